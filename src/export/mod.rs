@@ -1,0 +1,3 @@
+//! The ways hosts reach mapped devices.
+
+pub mod nvmf;

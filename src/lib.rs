@@ -1,0 +1,31 @@
+//! polldm: a user-space device mapper and polled-mode storage target.
+//!
+//! The house, top down; a room imports only from rooms below it.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`cli`] | the commands |
+//! | [`control`] | JSON-RPC on a UNIX socket: server, client, one schema |
+//! | [`node`] | a running node, built from a configuration |
+//! | [`config`] | YAML into a validated, typed plan |
+//! | [`export`] | the NVMe/TCP target |
+//! | [`bench`] | load generator and reports |
+//! | [`host`] | the NVMe/TCP initiator |
+//! | [`nvme`] | NVMe and NVMe/TCP as bytes: commands, status codes, PDUs; shared by target and initiator |
+//! | [`engine`] | what one reactor of the native engine holds: a mapper, its lower channels, its front ends |
+//! | [`bdev`] | backing devices of the native engine |
+//! | [`reactor`] | pinned threads that poll: mailbox, timers, sleep, buffers |
+//! | [`dm`] | the device mapper: no I/O, no clock, no threads |
+
+pub mod bdev;
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod dm;
+pub mod engine;
+pub mod export;
+pub mod host;
+pub mod node;
+pub mod nvme;
+pub mod reactor;
