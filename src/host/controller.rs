@@ -1,93 +1,29 @@
 //! A controller: its admin queue, what it says of itself, and the I/O queues made on it.
 
 use super::address::Address;
-use super::blocking::{BlockingQueue, Outcome, Payload};
-use super::connection::{Connection, ConnectionOptions};
+use super::blocking::{BlockingQueue, Payload};
 use super::error::Error;
-use super::queue::{DEPTH_MAX, Queue};
+use super::identity::HostOptions;
+use super::queue::DEPTH_MAX;
+use super::setup::{
+    await_status, connect_queue, enable, property_get, property_set, succeed, succeed_fabrics,
+};
 use crate::nvme::command::Command;
 use crate::nvme::fabrics::{
-    CONTROLLER_ID_DYNAMIC, Capabilities, Configuration, Connect, ConnectData, ControllerStatus,
-    PropertyAccess, PropertySize, fabrics_command, property,
+    CONTROLLER_ID_DYNAMIC, Capabilities, Configuration, Connect, ControllerStatus, PropertySize,
+    fabrics_command, property,
 };
 use crate::nvme::feature::{self, AsyncEvent, QueueCounts};
 use crate::nvme::identify::{self, Page, structure};
-use crate::nvme::log::{self, DISCOVERY_ENTRY_SIZE, DiscoveryEntry};
-use crate::nvme::status::fabrics_name;
-use crate::nvme::{DISCOVERY_NQN, opcode};
+use crate::nvme::opcode;
 use std::time::{Duration, Instant};
 
 /// Commands outstanding on the admin queue: identify and the like one at a time, a keep alive, and a few
 /// event requests.
 const ADMIN_DEPTH: usize = 16;
 
-/// In-capsule data that every controller takes on its admin queue, in bytes (NVMe/TCP Transport 1.0, 3.3.1).
-const ADMIN_CAPSULE_DATA_SIZE: u32 = 8192;
-
 /// The most log page that is read with one command, in bytes: below any limit a controller may set.
 const LOG_CHUNK_SIZE: u32 = 4096;
-
-/// The most entries of a discovery log page that are read; a page that claims more is cut.
-const DISCOVERY_ENTRIES_MAX: u64 = 1024;
-
-/// How often a discovery log page is read anew because it changed while it was read.
-const DISCOVERY_ATTEMPTS_MAX: usize = 5;
-
-/// Who this host says it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostIdentity {
-    /// Host NQN.
-    pub nqn: String,
-    /// Host identifier; not zero.
-    pub id: [u8; 16],
-}
-
-impl HostIdentity {
-    /// An identity of this process alone.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] when the kernel gives no UUID.
-    pub fn random() -> Result<Self, Error> {
-        const SOURCE: &str = "/proc/sys/kernel/random/uuid";
-        let text =
-            std::fs::read_to_string(SOURCE).map_err(Error::io(format!("reading {SOURCE}")))?;
-        let uuid = text.trim();
-        let digits: String = uuid.chars().filter(|&c| c != '-').collect();
-        let number = u128::from_str_radix(&digits, 16)
-            .map_err(|_| Error::Address(format!("{SOURCE} holds no UUID: \"{uuid}\"")))?;
-        Ok(Self {
-            nqn: format!("nqn.2014-08.org.nvmexpress:uuid:{uuid}"),
-            id: number.to_be_bytes(),
-        })
-    }
-}
-
-/// How to connect to a controller.
-#[derive(Clone, Debug)]
-pub struct HostOptions {
-    /// Who connects.
-    pub identity: HostIdentity,
-    /// Digests, alignment, timeout.
-    pub connection: ConnectionOptions,
-    /// Keep alive timeout in milliseconds; 0 for none.
-    pub keep_alive_ms: u32,
-    /// Asks that submission queue flow control be off, which lets the controller spare the response to
-    /// a read (NVMe/TCP Transport 1.0, 3.3.2.1).
-    pub no_flow_control: bool,
-}
-
-impl HostOptions {
-    /// Options for this identity: no digests, 5 s for everything, keep alive after 15 s, no flow control.
-    pub fn new(identity: HostIdentity) -> Self {
-        Self {
-            identity,
-            connection: ConnectionOptions::default(),
-            keep_alive_ms: 15_000,
-            no_flow_control: true,
-        }
-    }
-}
 
 /// A connected, enabled controller.
 #[derive(Debug)]
@@ -378,7 +314,7 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// As [`Queue::poll`]; [`Error::Status`] when a request failed.
+    /// As [`BlockingQueue::poll`]; [`Error::Status`] when a request failed.
     pub fn wait_event(&mut self, timeout: Duration) -> Result<Option<AsyncEvent>, Error> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -414,7 +350,7 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// As [`Queue::poll`]; [`Error::Status`] when the controller refused.
+    /// As [`BlockingQueue::poll`]; [`Error::Status`] when the controller refused.
     pub fn tend(&mut self) -> Result<(), Error> {
         self.admin.poll()?;
         if let Some(command_id) = self.keep_alive {
@@ -482,137 +418,6 @@ impl Controller {
     }
 }
 
-/// The entries of a discovery service, read until its generation counter holds still.
-///
-/// # Errors
-///
-/// Any [`Error`].
-pub fn discover(address: &Address, options: &HostOptions) -> Result<Vec<DiscoveryEntry>, Error> {
-    let address = Address {
-        nqn: DISCOVERY_NQN.to_owned(),
-        nsid: None,
-        ..address.clone()
-    };
-    let options = HostOptions {
-        keep_alive_ms: 0,
-        ..options.clone()
-    };
-    let mut controller = Controller::connect(&address, &options)?;
-    for _ in 0..DISCOVERY_ATTEMPTS_MAX {
-        let header = controller.log_page(log::page::DISCOVERY, 0, DISCOVERY_ENTRY_SIZE as u32)?;
-        let (generation, count) = log::decode_discovery_header(&header);
-        let size = (count.min(DISCOVERY_ENTRIES_MAX) as u32 + 1) * DISCOVERY_ENTRY_SIZE as u32;
-        let bytes = controller.log_page(log::page::DISCOVERY, 0, size)?;
-        let header = controller.log_page(log::page::DISCOVERY, 0, DISCOVERY_ENTRY_SIZE as u32)?;
-        if log::decode_discovery_header(&header).0 == generation {
-            let entries = bytes[DISCOVERY_ENTRY_SIZE..].chunks_exact(DISCOVERY_ENTRY_SIZE);
-            return Ok(entries.map(DiscoveryEntry::decode).collect());
-        }
-    }
-    Err(Error::Unsupported(format!(
-        "the discovery log page changed {DISCOVERY_ATTEMPTS_MAX} times while it was read"
-    )))
-}
-
-/// Opens a connection and connects a queue on it; the queue and the controller's identifier.
-fn connect_queue(
-    address: &Address,
-    options: &HostOptions,
-    request: Connect,
-    controller_id: u16,
-    depth: usize,
-) -> Result<(BlockingQueue, u16), Error> {
-    let timeout = options.connection.timeout;
-    let connection = Connection::open(&address.resolve()?, timeout)?;
-    let (stream, negotiated) = connection.initialize(&options.connection)?;
-    let queue = Queue::new(stream, negotiated, depth, ADMIN_CAPSULE_DATA_SIZE);
-    let mut queue = BlockingQueue::new(queue, timeout);
-    let data = ConnectData {
-        host_id: options.identity.id,
-        controller_id,
-        subsystem_nqn: &address.nqn,
-        host_nqn: &options.identity.nqn,
-    }
-    .encode();
-    let outcome = queue.run(request.encode(), Payload::Write(&data))?;
-    let what = format!(
-        "Connect of queue {} to \"{}\"",
-        request.queue_id, address.nqn
-    );
-    let outcome = succeed_fabrics(&what, outcome)?;
-    if outcome.completion.result >> 16 & 0xFFFF != 0 {
-        return Err(Error::Unsupported(format!(
-            "\"{}\" requires authentication, which this host does not do",
-            address.nqn
-        )));
-    }
-    Ok((queue, outcome.completion.result as u16))
-}
-
-/// Enables the controller (NVMe Base 2.0, 3.5.2); its capabilities.
-fn enable(admin: &mut BlockingQueue) -> Result<Capabilities, Error> {
-    let bits = property_get(admin, property::CAPABILITIES, PropertySize::Eight)?;
-    let capabilities = Capabilities::decode(bits);
-    if capabilities.queue_entries_max < 2 {
-        return Err(Error::Unsupported(
-            "the controller's queues have fewer than two entries".into(),
-        ));
-    }
-    let value = u64::from(Configuration::ENABLE.0);
-    property_set(admin, property::CONFIGURATION, PropertySize::Four, value)?;
-    await_status(admin, "enabling the controller", |status| status.ready)?;
-    Ok(capabilities)
-}
-
-/// Reads CSTS until it is as wanted.
-fn await_status(
-    admin: &mut BlockingQueue,
-    what: &str,
-    wanted: impl Fn(ControllerStatus) -> bool,
-) -> Result<(), Error> {
-    let after = admin.timeout();
-    let deadline = Instant::now() + after;
-    loop {
-        let bits = property_get(admin, property::STATUS, PropertySize::Four)?;
-        let status = ControllerStatus::decode(bits as u32);
-        if wanted(status) {
-            return Ok(());
-        }
-        if status.fatal {
-            return Err(Error::Unsupported(format!(
-                "{what}: the controller reports a fatal status"
-            )));
-        }
-        if Instant::now() >= deadline {
-            return Err(Error::Timeout {
-                what: what.to_owned(),
-                after,
-            });
-        }
-        // There is no event for this change; a millisecond keeps the wait from being a busy one.
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn property_get(admin: &mut BlockingQueue, offset: u32, size: PropertySize) -> Result<u64, Error> {
-    let outcome = admin.run(PropertyAccess::get(offset, size), Payload::None)?;
-    Ok(
-        succeed_fabrics(&format!("Property Get ({offset:02X}h)"), outcome)?
-            .completion
-            .result,
-    )
-}
-
-fn property_set(
-    admin: &mut BlockingQueue,
-    offset: u32,
-    size: PropertySize,
-    value: u64,
-) -> Result<(), Error> {
-    let outcome = admin.run(PropertyAccess::set(offset, size, value), Payload::None)?;
-    succeed_fabrics(&format!("Property Set ({offset:02X}h)"), outcome).map(|_| ())
-}
-
 /// Disconnects an I/O queue (NVMe Base 2.0, 6.4).
 ///
 /// # Errors
@@ -636,23 +441,257 @@ fn identify_page(
         .map_err(|_| Error::Unsupported(format!("{what}: short page")))
 }
 
-fn succeed(what: &str, outcome: Outcome) -> Result<Outcome, Error> {
-    if outcome.completion.status.is_success() {
-        return Ok(outcome);
-    }
-    let status = outcome.completion.status;
-    Err(Error::Status {
-        what: what.to_owned(),
-        status,
-        result: outcome.completion.result,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::super::discovery::discover;
+    use super::super::identity::HostIdentity;
+    use super::super::peer::{self, PATIENCE, Peer};
+    use super::*;
+    use crate::nvme::command::Completion;
+    use crate::nvme::fabrics::{CONNECT_DATA_SIZE, ConnectData, PropertyAccess};
+    use crate::nvme::log::{self, DISCOVERY_ENTRY_SIZE, DiscoveryEntry};
+    use crate::nvme::pdu::FLAG_LAST;
+    use crate::nvme::status::Status;
 
-/// As [`succeed`], with the names of fabrics statuses.
-fn succeed_fabrics(what: &str, outcome: Outcome) -> Result<Outcome, Error> {
-    let status = outcome.completion.status;
-    match fabrics_name(status) {
-        Some(name) if !status.is_success() => succeed(&format!("{what} ({name})"), outcome),
-        _ => succeed(what, outcome),
+    fn options() -> HostOptions {
+        let identity = HostIdentity {
+            nqn: "nqn.2026-11.io.polldm:host".into(),
+            id: [7; 16],
+        };
+        let mut options = HostOptions::new(identity);
+        options.connection.timeout = PATIENCE;
+        options
+    }
+
+    /// What a scripted controller remembers between commands.
+    #[derive(Default)]
+    struct State {
+        configuration: u32,
+        /// Generation counters that successive reads of the discovery log's header show.
+        generations: Vec<u64>,
+        keep_alives: usize,
+    }
+
+    /// Answers one command the way a small but correct controller would.
+    fn answer(command: &Command, data: &[u8], state: &mut State) -> (Vec<u8>, Completion) {
+        let mut completion = Completion::new(command.command_id(), Status::SUCCESS);
+        let mut page = [0; identify::PAGE_SIZE];
+        let mut output = Vec::new();
+        match (command.opcode(), command.fabrics_type()) {
+            (opcode::FABRICS, opcode::fabrics::CONNECT) => {
+                assert_eq!(data.len(), CONNECT_DATA_SIZE);
+                let connect = ConnectData::decode(data).unwrap();
+                let queue_id = Connect::decode(command).queue_id;
+                assert_eq!(connect.host_id, [7; 16]);
+                assert_eq!(
+                    connect.controller_id,
+                    if queue_id == 0 {
+                        CONTROLLER_ID_DYNAMIC
+                    } else {
+                        5
+                    }
+                );
+                completion.result = 5;
+                if connect.subsystem_nqn.ends_with("unknown") {
+                    completion.status = Status::CONNECT_INVALID_PARAMETERS.do_not_retry();
+                    completion.result = 0x1_0100;
+                }
+            }
+            (opcode::FABRICS, opcode::fabrics::PROPERTY_GET) => {
+                let capabilities = Capabilities {
+                    queue_entries_max: 128,
+                    contiguous_queues: true,
+                    timeout_half_seconds: 10,
+                    command_sets: 1,
+                    page_size_min: 0,
+                    page_size_max: 0,
+                    ready_modes: 1,
+                };
+                let configuration = Configuration(state.configuration);
+                let status = ControllerStatus {
+                    ready: configuration.is_enabled(),
+                    fatal: false,
+                    shutdown: if configuration.shutdown() == 0 { 0 } else { 2 },
+                };
+                completion.result = match PropertyAccess::decode(command).offset {
+                    property::CAPABILITIES => capabilities.encode(),
+                    property::STATUS => u64::from(status.encode()),
+                    other => panic!("property {other:X}h"),
+                };
+            }
+            (opcode::FABRICS, opcode::fabrics::PROPERTY_SET) => {
+                state.configuration = PropertyAccess::decode(command).value as u32;
+            }
+            (opcode::admin::IDENTIFY, _) => {
+                match command.identify_structure() {
+                    structure::CONTROLLER => identify::Controller {
+                        transfer_size_max: 5,
+                        command_capsule_size: 64 + 4096,
+                        ..Default::default()
+                    }
+                    .encode(&mut page),
+                    structure::ACTIVE_NAMESPACES => {
+                        identify::encode_namespace_list(&mut page, [1, 3], command.nsid());
+                    }
+                    structure::NAMESPACE if command.nsid() == 1 => {
+                        identify::Namespace {
+                            size: 99,
+                            block_shift: 12,
+                            ..Default::default()
+                        }
+                        .encode(&mut page);
+                    }
+                    _ => {}
+                }
+                output = page.to_vec();
+            }
+            (opcode::admin::SET_FEATURES, _) => completion.result = 0x0003_0003,
+            (opcode::admin::GET_LOG_PAGE, _) => {
+                let mut log = vec![0; 3 * DISCOVERY_ENTRY_SIZE];
+                if command.log_offset() == 0 && command.log_size() == 1024 {
+                    log::encode_discovery_header(&mut log, state.generations.remove(0), 2);
+                }
+                for port in 0..2 {
+                    DiscoveryEntry {
+                        transport: log::TRANSPORT_TCP,
+                        address_family: log::address_family::IPV4,
+                        subtype: log::discovery_subtype::NVM,
+                        requirements: 0,
+                        port_id: port,
+                        controller_id: 0xFFFF,
+                        admin_queue_size: 32,
+                        flags: 0,
+                        service: "4420".into(),
+                        subsystem_nqn: format!("nqn.{port}"),
+                        address: "127.0.0.1".into(),
+                    }
+                    .encode(&mut log[(usize::from(port) + 1) * DISCOVERY_ENTRY_SIZE..]);
+                }
+                let start = command.log_offset() as usize;
+                output = log[start..start + command.log_size() as usize].to_vec();
+            }
+            (opcode::admin::KEEP_ALIVE, _) => state.keep_alives += 1,
+            other => panic!("{other:?}"),
+        }
+        (output, completion)
+    }
+
+    /// Serves `count` commands on a connection.
+    fn serve_commands(peer: &mut Peer, count: usize, state: &mut State) {
+        for _ in 0..count {
+            let (command, data) = peer.receive_command();
+            let (output, completion) = answer(&command, &data, state);
+            if !output.is_empty() {
+                let bytes = peer.data_pdu(command.command_id(), 0, &output, FLAG_LAST);
+                peer.send(&bytes);
+            }
+            peer.respond(&completion);
+        }
+    }
+
+    /// Connect, CAP, CC, CSTS, Identify.
+    const COMMANDS_OF_CONNECT: usize = 5;
+
+    #[test]
+    fn a_controller_is_enabled_identified_and_gets_queues() {
+        let (address, script) = peer::serve(|listener| {
+            let mut state = State::default();
+            let mut admin = Peer::accept(listener);
+            admin.initialize();
+            serve_commands(&mut admin, COMMANDS_OF_CONNECT + 4, &mut state);
+            for _ in 0..2 {
+                let mut io = Peer::accept(listener);
+                io.initialize();
+                serve_commands(&mut io, 1, &mut state);
+            }
+            serve_commands(&mut admin, 2, &mut state);
+            state
+        });
+        let mut controller = Controller::connect(&peer::subsystem(address), &options()).unwrap();
+        assert_eq!(controller.controller_id(), 5);
+        assert_eq!(controller.transfer_size_max(), Some(128 << 10));
+        assert_eq!(controller.depth_max(), 127);
+        assert_eq!(controller.namespaces().unwrap(), [1, 3]);
+        let namespace = controller.namespace(1).unwrap();
+        assert_eq!((namespace.size, namespace.block_shift), (99, 12));
+        assert!(matches!(
+            controller.namespace(2),
+            Err(Error::Unsupported(_))
+        ));
+        let queues = controller.connect_io_queues(2, 64).unwrap();
+        assert_eq!(queues.len(), 2);
+        assert!(matches!(
+            controller.connect_io_queue(3, 500),
+            Err(Error::Unsupported(_))
+        ));
+        controller.shutdown().unwrap();
+        assert_eq!(
+            Configuration(script.join().unwrap().configuration).shutdown(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_refused_connect_tells_the_name_of_its_status() {
+        let (address, script) = peer::listen(|mut peer| {
+            peer.initialize();
+            serve_commands(&mut peer, 1, &mut State::default());
+            peer
+        });
+        let address = Address::new(address, "nqn.unknown");
+        let error = Controller::connect(&address, &options())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("connect invalid parameters"), "{error}");
+        assert!(error.contains("result 10100h"), "{error}");
+        drop(script.join().unwrap());
+    }
+
+    /// A log that changed between its two header reads is read again.
+    #[test]
+    fn discovery_waits_for_a_stable_generation() {
+        let (address, script) = peer::listen(|mut peer| {
+            let mut state = State {
+                generations: vec![1, 2, 2, 2],
+                ..State::default()
+            };
+            peer.initialize();
+            serve_commands(&mut peer, COMMANDS_OF_CONNECT + 6, &mut state);
+            state
+        });
+        let entries = discover(&peer::subsystem(address), &options()).unwrap();
+        let nqns: Vec<&str> = entries
+            .iter()
+            .map(|entry| entry.subsystem_nqn.as_str())
+            .collect();
+        assert_eq!(nqns, ["nqn.0", "nqn.1"]);
+        assert!(script.join().unwrap().generations.is_empty());
+    }
+
+    /// A Keep Alive goes out when a third of the timeout has passed, and not before its predecessor ended.
+    #[test]
+    fn keep_alive_is_sent_when_due() {
+        let (address, script) = peer::listen(|mut peer| {
+            let mut state = State::default();
+            peer.initialize();
+            serve_commands(&mut peer, COMMANDS_OF_CONNECT + 2, &mut state);
+            state
+        });
+        let mut controller = Controller::connect(
+            &peer::subsystem(address),
+            &HostOptions {
+                keep_alive_ms: 3,
+                ..options()
+            },
+        )
+        .unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !script.is_finished() && Instant::now() < deadline {
+            // The script ends after its second Keep Alive; what fails after that is its absence.
+            if controller.tend().is_err() {
+                break;
+            }
+        }
+        assert_eq!(script.join().unwrap().keep_alives, 2);
     }
 }

@@ -354,3 +354,161 @@ fn take_request(transfer: &Transfer, sent: &mut Sent<'_>) -> Result<(), TermReas
     sent.requests.push_back(transfer.command_id);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nvme::pdu::Digests;
+    use proptest::prelude::*;
+
+    /// Keeps what a queue's client sees.
+    #[derive(Default)]
+    struct Seen {
+        data: Vec<Vec<u8>>,
+        ended: Vec<(u16, Status, u32)>,
+    }
+
+    impl Client for Seen {
+        fn outgoing(&mut self, _: u16, _: u32, _: &mut [u8]) {
+            panic!("nothing is sent here");
+        }
+
+        fn incoming(&mut self, command_id: u16, offset: u32, data: &[u8]) {
+            let stored = &mut self.data[usize::from(command_id)];
+            assert_eq!(stored.len(), offset as usize, "a gap");
+            stored.extend_from_slice(data);
+        }
+
+        fn complete(&mut self, completion: &Completion, transferred: u32) {
+            self.ended
+                .push((completion.command_id, completion.status, transferred));
+        }
+    }
+
+    struct Host {
+        receive: Receive,
+        slots: Vec<Slot>,
+        free: Vec<u16>,
+        requests: VecDeque<u16>,
+    }
+
+    impl Host {
+        /// A host with a read outstanding for each of `sizes`.
+        fn new(digests: Digests, sizes: &[u32]) -> Self {
+            let negotiated = Negotiated {
+                digests,
+                controller_alignment: 0,
+                host_alignment: 0,
+                data_size_max: 4096,
+            };
+            let slot = |&size: &u32| Slot {
+                data: Some(Submission::Incoming(size)),
+                done: 0,
+                last: false,
+                corrupt: false,
+                requested: None,
+            };
+            Self {
+                receive: Receive::new(&negotiated),
+                slots: sizes.iter().map(slot).collect(),
+                free: Vec::new(),
+                requests: VecDeque::new(),
+            }
+        }
+
+        fn take(&mut self, bytes: &[u8], seen: &mut Seen) -> Result<usize, Error> {
+            self.receive.space()[..bytes.len()].copy_from_slice(bytes);
+            let mut sent = Sent {
+                slots: &mut self.slots,
+                free: &mut self.free,
+                requests: &mut self.requests,
+            };
+            self.receive.parse(bytes.len(), &mut sent, seen)
+        }
+    }
+
+    proptest! {
+        /// However the stream is cut: every byte of every read arrives once, in order, and each read ends once.
+        #[test]
+        fn any_cut_brings_the_same_data(
+            reads in proptest::collection::vec((1u32..600, 1u32..4, any::<bool>()), 1..8),
+            cuts in proptest::collection::vec(1usize..700, 1..40),
+            header: bool, data: bool,
+        ) {
+            let digests = Digests { header, data };
+            let sizes: Vec<u32> = reads.iter().map(|read| read.0 * 4).collect();
+            let mut stream = Vec::new();
+            for (command_id, &(dwords, pieces, success)) in reads.iter().enumerate() {
+                let piece = dwords.div_ceil(pieces) * 4;
+                let content: Vec<u8> = (0..dwords * 4).map(|byte| (byte as usize + command_id) as u8).collect();
+                for (index, chunk) in content.chunks(piece as usize).enumerate() {
+                    let offset = index as u32 * piece;
+                    let mut flags = 0;
+                    if offset + chunk.len() as u32 == dwords * 4 {
+                        flags = FLAG_LAST | if success { FLAG_SUCCESS } else { 0 };
+                    }
+                    let transfer = Transfer {
+                        command_id: command_id as u16, tag: 0, offset, size: chunk.len() as u32,
+                    };
+                    let mut head = [0; 32];
+                    let size = transfer.encode_data(&mut head, Kind::ControllerData, flags, digests, 0);
+                    stream.extend_from_slice(&head[..size]);
+                    stream.extend_from_slice(chunk);
+                    if data {
+                        stream.extend_from_slice(&pdu::digest(chunk).to_le_bytes());
+                    }
+                }
+                if !success {
+                    let mut response = [0; 28];
+                    let completion = Completion::new(command_id as u16, Status::SUCCESS);
+                    let size = pdu::encode_response(&mut response, &completion, header);
+                    stream.extend_from_slice(&response[..size]);
+                }
+            }
+            let mut host = Host::new(digests, &sizes);
+            let mut seen = Seen { data: vec![Vec::new(); reads.len()], ended: Vec::new() };
+            let mut rest = &stream[..];
+            let mut completed = 0;
+            for &cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                completed += host.take(piece, &mut seen).unwrap();
+                rest = after;
+            }
+            prop_assert_eq!(completed, reads.len());
+            for (command_id, &size) in sizes.iter().enumerate() {
+                let expected: Vec<u8> = (0..size).map(|byte| (byte as usize + command_id) as u8).collect();
+                prop_assert_eq!(&seen.data[command_id], &expected);
+                prop_assert_eq!(seen.ended[command_id], (command_id as u16, Status::SUCCESS, size));
+            }
+        }
+
+        /// Whatever a controller sends: an error or progress, never a panic, and no data beyond a command's.
+        #[test]
+        fn any_bytes_are_survived(
+            pieces in proptest::collection::vec(
+                (0u8..12, any::<u8>(), 0u32..64, any::<[u8; 16]>(), 0usize..64), 1..20,
+            ),
+        ) {
+            let mut host = Host::new(Digests::default(), &[4096, 64, 4]);
+            let mut seen = Seen { data: vec![Vec::new(); 3], ended: Vec::new() };
+            for (kind, flags, size, mut fields, extra) in pieces {
+                let header = Kind::decode(kind).map_or(24, Kind::header_size);
+                fields[0] &= 3;
+                fields[1] = 0;
+                fields[6..8].fill(0);
+                let mut bytes = vec![kind, flags & !3, header as u8, 24, header as u8 + size as u8, 0, 0, 0];
+                bytes.extend_from_slice(&fields);
+                bytes.resize(24 + extra, 0);
+                if host.take(&bytes, &mut seen).is_err() {
+                    break;
+                }
+            }
+            for (stored, size) in seen.data.iter().zip([4096, 64, 4]) {
+                prop_assert!(stored.len() <= size);
+            }
+        }
+    }
+}
