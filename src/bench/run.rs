@@ -438,10 +438,10 @@ mod tests {
             o.plot = Some(folder.path().join("a.svg"));
             o.json = true;
         });
-        assert_eq!(
-            execute(&mut MemoryTarget::new(64, Fault::None), &options),
-            Ok(true)
-        );
+        let mut target = MemoryTarget::new(64, Fault::None);
+        let mut output = Vec::new();
+        assert_eq!(execute(&mut target, &options, &mut output), Ok(true));
+        assert!(output.starts_with(b"{\n"));
         let log = std::fs::read_to_string(folder.path().join("a.hlog")).unwrap();
         assert!(log.contains("Tag=read,"), "{log}");
         assert!(
@@ -450,7 +450,7 @@ mod tests {
                 .starts_with("<svg")
         );
         let options = short(|o| o.plot = Some(folder.path().join("none/a.svg")));
-        let error = execute(&mut MemoryTarget::new(64, Fault::None), &options).unwrap_err();
+        let error = execute(&mut target, &options, &mut output).unwrap_err();
         assert!(error.contains("none/a.svg"), "{error}");
     }
 }
