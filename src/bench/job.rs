@@ -56,8 +56,6 @@ pub struct JobResult {
     pub latency: [Histogram<u64>; 3],
     /// I/Os that ended well within the measured time, by [`Kind`].
     pub counted: [u64; 3],
-    /// Bytes of those.
-    pub bytes: [u64; 3],
     /// The measured time.
     pub elapsed: Duration,
     /// Failed I/Os, by the backend's code.
@@ -80,6 +78,14 @@ struct Slot {
     start: u64,
 }
 
+/// Completions of one turn with the same latency, which are recorded at once. I/Os that were submitted together
+/// and end together have it in common, so a fast target costs one record for a batch.
+struct Alike {
+    latency: u64,
+    kind: Kind,
+    count: u64,
+}
+
 /// A job at work.
 pub struct Job<'a, B, D> {
     backend: B,
@@ -91,7 +97,7 @@ pub struct Job<'a, B, D> {
     /// Requests that the backend has not taken yet.
     batch: Vec<Request>,
     done: Vec<Done>,
-    block_size: u32,
+    alike: Alike,
     now: u64,
     idle_polls: u32,
     /// Whether completions count, and until when they count as throughput.
@@ -105,14 +111,7 @@ pub struct Job<'a, B, D> {
 
 impl<'a, B: Backend, D: Data> Job<'a, B, D> {
     /// A job with `depth` I/Os outstanding at most.
-    pub fn new(
-        backend: B,
-        data: D,
-        workload: Workload,
-        shared: &'a Shared,
-        depth: usize,
-        block_size: u32,
-    ) -> Self {
+    pub fn new(backend: B, data: D, workload: Workload, shared: &'a Shared, depth: usize) -> Self {
         let request = Request {
             lba: 0,
             block_count: 0,
@@ -130,7 +129,11 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
             free: (0..depth as u16).rev().collect(),
             batch: Vec::with_capacity(depth),
             done: vec![Done { tag: 0, error: 0 }; depth],
-            block_size,
+            alike: Alike {
+                latency: 0,
+                kind: Kind::Read,
+                count: 0,
+            },
             now,
             idle_polls: 0,
             recording: false,
@@ -145,7 +148,6 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
                     latency_histogram(),
                 ],
                 counted: [0; 3],
-                bytes: [0; 3],
                 elapsed: Duration::ZERO,
                 errors: BTreeMap::new(),
                 unissued: 0,
@@ -254,6 +256,7 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
         for index in 0..count {
             self.complete(self.done[index]);
         }
+        self.record_alike();
         Ok(())
     }
 
@@ -282,16 +285,37 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
         if done.error != 0 {
             self.fail(done.error);
         } else if self.recording {
-            let kind = request.kind as usize;
-            self.result.latency[kind].saturating_record(self.now.saturating_sub(start).max(1));
-            if self.now <= self.record_end {
-                self.result.counted[kind] += 1;
-                self.result.bytes[kind] +=
-                    u64::from(request.block_count) * u64::from(self.block_size);
+            let latency = self.now.saturating_sub(start).max(1);
+            if (latency, request.kind) != (self.alike.latency, self.alike.kind) {
+                self.record_alike();
+                self.alike = Alike {
+                    latency,
+                    kind: request.kind,
+                    count: 0,
+                };
             }
+            self.alike.count += 1;
         }
         self.workload.release(&request, done.error == 0);
         self.free.push(done.tag);
+    }
+
+    /// Records the completions that were put off. All of them ended at this look at the clock.
+    #[inline]
+    fn record_alike(&mut self) {
+        let Alike {
+            latency,
+            kind,
+            count,
+        } = self.alike;
+        if count == 0 {
+            return;
+        }
+        self.result.latency[kind as usize].saturating_record_n(latency, count);
+        if self.now <= self.record_end {
+            self.result.counted[kind as usize] += count;
+        }
+        self.alike.count = 0;
     }
 
     #[cold]

@@ -168,7 +168,6 @@ impl Measured {
             latency_histogram(),
         ];
         let mut counted = [0; 3];
-        let mut bytes = [0; 3];
         let mut codes: BTreeMap<u16, u64> = BTreeMap::new();
         let mut elapsed = Duration::ZERO;
         let mut initiator = Some(Duration::ZERO);
@@ -180,7 +179,6 @@ impl Measured {
                     .add(&result.latency[kind])
                     .expect("all histograms have the same bounds");
                 counted[kind] += result.counted[kind];
-                bytes[kind] += result.bytes[kind];
             }
             for (code, count) in result.errors {
                 *codes.entry(code).or_insert(0) += count;
@@ -206,15 +204,16 @@ impl Measured {
         let mut both = reads.clone();
         both.add(writes)
             .expect("all histograms have the same bounds");
-        let figures = |histogram: &Histogram<u64>, ios: u64, bytes: u64| Figures {
+        let figures = |histogram: &Histogram<u64>, ios: u64, bytes_per_io: u64| Figures {
             ios,
             iops: ios as f64 / seconds,
-            bytes_per_s: bytes as f64 / seconds,
+            bytes_per_s: (ios * bytes_per_io) as f64 / seconds,
             latency_us: Latency::of(histogram),
         };
         let of_kind = |kind: Kind, histogram: &Histogram<u64>| {
-            let kind = kind as usize;
-            (!histogram.is_empty()).then(|| figures(histogram, counted[kind], bytes[kind]))
+            let bytes_per_io = if kind == Kind::Flush { 0 } else { options.bs };
+            (!histogram.is_empty())
+                .then(|| figures(histogram, counted[kind as usize], bytes_per_io))
         };
         let mut kinds: Vec<ErrorCount> = codes
             .into_iter()
@@ -237,7 +236,7 @@ impl Measured {
                 seed: options.seed,
             },
             elapsed_s: elapsed.as_secs_f64(),
-            total: figures(&both, counted[0] + counted[1], bytes[0] + bytes[1]),
+            total: figures(&both, counted[0] + counted[1], options.bs),
             read: of_kind(Kind::Read, reads),
             write: of_kind(Kind::Write, writes),
             flush: of_kind(Kind::Flush, flushes),

@@ -87,18 +87,18 @@ impl Setting<'_> {
         let backend = backend?;
         let options = self.options;
         let workload = Workload::new(options, self.region, self.unit_blocks, self.job);
-        let (shared, qd, block_size) = (self.shared, options.qd, self.block_size);
+        let (shared, qd) = (self.shared, options.qd);
         if options.verify {
             // The same seed for all jobs: a block written by another job is then told by name.
-            let data = VerifyData::new(options.seed, block_size);
-            let mut job = Job::new(backend, data, workload, shared, qd, block_size);
+            let data = VerifyData::new(options.seed, self.block_size);
+            let mut job = Job::new(backend, data, workload, shared, qd);
             job.measure(options)?;
             job.read_back(options)?;
             let (mut result, data) = job.finish();
             result.verify = Some(data);
             Ok(result)
         } else {
-            let mut job = Job::new(backend, NoData, workload, shared, qd, block_size);
+            let mut job = Job::new(backend, NoData, workload, shared, qd);
             job.measure(options)?;
             Ok(job.finish().0)
         }
