@@ -10,12 +10,16 @@
 //! | [`status`] | status codes and the do-not-retry bit |
 //! | [`pdu`] | NVMe/TCP PDUs, their strict header decoder, digests |
 //! | [`fabrics`] | Connect, Property Get/Set, Disconnect; controller properties |
+//! | [`identify`] | Identify data structures |
+//! | [`log`] | log pages |
 //! | [`feature`] | feature identifiers and their values |
 
 pub mod bytes;
 pub mod command;
 pub mod fabrics;
 pub mod feature;
+pub mod identify;
+pub mod log;
 pub mod opcode;
 pub mod pdu;
 pub mod status;

@@ -783,3 +783,259 @@ fn finish_header(bytes: &mut [u8], header_size: usize, digests: Digests, end: us
     bytes[filled..end].fill(0);
     end
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nvme::command::DataPointer;
+    use crate::nvme::opcode;
+    use crate::nvme::status::Status;
+    use proptest::prelude::*;
+
+    const PLAIN: Digests = Digests {
+        header: false,
+        data: false,
+    };
+    const BOTH: Digests = Digests {
+        header: true,
+        data: true,
+    };
+
+    fn rules(receiver: Receiver, digests: Digests) -> Rules {
+        Rules {
+            receiver,
+            header_digest: digests.header,
+            data_digest: digests.data,
+            alignment: 0,
+            capsule_data_size_max: 8192,
+            data_size_max: 131_072,
+        }
+    }
+
+    /// The ICReq that a Linux host sends: no alignment, no digests, one R2T.
+    #[test]
+    fn a_known_initialize_request() {
+        let request = InitializeRequest {
+            format_version: 0,
+            host_alignment: 0,
+            digests: PLAIN,
+            ready_to_transfer_max: 1,
+        };
+        let bytes = request.encode();
+        let mut expected = [0; 128];
+        expected[2] = 128;
+        expected[4] = 128;
+        assert_eq!(bytes, expected);
+        let layout = decode_header(&bytes, &rules(Receiver::Controller, PLAIN)).unwrap();
+        assert_eq!(
+            (layout.kind, layout.total_size),
+            (Kind::InitializeRequest, 128)
+        );
+        assert_eq!(InitializeRequest::decode(&bytes), request);
+    }
+
+    #[test]
+    fn a_known_initialize_response() {
+        let response = InitializeResponse {
+            format_version: 0,
+            controller_alignment: 3,
+            digests: BOTH,
+            data_size_max: 131_072,
+        };
+        let bytes = response.encode();
+        assert_eq!(
+            bytes[..16],
+            [1, 0, 128, 0, 128, 0, 0, 0, 0, 0, 3, 3, 0, 0, 2, 0]
+        );
+        assert_eq!(InitializeResponse::decode(&bytes), response);
+    }
+
+    #[test]
+    fn a_known_response_with_digest() {
+        let mut bytes = [0; 28];
+        let completion = Completion::new(5, Status::SUCCESS);
+        assert_eq!(encode_response(&mut bytes, &completion, true), 28);
+        assert_eq!(bytes[..8], [5, 1, 24, 0, 28, 0, 0, 0]);
+        assert_eq!(check_header_digest(&bytes, 24), Ok(()));
+        bytes[9] ^= 1;
+        assert!(matches!(
+            check_header_digest(&bytes, 24),
+            Err(TermReason {
+                fes: FatalError::HeaderDigestError,
+                ..
+            })
+        ));
+    }
+
+    /// RFC 3720, B.4: the CRC of 32 zero bytes is AA 36 91 8A on the wire.
+    #[test]
+    fn digest_of_known_bytes() {
+        assert_eq!(digest(&[0; 32]).to_le_bytes(), [0xAA, 0x36, 0x91, 0x8A]);
+        assert_eq!(digest_append(digest(&[0; 10]), &[0; 22]), digest(&[0; 32]));
+    }
+
+    #[test]
+    fn terminate_echoes_the_header_in_error() {
+        let mut bytes = [0xFF; TERMINATE_SIZE_MAX];
+        let reason = TermReason::field(0x010203);
+        let size = Terminate::encode(&mut bytes, Receiver::Controller, reason, &[7; 200]);
+        assert_eq!(size, 152);
+        assert_eq!(
+            bytes[..16],
+            [3, 0, 24, 0, 152, 0, 0, 0, 1, 0, 3, 2, 1, 0, 0, 0]
+        );
+        assert_eq!(bytes[24..152], [7; 128]);
+        let layout = decode_header(&bytes, &rules(Receiver::Host, BOTH)).unwrap();
+        assert_eq!((layout.data_offset, layout.data_size), (24, 128));
+        assert_eq!(
+            Terminate::decode(&bytes),
+            Terminate {
+                fes: 1,
+                fei: 0x010203
+            }
+        );
+        assert_eq!(FatalError::decode(1), Some(FatalError::InvalidHeaderField));
+        assert_eq!(FatalError::decode(7), None);
+    }
+
+    /// Each field of a good command capsule broken in turn, and the TermReq that each deserves.
+    #[test]
+    fn every_header_field_is_checked() {
+        let mut good = [0; 128];
+        let mut command = Command::block_io(opcode::io::WRITE, 1, 0, 1);
+        command.set_data_pointer(DataPointer::in_capsule(0, 512));
+        assert_eq!(encode_command(&mut good, &command, PLAIN, 0, 512), 72);
+        let rules = rules(Receiver::Controller, PLAIN);
+        let layout = decode_header(&good, &rules).unwrap();
+        assert_eq!(
+            (layout.data_offset, layout.data_size, layout.total_size),
+            (72, 512, 584)
+        );
+        assert_eq!(decode_command(&good), command);
+        let broken = |offset: usize, value: u8| {
+            let mut bytes = good;
+            bytes[offset] = value;
+            decode_header(&bytes, &rules).unwrap_err()
+        };
+        assert_eq!(broken(0, 0x0A), TermReason::field(0), "a reserved type");
+        assert_eq!(
+            broken(0, 0x07),
+            TermReason::field(0),
+            "a type for the other end"
+        );
+        assert_eq!(broken(1, FLAG_HEADER_DIGEST), TermReason::field(1));
+        assert_eq!(broken(1, FLAG_DATA_DIGEST), TermReason::field(1));
+        assert_eq!(broken(2, 71), TermReason::field(2));
+        assert_eq!(
+            broken(3, 71),
+            TermReason::field(3),
+            "data inside the header"
+        );
+        assert_eq!(broken(3, 74), TermReason::field(3), "data not aligned");
+        let sized = |size: u32| {
+            let mut bytes = good;
+            put_u32(&mut bytes, 4, size);
+            decode_header(&bytes, &rules)
+        };
+        assert_eq!(sized(71), Err(TermReason::field(4)));
+        assert_eq!(sized(72).map(|layout| layout.data_size), Ok(0));
+        assert_eq!(sized(72 + 8192).map(|layout| layout.data_size), Ok(8192));
+        assert_eq!(sized(72 + 8193), Err(TermReason::field(4)));
+        assert_eq!(sized(u32::MAX), Err(TermReason::field(4)));
+    }
+
+    #[test]
+    fn data_limits_and_empty_data() {
+        let transfer = Transfer {
+            command_id: 1,
+            tag: 2,
+            offset: 0,
+            size: 131_076,
+        };
+        let mut bytes = [0; 24];
+        transfer.encode_data(&mut bytes, Kind::HostData, FLAG_LAST, PLAIN, 0);
+        let rules = rules(Receiver::Controller, PLAIN);
+        assert_eq!(
+            decode_header(&bytes, &rules),
+            Err(TermReason::limit_exceeded())
+        );
+        put_u32(&mut bytes, 4, 24);
+        assert_eq!(decode_header(&bytes, &rules), Err(TermReason::field(4)));
+    }
+
+    #[test]
+    fn a_known_ready_to_transfer() {
+        let transfer = Transfer {
+            command_id: 0x0201,
+            tag: 0x0403,
+            offset: 8,
+            size: 4096,
+        };
+        let mut bytes = [0xFF; 28];
+        assert_eq!(transfer.encode_ready(&mut bytes, false), 24);
+        assert_eq!(
+            bytes[..24],
+            [
+                9, 0, 24, 0, 24, 0, 0, 0, 1, 2, 3, 4, 8, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0
+            ]
+        );
+        let layout = decode_header(&bytes, &rules(Receiver::Host, PLAIN)).unwrap();
+        assert_eq!((layout.kind, layout.data_size), (Kind::ReadyToTransfer, 0));
+        assert_eq!(Transfer::decode(&bytes), transfer);
+    }
+
+    proptest! {
+        /// Whatever the digests and the alignment: what is encoded is decoded, and data lies where both say.
+        #[test]
+        fn data_pdus_come_back(
+            command_id: u16, tag: u16, offset: u32, size in 1u32..=131_072,
+            header: bool, data: bool, alignment in 0u8..=ALIGNMENT_MAX, last: bool, to_host: bool,
+        ) {
+            let digests = Digests { header, data };
+            let transfer = Transfer { command_id, tag, offset, size };
+            let (kind, receiver) = if to_host {
+                (Kind::ControllerData, Receiver::Host)
+            } else {
+                (Kind::HostData, Receiver::Controller)
+            };
+            let flags = if last { FLAG_LAST } else { 0 };
+            let mut bytes = [0xAA; 256];
+            let at = transfer.encode_data(&mut bytes, kind, flags, digests, alignment);
+            prop_assert_eq!(at, data_offset(DATA_HEADER_SIZE, header, alignment));
+            let layout = decode_header(&bytes, &Rules { alignment, ..rules(receiver, digests) }).unwrap();
+            prop_assert_eq!(layout.data_offset as usize, at);
+            prop_assert_eq!(layout.data_size, size);
+            prop_assert_eq!(layout.total_size, at as u32 + size + if data { 4 } else { 0 });
+            prop_assert_eq!(layout.flags & FLAG_LAST, flags);
+            prop_assert_eq!((layout.header_digest, layout.data_digest), (header, data));
+            prop_assert_eq!(Transfer::decode(&bytes), transfer);
+            if header {
+                prop_assert_eq!(check_header_digest(&bytes, DATA_HEADER_SIZE), Ok(()));
+            }
+        }
+
+        /// Any eight bytes are either refused or laid out within their own total size and the limits.
+        #[test]
+        fn any_header_is_refused_or_consistent(
+            bytes: [u8; 8], kind in 0u8..12, exact: bool,
+            header: bool, data: bool, alignment in 0u8..=ALIGNMENT_MAX, host: bool,
+        ) {
+            let mut bytes = bytes;
+            bytes[0] = kind;
+            if let Some(kind) = Kind::decode(kind).filter(|_| exact) {
+                bytes[2] = kind.header_size() as u8;
+                bytes[6..].fill(0);
+            }
+            let receiver = if host { Receiver::Host } else { Receiver::Controller };
+            let rules = Rules { alignment, ..rules(receiver, Digests { header, data }) };
+            if let Ok(layout) = decode_header(&bytes, &rules) {
+                prop_assert_eq!(layout.kind.receiver(), receiver);
+                prop_assert_eq!(layout.header_size as usize, layout.kind.header_size());
+                let digests = if layout.data_digest { 4 } else { 0 };
+                prop_assert_eq!(layout.data_offset + layout.data_size + digests, layout.total_size);
+                prop_assert!(layout.data_offset >= layout.header_size + if layout.header_digest { 4 } else { 0 });
+                prop_assert!(layout.data_size <= rules.data_size_max);
+            }
+        }
+    }
+}
