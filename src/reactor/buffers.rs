@@ -1,0 +1,1 @@
+//! Per-reactor pools of aligned buffers.
