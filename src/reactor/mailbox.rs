@@ -30,7 +30,7 @@
 
 use super::counters::Counters;
 use super::epoll::Epoll;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -120,8 +120,11 @@ pub(super) struct Directory<M> {
     addresses: Box<[Address<M>]>,
 }
 
+/// A directory, and the receiving end of each of its mailboxes.
+type Post<M> = (Arc<Directory<M>>, Vec<Receiver<M>>);
+
 impl<M> Directory<M> {
-    pub(super) fn new(cores: usize) -> io::Result<(Arc<Directory<M>>, Vec<Receiver<M>>)> {
+    pub(super) fn new(cores: usize) -> io::Result<Post<M>> {
         let mut receivers = Vec::with_capacity(cores);
         let mut addresses = Vec::with_capacity(cores);
         for _ in 0..cores {
@@ -237,11 +240,8 @@ impl<M> Mailbox<M> {
 
     #[inline]
     pub(super) fn take(&mut self) -> Option<M> {
-        match self.receiver.try_recv() {
-            Ok(message) => Some(message),
-            // The directory holds a sender, so "disconnected" cannot be.
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        // The directory holds a sender, so the only error there can be is "empty".
+        self.receiver.try_recv().ok()
     }
 
     /// Moves what waits into the mailboxes that have room now. True if anything moved.

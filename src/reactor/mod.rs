@@ -33,6 +33,7 @@
 //!
 //! Measured with `cargo bench --bench mailbox`; the figures stand beside the code they belong to.
 
+mod buffers;
 mod clock;
 mod context;
 mod counters;
@@ -42,6 +43,7 @@ mod mailbox;
 mod run;
 mod timers;
 
+pub use buffers::{BUFFER_ALIGNMENT, BUFFER_BYTES_MAX, BufferPool, PoolBuffer};
 pub use clock::monotonic_ns;
 pub use context::Context;
 pub use counters::ReactorStats;

@@ -247,7 +247,7 @@ impl Relay {
         self.random
     }
 
-    fn hop(&mut self, left: u64, numbers: &mut Vec<u64>, context: &mut Context<Hop>) {
+    fn hop(&mut self, left: u64, numbers: &mut [u64], context: &mut Context<Hop>) {
         let target = self.random() as usize % context.cores();
         let number = numbers[target];
         numbers[target] += 1;
