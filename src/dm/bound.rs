@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::env::Env;
 use super::io::Op;
-use super::table::{Segment, Table};
+use super::table::{Segment, Table, supports};
 use super::target::{ChannelIndex, Map};
 
 /// A table bound to a core. Nothing in it is shared with another core but the immutable [`Table`].
@@ -31,6 +31,10 @@ struct Place {
     split_mask: Option<u64>,
     /// The most a piece may have: the smallest limit of the lower devices.
     sectors_max: u32,
+    /// The target and its lower devices take discards (TG-1).
+    discard: bool,
+    /// They take write-zeroes.
+    write_zeroes: bool,
     segment: Segment,
 }
 
@@ -123,6 +127,16 @@ impl<C> Bound<C> {
         (index as u32, sector - place.start, room)
     }
 
+    /// Whether the target at a place, and its lower devices, take a discard or write-zeroes (TG-1).
+    pub fn supports(&self, place: u32, op: Op) -> bool {
+        let place = &self.places[place as usize];
+        match op {
+            Op::Discard => place.discard,
+            Op::WriteZeroes => place.write_zeroes,
+            _ => true,
+        }
+    }
+
     /// The target at a place.
     pub fn segment(&mut self, place: u32) -> &mut Segment {
         &mut self.places[place as usize].segment
@@ -179,6 +193,8 @@ impl Place {
             split_mask: split.is_power_of_two().then(|| split - 1),
             // Whole blocks, so that no piece is unaligned for its target (LC-14).
             sectors_max: smallest.map_or(u32::MAX, |sectors| (sectors / block).max(1) * block),
+            discard: supports(segment, &table.lowers, Op::Discard),
+            write_zeroes: supports(segment, &table.lowers, Op::WriteZeroes),
             segment: segment.clone(),
         }
     }

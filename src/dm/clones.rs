@@ -71,10 +71,13 @@ impl<E: Env> Mapper<E> {
                 .expect("an admitted original has a table");
             let (place, within, count) = live.span(sector + u64::from(done), sectors - done);
             done += count;
+            if !live.supports(place, op) {
+                self.originals[slot].failed(Status::NotSupported);
+                continue;
+            }
             let target = &mut live.segment(place).target;
             let duplicates = target.duplicates(op);
             match target.map(op, within) {
-                _ if duplicates == 0 => self.originals[slot].failed(Status::NotSupported),
                 Map::Kill => self.originals[slot].failed(Status::IoError),
                 Map::Zero => {}
                 Map::Remapped { .. } => {
