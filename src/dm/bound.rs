@@ -157,23 +157,43 @@ impl<C> Bound<C> {
         std::mem::take(&mut self.marks[channel.0 as usize])
     }
 
-    /// Marks the channels that a write of a range left unflushed: those with a volatile cache, unless they took
+    /// Marks the channels that a write of a range left unflushed: those with a volatile cache that did not take
     /// force-unit-access with the write (FL-28). Whether there is any.
-    pub fn mark_unflushed(&mut self, sector: u64, sectors: u32, took_fua: bool) -> bool {
+    pub fn mark_written(&mut self, sector: u64, sectors: u32) -> bool {
         let (mut sector, end) = (sector, sector + u64::from(sectors));
         let mut any = false;
         while sector < end {
             let piece = self.piece(Op::Write, sector, (end - sector) as u32);
             if let Map::Remapped { channel, .. } = piece.map {
-                let lower = &self.table.lowers[channel.0 as usize];
-                if lower.volatile_cache && !(took_fua && lower.fua) {
-                    self.marks[channel.0 as usize] = true;
-                    any = true;
-                }
+                let took_fua = self.table.lowers[channel.0 as usize].fua;
+                any |= !took_fua && self.mark(channel);
             }
             sector += u64::from(piece.sectors);
         }
         any
+    }
+
+    /// The same for a write-zeroes, which carries no force-unit-access below. Goes by the targets' shares, not by pieces:
+    /// the range may be millions of chunks.
+    pub fn mark_zeroed(&mut self, sector: u64, sectors: u32) -> bool {
+        let (mut done, mut any) = (0, false);
+        while done < sectors {
+            let (place, within, count) = self.span(sector + u64::from(done), sectors - done);
+            for number in 0..self.segment(place).target.duplicates(Op::WriteZeroes) {
+                if let Some(share) = self.segment(place).target.share(number, within, count) {
+                    any |= self.mark(share.channel);
+                }
+            }
+            done += count;
+        }
+        any
+    }
+
+    /// Marks a channel if it has a volatile cache; whether it has.
+    fn mark(&mut self, channel: ChannelIndex) -> bool {
+        let volatile = self.table.lowers[channel.0 as usize].volatile_cache;
+        self.marks[channel.0 as usize] |= volatile;
+        volatile
     }
 }
 

@@ -249,12 +249,17 @@ impl<E: Env> Mapper<E> {
                 }
                 original.status = Status::Miscompare;
             }
-            Stage::Data | Stage::FanOut if io.fua && io.op != Op::Read => {
+            Stage::Data | Stage::FanOut if io.fua => {
                 let device = self.known(id);
                 // An ordered device's sequence flushes everything afterwards anyway.
                 let live = device.live.as_mut().filter(|_| !device.ordered);
-                let took_fua = io.op != Op::WriteZeroes;
-                if live.is_some_and(|live| live.mark_unflushed(io.sector, io.sectors, took_fua)) {
+                let unflushed = live.is_some_and(|live| match io.op {
+                    Op::Write | Op::CompareAndWrite => live.mark_written(io.sector, io.sectors),
+                    Op::WriteZeroes => live.mark_zeroed(io.sector, io.sectors),
+                    // What a discard leaves behind is nobody's data: there is nothing to make durable.
+                    Op::Read | Op::Flush | Op::Discard => false,
+                });
+                if unflushed {
                     return self.flush_marked(env, slot);
                 }
             }
