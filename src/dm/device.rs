@@ -28,6 +28,8 @@ use super::table::Table;
 #[derive(Debug)]
 pub(super) struct Home {
     pub id: DeviceId,
+    /// The request that makes the device has begun; another one is refused.
+    created: bool,
     ordered: bool,
     suspended: bool,
     live: Option<Arc<Table>>,
@@ -111,6 +113,7 @@ impl Home {
     pub fn new(id: DeviceId, ordered: bool) -> Home {
         Home {
             id,
+            created: false,
             ordered,
             suspended: false,
             live: None,
@@ -214,7 +217,12 @@ impl Home {
     fn start<E: Env>(&mut self, env: &mut E, request: Request, ticket: Ticket) -> Option<Answer> {
         let done = Some(Ok(Reply::Done));
         match request {
+            Request::Create { .. } if self.created => {
+                let reason = "a device of this number exists";
+                return Some(Err(Error::new(Errno::Ebusy, reason)));
+            }
             Request::Create { ordered } => {
+                self.created = true;
                 self.begin_round(env, Phase::Attaching, ticket, || Order::Attach { ordered });
             }
             Request::Load(table) => {
