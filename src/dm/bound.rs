@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::env::Env;
 use super::io::Op;
-use super::table::{Segment, Table, supports};
+use super::table::{Limits, Segment, Table, supports};
 use super::target::{ChannelIndex, Map};
 
 /// A table bound to a core. Nothing in it is shared with another core but the immutable [`Table`].
 pub(super) struct Bound<C> {
     /// What was loaded.
     pub table: Arc<Table>,
+    /// The device's limits with this table: its own, unless it took over those of the table before it (1.4, step 3).
+    pub limits: Arc<Limits>,
     /// One channel per distinct lower device, in the table's order.
     pub channels: Vec<C>,
     /// This core's targets.
@@ -72,6 +74,7 @@ impl<C> Bound<C> {
             .collect();
         let marks = vec![false; channels.len()];
         Ok(Bound {
+            limits: table.limits.clone(),
             table,
             channels,
             places,

@@ -159,7 +159,7 @@ impl<E: Env> Mapper<E> {
         let Some(live) = &mut device.live else {
             return Some(Status::IoError);
         };
-        let limits = &live.table.limits;
+        let limits = &live.limits;
         if io.sectors == 0
             || io.sector >= limits.sectors
             || u64::from(io.sectors) > limits.sectors - io.sector
@@ -271,10 +271,7 @@ impl<E: Env> Mapper<E> {
 
     /// The limits of a device, as bound on this core; `None` without a live table.
     pub fn limits(&self, id: DeviceId) -> Option<&std::sync::Arc<Limits>> {
-        self.device(id)?
-            .live
-            .as_ref()
-            .map(|live| &live.table.limits)
+        self.device(id)?.live.as_ref().map(|live| &live.limits)
     }
 
     /// This core's counts of a device; `None` when there is no such device.
@@ -487,7 +484,7 @@ impl<C> Device<C> {
         let inside = io
             .sector
             .checked_add(u64::from(io.sectors))
-            .is_some_and(|end| end <= live.table.limits.sectors);
+            .is_some_and(|end| end <= live.limits.sectors);
         if inside && io.sectors > 0 {
             Ok(())
         } else {
