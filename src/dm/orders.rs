@@ -215,21 +215,22 @@ impl<E: Env> Mapper<E> {
     }
 
     fn run_data(&mut self, env: &mut E, id: DeviceId, slot: u32) {
-        let original = &mut self.originals[slot];
-        assert_eq!(original.stage, Stage::Sequenced);
-        original.in_sequence = true;
-        let io = original.io;
-        // The table may be another than when it was admitted.
-        let checked = self.known(id).check(&io);
-        self.known(id).sequenced -= 1;
-        match checked {
-            Ok(()) => self.start(env, slot),
-            Err(status) => {
-                self.originals[slot].in_sequence = false;
-                self.known(id).sequenced += 1;
-                send_home(env, id, Event::DataDone(status));
-            }
+        let Original {
+            stage, aborted, io, ..
+        } = self.originals[slot];
+        assert_eq!(stage, Stage::Sequenced);
+        let refused = match self.known(id).check(&io) {
+            _ if aborted => Some(Status::Aborted),
+            // The table may be another than when it was admitted.
+            Err(status) => Some(status),
+            Ok(()) => None,
+        };
+        if let Some(status) = refused {
+            return send_home(env, id, Event::DataDone(status));
         }
+        self.originals[slot].in_sequence = true;
+        self.known(id).sequenced -= 1;
+        self.start(env, slot);
     }
 
     fn finish_sequenced(&mut self, env: &mut E, id: DeviceId, slot: u32, status: Status) {
@@ -238,12 +239,14 @@ impl<E: Env> Mapper<E> {
         let latency_ns = env.now_ns().saturating_sub(original.started_ns);
         let device = self.known(id);
         device.sequenced -= 1;
-        device
-            .stats
-            .of(original.io.op)
-            .done(original.io.sectors, status, latency_ns);
         device.open(Gate::OwnSequence);
-        env.complete(original.io.tag, status);
+        if !original.aborted {
+            device
+                .stats
+                .of(original.io.op)
+                .done(original.io.sectors, status, latency_ns);
+            env.complete(original.io.tag, status);
+        }
         self.reissue(env, id);
     }
 
@@ -264,7 +267,9 @@ impl<E: Env> Mapper<E> {
             .collect();
         for slot in parked {
             let original = self.originals.remove(slot);
-            env.complete(original.io.tag, Status::Aborted);
+            if !original.aborted {
+                env.complete(original.io.tag, Status::Aborted);
+            }
         }
         let Device {
             live,
