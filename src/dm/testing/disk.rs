@@ -175,13 +175,6 @@ impl Disk {
         (held.core, held.clone, held.io, status)
     }
 
-    /// Lets what is held fail when it is completed.
-    pub fn fail_held(&mut self, status: Status) {
-        self.held
-            .iter_mut()
-            .for_each(|held| held.fails = Some(status));
-    }
-
     fn demand_legal(&self, io: &LowerIo<Bytes>) {
         let lower = &self.lower;
         if io.op == Op::Flush {
@@ -200,7 +193,7 @@ impl Disk {
             lower.name
         );
         assert!(
-            io.sector % block == 0 && u64::from(io.sectors) % block == 0,
+            io.sector.is_multiple_of(block) && u64::from(io.sectors).is_multiple_of(block),
             "not whole blocks of '{}' (LC-14): {io:?}",
             lower.name
         );

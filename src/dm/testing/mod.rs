@@ -329,6 +329,13 @@ impl Cluster {
         index
     }
 
+    /// Adds disks of 64 sectors.
+    pub fn add_disks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.add_disk(64, |_| {});
+        }
+    }
+
     /// A table over the disks.
     pub fn table(&self, text: &str) -> Arc<Table> {
         let shared = self.shared.borrow();
@@ -514,11 +521,20 @@ impl Cluster {
         }
         self.shared().now_ns += 100;
         match *self.random.pick(&choices) {
-            Choice::Deliver(from, to) => drop(self.deliver(from, to)),
+            Choice::Deliver(from, to) => {
+                self.deliver(from, to);
+            }
             Choice::Finish(disk, index) => self.finish(disk, index),
             Choice::Retry(core) => self.retry(core),
         }
         true
+    }
+
+    /// Up to `count` steps.
+    pub fn steps(&mut self, count: u64) {
+        for _ in 0..count {
+            self.step();
+        }
     }
 
     /// Steps until nothing can happen any more.

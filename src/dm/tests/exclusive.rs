@@ -10,7 +10,7 @@ const DEVICE: DeviceId = DeviceId(0);
 
 fn cluster(cores: u16, seed: u64, ordered: bool) -> Cluster {
     let mut cluster = Cluster::new(cores, seed);
-    cluster.add_disk(64, |lower| lower.fua = seed % 2 == 0);
+    cluster.add_disk(64, |lower| lower.fua = seed.is_multiple_of(2));
     cluster.add_disk(64, |_| {});
     cluster.device(0, ordered, "0 64 striped 2 4 d0 0 d1 0");
     cluster.seen();
@@ -93,7 +93,7 @@ fn at_77_increments_by_compare_and_write_are_exact() {
                 cluster.request(DEVICE, Request::Load(table));
                 cluster.request(DEVICE, Request::Resume { open: true });
             }
-            (0..random.below(8)).for_each(|_| drop(cluster.step()));
+            cluster.steps(random.below(8));
         }
         cluster.settle();
         for (command, counter, old) in attempts.into_iter().flatten() {
@@ -123,7 +123,7 @@ fn at_77_no_write_comes_between_compare_and_write() {
         (0..2).for_each(|disk| cluster.disk(disk).answers = Answers::Later);
         let mut random = Random::new(seed);
         let swap = cluster.submit(0, DEVICE, Ask::compare_and_write(0, 8, 0, 1));
-        (0..random.below(12)).for_each(|_| drop(cluster.step()));
+        cluster.steps(random.below(12));
         let write = cluster.submit(1, DEVICE, Ask::fill(0, 8, 2));
         cluster.settle();
         assert_eq!(cluster.status(write), Some(Status::Ok));

@@ -12,7 +12,7 @@ const RESUME: Request = Request::Resume { open: true };
 /// Two cores, two disks of 64 sectors, and an empty device whose home is core 1.
 fn empty() -> Cluster {
     let mut cluster = Cluster::new(2, 7);
-    (0..2).for_each(|_| drop(cluster.add_disk(64, |_| {})));
+    cluster.add_disks(2);
     cluster.done(DEVICE, Request::Create { ordered: false });
     cluster
 }
@@ -380,7 +380,7 @@ fn lc_21_remove_aborts_sequences() {
         let commands: Vec<_> = (0..8)
             .map(|n| cluster.submit(n % 2, DEVICE, asks[n as usize / 2].clone()))
             .collect();
-        (0..steps).for_each(|_| drop(cluster.step()));
+        cluster.steps(steps);
         cluster.done(DEVICE, Request::Remove);
         cluster.settle();
         for command in commands {

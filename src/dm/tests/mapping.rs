@@ -221,7 +221,7 @@ fn random_tables_and_io_do_what_the_oracle_does() {
                 status,
                 found,
             });
-            (0..random.below(4)).for_each(|_| drop(cluster.step()));
+            cluster.steps(random.below(4));
         }
         compare(&mut cluster, &oracle, &mut expected);
     });
@@ -269,7 +269,7 @@ fn io_6_reads_are_cut_where_the_oracle_cuts_them() {
 /// A device on core 0 of a one-core world, over `disks` disks of 64 sectors.
 fn small(disks: usize, table: &str) -> Cluster {
     let mut cluster = Cluster::new(1, 0);
-    (0..disks).for_each(|_| drop(cluster.add_disk(64, |_| {})));
+    cluster.add_disks(disks);
     cluster.device(0, false, table);
     cluster
 }

@@ -11,7 +11,7 @@ const DEVICE: DeviceId = DeviceId(0);
 /// Two disks striped, under the ordered policy.
 fn ordered(cores: u16, seed: u64) -> Cluster {
     let mut cluster = Cluster::new(cores, seed);
-    (0..2).for_each(|_| drop(cluster.add_disk(64, |_| {})));
+    cluster.add_disks(2);
     cluster.device(0, true, "0 128 striped 2 8 d0 0 d1 0");
     cluster.seen();
     cluster
@@ -221,7 +221,7 @@ fn at_28_ten_thousand_barriers_do_not_nest() {
                 let mut cluster = ordered(2, 0);
                 (0..2).for_each(|disk| cluster.disk(disk).answers = answers);
                 let ask = |n: u32| {
-                    if n % 2 == 0 {
+                    if n.is_multiple_of(2) {
                         Ask::flush()
                     } else {
                         Ask::fill(0, 1, 1).fua()
@@ -280,7 +280,9 @@ fn fl_30_waiting_flushes_are_merged_never_with_one_already_issued() {
     assert_eq!(cluster.disk(0).flushes, 1);
     let late = cluster.submit(3, DEVICE, Ask::flush());
     cluster.settle();
-    (0..2).for_each(|disk| drop(cluster.release(disk)));
+    for disk in 0..2 {
+        cluster.release(disk);
+    }
     cluster.settle();
     assert!(
         first
@@ -364,7 +366,7 @@ fn at_26_suspend_freezes_a_sequence_and_resume_continues_it() {
         let behind = cluster.submit(0, DEVICE, Ask::fill(0, 16, 2));
         let second = cluster.submit(1, DEVICE, Ask::flush());
         let third = cluster.submit(2, DEVICE, Ask::fill(16, 1, 3).fua());
-        (0..seed % 50).for_each(|_| drop(cluster.step()));
+        cluster.steps(seed % 50);
         cluster.done(DEVICE, Request::Suspend);
         cluster.settle();
         let before = clones(&cluster);

@@ -11,7 +11,7 @@ const RESUME: Request = Request::Resume { open: true };
 
 fn running(cores: u16, seed: u64, ordered: bool) -> Cluster {
     let mut cluster = Cluster::new(cores, seed);
-    (0..2).for_each(|_| drop(cluster.add_disk(64, |_| {})));
+    cluster.add_disks(2);
     cluster.device(0, ordered, "0 64 linear d0 0");
     cluster.seen();
     cluster
@@ -131,7 +131,7 @@ fn su_15_a_second_suspend_leaves_the_rest_in_order() {
             .map(|n| cluster.submit(0, DEVICE, if n % 3 == 0 { fill(n).fua() } else { fill(n) }))
             .collect();
         let resume = cluster.request(DEVICE, RESUME);
-        (0..seed).for_each(|_| drop(cluster.step()));
+        cluster.steps(seed);
         cluster.done(DEVICE, Request::Suspend);
         assert!(cluster.answer(resume).is_some());
         cluster.settle();
@@ -174,7 +174,7 @@ fn swap_under_load_is_invisible() {
                 _ => Ask::fill(n % 64, 1, 1),
             };
             commands.push(cluster.submit((n % 3) as u16, DEVICE, ask));
-            (0..n % 4).for_each(|_| drop(cluster.step()));
+            cluster.steps(n % 4);
             if answered {
                 assert!(
                     cluster.disk(0).held.is_empty(),
@@ -245,7 +245,7 @@ fn at_78_a_command_that_waits_for_its_sequence_can_be_aborted() {
         let first = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1).fua());
         let second = cluster.submit(1, DEVICE, Ask::compare_and_write(1, 1, 0, 1));
         let behind = cluster.submit(0, DEVICE, Ask::fill(2, 1, 1));
-        (0..seed % 30).for_each(|_| drop(cluster.step()));
+        cluster.steps(seed % 30);
         cluster.done(DEVICE, Request::Suspend);
         cluster.settle();
         for (core, command) in [(0, first), (1, second)] {
