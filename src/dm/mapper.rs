@@ -560,7 +560,7 @@ impl Counters {
 }
 
 /// The home core of a device: devices are dealt out to the cores in turn.
-pub(super) fn home(device: DeviceId, cores: u16) -> CoreId {
+pub fn home(device: DeviceId, cores: u16) -> CoreId {
     CoreId((device.0 % u32::from(cores)) as u16)
 }
 
