@@ -1,1 +1,2 @@
-//! (under construction)
+//! cfg
+mod source;
