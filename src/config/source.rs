@@ -225,11 +225,7 @@ impl Source {
                 let mut snippet = Snippet::source(self.text.as_str())
                     .path(self.name.as_str())
                     .fold(true)
-                    .annotation(
-                        AnnotationKind::Primary
-                            .span(primary)
-                            .label(problem.label.as_str()),
-                    );
+                    .annotation(AnnotationKind::Primary.span(primary));
                 if let Some((span, label)) = &problem.related
                     && let Some(range) = self.byte_range(*span)
                 {
@@ -279,7 +275,6 @@ pub(super) struct Word {
 pub(super) struct Problem {
     message: String,
     span: Option<Span>,
-    label: String,
     related: Option<(Span, String)>,
     help: Option<String>,
 }
@@ -290,7 +285,6 @@ impl Problem {
         Self {
             message: message.into(),
             span: None,
-            label: String::new(),
             related: None,
             help: None,
         }
@@ -302,12 +296,6 @@ impl Problem {
             span: Some(span),
             ..Self::whole(message)
         }
-    }
-
-    /// Words beside the caret.
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = label.into();
-        self
     }
 
     /// What would be right.
@@ -420,7 +408,10 @@ mod tests {
             chars: 2,
         };
         let text = source.error(Problem::at(span, "lost")).to_string();
-        assert!(text.contains("lost") && text.contains("a.yaml:99:3"), "{text}");
+        assert!(
+            text.contains("lost") && text.contains("a.yaml:99:3"),
+            "{text}"
+        );
     }
 
     #[test]
