@@ -173,14 +173,19 @@ fn parse_bytes(
         Ok(text) => Source::new(source_name, text),
         Err(error) => return Err(not_utf8(source_name, bytes, error.valid_up_to())),
     };
-    if source.text().lines().all(|line| {
+    let empty = || source.error(Problem::whole("the configuration is empty").help(SMALLEST));
+    let only_comments = source.text().lines().all(|line| {
         let line = line.trim();
-        line.is_empty() || line.starts_with('#') || line == "---"
-    }) {
-        return Err(source.error(Problem::whole("the configuration is empty").help(SMALLEST)));
+        line.is_empty() || line.starts_with('#')
+    });
+    if only_comments {
+        return Err(empty());
     }
-    let config: raw::Config = serde_yaml::from_str_with_options(source.text(), options())
-        .map_err(|error| source.error(parse_error::problem(&error, &source)))?;
+    // An `Option`, because a document without content is YAML's null.
+    let config: Option<raw::Config> =
+        serde_yaml::from_str_with_options(source.text(), options())
+            .map_err(|error| source.error(parse_error::problem(&error, &source)))?;
+    let config = config.ok_or_else(empty)?;
     build::plan(config, &source, surroundings).map_err(|problem| source.error(problem))
 }
 
@@ -213,7 +218,6 @@ fn options() -> serde_yaml::Options {
         budget: serde_yaml::budget! {
             // The deepest path of the schema is 7; YAML's own nesting may be a few more.
             max_depth: 32,
-            flow_nesting_limit: 32,
         },
         alias_limits: serde_yaml::alias_limits! {
             max_total_replayed_events: 100_000,

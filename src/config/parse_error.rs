@@ -17,6 +17,7 @@ pub(super) fn problem(error: &ParserError, source: &Source) -> Problem {
         error = inner;
     }
     let span = error.location().map(Span::from_parser).unwrap_or_default();
+    let span = source.inside(span);
     let written = || shown(source.text_at(span).unwrap_or_default().trim());
     let at = |message: String| Problem::at(span, message);
     match error {
@@ -52,11 +53,8 @@ pub(super) fn problem(error: &ParserError, source: &Source) -> Problem {
         ParserError::SerdeInvalidType { expected, .. }
         | ParserError::SerdeInvalidValue { expected, .. } => at(format!("expected {expected}")),
         ParserError::InvalidScalar { ty, .. } => match *ty {
-            "u32" => at(format!(
-                "`{}` is not a whole number from 0 to {}",
-                written(),
-                u32::MAX
-            )),
+            "u32" => at(format!("`{}` cannot stand here", written()))
+                .help("a whole number that is not negative, in decimal digits"),
             _ => at(format!("`{}` cannot be read as {ty}", written())),
         },
         ParserError::InvalidBooleanStrict { .. } => {

@@ -1,18 +1,23 @@
 //! Values that may be written in more than one way: sizes, lists of CPUs, lists of hosts.
 //!
 //! Reading them from YAML only tells the ways apart; what they mean is decided by the functions here, so that an error
-//! can say what would be right and the caller can say where.
+//! can say what would be right and the caller can say where. That holds for a list or a map in the wrong place too: it is read
+//! as a text that is refused later, because serde would report it at the place of the value before.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::source::{At, shown};
 
 /// The largest size of a device: `off_t` ends there, and with it every file.
 pub(super) const SIZE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// What a message calls a list and a map that stand where neither can.
+const LIST_SHOWN: &str = "[…]";
+const MAP_SHOWN: &str = "{…}";
 
 /// Units of a size, in bytes. Bare letters (`1G`) are refused: half the world means 2^30 by them.
 const UNITS: [(&str, u64); 11] = [
@@ -47,6 +52,9 @@ impl SizeText {
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, unit) = text.split_at(digits);
         let unit = unit.trim_start();
+        if text.is_empty() {
+            return refuse("the size is missing".to_owned());
+        }
         if number.is_empty() {
             return refuse(format!("`{}` is not a size", shown(text)));
         }
@@ -115,7 +123,7 @@ pub(super) fn size_shown(bytes: u64) -> String {
 impl<'de> Deserialize<'de> for SizeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct SizeVisitor;
-        impl Visitor<'_> for SizeVisitor {
+        impl<'de> Visitor<'de> for SizeVisitor {
             type Value = SizeText;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("a size such as 4096 or 1GiB")
@@ -135,6 +143,20 @@ impl<'de> Deserialize<'de> for SizeText {
             }
             fn visit_str<E>(self, text: &str) -> Result<SizeText, E> {
                 Ok(SizeText(text.to_owned()))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<SizeText, E> {
+                Ok(SizeText(value.to_string()))
+            }
+            fn visit_unit<E>(self) -> Result<SizeText, E> {
+                Ok(SizeText(String::new()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<SizeText, A::Error> {
+                skip_list(list)?;
+                Ok(SizeText(LIST_SHOWN.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SizeText, A::Error> {
+                skip_map(map)?;
+                Ok(SizeText(MAP_SHOWN.to_owned()))
             }
         }
         deserializer.deserialize_any(SizeVisitor)
@@ -165,7 +187,7 @@ pub(super) enum Cores {
     /// `auto`, or a string of ranges.
     Text(String),
     /// A bare number, which could mean a CPU or a count and is therefore refused.
-    Number(i64),
+    Number(u64),
     /// A list of CPU numbers.
     List(Vec<At<u32>>),
 }
@@ -180,16 +202,24 @@ impl<'de> Deserialize<'de> for Cores {
                     "`auto`, a list of CPU numbers, or a string of ranges such as \"0-3,6\"",
                 )
             }
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Cores, E> {
-                i64::try_from(number)
-                    .map(Cores::Number)
-                    .map_err(|_| E::custom("no machine has that many CPUs"))
+            fn visit_u64<E>(self, number: u64) -> Result<Cores, E> {
+                Ok(Cores::Number(number))
             }
             fn visit_i64<E>(self, number: i64) -> Result<Cores, E> {
-                Ok(Cores::Number(number))
+                Ok(Cores::Text(number.to_string()))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Cores, E> {
+                Ok(Cores::Text(format!("{number:?}")))
             }
             fn visit_str<E>(self, text: &str) -> Result<Cores, E> {
                 Ok(Cores::Text(text.to_owned()))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Cores, E> {
+                Ok(Cores::Text(value.to_string()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Cores, A::Error> {
+                skip_map(map)?;
+                Ok(Cores::Text(MAP_SHOWN.to_owned()))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Cores, A::Error> {
                 Ok(Cores::List(bounded_list(&mut list)?))
@@ -285,8 +315,24 @@ impl<'de> Deserialize<'de> for Hosts {
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("`any` or a list of host NQNs")
             }
+            fn visit_u64<E>(self, number: u64) -> Result<Hosts, E> {
+                Ok(Hosts::Word(number.to_string()))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Hosts, E> {
+                Ok(Hosts::Word(number.to_string()))
+            }
             fn visit_str<E>(self, text: &str) -> Result<Hosts, E> {
                 Ok(Hosts::Word(text.to_owned()))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Hosts, E> {
+                Ok(Hosts::Word(value.to_string()))
+            }
+            fn visit_unit<E>(self) -> Result<Hosts, E> {
+                Ok(Hosts::Word(String::new()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Hosts, A::Error> {
+                skip_map(map)?;
+                Ok(Hosts::Word(MAP_SHOWN.to_owned()))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Hosts, A::Error> {
                 Ok(Hosts::List(bounded_list(&mut list)?))
@@ -331,6 +377,18 @@ where
     Ok(items)
 }
 
+/// Reads over the rest of a list; the parser's budget bounds it.
+fn skip_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<(), A::Error> {
+    while list.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+/// Reads over the rest of a map.
+fn skip_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
+    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,7 +419,8 @@ mod tests {
     #[test]
     fn what_is_no_size_is_refused_and_said_why() {
         for (text, part) in [
-            ("", "is not a size"),
+            ("", "is missing"),
+            (LIST_SHOWN, "is not a size"),
             ("GiB", "is not a size"),
             ("-1", "is not a size"),
             ("1.5GiB", "not a whole number"),

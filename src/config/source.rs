@@ -132,6 +132,26 @@ impl Source {
         self.text.lines().nth(index)
     }
 
+    /// The span, or the end of the last line that is not blank when it lies behind that: where the parser says something is
+    /// missing at the end, the operator wants to see what it is missing after.
+    pub(super) fn inside(&self, span: Span) -> Span {
+        let last = self
+            .text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty())
+            .last();
+        match last.map(|(index, line)| (u32::try_from(index + 1), line.trim_end().chars().count()))
+        {
+            Some((Ok(line), chars)) if span.line > line => Span {
+                line,
+                column: u32::try_from(chars).unwrap_or(u32::MAX),
+                chars: 1,
+            },
+            _ => span,
+        }
+    }
+
     /// The text at a span, up to the end of its line.
     pub(super) fn text_at(&self, span: Span) -> Option<&str> {
         let range = self.byte_range(span)?;

@@ -6,7 +6,6 @@ use super::{Surroundings, Unique, block_size, size};
 use crate::config::names::check_name;
 use crate::config::plan::{BdevKind, BdevPlan, FilePlan};
 use crate::config::raw::{Bdev, Direct, FileBdev};
-use crate::config::scalar::size_shown;
 use crate::config::source::{At, Problem, shown};
 
 pub(super) fn bdevs(
@@ -72,10 +71,8 @@ fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Pr
             size.value
         );
         let near = if below == 0 { block_size } else { below };
-        return Err(Problem::at(size.span, message).help(format!(
-            "the nearest size that is: {near} ({})",
-            size_shown(near)
-        )));
+        return Err(Problem::at(size.span, message)
+            .help(format!("the nearest size that fits is {near} bytes")));
     }
     Ok(plan)
 }

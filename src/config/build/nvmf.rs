@@ -264,6 +264,10 @@ fn hosts(written: &At<Hosts>) -> Result<HostsPlan, Problem> {
     }
     let mut seen = Unique::default();
     for host in list {
+        if host.value == "any" {
+            return Err(Problem::at(host.span, "`any` stands alone, not in a list")
+                .help("write `hosts: any`, without brackets"));
+        }
         checked_nqn(host)?;
         if let Err(first) = seen.insert(host.value.as_str(), host.span) {
             return Err(Problem::at(host.span, "this host is listed twice")
