@@ -218,6 +218,7 @@ fn options() -> serde_yaml::Options {
         budget: serde_yaml::budget! {
             // The deepest path of the schema is 7; YAML's own nesting may be a few more.
             max_depth: 32,
+            flow_nesting_limit: 32,
         },
         alias_limits: serde_yaml::alias_limits! {
             max_total_replayed_events: 100_000,

@@ -20,7 +20,8 @@ const STANDARD_NQN_PREFIX: &str = "nqn.2014-08.org.nvmexpress";
 /// Longest label of a domain name (RFC 1035, section 2.3.4).
 const DOMAIN_LABEL_BYTES_MAX: usize = 63;
 
-/// A name of a bdev or mapped device: dm-semantics 1.1, and no white space, because table lines are split at it (LC-9).
+/// A name of a bdev or mapped device: dm-semantics 1.1, and neither white space nor
+/// back-slash, which split and quote the words of a table line (LC-9).
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("a name cannot be empty".to_owned());
@@ -37,8 +38,8 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     if name.contains('/') {
         return Err("a name cannot contain `/`".to_owned());
     }
-    if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err("a name cannot contain white space or control characters".to_owned());
+    if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err("a name cannot contain white space, `\\` or control characters".to_owned());
     }
     Ok(())
 }
@@ -224,6 +225,7 @@ mod tests {
             "control",
             "a/b",
             "a b",
+            "a\\b",
             "a\u{7}",
             &"x".repeat(128),
         ] {

@@ -85,14 +85,20 @@ pub(super) fn problem(error: &ParserError, source: &Source) -> Problem {
         | ParserError::AliasReplayLimitExceeded { .. }
         | ParserError::AliasExpansionLimitExceeded { .. }
         | ParserError::AliasReplayStackDepthExceeded { .. }
-        | ParserError::AliasReplayCounterOverflow { .. } => at(
-            "the YAML is too deep or expands to too much".to_owned(),
-        )
-        .help("no configuration needs so much nesting or so many aliases: write it out plainly"),
+        | ParserError::AliasReplayCounterOverflow { .. } => too_much(span),
+        // The scanner below the parser has a limit of its own, and only words for it.
+        ParserError::ExternalMessage { msg, .. } if msg == "recursion limit exceeded" => {
+            too_much(span)
+        }
         other => at(first_line(
             &other.render_with_formatter(&UserMessageFormatter),
         )),
     }
+}
+
+fn too_much(span: Span) -> Problem {
+    Problem::at(span, "the YAML is too deep or expands to too much")
+        .help("no configuration needs so much nesting or so many aliases: write it out plainly")
 }
 
 /// The parser's words for a kind of node, in those of a person who writes YAML.

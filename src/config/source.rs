@@ -269,6 +269,11 @@ impl Source {
         Renderer::plain()
             .decor_style(DecorStyle::Ascii)
             .render(&[report])
+            // The renderer makes the control characters of ASCII visible, but not those of Unicode (C1).
+            .split('\n')
+            .map(|line| without_control_characters(line).collect())
+            .collect::<Vec<String>>()
+            .join("\n")
     }
 }
 
@@ -436,7 +441,7 @@ mod tests {
 
     #[test]
     fn terminal_escapes_in_the_text_are_not_passed_on() {
-        let source = Source::new("a\u{1b}.yaml", "one: \u{1b}[31m\n");
+        let source = Source::new("a\u{1b}.yaml", "one: \u{1b}[31m\u{9b}31m\n");
         let span = Span {
             line: 1,
             column: 6,
@@ -445,7 +450,7 @@ mod tests {
         let text = source
             .error(Problem::at(span, format!("`{}`", shown("\u{1b}[2J"))))
             .to_string();
-        assert!(!text.contains('\u{1b}'), "{text:?}");
+        assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
     }
 
     #[test]
