@@ -102,7 +102,7 @@ impl Malloc {
     /// A core's channel to the memory.
     pub fn new(memory: Arc<Memory>) -> Malloc {
         Malloc {
-            memory: Rc::new(memory),
+            memory: Rc::new(CoreMemory(memory)),
         }
     }
 
