@@ -27,7 +27,7 @@ pub use core::Core;
 pub use error::Error;
 pub use payload::{LendList, Owner, Payload, Segment};
 pub use region::{Region, RegionHandle};
-pub use registry::{Bdev, Channel, Kind, Registry};
+pub use registry::{Bdev, Channel, Registry};
 
 use std::path::PathBuf;
 

@@ -9,6 +9,7 @@
 
 use crate::dm;
 use crate::reactor::PoolBuffer;
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 use super::region::RegionHandle;
@@ -45,9 +46,9 @@ pub struct Payload {
 #[derive(Clone, Copy, Debug)]
 enum Place {
     /// The submitter's memory.
-    Memory(*mut u8),
+    Memory(NonNull<u8>),
     /// The list to push to, and where in the original this piece begins.
-    Lend(*mut LendList, u32),
+    Lend(NonNull<LendList>, u32),
 }
 
 impl Payload {
@@ -57,7 +58,7 @@ impl Payload {
     /// Until the I/O has completed, the memory is valid for reads (and, for a read, for writes) of `length` bytes, does not move, and is
     /// neither written (nor, for a read, read) by anyone else. For a compare-and-write that is all three parts.
     #[inline(always)]
-    pub unsafe fn memory(bytes: *mut u8, length: u32) -> Payload {
+    pub unsafe fn new(bytes: NonNull<u8>, length: u32) -> Payload {
         Payload {
             place: Place::Memory(bytes),
             length,
@@ -69,7 +70,7 @@ impl Payload {
     /// # Safety
     /// Until the I/O has completed, `list` is valid, does not move, and is touched by nobody else.
     #[inline(always)]
-    pub unsafe fn lend(list: *mut LendList, length: u32) -> Payload {
+    pub unsafe fn lent(list: NonNull<LendList>, length: u32) -> Payload {
         Payload {
             place: Place::Lend(list, 0),
             length,
@@ -86,7 +87,7 @@ impl Payload {
     #[inline(always)]
     pub fn as_memory(self) -> Option<*mut u8> {
         match self.place {
-            Place::Memory(bytes) => Some(bytes),
+            Place::Memory(bytes) => Some(bytes.as_ptr()),
             Place::Lend(..) => None,
         }
     }
@@ -100,11 +101,11 @@ impl Payload {
     /// If it is not a lending read.
     #[inline(always)]
     pub(super) unsafe fn lend_bytes(self, bytes: *const u8, owner: Owner) {
-        let Place::Lend(list, offset) = self.place else {
+        let Place::Lend(mut list, offset) = self.place else {
             panic!("only a lending read can be lent to");
         };
         // SAFETY: the constructor's promise: the list is valid and nobody else's until completion.
-        let list = unsafe { &mut *list };
+        let list = unsafe { list.as_mut() };
         list.push(Segment {
             offset,
             length: self.length,
@@ -118,7 +119,7 @@ impl dm::Payload for Payload {
     #[inline(always)]
     fn empty() -> Payload {
         Payload {
-            place: Place::Memory(std::ptr::null_mut()),
+            place: Place::Memory(NonNull::dangling()),
             length: 0,
         }
     }
@@ -175,6 +176,7 @@ impl dm::Payload for Payload {
 }
 
 /// What keeps a segment's memory there.
+#[derive(Debug)]
 pub enum Owner {
     /// It is static.
     Static,
@@ -186,30 +188,21 @@ pub enum Owner {
 }
 
 /// A piece of lent data. For reading only: what a malloc device lends is the device.
+#[derive(Debug)]
 pub struct Segment {
-    offset: u32,
-    length: u32,
+    /// Where in the original I/O it begins, in bytes.
+    pub offset: u32,
+    /// Bytes.
+    pub length: u32,
     bytes: *const u8,
     owner: Owner,
 }
 
 impl Segment {
-    /// Where in the original I/O it begins, in bytes.
-    #[inline]
-    pub fn offset(&self) -> u32 {
-        self.offset
-    }
-
-    /// Bytes.
-    #[inline]
-    pub fn length(&self) -> u32 {
-        self.length
-    }
-
     /// The data: valid until the segment is dropped. What a malloc device lends can change under the reader, as host memory can under DMA;
     /// who needs it to hold still (digests) copies it.
     #[inline]
-    pub fn bytes(&self) -> *const u8 {
+    pub fn as_ptr(&self) -> *const u8 {
         self.bytes
     }
 
@@ -221,7 +214,7 @@ impl Segment {
 
 /// The data of a lending read: one list per command slot of a front end, used again and again, so that in steady state it does not
 /// allocate.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct LendList {
     segments: Vec<Segment>,
 }
@@ -246,15 +239,16 @@ impl LendList {
         self.segments.push(segment);
     }
 
-    /// Puts the segments in order of offset; clones complete in any order. To be called before [`LendList::segments`] is used.
-    pub fn sort(&mut self) {
+    /// The segments in order of offset; clones complete in any order.
+    pub fn sort(&mut self) -> &[Segment] {
         // Nearly always one segment, or sorted already.
         if !self.segments.is_sorted_by_key(|segment| segment.offset) {
             self.segments.sort_unstable_by_key(|segment| segment.offset);
         }
+        &self.segments
     }
 
-    /// What has been lent.
+    /// What has been lent, in the order it was lent, or sorted last.
     #[inline]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
@@ -288,7 +282,7 @@ mod tests {
     fn slices_of_memory_and_of_a_lent_read() {
         let mut bytes = [1u8; 64];
         // SAFETY: `bytes` outlives the payload.
-        let memory = unsafe { Payload::memory(bytes.as_mut_ptr(), 64) };
+        let memory = unsafe { Payload::new(NonNull::from(&mut bytes).cast(), 64) };
         memory.slice(16, 32).slice(8, 8).fill_zero();
         assert_eq!(&bytes[24..32], &[0; 8]);
         assert_eq!(bytes.iter().filter(|&&byte| byte == 0).count(), 8);
@@ -296,19 +290,19 @@ mod tests {
         let mut list = LendList::default();
         let total = 3 * ZEROES_BYTES as u32;
         // SAFETY: `list` outlives the payload and is not touched before the last use of it.
-        let lent = unsafe { Payload::lend(&raw mut list, total) };
+        let lent = unsafe { Payload::lent(NonNull::from(&mut list), total) };
         lent.slice(512, total - 512).fill_zero();
         lent.slice(0, 512).fill_zero();
         list.sort();
         assert!(list.covers(total) && !list.covers(total - 1));
-        assert_eq!(list.segments()[1].offset(), 512);
+        assert_eq!(list.segments()[1].offset, 512);
     }
 
     #[test]
     fn what_is_read_again_replaces_what_was_read_before() {
         let mut list = LendList::default();
         // SAFETY: `list` outlives the payload and is not touched before the last use of it.
-        let lent = unsafe { Payload::lend(&raw mut list, 4096) };
+        let lent = unsafe { Payload::lent(NonNull::from(&mut list), 4096) };
         lent.fill_zero();
         lent.slice(0, 1024).fill_zero();
         lent.slice(1024, 3072).fill_zero();
@@ -320,7 +314,7 @@ mod tests {
     #[should_panic(expected = "a slice lies within its payload")]
     fn a_slice_beyond_the_end_is_refused() {
         // SAFETY: never read or written.
-        let _ = unsafe { Payload::memory(std::ptr::null_mut(), 512) }.slice(u32::MAX, 512);
+        let _ = unsafe { Payload::new(NonNull::dangling(), 512) }.slice(u32::MAX, 512);
     }
 
     #[test]
@@ -329,8 +323,8 @@ mod tests {
         let pair = |one: &mut [u8; 512], two: &mut [u8; 512]| {
             // SAFETY: both outlive the comparison.
             unsafe {
-                Payload::memory(one.as_mut_ptr(), 512)
-                    .equals(Payload::memory(two.as_mut_ptr(), 512))
+                Payload::new(NonNull::from(one).cast(), 512)
+                    .equals(Payload::new(NonNull::from(two).cast(), 512))
             }
         };
         assert!(pair(&mut one, &mut two));

@@ -16,6 +16,7 @@ const GROWTH_BYTES_MIN: usize = 64 << 30;
 ///
 /// Only raw pointers reach into it, never references. Two I/Os that race for the same bytes leave some mixture there, which is what
 /// hosts get of any disk (PM-8 and NVMe's AWUN speak of single commands only); what they cannot do is reach outside.
+#[derive(Debug)]
 pub struct Region {
     base: NonNull<u8>,
     reserved_bytes: usize,
@@ -118,4 +119,5 @@ impl Drop for Region {
 }
 
 /// One reactor's hold on a [`Region`].
+#[derive(Debug)]
 pub struct RegionHandle(pub(super) Arc<Region>);

@@ -15,28 +15,6 @@ use super::payload::Payload;
 use super::region::{Region, RegionHandle};
 use super::{SECTOR_BYTES, Spec, file, malloc, null};
 
-/// What a device is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// [`Spec::Null`].
-    Null,
-    /// [`Spec::Malloc`].
-    Malloc,
-    /// [`Spec::File`].
-    File,
-}
-
-impl Kind {
-    /// As the configuration calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Null => "null",
-            Kind::Malloc => "malloc",
-            Kind::File => "file",
-        }
-    }
-}
-
 /// A backing device.
 pub struct Bdev {
     id: LowerId,
@@ -122,12 +100,12 @@ impl Bdev {
         &self.name
     }
 
-    /// What it is made of.
-    pub fn kind(&self) -> Kind {
+    /// What it is made of, as the configuration calls it.
+    pub fn kind(&self) -> &'static str {
         match self.body {
-            Body::Null => Kind::Null,
-            Body::Malloc { .. } => Kind::Malloc,
-            Body::File(_) => Kind::File,
+            Body::Null => "null",
+            Body::Malloc { .. } => "malloc",
+            Body::File(_) => "file",
         }
     }
 

@@ -5,6 +5,7 @@ use crate::dm::{CloneId, LowerIo, Op, Payload as _, Status, Submit};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 const POOL_BYTES: usize = 16 << 20;
@@ -83,7 +84,8 @@ impl Bench {
         let mut memory = vec![0xAA; length + 2 * 4096];
         let start = memory.as_ptr().align_offset(4096) + misaligned;
         // SAFETY: within `memory`, which outlives the I/O.
-        let payload = unsafe { Payload::memory(memory.as_mut_ptr().add(start), length as u32) };
+        let payload =
+            unsafe { Payload::new(NonNull::from(&mut memory[start..]).cast(), length as u32) };
         assert_eq!(
             self.run(Op::Read, false, sector, sectors, payload),
             Status::Ok
@@ -94,7 +96,7 @@ impl Bench {
     fn read_lent(&mut self, sector: u64, sectors: u32) -> Vec<u8> {
         let mut list = LendList::default();
         // SAFETY: `list` outlives the I/O, and is not touched until it has ended.
-        let payload = unsafe { Payload::lend(&raw mut list, sectors * 512) };
+        let payload = unsafe { Payload::lent(NonNull::from(&mut list), sectors * 512) };
         assert_eq!(
             self.run(Op::Read, false, sector, sectors, payload),
             Status::Ok
@@ -105,7 +107,7 @@ impl Bench {
         for segment in list.segments() {
             // SAFETY: valid until the segment is dropped, and nobody writes to the device now.
             bytes.extend_from_slice(unsafe {
-                std::slice::from_raw_parts(segment.bytes(), segment.length() as usize)
+                std::slice::from_raw_parts(segment.as_ptr(), segment.length as usize)
             });
         }
         bytes
@@ -116,7 +118,12 @@ impl Bench {
         let start = memory.as_ptr().align_offset(4096) + misaligned;
         memory[start..start + data.len()].copy_from_slice(data);
         // SAFETY: within `memory`, which outlives the I/O.
-        let payload = unsafe { Payload::memory(memory.as_mut_ptr().add(start), data.len() as u32) };
+        let payload = unsafe {
+            Payload::new(
+                NonNull::from(&mut memory[start..]).cast(),
+                data.len() as u32,
+            )
+        };
         self.run(Op::Write, fua, sector, (data.len() / 512) as u32, payload)
     }
 }
@@ -309,7 +316,7 @@ fn what_is_lent_outlives_the_device() {
     assert_eq!(bench.write(8, &[7; 512], 0, false), Status::Ok);
     let mut list = LendList::default();
     // SAFETY: `list` outlives the I/O.
-    let payload = unsafe { Payload::lend(&raw mut list, 512) };
+    let payload = unsafe { Payload::lent(NonNull::from(&mut list), 512) };
     assert_eq!(bench.run(Op::Read, false, 8, 1, payload), Status::Ok);
     match registry.remove("ram") {
         Err(Error::InUse { channels: 1, .. }) => {}
@@ -320,7 +327,7 @@ fn what_is_lent_outlives_the_device() {
     registry.remove("ram").expect("not in use");
     assert!(registry.by_name("ram").is_none() && registry.list().is_empty());
     // SAFETY: the segment is still there.
-    let bytes = unsafe { std::slice::from_raw_parts(list.segments()[0].bytes(), 512) };
+    let bytes = unsafe { std::slice::from_raw_parts(list.segments()[0].as_ptr(), 512) };
     assert_eq!(bytes, &[7; 512]);
 }
 
@@ -483,7 +490,8 @@ fn a_full_ring_is_back_pressure() {
     while !waiting.is_empty() {
         waiting.retain(|&number| {
             // SAFETY: each list is used by one I/O, and outlives it.
-            let payload = unsafe { Payload::lend(&raw mut lists[number as usize], 4096) };
+            let payload =
+                unsafe { Payload::lent(NonNull::from(&mut lists[number as usize]), 4096) };
             let io = LowerIo {
                 op: Op::Read,
                 fua: false,
@@ -519,7 +527,7 @@ fn an_empty_pool_is_back_pressure() {
     let held = bench.core.buffers().take(1 << 20).expect("the only one");
     let mut list = LendList::default();
     // SAFETY: `list` outlives the I/O.
-    let payload = unsafe { Payload::lend(&raw mut list, 1 << 20) };
+    let payload = unsafe { Payload::lent(NonNull::from(&mut list), 1 << 20) };
     let io = LowerIo {
         op: Op::Read,
         fua: false,
@@ -553,7 +561,7 @@ fn a_file_cut_by_others_fails() {
     other.set_len(4096).expect("cut");
     let mut memory = vec![0u8; 8192];
     // SAFETY: `memory` outlives the I/O.
-    let payload = unsafe { Payload::memory(memory.as_mut_ptr(), 8192) };
+    let payload = unsafe { Payload::new(NonNull::from(&mut memory[..]).cast(), 8192) };
     assert_eq!(bench.run(Op::Read, false, 8, 16, payload), Status::IoError);
 }
 
