@@ -1,8 +1,8 @@
-//! What the mapper needs of the world around it, and nothing else: four verbs.
+//! What the mapper needs of the world around it, and nothing else.
 
-use super::io::{CloneId, CoreId, LowerIo, Payload, Tag};
+use super::io::{CloneId, CoreId, DeviceId, LowerIo, Payload, Tag};
 use super::limits::LowerId;
-use super::message::Message;
+use super::message::{Answer, Message, Ticket};
 use super::status::Status;
 
 /// What became of a submission to a lower channel.
@@ -48,6 +48,13 @@ pub trait Env {
 
     /// Sends a message to another core, or to this one; it is handled later, in the order sent.
     fn send(&mut self, core: CoreId, message: Message);
+
+    /// Answers an operator's request; called on the device's home core, once per ticket.
+    fn reply(&mut self, ticket: Ticket, answer: Answer);
+
+    /// Tells the front ends of this core that a device's size or limits are others now, or that it is gone; before any
+    /// parked I/O is re-issued (LC-16).
+    fn changed(&mut self, device: DeviceId);
 
     /// How many cores the engine has; they are numbered from 0.
     fn cores(&self) -> u16;

@@ -39,6 +39,8 @@ pub struct Tag {
 /// The bytes of an I/O, which the mapper cuts but never looks at. The engine says what it really is (a pointer, an iovec, a
 /// simulated extent).
 pub trait Payload: Copy {
+    /// No bytes: what a flush carries.
+    fn empty() -> Self;
     /// The part of `length` bytes that starts `offset` bytes in.
     fn slice(self, offset: u32, length: u32) -> Self;
     /// Fills a read's payload with zeroes (target `zero`).

@@ -109,7 +109,7 @@ impl Command {
     }
 
     /// PRP or SGL for Data Transfer: 0 PRP, 1 SGL with a metadata buffer, 2 SGL with a metadata SGL.
-    /// Fabrics allows 1 and 2 (NVMe Base 2.0, figure 87).
+    /// Fabrics allows 1 and 2 (NVMe Base 2.0, 3.3.3.1).
     #[inline]
     pub fn data_transfer_form(&self) -> u8 {
         self.0[1] >> 6
@@ -234,7 +234,7 @@ impl Command {
         self.dword(12) & PROTECTION != 0
     }
 
-    /// Dataset Management: number of ranges, 1 to 256 (NVM Command Set 1.0, figure 41).
+    /// Dataset Management: number of ranges, 1 to 256 (NVM Command Set 1.0, 3.2.3).
     pub fn range_count(&self) -> u32 {
         (self.dword(10) & 0xFF) + 1
     }
@@ -244,7 +244,7 @@ impl Command {
         self.dword(11) & 1 << 2 != 0
     }
 
-    /// Identify: controller or namespace structure (NVMe Base 2.0, figure 271).
+    /// Identify: controller or namespace structure (NVMe Base 2.0, 5.17.1).
     pub fn identify_structure(&self) -> u8 {
         self.0[40]
     }
@@ -441,7 +441,7 @@ impl Completion {
     }
 }
 
-/// One range of a Dataset Management command: 16 bytes (NVM Command Set 1.0, figure 43).
+/// One range of a Dataset Management command: 16 bytes (NVM Command Set 1.0, 3.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatasetRange {
     /// Hints that polldm does not use.

@@ -7,7 +7,7 @@ use super::command::Command;
 use super::opcode;
 use super::status::Status;
 
-/// Size of the data of a Connect command in bytes (6.3, figure 381).
+/// Size of the data of a Connect command in bytes (6.3).
 pub const CONNECT_DATA_SIZE: usize = 1024;
 
 /// The controller identifier of a Connect that asks the target to choose (dynamic controller model).
@@ -27,12 +27,12 @@ pub const COMMAND_OFFSET_QUEUE_ID: u16 = 42;
 pub const COMMAND_OFFSET_QUEUE_SIZE: u16 = 44;
 
 /// The result of a Connect that fails with "connect invalid parameters": which field, in the command or
-/// in its data (6.3, figure 382).
+/// in its data (6.3).
 pub const fn invalid_parameter(offset: u16, in_data: bool) -> u64 {
     offset as u64 | (in_data as u64) << 16
 }
 
-/// The fields of a Connect command (6.3, figure 380).
+/// The fields of a Connect command (6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connect {
     /// Record format; 0 is the only one.
@@ -198,7 +198,7 @@ impl PropertyAccess {
     }
 }
 
-/// Offsets of controller properties (NVMe Base 2.0, figure 34).
+/// Offsets of controller properties (NVMe Base 2.0, 3.1.3).
 pub mod property {
     /// Controller Capabilities, 8 bytes.
     pub const CAPABILITIES: u32 = 0x00;

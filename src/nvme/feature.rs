@@ -1,4 +1,4 @@
-//! Feature identifiers and the values of those that polldm knows (NVMe Base 2.0, 5.27.1, figure 317).
+//! Feature identifiers and the values of those that polldm knows (NVMe Base 2.0, 5.27.1).
 
 /// Arbitration (01h).
 pub const ARBITRATION: u8 = 0x01;
@@ -37,7 +37,7 @@ pub const RESERVATION_PERSISTENCE: u8 = 0x83;
 /// Namespace Write Protection Config (84h).
 pub const WRITE_PROTECTION: u8 = 0x84;
 
-/// What Get Features asks for: bits 10:08 of command dword 10 (NVMe Base 2.0, figure 190).
+/// What Get Features asks for: bits 10:08 of command dword 10 (NVMe Base 2.0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Select {
     /// The value in force.
@@ -65,7 +65,7 @@ impl Select {
     }
 }
 
-/// The answer to [`Select::Capabilities`] (NVMe Base 2.0, figure 193).
+/// The answer to [`Select::Capabilities`] (NVMe Base 2.0).
 pub const fn capabilities(saveable: bool, namespace_specific: bool, changeable: bool) -> u32 {
     saveable as u32 | (namespace_specific as u32) << 1 | (changeable as u32) << 2
 }
@@ -105,7 +105,7 @@ pub const EVENT_ANA_CHANGE: u32 = 1 << 11;
 /// Asynchronous Event Configuration: discovery log page change notices (bit 31).
 pub const EVENT_DISCOVERY_CHANGE: u32 = 1 << 31;
 
-/// What an Asynchronous Event Request tells when it completes (NVMe Base 2.0, 5.2, figures 145 to 152).
+/// What an Asynchronous Event Request tells when it completes (NVMe Base 2.0, 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AsyncEvent {
     /// Event type: 0 error, 1 SMART, 2 notice, 6 I/O command set, 7 vendor.

@@ -11,7 +11,7 @@ pub const PAGE_SIZE: usize = 4096;
 /// One Identify data structure.
 pub type Page = [u8; PAGE_SIZE];
 
-/// Controller or Namespace Structure values (NVMe Base 2.0, figure 273).
+/// Controller or Namespace Structure values (NVMe Base 2.0, 5.17.2).
 pub mod structure {
     /// Identify Namespace, NVM command set.
     pub const NAMESPACE: u8 = 0x00;
@@ -123,7 +123,7 @@ pub mod controller_type {
     pub const ADMINISTRATIVE: u8 = 3;
 }
 
-/// Identify Controller (NVMe Base 2.0, figure 275). Fields left at their default are written as zero;
+/// Identify Controller (NVMe Base 2.0, 5.17.2). Fields left at their default are written as zero;
 /// units and bases are those of the wire unless the field says otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Controller {
@@ -360,7 +360,7 @@ pub const NAMESPACE_WRITE_PROTECTED: u8 = 1;
 pub const NAMESPACE_READY: u8 = 1;
 
 /// Identify Namespace of the NVM command set, with one LBA format and no metadata (NVM Command Set 1.0,
-/// figure 97), and the fields of the command set independent form (NVMe Base 2.0, figure 280).
+/// 4.1.5.1), and the fields of the command set independent form (NVMe Base 2.0, 5.17.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// NSZE in blocks.
@@ -479,12 +479,12 @@ impl Namespace {
 }
 
 /// Writes CNS 05h (and 1Bh) of the NVM command set: without protection information it is all zero
-/// (NVM Command Set 1.0, figure 100).
+/// (NVM Command Set 1.0, 4.1.5).
 pub fn encode_nvm_namespace(page: &mut Page) {
     page.fill(0);
 }
 
-/// Limits of commands without data transfer: CNS 06h of the NVM command set (NVM Command Set 1.0, figure 102).
+/// Limits of commands without data transfer: CNS 06h of the NVM command set (NVM Command Set 1.0, 4.1.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NvmLimits {
     /// VSL: largest Verify is 2^this pages; 0 for no limit.
@@ -529,7 +529,7 @@ impl NvmLimits {
 /// Most identifiers in a namespace list (CNS 02h, 07h, 10h, 1Ah).
 pub const NAMESPACE_LIST_MAX: usize = PAGE_SIZE / 4;
 
-/// Writes a namespace list: ascending identifiers greater than `after`, as many as fit (figure 134).
+/// Writes a namespace list: ascending identifiers greater than `after`, as many as fit.
 /// `nsids` must ascend.
 pub fn encode_namespace_list(page: &mut Page, nsids: impl IntoIterator<Item = u32>, after: u32) {
     page.fill(0);
@@ -552,7 +552,7 @@ pub fn decode_namespace_list(page: &Page) -> impl Iterator<Item = u32> + '_ {
 /// Most identifiers in a controller list (CNS 12h, 13h).
 pub const CONTROLLER_LIST_MAX: usize = PAGE_SIZE / 2 - 1;
 
-/// Writes a controller list: ascending identifiers from `first` on, as many as fit (figure 133).
+/// Writes a controller list: ascending identifiers from `first` on, as many as fit.
 /// `controller_ids` must ascend.
 pub fn encode_controller_list(
     page: &mut Page,
@@ -572,7 +572,7 @@ pub fn encode_controller_list(
     put_u16(page, 0, count);
 }
 
-/// What identifies a namespace everywhere: CNS 03h (NVMe Base 2.0, figure 277).
+/// What identifies a namespace everywhere: CNS 03h (NVMe Base 2.0, 5.17.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceIdentity {
     /// NGUID, where the namespace has one.
@@ -637,7 +637,7 @@ impl NamespaceIdentity {
     }
 }
 
-/// Writes CNS 1Ch: one combination, the NVM command set alone (NVMe Base 2.0, figure 290).
+/// Writes CNS 1Ch: one combination, the NVM command set alone (NVMe Base 2.0, 5.17.2).
 pub fn encode_command_sets(page: &mut Page) {
     page.fill(0);
     put_u64(page, 0, 1 << COMMAND_SET_NVM);

@@ -5,7 +5,7 @@ use super::bytes::{
 };
 use super::status::Status;
 
-/// Log page identifiers (NVMe Base 2.0, figure 202).
+/// Log page identifiers (NVMe Base 2.0, 5.16.1).
 pub mod page {
     /// Supported log pages.
     pub const SUPPORTED: u8 = 0x00;
@@ -329,7 +329,7 @@ pub const DUPLICATE_RETURNED: u16 = 1 << 0;
 /// EFLAGS: explicit persistent connections are supported (bit 1).
 pub const PERSISTENT_CONNECTION: u16 = 1 << 1;
 
-/// One discovery log entry for NVMe/TCP (NVMe Base 2.0, figure 264; NVMe/TCP Transport 1.0, 3.1).
+/// One discovery log entry for NVMe/TCP (NVMe Base 2.0, 5.16.1.23; NVMe/TCP Transport 1.0, 3.1.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoveryEntry {
     /// Transport type: [`TRANSPORT_TCP`].

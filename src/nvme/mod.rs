@@ -18,6 +18,7 @@ pub mod bytes;
 pub mod command;
 pub mod fabrics;
 pub mod feature;
+mod header;
 pub mod identify;
 pub mod log;
 pub mod opcode;
@@ -36,10 +37,10 @@ pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 /// Longest NQN in bytes, without its terminating zero (NVMe Base 2.0, 4.5).
 pub const NQN_SIZE_MAX: usize = 223;
 
-/// The TCP port of NVMe/TCP I/O controllers (NVMe/TCP Transport 1.0, 3.1; IANA `nvme`).
+/// The TCP port of NVMe/TCP I/O controllers (NVMe/TCP Transport 1.0, 3.1.2).
 pub const PORT_IO: u16 = 4420;
 
-/// The TCP port of NVMe/TCP discovery controllers (NVMe/TCP Transport 1.0, 3.1; IANA `nvme-disc`).
+/// The TCP port of NVMe/TCP discovery controllers (NVMe/TCP Transport 1.0, 3.1.2).
 pub const PORT_DISCOVERY: u16 = 8009;
 
 /// Version 2.0 as the VS property and the VER field spell it (NVMe Base 2.0, 3.1.3.2).

@@ -1,5 +1,5 @@
 //! Operation codes. The two low bits of a code tell the direction of its data: 01b host to controller,
-//! 10b controller to host (NVMe Base 2.0, 3.3.3.1, figure 87).
+//! 10b controller to host (NVMe Base 2.0, 3.3.3.1).
 
 /// Which way a command's data goes, as bits 01:00 of its operation code tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub const fn direction(code: u8) -> Direction {
 /// The operation code of every fabrics command, on admin and I/O queues (NVMe Base 2.0, 6).
 pub const FABRICS: u8 = 0x7F;
 
-/// Admin commands (NVMe Base 2.0, 5, figure 138).
+/// Admin commands (NVMe Base 2.0, 5).
 pub mod admin {
     /// Delete I/O Submission Queue: not for fabrics.
     pub const DELETE_SUBMISSION_QUEUE: u8 = 0x00;
@@ -78,7 +78,7 @@ pub mod admin {
     pub const GET_LBA_STATUS: u8 = 0x86;
 }
 
-/// I/O commands of the NVM command set (NVM Command Set 1.0, 3, figure 11; NVMe Base 2.0, 7).
+/// I/O commands of the NVM command set (NVM Command Set 1.0, 3; NVMe Base 2.0, 7).
 pub mod io {
     /// Flush.
     pub const FLUSH: u8 = 0x00;
@@ -109,7 +109,7 @@ pub mod io {
 }
 
 /// Fabrics command types, byte 4 of a command whose operation code is [`FABRICS`]
-/// (NVMe Base 2.0, 6, figure 376).
+/// (NVMe Base 2.0, 6).
 pub mod fabrics {
     /// Property Set.
     pub const PROPERTY_SET: u8 = 0x00;

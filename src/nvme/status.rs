@@ -5,7 +5,7 @@ use std::fmt;
 /// The status field of a completion as it lies in bytes 15:14, with the phase bit (bit 0) clear.
 ///
 /// Bits 08:01 are the status code, 11:09 its type, 13:12 the retry delay, 14 "more information in the
-/// error log", 15 "do not retry" (NVMe Base 2.0, figure 92).
+/// error log", 15 "do not retry" (NVMe Base 2.0, 3.3.3.2.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Status(u16);
 
@@ -126,7 +126,7 @@ macro_rules! statuses {
     };
 }
 
-// NVMe Base 2.0, figures 94, 95, 97 and 98; NVM Command Set 1.0, figures 16 to 18.
+// NVMe Base 2.0, 3.3.3.2.1; NVM Command Set 1.0, 3.1.2.
 statuses! {
     SUCCESS = 0, 0x00, "success";
     INVALID_OPCODE = 0, 0x01, "invalid command opcode";
@@ -232,7 +232,7 @@ macro_rules! fabrics_statuses {
     };
 }
 
-// NVMe Base 2.0, figure 96 (fabrics command specific).
+// NVMe Base 2.0, 3.3.3.2.1 (fabrics command specific).
 fabrics_statuses! {
     CONNECT_INCOMPATIBLE_FORMAT = 0x80, "incompatible format";
     CONNECT_CONTROLLER_BUSY = 0x81, "controller busy";
