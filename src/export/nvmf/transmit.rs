@@ -155,6 +155,16 @@ impl Transmit {
         }
     }
 
+    /// Copies what waits. Only for a queue that holds nothing but headers.
+    pub fn copy_pending(&self, out: &mut Vec<u8>) {
+        for piece in &self.iovecs[self.first..] {
+            // SAFETY: what is queued is readable until it is released; see `data`, and `header` for the ring.
+            out.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), piece.iov_len)
+            });
+        }
+    }
+
     fn advance(&mut self, mut count: usize) {
         while count > 0 {
             let piece = &mut self.iovecs[self.first];
