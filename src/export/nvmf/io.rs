@@ -422,10 +422,12 @@ impl<B: Backend> Session<B> {
     fn write_zeroes_step(&mut self, index: u16, cx: &mut Context<'_, B>) {
         loop {
             let slot = self.slots.get(index);
-            let extent = self.extent(index, cx).filter(|extent| slot.progress < extent.sectors);
-            let Some(extent) = extent.filter(|_| slot.status.is_success() && self.is_open()) else {
-                let whole = slot.command.block_count();
-                if slot.status.is_success() && slot.progress < whole {
+            let extent = self.extent(index, cx);
+            let is_done = extent.is_some_and(|extent| slot.progress >= extent.sectors);
+            let may_go_on = slot.status.is_success() && !is_done && self.is_open();
+            let Some(extent) = extent.filter(|_| may_go_on) else {
+                if !is_done {
+                    // The connection ended, or the device shrank, half way.
                     self.slots.get_mut(index).note(Status::INTERNAL_ERROR);
                 }
                 self.conclude(index, cx);

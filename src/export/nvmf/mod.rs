@@ -1,1 +1,38 @@
-//! (under construction)
+//! NVMe/TCP target: NVMe Base 2.0, NVM Command Set 1.0, NVMe/TCP Transport 1.0.
+//!
+//! Protocol without sockets, by file:
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`session`] | one connection: states, bounds, its end |
+//! | `receive`, `chunk` | bytes in: PDUs, in-capsule data and H2CData |
+//! | `respond`, `transmit` | bytes out: responses, C2HData, R2T |
+//! | `queue`, `command` | what every command goes through; slots |
+//! | `io` | I/O commands |
+//! | `admin`, `fabrics`, `features`, `identify`, `log`, `controller` | the controller at its admin queue |
+//! | [`target`], [`namespace`], [`message`] | what cores know together, and tell each other |
+//! | [`stats`] | counters and latency histograms |
+//! | [`backend`] | what all this needs of the world |
+
+mod admin;
+pub mod backend;
+mod chunk;
+mod command;
+pub mod config;
+mod controller;
+mod fabrics;
+mod features;
+mod identify;
+mod io;
+mod log;
+pub mod message;
+pub mod namespace;
+mod queue;
+mod receive;
+mod respond;
+pub mod session;
+pub mod stats;
+pub mod target;
+mod transmit;
+
+pub use config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};

@@ -151,12 +151,28 @@ pub struct Counters {
     pub keep_alive_expired: AtomicU64,
 }
 
+/// What a subsystem has done for its hosts, for the SMART log: published by each core a few times a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Read commands, and Compare and Verify.
+    pub reads: u64,
+    /// Write commands.
+    pub writes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Reads and writes that failed.
+    pub errors: u64,
+}
+
 /// What all cores share.
 pub struct Target {
     state: Mutex<State>,
     /// How busy each core is: see [`Target::choose_core`].
     loads: Vec<AtomicU32>,
     addresses: OnceLock<Vec<SocketAddr>>,
+    totals: Mutex<BTreeMap<(SubsystemId, CoreId), Totals>>,
     /// Counters.
     pub counters: Counters,
 }
@@ -191,6 +207,7 @@ impl Target {
             state: Mutex::new(State { subsystems, generation: 1 }),
             loads: (0..cores).map(|_| AtomicU32::new(0)).collect(),
             addresses: OnceLock::new(),
+            totals: Mutex::default(),
             counters: Counters::default(),
         })
     }
@@ -457,6 +474,26 @@ impl Target {
         let gone = subsystem.sessions(|controller| !subsystem.hosts.allow(&controller.host_nqn));
         state.generation += 1;
         Ok(gone)
+    }
+
+    /// A core tells what it has done for a subsystem so far.
+    pub fn publish_totals(&self, subsystem: SubsystemId, core: CoreId, totals: Totals) {
+        let mut all = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.insert((subsystem, core), totals);
+    }
+
+    /// What all cores have done for a subsystem.
+    pub fn totals(&self, subsystem: SubsystemId) -> Totals {
+        let all = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut sum = Totals::default();
+        for (_, totals) in all.iter().filter(|((of, _), _)| *of == subsystem) {
+            sum.reads += totals.reads;
+            sum.writes += totals.writes;
+            sum.read_bytes += totals.read_bytes;
+            sum.write_bytes += totals.write_bytes;
+            sum.errors += totals.errors;
+        }
+        sum
     }
 
     /// Every controller there is.
