@@ -102,7 +102,6 @@ impl ChunkPool {
     }
 
     /// Chunks in use.
-    #[cfg(test)]
     pub fn in_use(&self) -> usize {
         self.count - self.free.len()
     }

@@ -168,11 +168,6 @@ impl<L: Default> Slots<L> {
         }
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Whether none is free.
     #[inline]
     pub fn is_full(&self) -> bool {

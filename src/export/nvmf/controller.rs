@@ -96,9 +96,10 @@ impl Events {
         }
     }
 
-    /// The host has read the log page of this event.
+    /// The host has read the log page of this event, and with it all that has happened so far.
     pub fn acknowledge(&mut self, event: Event) {
         self.masked &= !event.bit();
+        self.pending &= !event.bit();
     }
 
     /// The next event to report, and the request to report it by.
@@ -278,6 +279,8 @@ mod tests {
         events.raise(Event::Namespace);
         assert_eq!(events.next(), None);
         events.acknowledge(Event::Namespace);
+        assert_eq!(events.next(), None);
+        events.raise(Event::Namespace);
         assert_eq!(events.next(), Some((8, Event::Namespace)));
         assert_eq!(events.next(), None);
     }

@@ -13,6 +13,7 @@
 //! | [`target`], [`namespace`], [`message`] | what cores know together, and tell each other |
 //! | [`stats`] | counters and latency histograms |
 //! | [`backend`] | what all this needs of the world |
+//! | [`harness`] | a connection over memory, for tests and the fuzzer |
 
 mod admin;
 pub mod backend;
@@ -22,6 +23,7 @@ pub mod config;
 mod controller;
 mod fabrics;
 mod features;
+pub mod harness;
 mod identify;
 mod io;
 mod log;
@@ -36,3 +38,6 @@ pub mod target;
 mod transmit;
 
 pub use config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
+
+#[cfg(test)]
+mod tests;
