@@ -1,6 +1,6 @@
 //! Admin commands (NVMe Base 2.0, 5): what each queue may be asked, Abort, events, and the answers that are pages.
 
-use super::backend::Backend;
+use super::backend::{Backend, Lend};
 use super::command::{Memory, Phase};
 use super::controller::{ABORTS_MAX, ASYNC_EVENTS_MAX, Event};
 use super::message::Message;
@@ -12,7 +12,7 @@ use crate::nvme::identify::PAGE_SIZE;
 use crate::nvme::log::{ErrorEntry, TRANSPORT_TCP};
 use crate::nvme::opcode::admin;
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// Checks an admin command.
     pub(super) fn plan_admin(&mut self, index: u16) -> Plan {
         let command = self.slots.get(index).command;
@@ -47,7 +47,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Carries out an admin command.
-    pub(super) fn execute_admin(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn execute_admin<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let now_ns = cx.backend.now_ns();
         if let Some(state) = &mut self.admin {
             // Any sign of life will do, not only Keep Alive: that can but prolong a connection that works.
@@ -104,7 +104,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Abort (5.1). True when the answer has to come from another core.
-    fn abort(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<bool, Status> {
+    fn abort<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<bool, Status> {
         let (Some(state), Some(queue)) = (&mut self.admin, &self.queue) else { return Ok(false) };
         let dword = self.slots.get(index).command.dword(10);
         let (queue_id, command_id) = (dword as u16, (dword >> 16) as u16);
@@ -129,7 +129,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// The core of an I/O queue has looked for a command.
-    pub fn abort_answered(&mut self, index: u16, found: bool, cx: &mut Context<'_, B>) {
+    pub fn abort_answered<B: Backend<Lend = L>>(&mut self, index: u16, found: bool, cx: &mut Context<'_, B>) {
         let waits = self.slots.try_get(index).is_some_and(|slot| slot.phase == Phase::AwaitsAbort);
         if !waits {
             return;
@@ -143,7 +143,7 @@ impl<B: Backend> Session<B> {
 
     /// Looks for a command of this queue and aborts it. True if it was found in time: it then ends with "command abort
     /// requested", now or as soon as its data has come.
-    pub fn abort_command(&mut self, command_id: u16, cx: &mut Context<'_, B>) -> bool {
+    pub fn abort_command<B: Backend<Lend = L>>(&mut self, command_id: u16, cx: &mut Context<'_, B>) -> bool {
         let Some(index) = self.slots.find(command_id) else { return false };
         match self.slots.get(index).phase {
             Phase::AwaitsBuffer | Phase::AwaitsRetry => {
@@ -194,7 +194,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Answers event requests with what has happened.
-    pub(super) fn report_events(&mut self, cx: &mut Context<'_, B>) {
+    pub(super) fn report_events<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) {
         while let Some((index, event)) = self.admin.as_mut().and_then(|state| state.events.next()) {
             self.slots.get_mut(index).result = u64::from(event.notice().encode());
             self.respond(index, cx);
@@ -202,7 +202,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// A reset or shutdown: event requests are aborted, and nothing is left to report.
-    pub(super) fn abort_event_requests(&mut self, cx: &mut Context<'_, B>) {
+    pub(super) fn abort_event_requests<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) {
         let Some(state) = &mut self.admin else { return };
         state.events.reset();
         for index in std::mem::take(&mut state.events.requests) {
@@ -211,7 +211,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Namespaces of this controller's subsystem came, went or changed.
-    pub fn namespaces_changed(&mut self, nsids: &[u32], cx: &mut Context<'_, B>) {
+    pub fn namespaces_changed<B: Backend<Lend = L>>(&mut self, nsids: &[u32], cx: &mut Context<'_, B>) {
         let Some(state) = &mut self.admin else { return };
         if nsids.is_empty() || !state.is_ready() {
             return;
@@ -222,7 +222,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// The discovery log page changed.
-    pub fn discovery_changed(&mut self, cx: &mut Context<'_, B>) {
+    pub fn discovery_changed<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) {
         if let Some(state) = self.admin.as_mut().filter(|state| state.is_discovery) {
             state.events.raise(Event::Discovery);
             self.report_events(cx);

@@ -22,10 +22,19 @@ pub struct Request {
     pub sectors: u32,
 }
 
+/// Where a device leaves the data of a read: memory that it lends, or buffers that it filled. Empty at first.
+pub trait Lend: Default {
+    /// The pieces that were lent by a read that ended well, in order; together as long as the read.
+    fn pieces(&mut self, each: impl FnMut(*const u8, usize));
+
+    /// Gives back what was lent.
+    fn release(&mut self);
+}
+
 /// The world beneath the protocol, on one core.
 pub trait Backend {
-    /// Where a device leaves the data of a read: memory that it lends, or buffers that it filled. Empty at first.
-    type Lend: Default;
+    /// How devices lend.
+    type Lend: Lend;
 
     /// Submits an I/O whose data, if it has any, lies at `bytes`: one pointer for a write, room for a read, and for
     /// [`Op::CompareAndWrite`] three times the range (`dm::Op`). `Some` when it finished at once; otherwise its completion comes
@@ -40,15 +49,6 @@ pub trait Backend {
     /// # Safety
     /// `lend` stays where it is and is not touched until the I/O has completed.
     unsafe fn submit_read(&mut self, request: &Request, lend: *mut Self::Lend) -> Option<Status>;
-
-    /// The pieces that were lent by a read that ended well, in order; together as long as the read.
-    fn pieces(lend: &Self::Lend, each: impl FnMut(*const u8, usize));
-
-    /// Gives back what was lent.
-    fn release(lend: &mut Self::Lend);
-
-    /// Whether a device finishes writes at once or takes data from any address, so that copying it to an aligned buffer would gain nothing.
-    fn takes_unaligned(&self, device: DeviceId) -> bool;
 
     /// Aborts an I/O that is parked at the device; its completion follows with [`Status::Aborted`]. False if it is not parked.
     fn abort(&mut self, device: DeviceId, command: u32) -> bool;

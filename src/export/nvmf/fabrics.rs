@@ -1,6 +1,6 @@
 //! Fabrics commands: Connect, Property Get and Set, Disconnect (NVMe Base 2.0, 6).
 
-use super::backend::Backend;
+use super::backend::{Backend, Lend};
 use super::controller::{AdminState, CAPABILITIES};
 use super::message::Message;
 use super::queue::Plan;
@@ -43,7 +43,7 @@ impl Refusal {
     }
 }
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// Checks a fabrics command.
     pub(super) fn plan_fabrics(&self, index: u16) -> Plan {
         let kind = self.slots.get(index).command.fabrics_type();
@@ -61,7 +61,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Carries out a fabrics command.
-    pub(super) fn execute_fabrics(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn execute_fabrics<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         match self.slots.get(index).command.fabrics_type() {
             fabrics::CONNECT => self.connect(index, cx),
             fabrics::PROPERTY_GET => self.property_get(index, cx),
@@ -81,7 +81,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Connect (6.3).
-    fn connect(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn connect<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         if self.queue.is_some() {
             // Two were under way at once, and the other one came first.
             self.fail(index, Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), cx);
@@ -109,7 +109,7 @@ impl<B: Backend> Session<B> {
     }
 
     #[allow(clippy::type_complexity)]
-    fn try_connect(
+    fn try_connect<B: Backend<Lend = L>>(
         &self,
         index: u16,
         cx: &mut Context<'_, B>,
@@ -158,7 +158,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Property Get (6.5).
-    fn property_get(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn property_get<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let access = PropertyAccess::decode(&self.slots.get(index).command);
         let (Some(admin), Some(queue)) = (&self.admin, &self.queue) else { return };
         let value = match (access.offset, access.size) {
@@ -181,7 +181,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Property Set (6.6). CC is the only property that a host may write.
-    fn property_set(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn property_set<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let access = PropertyAccess::decode(&self.slots.get(index).command);
         if access.offset != property::CONFIGURATION || access.size != Some(PropertySize::Four) {
             self.fail(index, Status::INVALID_FIELD.do_not_retry(), cx);
@@ -195,7 +195,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// CC was written (NVMe Base 2.0, 3.1.3.5, 3.5 and 3.6).
-    fn configure(&mut self, value: Configuration, cx: &mut Context<'_, B>) -> Result<(), Status> {
+    fn configure<B: Backend<Lend = L>>(&mut self, value: Configuration, cx: &mut Context<'_, B>) -> Result<(), Status> {
         let (Some(admin), Some(queue)) = (&mut self.admin, &self.queue) else { return Ok(()) };
         let old = admin.configuration;
         let (subsystem, controller_id) = (queue.subsystem, queue.controller_id);

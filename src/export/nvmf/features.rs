@@ -1,6 +1,6 @@
 //! Get and Set Features (NVMe Base 2.0, 5.15 and 5.27).
 
-use super::backend::Backend;
+use super::backend::{Backend, Lend};
 use super::controller::Features;
 use super::session::{Context, Session};
 use super::target::IO_QUEUES_MAX;
@@ -46,9 +46,9 @@ pub fn data_size(command: &Command) -> u32 {
     }
 }
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// Get Features: a result, and for some a page.
-    pub(super) fn get_features(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<Option<Vec<u8>>, Status> {
+    pub(super) fn get_features<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<Option<Vec<u8>>, Status> {
         let command = self.slots.get(index).command;
         let id = self.check_feature(&command)?;
         let Some(state) = &self.admin else { return Err(Status::COMMAND_SEQUENCE_ERROR) };
@@ -108,7 +108,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Set Features.
-    pub(super) fn set_features(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<(), Status> {
+    pub(super) fn set_features<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<(), Status> {
         let command = self.slots.get(index).command;
         let id = self.check_feature(&command)?;
         if command.dword(10) & SAVE != 0 {

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::backend::{Backend, Request};
+use super::backend::{Backend, Lend, Request};
 use super::config::{Config, Hosts, NamespaceConfig, SubsystemConfig};
 use super::namespace::Geometry;
 use super::session::{Context, Local, Session, State};
@@ -31,7 +31,23 @@ const POOL_BYTES: usize = 16 << 20;
 struct Held {
     request: Request,
     bytes: *mut u8,
-    lend: *mut Vec<(*const u8, usize)>,
+    lend: *mut Pieces,
+}
+
+/// What the device lent.
+#[derive(Default)]
+pub struct Pieces(Vec<(*const u8, usize)>);
+
+impl Lend for Pieces {
+    fn pieces(&mut self, mut each: impl FnMut(*const u8, usize)) {
+        for &(bytes, size) in &self.0 {
+            each(bytes, size);
+        }
+    }
+
+    fn release(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// One device in memory, as device 0.
@@ -46,8 +62,6 @@ pub struct MemoryBackend {
     pub status: Status,
     /// I/Os seen so far.
     pub requests: Vec<Request>,
-    /// Whether it wants aligned memory.
-    pub takes_unaligned: bool,
     /// The clock.
     pub now_ns: u64,
     /// Buffers.
@@ -72,7 +86,6 @@ impl MemoryBackend {
             hold: false,
             status: Status::Ok,
             requests: Vec::new(),
-            takes_unaligned: true,
             now_ns: 1,
             pool: BufferPool::new(POOL_BYTES),
             held: Vec::new(),
@@ -105,8 +118,8 @@ impl MemoryBackend {
                 Op::Read => {
                     // Two pieces where that is possible, as a striped device would lend them.
                     let (first, second) = self.bytes[range].split_at(size / 2 / 512 * 512);
-                    (*held.lend).push((first.as_ptr(), first.len()));
-                    (*held.lend).push((second.as_ptr(), second.len()));
+                    (*held.lend).0.push((first.as_ptr(), first.len()));
+                    (*held.lend).0.push((second.as_ptr(), second.len()));
                 }
                 Op::Write => self.bytes[range].copy_from_slice(std::slice::from_raw_parts(at, size)),
                 Op::WriteZeroes | Op::Discard => self.bytes[range].fill(0),
@@ -134,7 +147,7 @@ impl MemoryBackend {
 }
 
 impl Backend for MemoryBackend {
-    type Lend = Vec<(*const u8, usize)>;
+    type Lend = Pieces;
 
     unsafe fn submit(&mut self, request: &Request, bytes: *mut u8) -> Option<Status> {
         self.take(Held { request: *request, bytes, lend: std::ptr::null_mut() })
@@ -142,20 +155,6 @@ impl Backend for MemoryBackend {
 
     unsafe fn submit_read(&mut self, request: &Request, lend: *mut Self::Lend) -> Option<Status> {
         self.take(Held { request: *request, bytes: std::ptr::null_mut(), lend })
-    }
-
-    fn pieces(lend: &Self::Lend, mut each: impl FnMut(*const u8, usize)) {
-        for &(bytes, size) in lend {
-            each(bytes, size);
-        }
-    }
-
-    fn release(lend: &mut Self::Lend) {
-        lend.clear();
-    }
-
-    fn takes_unaligned(&self, _device: DeviceId) -> bool {
-        self.takes_unaligned
     }
 
     fn abort(&mut self, _device: DeviceId, command: u32) -> bool {
@@ -179,7 +178,7 @@ impl Backend for MemoryBackend {
 /// A connection, and what it needs around it.
 pub struct Harness {
     /// The connection.
-    pub session: Session<MemoryBackend>,
+    pub session: Session<Pieces>,
     /// The device.
     pub backend: MemoryBackend,
     /// The core.
@@ -224,7 +223,7 @@ impl Harness {
     }
 
     /// Runs `f` with everything a session needs.
-    pub fn with<R>(&mut self, f: impl FnOnce(&mut Session<MemoryBackend>, &mut Context<'_, MemoryBackend>) -> R) -> R {
+    pub fn with<R>(&mut self, f: impl FnOnce(&mut Session<Pieces>, &mut Context<'_, MemoryBackend>) -> R) -> R {
         let mut cx = Context { backend: &mut self.backend, local: &mut self.local, target: &self.target };
         f(&mut self.session, &mut cx)
     }
@@ -284,7 +283,7 @@ impl Harness {
     pub fn finish(&mut self) {
         for held in std::mem::take(&mut self.backend.held) {
             let status = self.backend.carry_out(&held);
-            let (_, slot) = Session::<MemoryBackend>::split_tag(held.request.command);
+            let (_, slot) = Session::<Pieces>::split_tag(held.request.command);
             self.with(|session, cx| session.completed(slot, status, cx));
         }
         self.drain();
@@ -395,11 +394,11 @@ pub fn fuzz_connection(data: &[u8]) {
         _ => harness.connect_io(digests, mode & 0x40 == 0),
     }
     harness.backend.hold = mode & 4 != 0;
-    harness.backend.takes_unaligned = mode & 0x80 == 0;
     let piece = if mode & 8 != 0 { 13 } else { usize::MAX };
     harness.feed(stream, piece);
-    harness.finish();
-    harness.drain();
+    if mode & 0x80 == 0 {
+        harness.finish();
+    }
     harness.disconnect_admin();
     assert!(matches!(
         harness.session.state,

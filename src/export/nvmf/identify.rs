@@ -1,7 +1,7 @@
 //! Identify (NVMe Base 2.0, 5.17; NVM Command Set 1.0, 4.1.5): what hosts are told of controller and namespaces, all of it derived
 //! from what the devices declare.
 
-use super::backend::Backend;
+use super::backend::{Backend, Lend};
 use super::config::NAMESPACES_MAX;
 use super::controller::{ABORTS_MAX, ASYNC_EVENTS_MAX, ERROR_ENTRIES_MAX};
 use super::io::COMPARE_AND_WRITE_BYTES_MAX;
@@ -42,15 +42,15 @@ pub const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
 /// Size of a response capsule (IORCSZ).
 const RESPONSE_CAPSULE_BYTES: u32 = 16;
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// The data structure that an Identify asks for.
-    pub(super) fn identify(&self, command: &Command, cx: &mut Context<'_, B>) -> Result<Vec<u8>, Status> {
+    pub(super) fn identify<B: Backend<Lend = L>>(&self, command: &Command, cx: &mut Context<'_, B>) -> Result<Vec<u8>, Status> {
         let mut page = [0; PAGE_SIZE];
         self.fill(command, &mut page, cx)?;
         Ok(page.to_vec())
     }
 
-    fn fill(&self, command: &Command, page: &mut Page, cx: &mut Context<'_, B>) -> Result<(), Status> {
+    fn fill<B: Backend<Lend = L>>(&self, command: &Command, page: &mut Page, cx: &mut Context<'_, B>) -> Result<(), Status> {
         let Some(queue) = &self.queue else { return Err(Status::COMMAND_SEQUENCE_ERROR) };
         let is_discovery = self.admin.as_ref().is_some_and(|state| state.is_discovery);
         let kind = command.identify_structure();
@@ -122,7 +122,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// The active namespace of this NSID; `None` for one that is not active.
-    fn identified<'a>(
+    fn identified<'a, B: Backend<Lend = L>>(
         &self,
         nsid: u32,
         cx: &'a mut Context<'_, B>,
@@ -135,7 +135,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Identify Controller.
-    fn controller(&self, is_discovery: bool, cx: &mut Context<'_, B>) -> Controller {
+    fn controller<B: Backend<Lend = L>>(&self, is_discovery: bool, cx: &mut Context<'_, B>) -> Controller {
         let Some(queue) = &self.queue else { return Controller::default() };
         let identity = &queue.identity;
         let common = Controller {

@@ -1,7 +1,7 @@
 //! I/O commands of the NVM command set (NVM Command Set 1.0, 3; Flush: NVMe Base 2.0, 7.1).
 
-use super::backend::{Backend, Request};
-use super::command::{Memory, Phase};
+use super::backend::{Backend, Lend, Request};
+use super::command::{Memory, Phase, Slot};
 use super::config::NAMESPACES_MAX;
 use super::namespace::LocalNamespace;
 use super::queue::Plan;
@@ -22,7 +22,7 @@ const SECTORS_MAX: u32 = 1 << 30;
 
 /// Writes of a connection whose data stays in its receive chunk while a device works on them. Each may pin a chunk of 128 KiB, so
 /// further ones are copied to buffers of their own.
-const PINNED_MAX: usize = 64;
+const PINNED_MAX: usize = 32;
 
 /// Zeroes to write where a device cannot write zeroes itself.
 #[repr(align(4096))]
@@ -59,9 +59,9 @@ struct Extent {
     sectors: u32,
 }
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     #[inline]
-    fn namespace<'a>(&self, nsid: u32, cx: &'a mut Context<'_, B>) -> Result<&'a mut LocalNamespace, Status> {
+    fn namespace<'a, B: Backend<Lend = L>>(&self, nsid: u32, cx: &'a mut Context<'_, B>) -> Result<&'a mut LocalNamespace, Status> {
         let subsystem = self.queue.as_ref().ok_or(Status::COMMAND_SEQUENCE_ERROR)?.subsystem;
         match cx.local.namespaces(subsystem).get_mut(nsid) {
             Some(namespace) if namespace.is_active() => Ok(namespace),
@@ -73,7 +73,7 @@ impl<B: Backend> Session<B> {
 
     /// Checks namespace and range of a command, and fills in its device and size. `writes`: refused by a read-only device.
     #[inline]
-    fn check_range(
+    fn check_range<B: Backend<Lend = L>>(
         &mut self,
         index: u16,
         bytes_max: u64,
@@ -101,7 +101,7 @@ impl<B: Backend> Session<B> {
 
     /// Checks an I/O command.
     #[inline]
-    pub(super) fn plan_io(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
+    pub(super) fn plan_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
         match self.try_plan_io(index, cx) {
             Ok(plan) => plan,
             Err(status) => Plan::Fail(status),
@@ -109,7 +109,7 @@ impl<B: Backend> Session<B> {
     }
 
     #[inline]
-    fn try_plan_io(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<Plan, Status> {
+    fn try_plan_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<Plan, Status> {
         let command = self.slots.get(index).command;
         let transfer_max = u64::from(TRANSFER_BYTES_MAX);
         match command.opcode() {
@@ -151,7 +151,7 @@ impl<B: Backend> Session<B> {
 
     /// The range of a checked command in sectors. Its namespace may have gone since: then `None`.
     #[inline]
-    fn extent(&self, index: u16, cx: &mut Context<'_, B>) -> Option<Extent> {
+    fn extent<B: Backend<Lend = L>>(&self, index: u16, cx: &mut Context<'_, B>) -> Option<Extent> {
         let slot = self.slots.get(index);
         let namespace = self.namespace(slot.command.nsid(), cx).ok()?;
         let shift = namespace.block_shift;
@@ -169,7 +169,7 @@ impl<B: Backend> Session<B> {
 
     /// Carries out a checked I/O command whose data, if any, is there.
     #[inline]
-    pub(super) fn execute_io(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn execute_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let command = self.slots.get(index).command;
         match command.opcode() {
             io::READ if self.digests.data => {
@@ -209,7 +209,7 @@ impl<B: Backend> Session<B> {
 
     /// A command goes to its device.
     #[inline]
-    fn start(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn start<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.running += 1;
         let slot = self.slots.get_mut(index);
         slot.phase = Phase::Running;
@@ -223,7 +223,7 @@ impl<B: Backend> Session<B> {
     }
 
     #[inline]
-    fn read(&mut self, index: u16, extent: Extent, cx: &mut Context<'_, B>) {
+    fn read<B: Backend<Lend = L>>(&mut self, index: u16, extent: Extent, cx: &mut Context<'_, B>) {
         self.start(index, cx);
         let request = self.request(index, Op::Read, extent, false);
         let lend = &raw mut self.slots.get_mut(index).lend;
@@ -235,7 +235,7 @@ impl<B: Backend> Session<B> {
 
     /// A read whose data will be digested: what a device lends can change until it is sent, a copy cannot. False without a
     /// buffer.
-    fn read_to_buffer(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
+    fn read_to_buffer<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
         let size = self.slots.get(index).size as usize;
         let Some(extent) = self.extent(index, cx) else {
             self.fail(index, Status::LBA_OUT_OF_RANGE.do_not_retry(), cx);
@@ -255,7 +255,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Tries again what waited for a buffer with all else ready.
-    pub(super) fn retry(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
+    pub(super) fn retry<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
         match self.slots.get(index).partner {
             Some(partner) => self.try_compare_and_write(index, partner, cx),
             None => self.read_to_buffer(index, cx),
@@ -263,10 +263,10 @@ impl<B: Backend> Session<B> {
     }
 
     #[inline]
-    fn write(&mut self, index: u16, extent: Extent, cx: &mut Context<'_, B>) {
+    fn write<B: Backend<Lend = L>>(&mut self, index: u16, extent: Extent, cx: &mut Context<'_, B>) {
         let fua = self.slots.get(index).command.is_force_unit_access();
         let in_chunk = matches!(self.slots.get(index).memory, Memory::Chunk(..));
-        if in_chunk && (self.pinned >= PINNED_MAX || !cx.backend.takes_unaligned(extent.device)) {
+        if in_chunk && self.pinned >= PINNED_MAX {
             self.move_to_buffer(index, cx);
         }
         self.start(index, cx);
@@ -283,7 +283,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Copies in-capsule data to a buffer, if there is one; if not it stays where it is, which is correct but holds a chunk.
-    fn move_to_buffer(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn move_to_buffer<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let size = self.slots.get(index).size as usize;
         let old = std::mem::take(&mut self.slots.get_mut(index).memory);
         let Memory::Chunk(chunk, offset) = old else {
@@ -302,7 +302,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Submits one of several I/Os of a command without data. The caller holds one count of `pending` itself.
-    fn submit_part(&mut self, index: u16, request: &Request, bytes: *mut u8, cx: &mut Context<'_, B>) {
+    fn submit_part<B: Backend<Lend = L>>(&mut self, index: u16, request: &Request, bytes: *mut u8, cx: &mut Context<'_, B>) {
         self.slots.get_mut(index).pending += 1;
         // SAFETY: operations without data, or a write from the zeroes, which are static and as long as the write.
         if let Some(status) = unsafe { cx.backend.submit(request, bytes) } {
@@ -311,7 +311,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Flush of a namespace, or of all with the broadcast NSID (NVMe Base 2.0, 7.1; VWC bits 2:1 = 11b).
-    fn flush(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn flush<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let nsid = self.slots.get(index).command.nsid();
         self.start(index, cx);
         let devices: Vec<DeviceId> = match &self.queue {
@@ -331,14 +331,14 @@ impl<B: Backend> Session<B> {
         self.completed(index, dm::Status::Ok, cx);
     }
 
-    fn submit_flush(&mut self, index: u16, device: DeviceId, cx: &mut Context<'_, B>) {
+    fn submit_flush<B: Backend<Lend = L>>(&mut self, index: u16, device: DeviceId, cx: &mut Context<'_, B>) {
         let extent = Extent { device, sector: 0, sectors: 0 };
         let request = self.request(index, Op::Flush, extent, false);
         self.submit_part(index, &request, std::ptr::null_mut(), cx);
     }
 
     /// Dataset Management (NVM Command Set 1.0, 3.2.3): deallocates; other attributes are hints that need no action.
-    fn deallocate(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn deallocate<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let slot = self.slots.get(index);
         let (nsid, device) = (slot.command.nsid(), slot.device);
         let deallocate = slot.command.is_dataset_deallocate();
@@ -376,7 +376,7 @@ impl<B: Backend> Session<B> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn submit_cut(
+    fn submit_cut<B: Backend<Lend = L>>(
         &mut self,
         index: u16,
         op: Op,
@@ -397,7 +397,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Write Zeroes (NVM Command Set 1.0, 3.2.8). DEAC is a wish that the device may fulfil in its own way.
-    fn write_zeroes(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn write_zeroes<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let Some(extent) = self.extent(index, cx) else {
             self.fail(index, Status::LBA_OUT_OF_RANGE.do_not_retry(), cx);
             return;
@@ -419,7 +419,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Writes the next zeroes of a device that cannot do it by itself. False when the command is done.
-    fn write_zeroes_step(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn write_zeroes_step<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         loop {
             let slot = self.slots.get(index);
             let extent = self.extent(index, cx);
@@ -454,7 +454,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Both halves of a Compare and Write are there; waits if there is no buffer.
-    pub(super) fn compare_and_write(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn compare_and_write<B: Backend<Lend = L>>(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
         if !self.try_compare_and_write(first, second, cx) {
             self.slots.get_mut(first).phase = Phase::AwaitsRetry;
             self.waiting.push_back(first);
@@ -462,14 +462,17 @@ impl<B: Backend> Session<B> {
     }
 
     /// Carries out a Compare and Write as one [`Op::CompareAndWrite`]. False without a buffer.
-    fn try_compare_and_write(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) -> bool {
+    fn try_compare_and_write<B: Backend<Lend = L>>(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) -> bool {
         let Some(extent) = self.extent(first, cx) else {
             self.slots.get_mut(first).note(Status::LBA_OUT_OF_RANGE.do_not_retry());
             self.fail_fused(first, second, cx);
             return true;
         };
         let size = self.slots.get(first).size as usize;
-        let Some(mut buffer) = cx.backend.buffer(3 * size) else { return false };
+        let Some(mut buffer) = cx.backend.buffer(3 * size) else {
+            self.starved = true;
+            return false;
+        };
         buffer[..size].copy_from_slice(self.slots.get(first).bytes());
         buffer[size..2 * size].copy_from_slice(self.slots.get(second).bytes());
         self.drop_memory(first, cx);
@@ -489,7 +492,7 @@ impl<B: Backend> Session<B> {
 
     /// A device has finished an I/O of a command.
     #[inline]
-    pub fn completed(&mut self, index: u16, status: dm::Status, cx: &mut Context<'_, B>) {
+    pub fn completed<B: Backend<Lend = L>>(&mut self, index: u16, status: dm::Status, cx: &mut Context<'_, B>) {
         let slot = self.slots.get_mut(index);
         debug_assert!(slot.pending > 0);
         slot.pending -= 1;
@@ -508,14 +511,14 @@ impl<B: Backend> Session<B> {
 
     /// A command is back from its device.
     #[inline]
-    fn conclude(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.running -= 1;
         let slot = self.slots.get_mut(index);
         if matches!(slot.memory, Memory::Chunk(..)) && slot.command.opcode() == io::WRITE {
             self.pinned -= 1;
         }
         let code = slot.command.opcode();
-        if code == io::COMPARE && slot.partner.is_none() && slot.status.is_success() && !is_equal::<B>(slot) {
+        if code == io::COMPARE && slot.partner.is_none() && slot.status.is_success() && !is_equal(slot) {
             slot.note(Status::COMPARE_FAILURE.do_not_retry());
         }
         self.count(index, cx);
@@ -533,7 +536,7 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    fn conclude_fused(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
+    fn conclude_fused<B: Backend<Lend = L>>(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
         if self.slots.get(first).status.is_success() {
             for index in [first, second] {
                 self.slots.get_mut(index).partner = None;
@@ -546,7 +549,7 @@ impl<B: Backend> Session<B> {
 
     /// Counts a command that is back.
     #[inline]
-    fn count(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn count<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let now_ns = cx.backend.now_ns();
         let slot = self.slots.get(index);
         let Some(queue) = self.queue.as_ref().filter(|_| slot.counted) else { return };
@@ -569,16 +572,19 @@ impl<B: Backend> Session<B> {
 }
 
 /// Whether what a device lent equals the data that came with a Compare.
-fn is_equal<B: Backend>(slot: &super::command::Slot<B::Lend>) -> bool {
+fn is_equal<L: Lend>(slot: &mut Slot<L>) -> bool {
+    let mut lend = std::mem::take(&mut slot.lend);
     let mut rest = slot.bytes();
     let mut equal = true;
-    B::pieces(&slot.lend, |bytes, size| {
+    lend.pieces(|bytes, size| {
         let (head, tail) = rest.split_at(size.min(rest.len()));
-        // SAFETY: lent until `B::release`, which comes with the response. Another core may write the blocks meanwhile, as with any
+        // SAFETY: lent until [`Lend::release`], which comes with the response. Another core may write the blocks meanwhile, as with any
         // device: then either answer is right.
         let lent = unsafe { std::slice::from_raw_parts(bytes, size) };
         equal &= head == lent;
         rest = tail;
     });
-    equal && rest.is_empty()
+    equal &= rest.is_empty();
+    slot.lend = lend;
+    equal
 }

@@ -1,6 +1,8 @@
 //! Get Log Page (NVMe Base 2.0, 5.16): the pages, and the discovery log (5.16.1.23).
 
-use super::backend::Backend;
+use std::net::IpAddr;
+
+use super::backend::{Backend, Lend};
 use super::controller::{AdminState, ERROR_ENTRIES_MAX, Event};
 use super::identify::{ANA_GROUP, FIRMWARE};
 use super::session::{Context, QUEUE_ENTRIES_MAX, Session};
@@ -66,9 +68,9 @@ const TEMPERATURE: u16 = 310;
 
 const _: () = assert!(ADMIN_QUEUE_ENTRIES as u32 <= QUEUE_ENTRIES_MAX && fabrics::CONNECT == 1);
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// The part of a log page that a command asks for.
-    pub(super) fn log_page(&mut self, command: &Command, cx: &mut Context<'_, B>) -> Result<Vec<u8>, Status> {
+    pub(super) fn log_page<B: Backend<Lend = L>>(&mut self, command: &Command, cx: &mut Context<'_, B>) -> Result<Vec<u8>, Status> {
         let (Some(queue), Some(state)) = (&self.queue, &mut self.admin) else {
             return Err(Status::COMMAND_SEQUENCE_ERROR);
         };
@@ -127,7 +129,7 @@ impl<B: Backend> Session<B> {
                 if !retain {
                     state.events.acknowledge(Event::Discovery);
                 }
-                discovery_page(cx.target, &state.host_nqn)
+                discovery_page(cx.target, &state.host_nqn, self.local_ip)
             }
         };
         cut(&page, offset, command.log_size())
@@ -194,7 +196,7 @@ fn features_page() -> Vec<u8> {
 }
 
 /// The discovery log page of a host: one entry per subsystem it may see and address the target listens on.
-fn discovery_page(target: &Target, host_nqn: &str) -> Vec<u8> {
+fn discovery_page(target: &Target, host_nqn: &str, reached: Option<IpAddr>) -> Vec<u8> {
     let (generation, subsystems) = target.discover(host_nqn);
     let addresses = target.addresses();
     let count = subsystems.len() * addresses.len();
@@ -204,7 +206,9 @@ fn discovery_page(target: &Target, host_nqn: &str) -> Vec<u8> {
     for subsystem in &subsystems {
         for (port, address) in addresses.iter().enumerate() {
             let Some(bytes) = entries.next() else { break };
-            let family = if address.is_ipv4() { address_family::IPV4 } else { address_family::IPV6 };
+            // A listener that takes any address is told as the one that this host has reached.
+            let ip = Some(address.ip()).filter(|ip| !ip.is_unspecified()).or(reached).unwrap_or(address.ip());
+            let family = if ip.is_ipv4() { address_family::IPV4 } else { address_family::IPV6 };
             let entry = DiscoveryEntry {
                 transport: TRANSPORT_TCP,
                 address_family: family,
@@ -220,7 +224,7 @@ fn discovery_page(target: &Target, host_nqn: &str) -> Vec<u8> {
                 },
                 service: address.port().to_string(),
                 subsystem_nqn: subsystem.nqn.clone(),
-                address: address.ip().to_string(),
+                address: ip.to_string(),
             };
             entry.encode(bytes);
         }

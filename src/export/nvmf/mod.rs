@@ -1,6 +1,6 @@
 //! NVMe/TCP target: NVMe Base 2.0, NVM Command Set 1.0, NVMe/TCP Transport 1.0.
 //!
-//! Protocol without sockets, by file:
+//! By file; all but the last four rows know nothing of sockets:
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -13,6 +13,8 @@
 //! | [`target`], [`namespace`], [`message`] | what cores know together, and tell each other |
 //! | [`stats`] | counters and latency histograms |
 //! | [`backend`] | what all this needs of the world |
+//! | `core_backend`, `connection`, `listener`, `worker` | the same on a reactor: devices, sockets, the poll loop |
+//! | `export` | the target as the node starts, changes and asks it |
 //! | [`harness`] | a connection over memory, for tests and the fuzzer |
 
 mod admin;
@@ -20,12 +22,16 @@ pub mod backend;
 mod chunk;
 mod command;
 pub mod config;
+mod connection;
 mod controller;
+mod core_backend;
+mod export;
 mod fabrics;
 mod features;
 pub mod harness;
 mod identify;
 mod io;
+mod listener;
 mod log;
 pub mod message;
 pub mod namespace;
@@ -36,8 +42,13 @@ pub mod session;
 pub mod stats;
 pub mod target;
 mod transmit;
+mod worker;
 
 pub use config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
+pub use export::{Export, Snapshot, StartError};
+pub use listener::BindError;
+pub use message::{ConnectionReport, NamespaceReport};
+pub use target::ControllerSnapshot;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::backend::Backend;
+use super::backend::{Backend, Lend};
 use super::chunk::Chunk;
 use super::command::{Memory, Phase};
 use super::session::{BUFFER_BYTES_MAX, Context, Session, State, TRANSFER_BYTES_MAX};
@@ -28,10 +28,10 @@ pub(super) enum Plan {
     Execute,
 }
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// A command capsule (NVMe/TCP Transport 1.0, 3.6.2.6). A slot is free: the caller has seen to that.
     #[inline]
-    pub(super) fn command(
+    pub(super) fn command<B: Backend<Lend = L>>(
         &mut self,
         bytes: &[u8],
         layout: &Layout,
@@ -87,7 +87,7 @@ impl<B: Backend> Session<B> {
 
     /// Checks a command by its queue and operation code.
     #[inline]
-    fn plan(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
+    fn plan<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
         let command = self.slots.get(index).command;
         match &self.queue {
             Some(queue) if queue.id != 0 && command.opcode() != opcode::FABRICS => self.plan_io(index, cx),
@@ -100,7 +100,7 @@ impl<B: Backend> Session<B> {
 
     /// Does what was planned.
     #[inline]
-    fn follow(&mut self, index: u16, plan: Plan, capsule: &Capsule<'_>, cx: &mut Context<'_, B>) {
+    fn follow<B: Backend<Lend = L>>(&mut self, index: u16, plan: Plan, capsule: &Capsule<'_>, cx: &mut Context<'_, B>) {
         match plan {
             Plan::Execute => self.execute(index, cx),
             Plan::Fail(status) => self.fail(index, status, cx),
@@ -145,7 +145,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Gives a command a buffer and asks the host for its data, or has it wait for a buffer.
-    fn await_buffer(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn await_buffer<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.slots.get_mut(index).phase = Phase::AwaitsBuffer;
         if !self.waiting.is_empty() || !self.give_buffer(index, cx) {
             self.waiting.push_back(index);
@@ -153,7 +153,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// True when the command has its buffer and its R2T is queued, or it no longer needs one.
-    fn give_buffer(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
+    fn give_buffer<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
         if self.slots.get(index).aborted {
             self.fail(index, Status::ABORT_REQUESTED, cx);
             return true;
@@ -168,11 +168,14 @@ impl<B: Backend> Session<B> {
     }
 
     /// Puts a buffer of `size` bytes in a slot.
-    pub(super) fn take_buffer(&mut self, index: u16, size: usize, cx: &mut Context<'_, B>) -> bool {
+    pub(super) fn take_buffer<B: Backend<Lend = L>>(&mut self, index: u16, size: usize, cx: &mut Context<'_, B>) -> bool {
         if self.buffer_bytes + size > BUFFER_BYTES_MAX {
             return false;
         }
-        let Some(buffer) = cx.backend.buffer(size) else { return false };
+        let Some(buffer) = cx.backend.buffer(size) else {
+            self.starved = true;
+            return false;
+        };
         self.drop_memory(index, cx);
         self.buffer_bytes += buffer.capacity();
         self.slots.get_mut(index).memory = Memory::Buffer(buffer);
@@ -181,7 +184,7 @@ impl<B: Backend> Session<B> {
 
     /// Lets go of a slot's data.
     #[inline]
-    pub(super) fn drop_memory(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn drop_memory<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let slot = self.slots.get_mut(index);
         if let Memory::Buffer(buffer) = &slot.memory {
             self.buffer_bytes -= buffer.capacity();
@@ -190,7 +193,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Hands out buffers in the order in which commands came for them.
-    pub(super) fn serve_waiting(&mut self, cx: &mut Context<'_, B>) -> bool {
+    pub(super) fn serve_waiting<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
         let mut worked = false;
         while let Some(&index) = self.waiting.front() {
             let served = match self.slots.get(index).phase {
@@ -207,7 +210,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// All of a command's data has come.
-    pub(super) fn data_complete(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn data_complete<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let slot = self.slots.get_mut(index);
         slot.phase = Phase::Running;
         if slot.aborted {
@@ -224,7 +227,7 @@ impl<B: Backend> Session<B> {
 
     /// Carries out a command whose data is there.
     #[inline]
-    fn execute(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    fn execute<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         if self.slots.get(index).command.opcode() == opcode::FABRICS {
             self.execute_fabrics(index, cx);
             return;
@@ -237,7 +240,7 @@ impl<B: Backend> Session<B> {
 
     /// One half of a fused operation (NVM Command Set 1.0, 2.1.2; NVMe Base 2.0, 3.4.2): the two are adjacent in the submission queue, the first
     /// is Compare, the second Write, and both name the same blocks.
-    fn fused(
+    fn fused<B: Backend<Lend = L>>(
         &mut self,
         index: u16,
         fuse: Fuse,
@@ -282,7 +285,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// As [`Session::follow`], for a half that is only carried out together with its partner.
-    fn follow_fused(&mut self, index: u16, plan: Plan, capsule: &Capsule<'_>, cx: &mut Context<'_, B>) {
+    fn follow_fused<B: Backend<Lend = L>>(&mut self, index: u16, plan: Plan, capsule: &Capsule<'_>, cx: &mut Context<'_, B>) {
         let located = match plan {
             Plan::Receive(size) if size > super::io::COMPARE_AND_WRITE_BYTES_MAX => {
                 Err(Status::ATOMIC_WRITE_UNIT_EXCEEDED.do_not_retry())
@@ -302,7 +305,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// A half of a fused pair has its data, or has failed. When both are so far, the pair is carried out.
-    fn fused_ready(&mut self, index: u16, partner: u16, cx: &mut Context<'_, B>) {
+    fn fused_ready<B: Backend<Lend = L>>(&mut self, index: u16, partner: u16, cx: &mut Context<'_, B>) {
         self.slots.get_mut(index).phase = Phase::AwaitsPartner;
         if partner == index || self.slots.get(partner).phase != Phase::AwaitsPartner {
             return;
@@ -318,7 +321,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Answers both halves of a pair of which at least one failed: the other was aborted for it.
-    pub(super) fn fail_fused(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn fail_fused<B: Backend<Lend = L>>(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
         for index in [first, second] {
             let slot = self.slots.get_mut(index);
             slot.partner = None;
@@ -328,7 +331,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// The command after the first of a fused pair was not its second.
-    fn abandon_fused(&mut self, first: Option<u16>, cx: &mut Context<'_, B>) {
+    fn abandon_fused<B: Backend<Lend = L>>(&mut self, first: Option<u16>, cx: &mut Context<'_, B>) {
         let Some(first) = first else { return };
         let slot = self.slots.get_mut(first);
         slot.partner = None;

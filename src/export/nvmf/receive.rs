@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::backend::Backend;
+use super::backend::{Backend, Lend};
 use super::chunk::{CHUNK_BYTES, Chunk, ChunkPool};
 use super::command::Phase;
 use super::session::{Context, IN_CAPSULE_BYTES, Session, State};
@@ -62,6 +62,13 @@ impl Receive {
         self.data = None;
     }
 
+    /// Lets go of the chunk if nothing in it waits.
+    pub fn rest(&mut self, chunks: &mut ChunkPool) {
+        if self.data.is_none() && !self.has_bytes() {
+            self.clear(chunks);
+        }
+    }
+
     /// Makes sure that there is a chunk with room. False when there is none to be had now.
     fn prepare(&mut self, chunks: &mut ChunkPool) -> bool {
         if let Some(chunk) = &self.chunk {
@@ -93,11 +100,15 @@ impl Receive {
     }
 }
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// Where the socket may put what it has: up to two pieces. `None` when nothing may be received now.
     #[inline]
-    pub fn input(&mut self, cx: &mut Context<'_, B>) -> Option<[libc::iovec; 2]> {
-        if !self.may_receive() || !self.receive.prepare(&mut cx.local.chunks) {
+    pub fn input<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> Option<[libc::iovec; 2]> {
+        if !self.may_receive() {
+            return None;
+        }
+        if !self.receive.prepare(&mut cx.local.chunks) {
+            self.starved = true;
             return None;
         }
         let chunk = self.receive.chunk.as_ref()?;
@@ -116,7 +127,7 @@ impl<B: Backend> Session<B> {
 
     /// Takes note that the socket has put `count` bytes into what [`Session::input`] answered last, and carries out what they ask for.
     #[inline]
-    pub fn received(&mut self, count: usize, cx: &mut Context<'_, B>) {
+    pub fn received<B: Backend<Lend = L>>(&mut self, count: usize, cx: &mut Context<'_, B>) {
         let mut count = count;
         if let Some(data) = &mut self.receive.data
             && data.remaining as usize >= DIRECT_BYTES_MIN
@@ -131,7 +142,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Carries out every complete PDU, until room runs out. True if anything was done.
-    pub(super) fn process(&mut self, cx: &mut Context<'_, B>) -> bool {
+    pub(super) fn process<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
         let Some(chunk) = self.receive.chunk.clone() else { return false };
         let mut worked = false;
         while matches!(self.state, State::Initialize | State::Open) && self.step(&chunk, cx) {
@@ -140,24 +151,17 @@ impl<B: Backend> Session<B> {
         cx.local.chunks.give(chunk);
         if !matches!(self.state, State::Initialize | State::Open) {
             self.receive.clear(&mut cx.local.chunks);
-        } else if !self.receive.has_bytes()
-            && let Some(chunk) = self.receive.chunk.take()
-        {
-            // An idle connection holds no chunk.
-            if Rc::strong_count(&chunk) > 1 && CHUNK_BYTES - self.receive.end >= ROOM_BYTES_MIN {
-                self.receive.chunk = Some(chunk);
-            } else {
-                cx.local.chunks.give(chunk);
-                self.receive.start = 0;
-                self.receive.end = 0;
-            }
+        } else if self.receive.chunk.as_ref().is_some_and(|chunk| Rc::strong_count(chunk) == 1) {
+            // Nothing in it is needed: the next connection to receive finds it in the cache. One that commands still hold is
+            // filled up first.
+            self.receive.rest(&mut cx.local.chunks);
         }
         worked
     }
 
     /// One PDU, or one piece of H2CData. False when more bytes, or room, are needed first.
     #[inline]
-    fn step(&mut self, chunk: &Rc<Chunk>, cx: &mut Context<'_, B>) -> bool {
+    fn step<B: Backend<Lend = L>>(&mut self, chunk: &Rc<Chunk>, cx: &mut Context<'_, B>) -> bool {
         let (start, end) = (self.receive.start, self.receive.end);
         // SAFETY: received, and the connection writes only behind `end`.
         let bytes = unsafe { chunk.bytes(start, end) };
@@ -291,7 +295,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Payload of H2CData.
-    fn step_host_data(&mut self, bytes: &[u8], cx: &mut Context<'_, B>) -> bool {
+    fn step_host_data<B: Backend<Lend = L>>(&mut self, bytes: &[u8], cx: &mut Context<'_, B>) -> bool {
         let Some(data) = &mut self.receive.data else { return false };
         let count = bytes.len().min(data.remaining as usize);
         let slot = self.slots.get_mut(data.slot);

@@ -1,6 +1,6 @@
 //! Bytes out: C2HData, R2T and CapsuleResp (NVMe/TCP Transport 1.0, 3.6.2.7, 3.6.2.9, 3.6.2.10).
 
-use super::backend::Backend;
+use super::backend::{Backend, Lend};
 use super::command::Phase;
 use super::session::{Context, Session, State};
 use crate::nvme::pdu::{
@@ -11,34 +11,34 @@ use crate::nvme::{Completion, Status};
 /// A CapsuleResp with its digest.
 const CAPSULE_RESPONSE_SIZE_MAX: usize = RESPONSE_HEADER_SIZE + DIGEST_SIZE;
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// Answers a command that moves no data to the host, or that failed.
-    pub(super) fn respond(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn respond<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         if self.state == State::Dead {
             self.discard(index, cx);
             return;
         }
         // Data that came with the command is not needed any more; a buffer may serve the next one.
         self.drop_memory(index, cx);
-        B::release(&mut self.slots.get_mut(index).lend);
+        self.slots.get_mut(index).lend.release();
         self.put_response(index);
     }
 
     /// Answers a read that ended well with what the device lent.
     #[inline]
-    pub(super) fn respond_with_lent(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn respond_with_lent<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         if self.state == State::Dead {
             self.discard(index, cx);
             return;
         }
         let size = self.slots.get(index).size;
         let success = self.put_data_header(index, size);
-        let slot = self.slots.get(index);
+        let slot = self.slots.get_mut(index);
         let transmit = &mut self.transmit;
         let mut total = 0;
-        B::pieces(&slot.lend, |bytes, piece_size| {
+        slot.lend.pieces(|bytes, piece_size| {
             total += piece_size;
-            // SAFETY: what is lent stays readable until `B::release`, which is called when this command's mark is passed (`Session::sent`)
+            // SAFETY: what is lent stays readable until [`Lend::release`], which is called when this command's mark is passed (`Session::sent`)
             // or when the session ends and nothing is sent any more.
             unsafe { transmit.data(bytes, piece_size) };
         });
@@ -52,7 +52,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Answers a command with data that lies in the slot's own memory.
-    pub(super) fn respond_with_memory(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn respond_with_memory<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         if self.state == State::Dead {
             self.discard(index, cx);
             return;
@@ -134,7 +134,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Answers with an error.
-    pub(super) fn fail(&mut self, index: u16, status: Status, cx: &mut Context<'_, B>) {
+    pub(super) fn fail<B: Backend<Lend = L>>(&mut self, index: u16, status: Status, cx: &mut Context<'_, B>) {
         self.slots.get_mut(index).status = status;
         self.respond(index, cx);
     }

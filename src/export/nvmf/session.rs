@@ -13,9 +13,10 @@
 //! A dead session stays until its last I/O has come back from the device: the memory of those I/Os is its own.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::backend::Backend;
+use super::backend::{Backend, Lend};
 use super::chunk::ChunkPool;
 use super::command::{Phase, Slots};
 use super::controller::AdminState;
@@ -128,7 +129,7 @@ pub struct Queue {
 }
 
 /// One connection.
-pub struct Session<B: Backend> {
+pub struct Session<L> {
     /// Where it is.
     pub key: SessionKey,
     /// How far it is.
@@ -141,7 +142,7 @@ pub struct Session<B: Backend> {
     pub queue: Option<Queue>,
     /// The controller, at its admin queue.
     pub admin: Option<Box<AdminState>>,
-    pub(super) slots: Slots<B::Lend>,
+    pub(super) slots: Slots<L>,
     pub(super) transmit: Transmit,
     pub(super) receive: Receive,
     /// Commands that wait for a buffer, in order.
@@ -158,6 +159,10 @@ pub struct Session<B: Backend> {
     pub(super) tag_base: u32,
     /// Whether it ended for a violation of the protocol.
     pub(super) violated: bool,
+    /// Whether it waits for memory that others have: only another try can tell when there is some.
+    pub(super) starved: bool,
+    /// Where the host reached the target; for discovery on a listener that takes any address.
+    pub local_ip: Option<IpAddr>,
 }
 
 /// Bits of a command's tag that name its slot; the others name the session.
@@ -165,7 +170,7 @@ pub const TAG_SLOT_BITS: u32 = 11;
 
 const _: () = assert!(QUEUE_ENTRIES_MAX <= 1 << TAG_SLOT_BITS);
 
-impl<B: Backend> Session<B> {
+impl<L: Lend> Session<L> {
     /// A fresh connection in place `key.index` of its core.
     pub fn new(key: SessionKey) -> Self {
         Self {
@@ -193,6 +198,8 @@ impl<B: Backend> Session<B> {
             running: 0,
             tag_base: key.index << TAG_SLOT_BITS,
             violated: false,
+            starved: false,
+            local_ip: None,
         }
     }
 
@@ -230,6 +237,17 @@ impl<B: Backend> Session<B> {
         self.violated
     }
 
+    /// Whether it can go on only when others have given back memory, which nothing announces.
+    #[inline]
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// Lets go of a receive chunk with nothing in it, when the connection falls silent.
+    pub fn rest(&mut self, chunks: &mut ChunkPool) {
+        self.receive.rest(chunks);
+    }
+
     /// Commands that have not been answered.
     pub fn outstanding(&self) -> usize {
         self.slots.taken().count()
@@ -263,7 +281,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Takes note that the socket took `count` bytes of [`Session::output`].
-    pub fn sent(&mut self, count: usize, cx: &mut Context<'_, B>) {
+    pub fn sent<B: Backend<Lend = L>>(&mut self, count: usize, cx: &mut Context<'_, B>) {
         let (transmit, slots) = (&mut self.transmit, &mut self.slots);
         let buffer_bytes = &mut self.buffer_bytes;
         transmit.sent(count, |index| {
@@ -272,7 +290,7 @@ impl<B: Backend> Session<B> {
                 *buffer_bytes -= buffer.capacity();
             }
             slot.release_memory(&mut cx.local.chunks);
-            B::release(&mut slot.lend);
+            slot.lend.release();
             slots.give(index);
         });
     }
@@ -283,11 +301,12 @@ impl<B: Backend> Session<B> {
     }
 
     /// A turn without input: hands buffers to commands that wait for them, and parses what waited for room.
-    pub fn poll(&mut self, cx: &mut Context<'_, B>) -> bool {
+    pub fn poll<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
         if self.state != State::Open {
             return false;
         }
         let mut worked = false;
+        self.starved = false;
         if !self.waiting.is_empty() {
             worked |= self.serve_waiting(cx);
         }
@@ -298,7 +317,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Ends the connection: no more is read or sent. Parked I/O is aborted; the session is finished when all I/O is back.
-    pub fn kill(&mut self, cx: &mut Context<'_, B>) {
+    pub fn kill<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) {
         if self.state == State::Dead {
             return;
         }
@@ -314,20 +333,24 @@ impl<B: Backend> Session<B> {
                 let tag = self.tag(index);
                 cx.backend.abort(device, tag);
             } else {
+                // Its partner, if at the device, ends alone.
+                if let Some(partner) = self.slots.get(index).partner {
+                    self.slots.get_mut(partner).partner = None;
+                }
                 self.discard(index, cx);
             }
         }
     }
 
     /// Frees a slot of a dead session.
-    pub(super) fn discard(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn discard<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.drop_memory(index, cx);
-        B::release(&mut self.slots.get_mut(index).lend);
+        self.slots.get_mut(index).lend.release();
         self.slots.give(index);
     }
 
     /// Gives up the queue: the controller, if this is its admin queue, and then its I/O queues on all cores.
-    pub(super) fn leave_controller(&mut self, cx: &mut Context<'_, B>) {
+    pub(super) fn leave_controller<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) {
         let Some(queue) = &self.queue else { return };
         if queue.id == 0 {
             let queues = cx.target.remove_controller(queue.subsystem, queue.controller_id, self.key);
@@ -341,7 +364,7 @@ impl<B: Backend> Session<B> {
 
     /// Makes room for a queue of this size. Of the commands that came before only the Connect itself, in slot `connect`, goes over to the
     /// new table; any others are a host's that did not wait for its answer, and are forgotten. Returns the Connect's new slot.
-    pub(super) fn resize(&mut self, entries: u32, connect: u16, cx: &mut Context<'_, B>) -> u16 {
+    pub(super) fn resize<B: Backend<Lend = L>>(&mut self, entries: u32, connect: u16, cx: &mut Context<'_, B>) -> u16 {
         let command = self.slots.get(connect).command;
         let started_ns = self.slots.get(connect).started_ns;
         let taken: Vec<u16> = self.slots.taken().collect();

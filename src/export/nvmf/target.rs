@@ -20,6 +20,10 @@ pub const IO_QUEUES_MAX: u16 = 128;
 /// Controllers of one subsystem, one per host and path.
 pub const CONTROLLERS_MAX: usize = 1024;
 
+/// Connections of the whole target: 8 hosts with 128 queues and as many small ones. Each costs a descriptor and, once connected, the slots
+/// of its queue.
+pub const CONNECTIONS_MAX: u32 = 4096;
+
 /// The largest controller identifier that may be given out (NVMe Base 2.0, 3.1.3.1: FFF0h to FFFFh are reserved).
 const CONTROLLER_ID_MAX: u16 = 0xFFEF;
 
@@ -151,6 +155,23 @@ pub struct Counters {
     pub keep_alive_expired: AtomicU64,
 }
 
+impl Counters {
+    /// The value of one of them.
+    pub fn get(&self, counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    /// A connection was ended for a violation.
+    pub fn violation(&self) {
+        self.violations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A keep-alive timer expired.
+    pub fn expiry(&self) {
+        self.keep_alive_expired.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// What a subsystem has done for its hosts, for the SMART log: published by each core a few times a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -171,6 +192,7 @@ pub struct Target {
     state: Mutex<State>,
     /// How busy each core is: see [`Target::choose_core`].
     loads: Vec<AtomicU32>,
+    connections: AtomicU32,
     addresses: OnceLock<Vec<SocketAddr>>,
     totals: Mutex<BTreeMap<(SubsystemId, CoreId), Totals>>,
     /// Counters.
@@ -206,6 +228,7 @@ impl Target {
         Ok(Self {
             state: Mutex::new(State { subsystems, generation: 1 }),
             loads: (0..cores).map(|_| AtomicU32::new(0)).collect(),
+            connections: AtomicU32::new(0),
             addresses: OnceLock::new(),
             totals: Mutex::default(),
             counters: Counters::default(),
@@ -230,11 +253,19 @@ impl Target {
 
     /// The core for a new connection: the one with the least to do. It is charged as an I/O queue until [`Target::is_admin`]
     /// corrects it, so that connections that arrive together spread.
-    pub fn choose_core(&self) -> CoreId {
+    ///
+    /// `None` when there are [`CONNECTIONS_MAX`] connections already.
+    pub fn choose_core(&self) -> Option<CoreId> {
+        if self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let load = |index: &usize| self.loads[*index].load(Ordering::Relaxed);
         let core = (0..self.loads.len()).min_by_key(load).unwrap_or(0);
         self.loads[core].fetch_add(WEIGHT_QUEUE, Ordering::Relaxed);
-        CoreId(core as u16)
+        Some(CoreId(core as u16))
     }
 
     /// A connection turned out to be an admin queue.
@@ -244,6 +275,7 @@ impl Target {
 
     /// A connection ended.
     pub fn connection_ended(&self, core: CoreId, was_admin: bool) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
         let weight = if was_admin { WEIGHT_ADMIN } else { WEIGHT_QUEUE };
         self.loads[usize::from(core.0)].fetch_sub(weight, Ordering::Relaxed);
     }
@@ -692,9 +724,9 @@ mod tests {
     #[test]
     fn connections_spread_and_admin_queues_weigh_little() {
         let target = target(Hosts::Any);
-        let admin = target.choose_core();
+        let admin = target.choose_core().unwrap();
         target.is_admin(admin);
-        let queues: Vec<CoreId> = (0..4).map(|_| target.choose_core()).collect();
+        let queues: Vec<CoreId> = (0..4).filter_map(|_| target.choose_core()).collect();
         assert_eq!(queues.iter().filter(|core| core.0 == 0).count(), 2);
         target.connection_ended(admin, true);
         queues.iter().for_each(|core| target.connection_ended(*core, false));

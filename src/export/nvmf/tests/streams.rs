@@ -52,10 +52,9 @@ impl Step {
 }
 
 /// Runs the steps one after the other, answering R2Ts at once; everything that came back.
-fn run(steps: &[Step], digests: Digests, piece: usize, takes_unaligned: bool) -> (Vec<Answer>, Vec<u8>) {
+fn run(steps: &[Step], digests: Digests, piece: usize) -> (Vec<Answer>, Vec<u8>) {
     let mut harness = Harness::new();
     harness.connect_io(digests, true);
-    harness.backend.takes_unaligned = takes_unaligned;
     let mut all = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         harness.feed(&step.bytes(index as u16, digests), piece);
@@ -130,11 +129,10 @@ proptest! {
         piece in 1usize..700,
         header: bool,
         data: bool,
-        takes_unaligned: bool,
     ) {
         let digests = Digests { header, data };
-        let whole = run(&steps, digests, usize::MAX, true);
-        let cut = run(&steps, digests, piece, takes_unaligned);
+        let whole = run(&steps, digests, usize::MAX);
+        let cut = run(&steps, digests, piece);
         prop_assert_eq!(&whole, &cut);
         prop_assert!(whole.1 == oracle(&steps));
     }
