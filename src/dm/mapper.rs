@@ -161,6 +161,7 @@ impl<E: Env> Mapper<E> {
         };
         let limits = &live.table.limits;
         if io.sectors == 0
+            || (limits.read_only && io.op == Op::Write)
             || io.sector >= limits.sectors
             || u64::from(io.sectors) > limits.sectors - io.sector
         {
@@ -483,6 +484,9 @@ impl<C> Device<C> {
         let live = self.live.as_ref().ok_or(Status::IoError)?;
         if io.op == Op::Flush {
             return Ok(());
+        }
+        if live.table.limits.read_only && io.op != Op::Read {
+            return Err(Status::IoError);
         }
         let inside = io
             .sector

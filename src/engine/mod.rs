@@ -125,13 +125,14 @@ impl Engine {
         let _ = self.remote.send(usize::from(core.0), Message::FrontEnd { client, message });
     }
 
-    /// Builds a table from its text, against the backing devices of now.
+    /// Builds a table from its text, against the backing devices of now; `read_only` makes one that refuses writes.
     ///
     /// # Errors
     /// The line and the reason.
-    pub fn parse(&self, text: &str) -> Result<Arc<Table>, dm::TableError> {
+    pub fn parse(&self, text: &str, read_only: bool) -> Result<Arc<Table>, dm::TableError> {
         let resolve = |name: &str| -> Option<LowerDeclaration> { Some(self.bdevs.by_name(name)?.declare()) };
-        Table::parse(text, &resolve).map(Arc::new)
+        let table = Table::parse(text, &resolve)?;
+        Ok(Arc::new(if read_only { table.read_only() } else { table }))
     }
 
     /// Makes a device without a table.
@@ -148,10 +149,18 @@ impl Engine {
     ///
     /// # Errors
     /// ENXIO without such a device, or when a lower device cannot be opened; EINVAL for the table.
-    pub fn load(&self, name: &str, text: &str) -> Result<(), Error> {
-        let id = self.names().find(name)?.id;
-        let table = self.parse(text).map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
-        self.request(id, Request::Load(table)).map(drop)
+    pub fn load(&self, name: &str, text: &str, read_only: bool) -> Result<(), Error> {
+        self.names().find(name)?;
+        let table = self.parse(text, read_only).map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
+        self.load_table(name, table)
+    }
+
+    /// Loads a table that was built before ([`Engine::parse`]).
+    ///
+    /// # Errors
+    /// ENXIO without such a device, or when a lower device cannot be opened.
+    pub fn load_table(&self, name: &str, table: Arc<Table>) -> Result<(), Error> {
+        self.request_by_name(name, Request::Load(table)).map(drop)
     }
 
     /// Empties a device's inactive slot.
