@@ -115,7 +115,10 @@ pub struct Service {
 impl Service {
     /// Serves `backend`.
     pub fn new(backend: Arc<dyn Backend>) -> Service {
-        Service { backend, started: Instant::now() }
+        Service {
+            backend,
+            started: Instant::now(),
+        }
     }
 
     /// Counters of everything, or of one device and the namespaces that export it.
@@ -147,7 +150,11 @@ impl Service {
     }
 
     /// Asks about one device, or about all. When all are asked for, one that is removed meanwhile is left out.
-    fn each<T>(&self, name: Option<&str>, ask: impl Fn(&str) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    fn each<T>(
+        &self,
+        name: Option<&str>,
+        ask: impl Fn(&str) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         if let Some(name) = name {
             return ask(name).map(|one| vec![one]);
         }
@@ -173,7 +180,10 @@ impl Service {
             let mut lines = ask(name)?;
             lines.retain(|line| target.is_none_or(|target| line.target == target));
             let targets = lines.into_iter().map(target_line).collect();
-            Ok(DeviceLines { name: name.to_owned(), targets })
+            Ok(DeviceLines {
+                name: name.to_owned(),
+                targets,
+            })
         })?;
         if name.is_none() && target.is_some() {
             devices.retain(|device| !device.targets.is_empty());
@@ -184,12 +194,21 @@ impl Service {
 
 impl Serve<DmCreate> for Service {
     fn serve(&self, params: CreateParams) -> Result<Done, Error> {
-        let CreateParams { name, uuid, flush, table } = params;
-        self.backend.create(&name, &uuid, flush == FlushPolicy::Ordered)?;
+        let CreateParams {
+            name,
+            uuid,
+            flush,
+            table,
+        } = params;
+        self.backend
+            .create(&name, &uuid, flush == FlushPolicy::Ordered)?;
         let Some(table) = table else {
             return Ok(Done {});
         };
-        let live = self.backend.load(&name, &table).and_then(|()| self.backend.resume(&name));
+        let live = self
+            .backend
+            .load(&name, &table)
+            .and_then(|()| self.backend.resume(&name));
         live.map(|()| Done {}).inspect_err(|_| {
             // A half-made device would be in the way of the next attempt. Whoever opened it meanwhile may keep it.
             let _ = self.backend.remove(&name);
@@ -199,7 +218,9 @@ impl Serve<DmCreate> for Service {
 
 impl Serve<DmLoad> for Service {
     fn serve(&self, params: LoadParams) -> Result<Done, Error> {
-        self.backend.load(&params.name, &params.table).map(|()| Done {})
+        self.backend
+            .load(&params.name, &params.table)
+            .map(|()| Done {})
     }
 }
 
@@ -223,7 +244,9 @@ impl Serve<DmResume> for Service {
 
 impl Serve<DmRename> for Service {
     fn serve(&self, params: RenameParams) -> Result<Done, Error> {
-        self.backend.rename(&params.name, &params.new_name).map(|()| Done {})
+        self.backend
+            .rename(&params.name, &params.new_name)
+            .map(|()| Done {})
     }
 }
 
@@ -239,10 +262,16 @@ impl Serve<DmLs> for Service {
             .backend
             .devices()
             .into_iter()
-            .map(|entry| DeviceName { name: entry.name, uuid: entry.uuid, id: entry.id.0 })
+            .map(|entry| DeviceName {
+                name: entry.name,
+                uuid: entry.uuid,
+                id: entry.id.0,
+            })
             .collect();
         if let Some(target) = params.target.as_deref() {
-            let having = self.lines(None, Some(target), |name| self.backend.status(name))?.devices;
+            let having = self
+                .lines(None, Some(target), |name| self.backend.status(name))?
+                .devices;
             devices.retain(|device| having.iter().any(|lines| lines.name == device.name));
         }
         Ok(LsResult { devices })
@@ -251,42 +280,62 @@ impl Serve<DmLs> for Service {
 
 impl Serve<DmInfo> for Service {
     fn serve(&self, params: InfoParams) -> Result<InfoResult, Error> {
-        self.infos(params.name.as_deref()).map(|devices| InfoResult { devices })
+        self.infos(params.name.as_deref())
+            .map(|devices| InfoResult { devices })
     }
 }
 
 impl Serve<DmStatus> for Service {
     fn serve(&self, params: StatusParams) -> Result<LinesResult, Error> {
-        self.lines(params.name.as_deref(), params.target.as_deref(), |name| self.backend.status(name))
+        self.lines(params.name.as_deref(), params.target.as_deref(), |name| {
+            self.backend.status(name)
+        })
     }
 }
 
 impl Serve<DmTable> for Service {
     fn serve(&self, params: TableParams) -> Result<LinesResult, Error> {
         let inactive = params.inactive;
-        self.lines(params.name.as_deref(), params.target.as_deref(), |name| self.backend.table(name, inactive))
+        self.lines(params.name.as_deref(), params.target.as_deref(), |name| {
+            self.backend.table(name, inactive)
+        })
     }
 }
 
 impl Serve<DmDeps> for Service {
     fn serve(&self, params: InfoParams) -> Result<DepsResult, Error> {
         let infos = self.infos(params.name.as_deref())?;
-        let devices = infos.into_iter().map(|info| DeviceDeps { name: info.name, bdevs: info.bdevs });
-        Ok(DepsResult { devices: devices.collect() })
+        let devices = infos.into_iter().map(|info| DeviceDeps {
+            name: info.name,
+            bdevs: info.bdevs,
+        });
+        Ok(DepsResult {
+            devices: devices.collect(),
+        })
     }
 }
 
 impl Serve<DmTargets> for Service {
     fn serve(&self, _: NoParams) -> Result<TargetsResult, Error> {
-        let targets = TYPES.iter().map(|(name, version, _)| TargetType { name: (*name).to_owned(), version: *version });
-        Ok(TargetsResult { targets: targets.collect() })
+        let targets = TYPES.iter().map(|(name, version, _)| TargetType {
+            name: (*name).to_owned(),
+            version: *version,
+        });
+        Ok(TargetsResult {
+            targets: targets.collect(),
+        })
     }
 }
 
 impl Serve<BdevLs> for Service {
     fn serve(&self, _: NoParams) -> Result<BdevsResult, Error> {
         let infos = self.infos(None)?;
-        let mut bdevs: Vec<_> = self.backend.bdevs().into_iter().map(|lower| bdev(lower, &infos)).collect();
+        let mut bdevs: Vec<_> = self
+            .backend
+            .bdevs()
+            .into_iter()
+            .map(|lower| bdev(lower, &infos))
+            .collect();
         bdevs.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(BdevsResult { bdevs })
     }
@@ -345,13 +394,22 @@ fn device_info((entry, info): (Entry, dm::Info)) -> DeviceInfo {
         event_nr: info.event_nr,
         target_count: info.targets,
         sectors: info.sectors,
-        flush: if info.ordered { FlushPolicy::Ordered } else { FlushPolicy::Relaxed },
+        flush: if info.ordered {
+            FlushPolicy::Ordered
+        } else {
+            FlushPolicy::Relaxed
+        },
         bdevs: info.lowers,
     }
 }
 
 fn target_line(line: dm::TargetLine) -> TargetLine {
-    TargetLine { start: line.start, sectors: line.sectors, target: line.target.to_owned(), text: line.text }
+    TargetLine {
+        start: line.start,
+        sectors: line.sectors,
+        target: line.target.to_owned(),
+        text: line.text,
+    }
 }
 
 fn bdev(lower: dm::Lower, infos: &[DeviceInfo]) -> Bdev {
@@ -371,8 +429,12 @@ fn bdev(lower: dm::Lower, infos: &[DeviceInfo]) -> Bdev {
 }
 
 fn device_stats(name: &str, stats: &dm::Stats) -> DeviceStats {
-    let kinds =
-        [("read", &stats.read), ("write", &stats.write), ("flush", &stats.flush), ("discard", &stats.discard)];
+    let kinds = [
+        ("read", &stats.read),
+        ("write", &stats.write),
+        ("flush", &stats.flush),
+        ("discard", &stats.discard),
+    ];
     let operations = kinds.map(|(operation, counters)| OperationStats {
         operation: operation.to_owned(),
         ios: counters.ios,

@@ -7,7 +7,10 @@ use crate::dm::stats::BUCKETS;
 impl Latency {
     /// From (upper bound in nanoseconds, count) of every bucket, ascending; the last may have no bound. What fell there is
     /// shown by the bound of the one before: the best that is known.
-    pub fn from_buckets(buckets: impl IntoIterator<Item = (Option<u64>, u64)>, sum_ns: u64) -> Latency {
+    pub fn from_buckets(
+        buckets: impl IntoIterator<Item = (Option<u64>, u64)>,
+        sum_ns: u64,
+    ) -> Latency {
         let (mut filled, mut bound) = (Vec::new(), 0);
         for (upper_ns, count) in buckets {
             bound = upper_ns.unwrap_or(bound);
@@ -17,7 +20,8 @@ impl Latency {
         }
         let count = filled.iter().map(|bucket| bucket.count).sum();
         let quantile = |numerator: u64, denominator: u64| {
-            let rank = (u128::from(count) * u128::from(numerator)).div_ceil(u128::from(denominator));
+            let rank =
+                (u128::from(count) * u128::from(numerator)).div_ceil(u128::from(denominator));
             let mut seen = 0;
             let reached = filled.iter().find(|bucket| {
                 seen += u128::from(bucket.count);
@@ -45,7 +49,10 @@ impl Latency {
 impl From<&Histogram> for Latency {
     fn from(histogram: &Histogram) -> Latency {
         let bounds = (0..BUCKETS).map(Histogram::bound_ns);
-        Latency::from_buckets(bounds.zip(histogram.counts().iter().copied()), histogram.sum_ns())
+        Latency::from_buckets(
+            bounds.zip(histogram.counts().iter().copied()),
+            histogram.sum_ns(),
+        )
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::backend::Service;
 use super::schema::{Failure, METHOD_NAMES, dispatch};
+use crate::config::suggest::nearest;
 
 /// Most requests of one batch, so that one line cannot keep a connection's thread for long.
 pub const BATCH_MAX: usize = 64;
@@ -37,7 +38,11 @@ pub struct ErrorObject {
 impl ErrorObject {
     /// An error without data.
     pub fn new(code: i64, message: impl Into<String>) -> ErrorObject {
-        ErrorObject { code, message: message.into(), data: None }
+        ErrorObject {
+            code,
+            message: message.into(),
+            data: None,
+        }
     }
 
     /// The response that carries it.
@@ -58,7 +63,9 @@ impl From<Failure> for ErrorObject {
             Failure::Refused(error) => ErrorObject {
                 code: REFUSED,
                 message: error.reason,
-                data: Some(json!({ "errno": error.errno.name(), "errno_number": error.errno as i32 })),
+                data: Some(
+                    json!({ "errno": error.errno.name(), "errno_number": error.errno as i32 }),
+                ),
             },
         }
     }
@@ -80,7 +87,10 @@ pub fn answer(service: &Service, line: &[u8]) -> Option<Value> {
         let message = format!("a batch has 1 to {BATCH_MAX} requests, not {}", batch.len());
         return Some(ErrorObject::new(INVALID_REQUEST, message).response(Value::Null));
     }
-    let answers: Vec<Value> = batch.into_iter().filter_map(|request| answer_one(service, request)).collect();
+    let answers: Vec<Value> = batch
+        .into_iter()
+        .filter_map(|request| answer_one(service, request))
+        .collect();
     // A batch of notifications is answered by nothing at all, not by an empty list (section 6).
     (!answers.is_empty()).then_some(Value::Array(answers))
 }
@@ -95,7 +105,11 @@ fn answer_one(service: &Service, request: Value) -> Option<Value> {
     };
     let id = request.remove("id");
     let result = match check(&request, id.as_ref()) {
-        Ok(method) => run(service, method, request.get("params").unwrap_or(&Value::Null)),
+        Ok(method) => run(
+            service,
+            method,
+            request.get("params").unwrap_or(&Value::Null),
+        ),
         // What is no request is no notification either: it is answered in any case (section 5.1).
         Err(error) => {
             let id = id.filter(|id| matches!(id, Value::String(_) | Value::Number(_)));
@@ -110,7 +124,10 @@ fn answer_one(service: &Service, request: Value) -> Option<Value> {
 }
 
 /// Checks the envelope; the method's name.
-fn check<'a>(request: &'a serde_json::Map<String, Value>, id: Option<&Value>) -> Result<&'a str, ErrorObject> {
+fn check<'a>(
+    request: &'a serde_json::Map<String, Value>,
+    id: Option<&Value>,
+) -> Result<&'a str, ErrorObject> {
     let invalid = |message: String| Err(ErrorObject::new(INVALID_REQUEST, message));
     match request.get("jsonrpc") {
         Some(Value::String(version)) if version == "2.0" => {}
@@ -135,9 +152,17 @@ fn run(service: &Service, method: &str, params: &Value) -> Result<Value, ErrorOb
 }
 
 fn unknown_method(method: &str) -> String {
-    let shown: String = method.chars().filter(|c| !c.is_control()).take(64).collect();
+    let shown: String = method
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(64)
+        .collect();
     // Most slips are a forgotten room: 'create' for 'dm.create'.
-    let meant = METHOD_NAMES.iter().find(|name| name.rsplit('.').next() == Some(method));
+    let in_a_room = METHOD_NAMES
+        .iter()
+        .find(|name| name.rsplit('.').next() == Some(method))
+        .copied();
+    let meant = in_a_room.or_else(|| nearest(method, METHOD_NAMES.iter().copied()));
     match meant {
         Some(name) => format!("there is no method '{shown}'; did you mean '{name}'?"),
         None => format!("there is no method '{shown}'; 'schema' describes all there are"),
@@ -153,5 +178,71 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+/// The one harness for hostile input: unit test, property test and fuzz target all call it. Whatever the line is, it is answered by
+/// JSON-RPC on one line, or it was a notification.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz_request(data: &[u8]) {
+    let service = Service::new(std::sync::Arc::new(super::fake::Fake::with_devices()));
+    for line in data.split(|byte| *byte == b'\n') {
+        let Some(answer) = answer(&service, line) else {
+            continue;
+        };
+        let answers = answer
+            .as_array()
+            .cloned()
+            .unwrap_or_else(|| vec![answer.clone()]);
+        assert!(!answers.is_empty());
+        for answer in answers {
+            assert_eq!(answer["jsonrpc"], "2.0");
+            assert!(
+                matches!(
+                    answer["id"],
+                    Value::Null | Value::Number(_) | Value::String(_)
+                ),
+                "{answer}"
+            );
+            assert_ne!(
+                answer.get("result").is_some(),
+                answer.get("error").is_some(),
+                "{answer}"
+            );
+            assert!(!answer.to_string().contains('\n'));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(data in prop::collection::vec(any::<u8>(), 0..400)) {
+            fuzz_request(&data);
+        }
+
+        #[test]
+        fn nearly_requests_are_answered(
+            method in prop::sample::select(METHOD_NAMES),
+            key in prop::sample::select(vec!["name", "table", "new_name", "uuid", "flush", "nsid", "device", "nqn", "target"]),
+            value in prop::sample::select(vec!["\"vol0\"", "null", "7", "[]", "{}", "\"0 8 zero\"", "1e400", "true"]),
+            cut in 0usize..120,
+        ) {
+            let text = format!(
+                r#"{{"jsonrpc":"2.0","id":{value},"method":"{method}","params":{{"name":"vol0","{key}":{value}}}}}"#
+            );
+            fuzz_request(text.as_bytes());
+            fuzz_request(&text.as_bytes()[..cut.min(text.len())]);
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_not_followed() {
+        fuzz_request(&[b'['; 1 << 20]);
+        fuzz_request("{\"a\":".repeat(1 << 16).as_bytes());
     }
 }

@@ -133,7 +133,10 @@ pub enum Failure {
     Internal(String),
 }
 
-fn call<M: Method, S: Serve<M> + ?Sized>(service: &S, params: &serde_json::Value) -> Result<serde_json::Value, Failure> {
+fn call<M: Method, S: Serve<M> + ?Sized>(
+    service: &S,
+    params: &serde_json::Value,
+) -> Result<serde_json::Value, Failure> {
     let params = parse_params::<M>(params).map_err(Failure::Params)?;
     let result = service.serve(params).map_err(Failure::Refused)?;
     serde_json::to_value(result).map_err(|error| Failure::Internal(error.to_string()))
@@ -148,10 +151,15 @@ pub fn parse_params<M: Method>(params: &serde_json::Value) -> Result<M::Params, 
     let object = match params {
         serde_json::Value::Null => serde_json::Map::new(),
         serde_json::Value::Object(object) => object.clone(),
-        _ => return Err(wrong("params go by name: an object such as {\"name\": \"vol0\"}")),
+        _ => {
+            return Err(wrong(
+                "params go by name: an object such as {\"name\": \"vol0\"}",
+            ));
+        }
     };
     let read = |object: serde_json::Map<_, _>| {
-        serde_json::from_value::<M::Params>(serde_json::Value::Object(object)).map_err(|error| error.to_string())
+        serde_json::from_value::<M::Params>(serde_json::Value::Object(object))
+            .map_err(|error| error.to_string())
     };
     let Err(error) = read(object.clone()) else {
         // Read again rather than cloned: parameters need not be Clone.
@@ -518,9 +526,6 @@ pub struct AddNamespaceParams {
     pub nsid: u32,
     /// The device.
     pub device: String,
-    /// What hosts are to know it by; derived from the NQN and the device's name when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uuid: Option<String>,
 }
 
 /// A namespace to take away.
@@ -654,4 +659,103 @@ pub struct VersionResult {
     pub pid: u32,
     /// Since the control socket was opened, in milliseconds.
     pub uptime_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn round_trip<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
+        let text = serde_json::to_string(value).unwrap();
+        assert_eq!(serde_json::from_str::<T>(&text).unwrap(), *value, "{text}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_the_default_and_comes_back_the_same() {
+        assert_eq!(
+            parse_params::<DmCreate>(&json!({"name": "a"})),
+            Ok(CreateParams {
+                name: "a".into(),
+                ..CreateParams::default()
+            })
+        );
+        assert_eq!(
+            parse_params::<DmTable>(&json!({})),
+            Ok(TableParams::default())
+        );
+        assert_eq!(
+            parse_params::<DmTable>(&serde_json::Value::Null),
+            Ok(TableParams::default())
+        );
+        round_trip(&CreateParams::default());
+        round_trip(&CreateParams {
+            table: Some("0 8 zero".into()),
+            flush: FlushPolicy::Ordered,
+            ..CreateParams::default()
+        });
+        round_trip(&TableParams {
+            name: Some("a".into()),
+            target: None,
+            inactive: true,
+        });
+        round_trip(&ExportsResult::default());
+        round_trip(&Latency::from_buckets([(Some(5), 1), (None, 2)], 9));
+        let bdev = json!({"jsonrpc": "2.0"});
+        assert!(parse_params::<Version>(&bdev).is_err());
+    }
+
+    #[test]
+    fn a_client_overlooks_what_a_newer_server_adds() {
+        let answer =
+            json!({"devices": [{"name": "a", "uuid": "", "id": 0, "colour": "red"}], "more": 1});
+        assert_eq!(
+            serde_json::from_value::<LsResult>(answer).unwrap().devices[0].name,
+            "a"
+        );
+    }
+
+    #[test]
+    fn names_are_unique_and_all_are_described() {
+        let described = describe();
+        let methods = described["methods"].as_object().unwrap();
+        assert_eq!(methods.len(), METHOD_NAMES.len());
+        for name in METHOD_NAMES {
+            let method = &methods[*name];
+            assert!(
+                method["description"]
+                    .as_str()
+                    .is_some_and(|about| about.ends_with('.')),
+                "{name}"
+            );
+            assert!(
+                method["params"].is_object() && !method["result"].is_null(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_reference_of_the_description_leads_somewhere() {
+        fn references<'a>(value: &'a serde_json::Value, into: &mut Vec<&'a str>) {
+            match value {
+                serde_json::Value::Object(object) => {
+                    into.extend(object.get("$ref").and_then(|reference| reference.as_str()));
+                    object.values().for_each(|value| references(value, into));
+                }
+                serde_json::Value::Array(list) => {
+                    list.iter().for_each(|value| references(value, into))
+                }
+                _ => {}
+            }
+        }
+        let described = describe();
+        let mut found = Vec::new();
+        references(&described, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(described.pointer(pointer).is_some(), "{reference}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The control socket as a file: made so that only its owner can reach it, never over a living server's.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -7,7 +8,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::fmt;
 
 /// How long another polldm may be in the middle of making a socket in the same directory.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
@@ -92,16 +92,20 @@ impl Socket {
             private_directory(parent)?;
         }
         // Between finding a stale file and replacing it nobody else may do the same.
-        let directory = File::open(parent).map_err(system("open the control socket's directory", parent))?;
+        let directory =
+            File::open(parent).map_err(system("open the control socket's directory", parent))?;
         lock(&directory).map_err(system("lock the control socket's directory", parent))?;
         remove_stale(path)?;
         let listener = UnixListener::bind(path).map_err(system("make the control socket", path))?;
         let socket = Socket {
             listener,
             path: path.to_owned(),
-            identity: fs::symlink_metadata(path).map(identity).map_err(system("look at", path))?,
+            identity: fs::symlink_metadata(path)
+                .map(identity)
+                .map_err(system("look at", path))?,
         };
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(system("set the mode of", path))?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))
+            .map_err(system("set the mode of", path))?;
         // Whoever came before the mode was set may be anybody.
         socket.turn_away().map_err(system("listen on", path))?;
         Ok(socket)
@@ -132,7 +136,9 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| identity(metadata) == self.identity) {
+        if fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| identity(metadata) == self.identity)
+        {
             // Left behind it does no harm: the next server replaces it.
             let _ = fs::remove_file(&self.path);
         }
@@ -150,10 +156,15 @@ fn private_directory(directory: &Path) -> Result<(), BindError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => {
             let what = "make the control socket's directory";
-            return Err(BindError::System { what, path: directory.to_owned(), error });
+            return Err(BindError::System {
+                what,
+                path: directory.to_owned(),
+                error,
+            });
         }
     }
-    let looked = fs::symlink_metadata(directory).and_then(|there| Ok((there, fs::metadata("/proc/self")?.uid())));
+    let looked = fs::symlink_metadata(directory)
+        .and_then(|there| Ok((there, fs::metadata("/proc/self")?.uid())));
     let (there, user) = looked.map_err(|error| BindError::System {
         what: "look at the control socket's directory",
         path: directory.to_owned(),
@@ -169,7 +180,10 @@ fn private_directory(directory: &Path) -> Result<(), BindError> {
     } else {
         return Ok(());
     };
-    Err(BindError::UnsafeDirectory { directory: directory.to_owned(), reason })
+    Err(BindError::UnsafeDirectory {
+        directory: directory.to_owned(),
+        reason,
+    })
 }
 
 fn lock(directory: &File) -> io::Result<()> {
@@ -177,7 +191,9 @@ fn lock(directory: &File) -> io::Result<()> {
     loop {
         match directory.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5))
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -185,9 +201,17 @@ fn lock(directory: &File) -> io::Result<()> {
 
 /// Removes a socket file that nobody serves.
 fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let system = |what| move |error| BindError::System { what, path: path.to_owned(), error };
+    let system = |what| {
+        move |error| BindError::System {
+            what,
+            path: path.to_owned(),
+            error,
+        }
+    };
     match fs::symlink_metadata(path) {
-        Ok(there) if !there.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(there) if !there.file_type().is_socket() => {
+            return Err(BindError::NotASocket(path.to_owned()));
+        }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(system("look at")(error)),
@@ -226,7 +250,10 @@ mod tests {
         let refused = Socket::bind(&path).unwrap_err();
         assert!(matches!(refused, BindError::InUse(_)), "{refused}");
         assert!(refused.to_string().contains("control.sock"), "{refused}");
-        assert!(UnixStream::connect(&path).is_ok(), "the refused one has not harmed it");
+        assert!(
+            UnixStream::connect(&path).is_ok(),
+            "the refused one has not harmed it"
+        );
         drop(alive);
     }
 
@@ -239,9 +266,15 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "data");
         let target = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &target).unwrap();
-        assert!(matches!(Socket::bind(&target), Err(BindError::NotASocket(_))));
+        assert!(matches!(
+            Socket::bind(&target),
+            Err(BindError::NotASocket(_))
+        ));
         let missing = directory.path().join("no/such/directory.sock");
-        assert!(matches!(Socket::bind(&missing), Err(BindError::System { .. })));
+        assert!(matches!(
+            Socket::bind(&missing),
+            Err(BindError::System { .. })
+        ));
     }
 
     #[test]
