@@ -60,8 +60,8 @@ pub const IO_QUEUES_DEFAULT: u16 = 128;
 pub const QUEUE_DEPTH_MIN: u16 = 16;
 /// Most commands in an I/O queue, and the default.
 pub const QUEUE_DEPTH_MAX: u16 = 1024;
-/// Least in-capsule data in bytes, and the default: NVMe/TCP asks it of the admin queue (Transport 1.0, section 3.3.2.2.1),
-/// and a 4 KiB write fits.
+/// Least in-capsule data in bytes, and the default: what NVMe/TCP asks of the admin queue, and a 4 KiB
+/// write fits.
 pub const IN_CAPSULE_DATA_MIN: u32 = 8 << 10;
 /// Most in-capsule data in bytes: a connection may have to hold that much for each command of its queue.
 pub const IN_CAPSULE_DATA_MAX: u32 = 64 << 10;

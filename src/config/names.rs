@@ -10,7 +10,7 @@ pub const NAME_BYTES_MAX: usize = 127;
 pub const DEVICE_UUID_BYTES_MAX: usize = 128;
 /// Longest NQN in bytes (NVMe Base 2.0, section 4.5).
 pub const NQN_BYTES_MAX: usize = 223;
-/// The well-known discovery subsystem (NVMe Base 2.0, section 3.1.2.3): every target has it, none may define it.
+/// The well-known discovery subsystem (NVMe Base 2.0): every target has it, none may define it.
 pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 
 /// The second form of an NQN (NVMe Base 2.0, section 4.5): this, then a UUID.

@@ -196,6 +196,11 @@ impl Plan {
         })
     }
 
+    /// An error found while building that belongs to no place of the file.
+    pub fn error_of_whole(&self, message: &str) -> Error {
+        self.source.error(Problem::whole(message))
+    }
+
     /// An error in line `line` (from 1) of a device's table; `word` is the byte range of the words at fault within that line, if known.
     pub fn table_error(
         &self,

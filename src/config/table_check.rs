@@ -116,16 +116,16 @@ pub(super) fn check(text: &str, names: &Names<'_>) -> Result<TableSummary, Table
         sectors: 0,
         block_size: 512,
     };
-    let mut last_line = None;
+    let mut lines = Vec::new();
     for (index, text) in text.split('\n').enumerate() {
         let line = Line::new(index, text);
         if line.words.is_empty() || line.words[0].1.starts_with('#') {
             continue;
         }
         check_line(&line, names, &mut summary)?;
-        last_line = Some(line);
+        lines.push(line);
     }
-    let Some(last_line) = last_line else {
+    if lines.is_empty() {
         return Err(TableProblem {
             line_index: 0,
             word: None,
@@ -134,23 +134,46 @@ pub(super) fn check(text: &str, names: &Names<'_>) -> Result<TableSummary, Table
                 "a table has at least one line `start length target arguments…`, such as `0 2048 linear ram0 0`".to_owned(),
             ),
         });
-    };
-    // LC-14: an I/O of one logical block must fit everywhere, also at the end.
-    if !summary
-        .sectors
-        .is_multiple_of(block_sectors(summary.block_size))
-    {
-        let message = format!(
-            "the table ends at sector {}, inside a block of {} bytes",
-            summary.sectors, summary.block_size
-        );
-        return Err(last_line.problem(Some(1), message).help(format!(
-            "the logical block size of this table is {} bytes, the largest of its bdevs; its size must be a multiple of {} sectors",
-            summary.block_size,
-            block_sectors(summary.block_size)
-        )));
+    }
+    // Only now the block size of the whole is known.
+    for line in &lines {
+        check_alignment(line, summary.block_size)?;
     }
     Ok(summary)
+}
+
+/// LC-14: an I/O of whole blocks of the device must never be cut into pieces that are not, so every number of sectors in the
+/// table is whole blocks.
+fn check_alignment(line: &Line<'_>, block_size: u32) -> Result<(), TableProblem> {
+    let block = block_sectors(block_size);
+    let offsets_from = match line.words[2].1 {
+        "striped" => {
+            aligned(line, 4, "chunk", block)?;
+            6
+        }
+        _ => 4,
+    };
+    aligned(line, 0, "start", block)?;
+    aligned(line, 1, "length", block)?;
+    for word_index in (offsets_from..line.words.len()).step_by(2) {
+        aligned(line, word_index, "offset", block)?;
+    }
+    Ok(())
+}
+
+fn aligned(line: &Line<'_>, word_index: usize, what: &str, block: u64) -> Result<(), TableProblem> {
+    let number = line.number(word_index, what)?;
+    if number.is_multiple_of(block) {
+        return Ok(());
+    }
+    let message = format!(
+        "the {what} {number} is inside a block of {} bytes",
+        block * SECTOR_BYTES
+    );
+    Err(line.problem(Some(word_index), message).help(format!(
+        "a bdev of this table has blocks of {} bytes, so every number of sectors in it must be a multiple of {block}",
+        block * SECTOR_BYTES
+    )))
 }
 
 fn block_sectors(block_size: u32) -> u64 {
@@ -198,13 +221,13 @@ fn check_line(
                 .help(format!("a device has at most {DEVICE_SECTORS_MAX} sectors"))
         })?;
     match line.words[2].1 {
-        "linear" => linear(line, start, length, names, summary)?,
-        "striped" => striped(line, start, length, names, summary)?,
+        "linear" => linear(line, length, names, summary)?,
+        "striped" => striped(line, length, names, summary)?,
         "zero" => arguments(line, &[0], "zero takes no arguments")?,
         "error" => {
             arguments(line, &[0, 2], "error takes no arguments, or `bdev offset`")?;
             if line.words.len() > 3 {
-                linear(line, start, length, names, summary)?;
+                linear(line, length, names, summary)?;
             }
         }
         other => {
@@ -243,20 +266,17 @@ fn arguments(line: &Line<'_>, counts: &[usize], form: &str) -> Result<(), TableP
 /// `linear <bdev> <offset>`, and the optional arguments of `error`, which are the same.
 fn linear(
     line: &Line<'_>,
-    start: u64,
     length: u64,
     names: &Names<'_>,
     summary: &mut TableSummary,
 ) -> Result<(), TableProblem> {
     arguments(line, &[2], "the form is `start length linear bdev offset`")?;
-    let block_size = area(line, 3, length, names, summary)?;
-    line_alignment(line, start, length, block_size)
+    area(line, 3, length, names, summary)
 }
 
 /// `striped <n> <chunk> (<bdev> <offset>)×n`.
 fn striped(
     line: &Line<'_>,
-    start: u64,
     length: u64,
     names: &Names<'_>,
     summary: &mut TableSummary,
@@ -300,44 +320,24 @@ fn striped(
     };
     debug_assert!(row > 0);
     for stripe in 0..pairs / 2 {
-        let block_size = area(line, 5 + 2 * stripe, length / stripes, names, summary)?;
-        line_alignment(line, start, length, block_size)?;
-        if !chunk.is_multiple_of(block_sectors(block_size)) {
-            let message =
-                format!("a chunk of {chunk} sectors is not whole blocks of {block_size} bytes");
-            return Err(line.problem(Some(4), message).help(format!(
-                "`{}` has blocks of {block_size} bytes; the chunk must be a multiple of {} sectors",
-                shown(line.words[5 + 2 * stripe].1),
-                block_sectors(block_size)
-            )));
-        }
+        area(line, 5 + 2 * stripe, length / stripes, names, summary)?;
     }
     Ok(())
 }
 
 /// An area `bdev offset` of `sectors` sectors: the bdev exists and may be written, the area lies inside it (LC-14).
-/// Returns the bdev's block size.
 fn area(
     line: &Line<'_>,
     word_index: usize,
     sectors: u64,
     names: &Names<'_>,
     summary: &mut TableSummary,
-) -> Result<u32, TableProblem> {
+) -> Result<(), TableProblem> {
     let name = line.words[word_index].1;
     let Some(bdev) = names.bdevs.get(name) else {
         return Err(unknown_bdev(line, word_index, name, names));
     };
     let offset = line.number(word_index + 1, "start sector on the bdev")?;
-    let block = block_sectors(bdev.block_size);
-    if !offset.is_multiple_of(block) {
-        let message = format!("offset {offset} is inside a block of `{}`", shown(name));
-        return Err(line.problem(Some(word_index + 1), message).help(format!(
-            "`{}` has blocks of {} bytes; the offset must be a multiple of {block} sectors",
-            shown(name),
-            bdev.block_size
-        )));
-    }
     if bdev.read_only() && !names.read_only {
         let message = format!("bdev `{}` is read-only, the device is not", shown(name));
         return Err(line
@@ -354,7 +354,7 @@ fn area(
                 shown(name)
             );
             let room = bdev_sectors.saturating_sub(offset);
-            let room = room - room % block;
+            let room = room - room % block_sectors(bdev.block_size);
             let size = size_shown(bdev_sectors * SECTOR_BYTES);
             let word_at_fault = if room == 0 {
                 word_index + 1
@@ -368,25 +368,6 @@ fn area(
         }
     }
     summary.block_size = summary.block_size.max(bdev.block_size);
-    Ok(bdev.block_size)
-}
-
-/// LC-14: an I/O that is split at a line's ends must leave whole blocks on either side.
-fn line_alignment(
-    line: &Line<'_>,
-    start: u64,
-    length: u64,
-    block_size: u32,
-) -> Result<(), TableProblem> {
-    let block = block_sectors(block_size);
-    for (word_index, number, what) in [(0, start, "starts"), (1, length, "ends")] {
-        if !number.is_multiple_of(block) {
-            let message = format!("this line {what} inside a block of {block_size} bytes");
-            return Err(line.problem(Some(word_index), message).help(format!(
-                "a bdev of this line has blocks of {block_size} bytes; start and length must be multiples of {block} sectors"
-            )));
-        }
-    }
     Ok(())
 }
 

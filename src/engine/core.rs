@@ -32,7 +32,10 @@ impl Core<'_> {
     /// The tag of this front end's command `command`.
     #[inline(always)]
     pub fn tag(&self, command: u32) -> Tag {
-        Tag { client: self.client.0, command }
+        Tag {
+            client: self.client.0,
+            command,
+        }
     }
 
     /// Aborts an I/O that is parked; its completion follows with [`Status::Aborted`]. False when it is not parked: it will end
@@ -82,7 +85,8 @@ impl Core<'_> {
     /// Sends a message to this front end's part on another core.
     pub fn send(&mut self, core: CoreId, message: Box<dyn Any + Send>) {
         let client = self.client;
-        self.context.send(usize::from(core.0), Message::FrontEnd { client, message });
+        self.context
+            .send(usize::from(core.0), Message::FrontEnd { client, message });
     }
 
     /// Watches a descriptor: [`super::FrontEnd::ready`] is called with `token`.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::bdev::{self, Channel, Payload};
-use crate::dm::{self, Answer, CloneId, CoreId, DeviceId, Env, LowerId, LowerIo, Status, Submit, Tag, Ticket};
+use crate::dm::{
+    self, Answer, CloneId, CoreId, DeviceId, Env, LowerId, LowerIo, Status, Submit, Tag, Ticket,
+};
 
 use super::tickets::Tickets;
 
@@ -30,7 +32,8 @@ impl Env for Lower {
 
     fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
         let bdev = self.registry.by_id(lower).ok_or("the bdev was removed")?;
-        bdev.channel(&mut self.bdevs).map_err(|error| error.to_string())
+        bdev.channel(&mut self.bdevs)
+            .map_err(|error| error.to_string())
     }
 
     fn close(&mut self, channel: Channel) {

@@ -19,8 +19,8 @@ use crossbeam_channel::bounded;
 
 use crate::bdev;
 use crate::dm::{
-    self, CoreId, DeviceId, Errno, Error, Event, Info, Lower as LowerDeclaration, Registry, Reply, Request, Stats, Table,
-    TargetLine,
+    self, CoreId, DeviceId, Errno, Error, Event, Info, Lower as LowerDeclaration, Registry, Reply,
+    Request, Stats, Table, TargetLine,
 };
 use crate::reactor::{self, Handle, NotStopped, ReactorStats, Reactors, Remote, StartError};
 
@@ -68,12 +68,24 @@ impl Engine {
         let buffer_bytes_max = config.buffer_bytes_max;
         let handle = {
             let (bdevs, tickets) = (bdevs.clone(), tickets.clone());
-            Reactors::start(&config.reactors, move |context| {
-                Reactor::new(context, bdevs.clone(), tickets.clone(), buffer_bytes_max)
+            Reactors::start(&config.reactors, move |_core, context| {
+                Ok(Reactor::new(
+                    context,
+                    bdevs.clone(),
+                    tickets.clone(),
+                    buffer_bytes_max,
+                ))
             })?
         };
         let remote = handle.remote();
-        Ok(Engine { handle, remote, bdevs, names: Mutex::default(), tickets, clients: AtomicU32::new(0) })
+        Ok(Engine {
+            handle,
+            remote,
+            bdevs,
+            names: Mutex::default(),
+            tickets,
+            clients: AtomicU32::new(0),
+        })
     }
 
     /// How many reactors there are.
@@ -111,7 +123,15 @@ impl Engine {
             self.call(CoreId(core), move |reactor, context| {
                 let front_end = {
                     let Reactor { mapper, lower, .. } = reactor;
-                    make(client, &mut Core { mapper, lower, context, client })
+                    make(
+                        client,
+                        &mut Core {
+                            mapper,
+                            lower,
+                            context,
+                            client,
+                        },
+                    )
                 };
                 reactor.add_front_end(client, front_end);
             });
@@ -122,7 +142,9 @@ impl Engine {
     /// Says something to a front end on one core.
     pub fn tell(&self, core: CoreId, client: ClientId, message: Box<dyn std::any::Any + Send>) {
         // A reactor that has ended needs to hear nothing more.
-        let _ = self.remote.send(usize::from(core.0), Message::FrontEnd { client, message });
+        let _ = self
+            .remote
+            .send(usize::from(core.0), Message::FrontEnd { client, message });
     }
 
     /// Builds a table from its text, against the backing devices of now; `read_only` makes one that refuses writes.
@@ -130,7 +152,8 @@ impl Engine {
     /// # Errors
     /// The line and the reason.
     pub fn parse(&self, text: &str, read_only: bool) -> Result<Arc<Table>, dm::TableError> {
-        let resolve = |name: &str| -> Option<LowerDeclaration> { Some(self.bdevs.by_name(name)?.declare()) };
+        let resolve =
+            |name: &str| -> Option<LowerDeclaration> { Some(self.bdevs.by_name(name)?.declare()) };
         let table = Table::parse(text, &resolve)?;
         Ok(Arc::new(if read_only { table.read_only() } else { table }))
     }
@@ -151,7 +174,9 @@ impl Engine {
     /// ENXIO without such a device, or when a lower device cannot be opened; EINVAL for the table.
     pub fn load(&self, name: &str, text: &str, read_only: bool) -> Result<(), Error> {
         self.names().find(name)?;
-        let table = self.parse(text, read_only).map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
+        let table = self
+            .parse(text, read_only)
+            .map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
         self.load_table(name, table)
     }
 
@@ -253,7 +278,8 @@ impl Engine {
         let id = self.names().find(name)?.id;
         let mut sum = Stats::default();
         for core in 0..self.cores() {
-            if let Some(Some(stats)) = self.call(CoreId(core), move |reactor, _| reactor.stats(id)) {
+            if let Some(Some(stats)) = self.call(CoreId(core), move |reactor, _| reactor.stats(id))
+            {
                 sum.add(&stats);
             }
         }
@@ -289,9 +315,14 @@ impl Engine {
     fn request(&self, device: DeviceId, request: Request) -> dm::Answer {
         let (ticket, answer) = self.tickets.issue();
         let core = dm::mapper::home(device, self.cores());
-        let message = dm::Message::Event { device, event: Event::Request(request, ticket) };
+        let message = dm::Message::Event {
+            device,
+            event: Event::Request(request, ticket),
+        };
         let ended = || Error::new(Errno::Enxio, "the engine is stopping");
-        self.remote.send(usize::from(core.0), Message::Dm(message)).map_err(|_| ended())?;
+        self.remote
+            .send(usize::from(core.0), Message::Dm(message))
+            .map_err(|_| ended())?;
         answer.recv().unwrap_or_else(|_| Err(ended()))
     }
 
@@ -302,10 +333,14 @@ impl Engine {
         f: impl FnOnce(&mut Reactor, &mut reactor::Context<Message>) -> R + Send + 'static,
     ) -> Option<R> {
         let (sender, receiver) = bounded(1);
-        let call = Box::new(move |reactor: &mut Reactor, context: &mut reactor::Context<Message>| {
-            let _ = sender.send(f(reactor, context));
-        });
-        self.remote.send(usize::from(core.0), Message::Call(call)).ok()?;
+        let call = Box::new(
+            move |reactor: &mut Reactor, context: &mut reactor::Context<Message>| {
+                let _ = sender.send(f(reactor, context));
+            },
+        );
+        self.remote
+            .send(usize::from(core.0), Message::Call(call))
+            .ok()?;
         receiver.recv().ok()
     }
 

@@ -95,7 +95,12 @@ impl Reactor {
     ) -> Option<R> {
         let front_end = self.front_ends.get_mut(index)?.as_deref_mut()?;
         let client = ClientId(index as u32);
-        let mut core = Core { mapper: &mut self.mapper, lower: &mut self.lower, context, client };
+        let mut core = Core {
+            mapper: &mut self.mapper,
+            lower: &mut self.lower,
+            context,
+            client,
+        };
         Some(f(front_end, &mut core))
     }
 
@@ -106,7 +111,9 @@ impl Reactor {
         while let Some(device) = self.lower.changed.pop() {
             any = true;
             for index in 0..self.front_ends.len() {
-                self.with(index, context, |front_end, core| front_end.device_changed(device, core));
+                self.with(index, context, |front_end, core| {
+                    front_end.device_changed(device, core)
+                });
             }
         }
         for index in 0..self.front_ends.len() {
@@ -116,7 +123,9 @@ impl Reactor {
             any = true;
             std::mem::swap(&mut self.delivering, &mut self.lower.completed[index]);
             let done = std::mem::take(&mut self.delivering);
-            self.with(index, context, |front_end, core| front_end.completed(&done, core));
+            self.with(index, context, |front_end, core| {
+                front_end.completed(&done, core)
+            });
             self.delivering = done;
             self.delivering.clear();
         }
@@ -131,7 +140,9 @@ impl Reactor {
     fn watch_lower(&mut self, context: &mut Context<Message>) {
         if let Some(fd) = self.lower.bdevs.unwatched_fd() {
             // Without the watch the reactor would sleep through completions: better to say so and stop.
-            context.watch(fd, Interest::READ, LOWER_TOKEN).expect("an io_uring descriptor can be watched");
+            context
+                .watch(fd, Interest::READ, LOWER_TOKEN)
+                .expect("an io_uring descriptor can be watched");
         }
     }
 
@@ -149,7 +160,9 @@ impl Service for Reactor {
         match message {
             Message::Dm(message) => self.mapper.message(&mut self.lower, message),
             Message::FrontEnd { client, message } => {
-                self.with(client.0 as usize, context, |front_end, core| front_end.message(message, core));
+                self.with(client.0 as usize, context, |front_end, core| {
+                    front_end.message(message, core)
+                });
             }
             Message::Call(call) => call(self, context),
         }
@@ -169,7 +182,9 @@ impl Service for Reactor {
         }
         any |= self.deliver(context);
         for index in 0..self.front_ends.len() {
-            any |= self.with(index, context, |front_end, core| front_end.poll(core)).unwrap_or(false);
+            any |= self
+                .with(index, context, |front_end, core| front_end.poll(core))
+                .unwrap_or(false);
         }
         self.lower.bdevs.submit_gathered();
         any |= self.deliver(context);
@@ -180,20 +195,28 @@ impl Service for Reactor {
         if token == LOWER_TOKEN {
             return;
         }
-        self.with((token >> 32) as usize, context, |front_end, core| front_end.ready(token as u32, readiness, core));
+        self.with((token >> 32) as usize, context, |front_end, core| {
+            front_end.ready(token as u32, readiness, core)
+        });
         self.deliver(context);
     }
 
     fn timer(&mut self, token: u64, context: &mut Context<Message>) {
         self.lower.now_ns = context.now_ns();
-        self.with((token >> 32) as usize, context, |front_end, core| front_end.timer(token as u32, core));
+        self.with((token >> 32) as usize, context, |front_end, core| {
+            front_end.timer(token as u32, core)
+        });
         self.deliver(context);
     }
 
     fn before_sleep(&mut self, context: &mut Context<Message>) -> bool {
         let mut may = self.lower.bdevs.before_sleep() && self.mapper.busy() == 0;
         for index in 0..self.front_ends.len() {
-            may &= self.with(index, context, |front_end, core| front_end.before_sleep(core)).unwrap_or(true);
+            may &= self
+                .with(index, context, |front_end, core| {
+                    front_end.before_sleep(core)
+                })
+                .unwrap_or(true);
         }
         !self.deliver(context) && may
     }
@@ -207,6 +230,11 @@ impl Service for Reactor {
     }
 
     fn stopped(&self) -> bool {
-        self.stopping && self.front_ends.iter().flatten().all(|front_end| front_end.stopped())
+        self.stopping
+            && self
+                .front_ends
+                .iter()
+                .flatten()
+                .all(|front_end| front_end.stopped())
     }
 }

@@ -32,6 +32,8 @@ impl Tickets {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Ticket, Sender<Answer>>> {
-        self.waiting.lock().expect("no holder of this lock can panic")
+        self.waiting
+            .lock()
+            .expect("no holder of this lock can panic")
     }
 }

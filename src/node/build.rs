@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use crate::bdev;
-use crate::config::{BdevKind, BdevPlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan, PollPlan};
+use crate::config::{BdevKind, BdevPlan, Error, FlushPolicy, Plan, PollPlan};
 use crate::engine::{Config, Engine};
-use crate::export::nvmf;
 use crate::reactor::{self, PollMode};
 
 /// The most that the I/O buffers of one reactor may take: 256 commands of the largest transfer of 1 MiB. What is not used is
@@ -24,21 +23,32 @@ pub(super) fn engine(plan: &Plan) -> Result<Engine, Error> {
         PollPlan::Busy => PollMode::Busy,
         PollPlan::Adaptive { spin } => PollMode::Adaptive { spin },
     };
-    let reactors = reactor::Config { cpus: plan.reactors.cpus.clone(), poll };
-    let config = Config { reactors, buffer_bytes_max: BUFFER_BYTES_MAX };
-    Engine::start(&config, registry).map_err(|error| plan.source.error_of(&error.to_string()))
+    let reactors = reactor::Config {
+        cpus: plan.reactors.cpus.clone(),
+        poll,
+    };
+    let config = Config {
+        reactors,
+        buffer_bytes_max: BUFFER_BYTES_MAX,
+    };
+    Engine::start(&config, registry).map_err(|error| plan.error_of_whole(&error.to_string()))
 }
 
 /// Creates the mapped devices, loads their tables and lets them run.
 pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
     for device in &plan.devices {
         let name = &device.name.value;
-        let at_name = |error: crate::dm::Error| plan.error_at(device.name.span, &error.to_string(), None);
+        let at_name =
+            |error: crate::dm::Error| plan.error_at(device.name.span, &error.to_string(), None);
         let table = engine
             .parse(&device.table.value, device.read_only)
             .map_err(|error| plan.table_error(device, error.line, None, &error.reason, None))?;
         engine
-            .create(name, device.uuid.as_deref().unwrap_or(""), device.flush == FlushPolicy::Ordered)
+            .create(
+                name,
+                device.uuid.as_deref().unwrap_or(""),
+                device.flush == FlushPolicy::Ordered,
+            )
             .map_err(at_name)?;
         engine.load_table(name, table).map_err(at_name)?;
         engine.resume(name).map_err(at_name)?;
@@ -46,78 +56,20 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens the ports of the NVMe/TCP target, last of all: whoever connects finds everything there.
-pub(super) fn nvmf(plan: &Plan, engine: &Engine) -> Result<Option<nvmf::Handle>, Error> {
-    let Some(export) = &plan.nvmf else { return Ok(None) };
-    let mut subsystems = Vec::with_capacity(export.subsystems.len());
-    for subsystem in &export.subsystems {
-        let mut namespaces = Vec::with_capacity(subsystem.namespaces.len());
-        for namespace in &subsystem.namespaces {
-            let name = &plan.devices[namespace.device].name.value;
-            let device = engine
-                .open(name)
-                .map_err(|error| plan.error_at(namespace.span, &error.to_string(), None))?;
-            namespaces.push(nvmf::NamespaceConfig {
-                nsid: namespace.nsid,
-                device,
-                device_name: name.clone(),
-                uuid: Some(namespace.uuid.bytes()),
-            });
-        }
-        subsystems.push(nvmf::SubsystemConfig {
-            nqn: subsystem.nqn.value.clone(),
-            serial: Some(subsystem.serial.clone()),
-            model: Some(subsystem.model.clone()),
-            hosts: hosts(&subsystem.hosts),
-            namespaces,
-        });
-    }
-    let config = nvmf_config(export, subsystems);
-    nvmf::start(engine, &config).map(Some).map_err(|error| match error {
-        nvmf::StartError::Listen { index, ref source, .. } => {
-            let listener = &export.listeners[index];
-            let message = format!("cannot listen on {}: {source}", listener.value);
-            let help = "another process may have the port; `ss -ltnp` shows which";
-            plan.error_at(listener.span, &message, Some(help))
-        }
-        other => plan.source.error_of(&other.to_string()),
-    })
-}
-
-fn nvmf_config(export: &NvmfPlan, subsystems: Vec<nvmf::SubsystemConfig>) -> nvmf::Config {
-    nvmf::Config {
-        listeners: export.listeners.iter().map(|listener| listener.value).collect(),
-        subsystems,
-        discovery_nqn: None,
-    }
-}
-
-fn hosts(hosts: &HostsPlan) -> nvmf::Hosts {
-    match hosts {
-        HostsPlan::Any => nvmf::Hosts::Any,
-        HostsPlan::List(list) => nvmf::Hosts::List(list.clone()),
-    }
-}
-
 fn spec(bdev: &BdevPlan) -> bdev::Spec {
     let block_bytes = bdev.block_size;
     let size = bdev.size.as_ref().map(|size| size.value);
     match &bdev.kind {
-        BdevKind::Malloc { volatile_cache } => {
-            bdev::Spec::Malloc { bytes: size.unwrap_or(0), block_bytes, volatile_cache: *volatile_cache }
-        }
-        BdevKind::Null => bdev::Spec::Null { bytes: size.unwrap_or(0), block_bytes },
-        BdevKind::File(file) => bdev::Spec::File {
-            path: file.path.value.clone(),
-            bytes: size,
+        BdevKind::Malloc { volatile_cache } => bdev::Spec::Malloc {
+            bytes: size.unwrap_or(0),
             block_bytes,
-            direct: match file.direct {
-                Direct::Auto => bdev::Direct::Auto,
-                Direct::On => bdev::Direct::On,
-                Direct::Off => bdev::Direct::Off,
-            },
-            read_only: file.read_only,
+            volatile_cache: *volatile_cache,
         },
+        BdevKind::Null => bdev::Spec::Null {
+            bytes: size.unwrap_or(0),
+            block_bytes,
+        },
+        BdevKind::File(_) => unreachable!("the file bdev is on its way"),
     }
 }
 

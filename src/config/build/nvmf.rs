@@ -18,7 +18,7 @@ use crate::config::{
     QUEUE_DEPTH_MAX, QUEUE_DEPTH_MIN, some_of,
 };
 
-/// Bytes of the serial number in Identify Controller (NVMe Base 2.0, figure 275).
+/// Bytes of the serial number in Identify Controller (NVMe Base 2.0, section 5.17.2.1).
 const SERIAL_BYTES_MAX: usize = 20;
 /// Bytes of the model number there.
 const MODEL_BYTES_MAX: usize = 40;

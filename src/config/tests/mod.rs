@@ -1,5 +1,6 @@
 //! The configuration as an operator meets it: the files in `conf/`, what good ones mean, what is said about bad ones.
 
+mod agreement;
 mod hostile;
 mod refusals;
 mod schema;
@@ -147,7 +148,7 @@ fn reactors_share_cpus_in_turn_when_there_are_more_of_them() {
 fn a_table_takes_the_largest_block_size_of_its_bdevs() {
     let plan = read(
         "bdevs: [ { null: { name: a, size: 1GiB } }, { null: { name: b, size: 1GiB, block_size: 4KiB } } ]
-devices: [ { name: d, table: \"0 8 linear a 3\\n8 16 striped 1 8 b 16\\n\" } ]",
+devices: [ { name: d, table: \"0 8 linear a 24\\n8 16 striped 1 8 b 16\\n\" } ]",
     )
     .expect("valid");
     assert_eq!(

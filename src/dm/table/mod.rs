@@ -122,8 +122,14 @@ impl Table {
 
     /// The same table, refusing writes (1.4, step 4).
     pub fn read_only(self) -> Table {
-        let limits = Limits { read_only: true, ..(*self.limits).clone() };
-        Table { limits: Arc::new(limits), ..self }
+        let limits = Limits {
+            read_only: true,
+            ..(*self.limits).clone()
+        };
+        Table {
+            limits: Arc::new(limits),
+            ..self
+        }
     }
 
     /// The index of the segment that holds `sector`, which must lie inside the table (IO-5).
