@@ -88,6 +88,9 @@ enum Verb {
         /// What a flush promises
         #[arg(long, value_enum, default_value_t = Flush::Relaxed, value_name = "POLICY")]
         flush: Flush,
+        /// Refuse writes
+        #[arg(short, long)]
+        readonly: bool,
     },
     /// Load a table into the inactive slot; resume makes it live
     #[command(visible_alias = "reload")]
@@ -96,6 +99,9 @@ enum Verb {
         device: String,
         #[command(flatten)]
         table: TableSource,
+        /// Refuse writes
+        #[arg(short, long)]
+        readonly: bool,
     },
     /// Empty the inactive slot
     Clear {
@@ -229,18 +235,18 @@ pub(super) fn run(dm: Dm, connection: &Connection) -> Result<(), Failure> {
             })?;
             show_lines(json, LinesResult { devices: result }, named)
         }
-        Verb::Create { device: name, table, notable, uuid, flush } => {
+        Verb::Create { device: name, table, notable, uuid, flush, readonly: read_only } => {
             let table = if notable { None } else { Some(table.read()?) };
             let flush = match flush {
                 Flush::Relaxed => FlushPolicy::Relaxed,
                 Flush::Ordered => FlushPolicy::Ordered,
             };
-            let done = connection.open()?.call::<DmCreate>(&CreateParams { name, uuid, flush, table })?;
+            let done = connection.open()?.call::<DmCreate>(&CreateParams { name, uuid, flush, table, read_only })?;
             show(json, &done, String::new)
         }
-        Verb::Load { device: name, table } => {
+        Verb::Load { device: name, table, readonly: read_only } => {
             let table = table.read()?;
-            let done = connection.open()?.call::<DmLoad>(&LoadParams { name, table })?;
+            let done = connection.open()?.call::<DmLoad>(&LoadParams { name, table, read_only })?;
             show(json, &done, String::new)
         }
         Verb::Clear { devices } => each::<DmClear>(json, connection, devices),

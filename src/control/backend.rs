@@ -21,7 +21,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// ENXIO without such a device; EINVAL for the table, with its line.
-    fn load(&self, name: &str, table: &str) -> Result<(), Error>;
+    fn load(&self, name: &str, table: &str, read_only: bool) -> Result<(), Error>;
 
     /// Empties a device's inactive slot.
     ///
@@ -80,8 +80,8 @@ pub trait Backend: Send + Sync + 'static {
     /// ENXIO without such a device.
     fn stats(&self, name: &str) -> Result<dm::Stats, Error>;
 
-    /// What the backing devices declare.
-    fn bdevs(&self) -> Vec<dm::Lower>;
+    /// The backing devices: kind, and what they declare.
+    fn bdevs(&self) -> Vec<(&'static str, dm::Lower)>;
 
     /// What each reactor has spent its time on.
     fn reactors(&self) -> Vec<ReactorStats>;
@@ -199,6 +199,7 @@ impl Serve<DmCreate> for Service {
             uuid,
             flush,
             table,
+            read_only,
         } = params;
         self.backend
             .create(&name, &uuid, flush == FlushPolicy::Ordered)?;
@@ -207,7 +208,7 @@ impl Serve<DmCreate> for Service {
         };
         let live = self
             .backend
-            .load(&name, &table)
+            .load(&name, &table, read_only)
             .and_then(|()| self.backend.resume(&name));
         live.map(|()| Done {}).inspect_err(|_| {
             // A half-made device would be in the way of the next attempt. Whoever opened it meanwhile may keep it.
@@ -219,7 +220,7 @@ impl Serve<DmCreate> for Service {
 impl Serve<DmLoad> for Service {
     fn serve(&self, params: LoadParams) -> Result<Done, Error> {
         self.backend
-            .load(&params.name, &params.table)
+            .load(&params.name, &params.table, params.read_only)
             .map(|()| Done {})
     }
 }
@@ -334,7 +335,7 @@ impl Serve<BdevLs> for Service {
             .backend
             .bdevs()
             .into_iter()
-            .map(|lower| bdev(lower, &infos))
+            .map(|(kind, lower)| bdev(kind, lower, &infos))
             .collect();
         bdevs.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(BdevsResult { bdevs })
@@ -412,10 +413,11 @@ fn target_line(line: dm::TargetLine) -> TargetLine {
     }
 }
 
-fn bdev(lower: dm::Lower, infos: &[DeviceInfo]) -> Bdev {
+fn bdev(kind: &str, lower: dm::Lower, infos: &[DeviceInfo]) -> Bdev {
     let users = infos.iter().filter(|info| info.bdevs.contains(&lower.name));
     Bdev {
         devices: users.map(|info| info.name.clone()).collect(),
+        kind: kind.to_owned(),
         name: lower.name,
         sectors: lower.sectors,
         block_bytes: lower.block_bytes,

@@ -49,7 +49,7 @@ impl Fake {
     pub fn with_devices() -> Fake {
         let fake = Fake::default();
         fake.create("vol0", "", false).unwrap();
-        fake.load("vol0", "0 1048576 linear ram0 0\n1048576 1048576 zero")
+        fake.load("vol0", "0 1048576 linear ram0 0\n1048576 1048576 zero", false)
             .unwrap();
         fake.resume("vol0").unwrap();
         fake.names.lock().unwrap().open("vol0").unwrap();
@@ -103,12 +103,12 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn load(&self, name: &str, table: &str) -> Result<(), Error> {
+    fn load(&self, name: &str, table: &str, read_only: bool) -> Result<(), Error> {
         self.with(name, |device| {
             let resolve = |name: &str| (name == "ram0").then(ram0);
             let table = Table::parse(table, &resolve)
                 .map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
-            device.inactive = Some(table);
+            device.inactive = Some(if read_only { table.read_only() } else { table });
             device.info.inactive = true;
             Ok(())
         })
@@ -142,6 +142,7 @@ impl Backend for Fake {
                     .collect();
                 device.info.targets = table.segments.len() as u32;
                 device.info.sectors = table.limits.sectors;
+                device.info.read_only = table.limits.read_only;
                 device.live = Some(table);
             }
             (
@@ -214,8 +215,8 @@ impl Backend for Fake {
         })
     }
 
-    fn bdevs(&self) -> Vec<dm::Lower> {
-        vec![ram0()]
+    fn bdevs(&self) -> Vec<(&'static str, dm::Lower)> {
+        vec![("malloc", ram0())]
     }
 
     fn reactors(&self) -> Vec<ReactorStats> {

@@ -32,6 +32,7 @@
 //! | `native` | the native engine's node as a backend |
 //! | [`rpc`], `lines`, [`server`], [`socket`] | the server, from one request to the socket's file |
 //! | [`client`] | the client |
+//! | [`metrics`] | the Prometheus endpoint |
 
 mod backend;
 pub mod client;
@@ -39,6 +40,8 @@ pub mod client;
 pub(crate) mod fake;
 mod latency;
 mod lines;
+pub mod metrics;
+mod native;
 pub mod rpc;
 pub mod schema;
 pub mod server;

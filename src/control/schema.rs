@@ -220,6 +220,9 @@ pub struct CreateParams {
     /// Its first table, to be made live; without one the device is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
+    /// The table refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// A table for a device.
@@ -230,6 +233,9 @@ pub struct LoadParams {
     pub name: String,
     /// Lines of `start length type arguments…`, in sectors.
     pub table: String,
+    /// It refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// A new name.
@@ -416,6 +422,8 @@ pub struct BdevsResult {
 pub struct Bdev {
     /// Its name.
     pub name: String,
+    /// Its kind, as the configuration calls it.
+    pub kind: String,
     /// Size in sectors.
     pub sectors: u64,
     /// Logical block size in bytes.

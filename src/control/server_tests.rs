@@ -86,6 +86,7 @@ fn load(name: &str, table: &str) -> LoadParams {
     LoadParams {
         name: name.into(),
         table: table.into(),
+        read_only: false,
     }
 }
 
