@@ -7,8 +7,8 @@
 //! cargo test --test linux-host [-- FILTER...]
 //! ```
 //!
-//! Environment: `POLLDM_REQUIRE_LINUX_HOST=1` makes missing prerequisites a failure (otherwise the test says what it
-//! skips, and why); `POLLDM_SKIP_LINUX_HOST=1` leaves it out; `POLLDM_BINARY` names the polldm to test instead of the
+//! Environment: `POLLDM_REQUIRE_LINUX_HOST=1` makes missing prerequisites a failure (otherwise the test says why it is
+//! skipped); `POLLDM_SKIP_LINUX_HOST=1` leaves it out; `POLLDM_BINARY` names the polldm to test instead of the
 //! one that cargo has just built.
 
 mod guest;
@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use guest::Guest;
+use image::Image;
 use scenarios::{Context, SCENARIOS, Scenario};
 
 /// Lines of the kernel's log that no scenario may cause: an error that reached the block layer, a file system that
@@ -46,6 +47,17 @@ fn main() -> ExitCode {
             .for_each(|scenario| println!("{}: test", scenario.name));
         return ExitCode::SUCCESS;
     }
+    if arguments
+        .iter()
+        .any(|argument| argument == "--missing-packages")
+    {
+        println!("{}", image::missing_packages().join(" "));
+        return ExitCode::SUCCESS;
+    }
+    if is_set("POLLDM_SKIP_LINUX_HOST") {
+        println!("linux-host: left out: POLLDM_SKIP_LINUX_HOST is set");
+        return ExitCode::SUCCESS;
+    }
     // cargo's options for its own harness (--nocapture, ...) mean nothing here.
     let filters: Vec<&String> = arguments
         .iter()
@@ -63,17 +75,24 @@ fn main() -> ExitCode {
     let filtered_out = SCENARIOS.len() - chosen.len();
     println!("\nrunning {} tests", chosen.len());
 
-    if let Some(reason) = skip_reason() {
-        println!("linux-host: skipped: {reason}");
-        println!(
-            "\ntest result: ok. 0 passed; 0 failed; {} ignored; 0 measured; {filtered_out} filtered out\n",
-            chosen.len()
-        );
-        return ExitCode::SUCCESS;
-    }
+    let image = match prepare() {
+        Ok(image) => image,
+        Err(reason) if is_set("POLLDM_REQUIRE_LINUX_HOST") => {
+            println!("linux-host: it is required and cannot run: {reason}");
+            return ExitCode::FAILURE;
+        }
+        Err(reason) => {
+            println!("linux-host: skipped: {reason}");
+            println!(
+                "\ntest result: ok. 0 passed; 0 failed; {} ignored; 0 measured; {filtered_out} filtered out\n",
+                chosen.len()
+            );
+            return ExitCode::SUCCESS;
+        }
+    };
 
     let started = Instant::now();
-    let failures = match run(&chosen) {
+    let failures = match run(&image, &chosen) {
         Ok(failures) => failures,
         Err(reason) => {
             println!("linux-host: the guest cannot be started: {reason}");
@@ -95,36 +114,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why the scenarios are not run, if they are not. Missing prerequisites are no reason when the test is required:
-/// then the attempt fails and says so.
-fn skip_reason() -> Option<String> {
-    let set =
-        |name: &str| std::env::var_os(name).is_some_and(|value| value != "0" && !value.is_empty());
-    if set("POLLDM_SKIP_LINUX_HOST") {
-        return Some("POLLDM_SKIP_LINUX_HOST is set".to_owned());
-    }
-    let missing = image::missing_packages();
-    if set("POLLDM_REQUIRE_LINUX_HOST") || missing.is_empty() {
-        return None;
-    }
-    Some(format!(
-        "it needs these Debian packages: {} (tests/run as root installs them)",
-        missing.join(", ")
-    ))
-}
-
-/// Runs the scenarios; how many failed.
-fn run(chosen: &[&Scenario]) -> Result<usize, String> {
+/// Builds the guest's image; an error says what this machine lacks.
+fn prepare() -> Result<Image, String> {
     let missing = image::missing_packages();
     if !missing.is_empty() {
+        let packages = missing.join(", ");
         return Err(format!(
-            "these Debian packages are missing: {}",
-            missing.join(", ")
+            "it needs these Debian packages: {packages} (tests/run as root installs them)"
         ));
     }
     // Beside target/tmp, so that it lives as long as the rest of the build.
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("linux-host");
-    let image = image::build(&cache)?;
+    image::build(&Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("linux-host"))
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value != "0" && !value.is_empty())
+}
+
+/// Runs the scenarios; how many failed.
+fn run(image: &Image, chosen: &[&Scenario]) -> Result<usize, String> {
     let binary = std::env::var_os("POLLDM_BINARY")
         .map_or_else(|| env!("CARGO_BIN_EXE_polldm").into(), PathBuf::from);
     let directory =
@@ -136,7 +144,7 @@ fn run(chosen: &[&Scenario]) -> Result<usize, String> {
         let running = match guest.take() {
             Some(guest) => guest,
             None => {
-                let guest = Guest::boot(&image, directory.path())?;
+                let guest = Guest::boot(image, directory.path())?;
                 println!(
                     "linux-host: the guest is up after {:.1} s",
                     guest.boot_time.as_secs_f64()
