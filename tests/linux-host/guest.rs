@@ -316,9 +316,17 @@ impl Drop for Job<'_> {
 
 /// The reader thread: hands each line of the agent to the job it belongs to. Ends with the connection, which drops
 /// every sender and so wakes every waiting job.
-fn deliver(reader: BufReader<UnixStream>, routes: &Routes, ready: Sender<()>) {
-    for line in reader.lines() {
-        let Ok(line) = line else { break };
+fn deliver(mut reader: BufReader<UnixStream>, routes: &Routes, ready: Sender<()>) {
+    let mut bytes = Vec::new();
+    // Programs in the guest may print anything: a line ends with its newline and need not be UTF-8.
+    while reader
+        .read_until(b'\n', &mut bytes)
+        .is_ok_and(|count| count > 0)
+    {
+        let line = String::from_utf8_lossy(&bytes)
+            .trim_end_matches('\n')
+            .to_owned();
+        bytes.clear();
         if line == "ready" {
             // The booting thread may have given up.
             let _ = ready.send(());

@@ -156,8 +156,11 @@ pub fn identify_and_logs(context: &Context<'_>) -> Result<(), String> {
         "fw-log",
         "effects-log",
         "changed-ns-list-log",
-        "list-ctrl",
-        "show-regs",
+        // The properties of a fabrics controller: CAP, VS, CC and CSTS.
+        "get-property --offset=0x0",
+        "get-property --offset=0x8",
+        "get-property --offset=0x14",
+        "get-property --offset=0x1c",
         "get-feature --feature-id=0x01",
         "get-feature --feature-id=0x06",
         "get-feature --feature-id=0x07",

@@ -96,10 +96,14 @@ pub fn kill_while_writing(context: &Context<'_>) -> Result<(), String> {
         writers.push((guest.start(&script)?, 0));
     }
     // Beside them, deep queues of writes that nobody checks: the kill finds all queues full.
+    // fio leaves with 128 when it is interrupted; an I/O error would be in the kernel's log.
     let noise = guest.start(&format!(
         "fio --eta=never --thread --ioengine=libaio --direct=1 --filename={device} --rw=randwrite --bs=4k --iodepth=32 \
-         --offset=64m --size=32m --time_based --runtime=3600 --fsync=64 --trigger='test -e /run/stop' --name=noise \
-         --trigger-timeout=3600"
+         --offset=64m --size=32m --time_based --runtime=3600 --fsync=64 --name=noise &\n\
+         until [ -e /run/stop ]; do usleep 50000; done\n\
+         kill -INT $!\n\
+         wait $!\n\
+         [ $? = 128 ] || fail 'fio ended with an error'"
     ))?;
 
     for kill in 1..=KILLS {
