@@ -18,11 +18,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// polldm on the machine that runs the test.
+    /// polldm on the machine that runs the test, at its first listener.
     pub fn of(target: &Target) -> Endpoint {
         Endpoint {
             address: HOST_AS_SEEN_BY_GUEST,
-            port: target.port,
+            port: target.ports[0],
             nqn: target.nqn.clone(),
         }
     }
@@ -71,7 +71,7 @@ impl<'a> Connection<'a> {
         Ok(output.trim().to_owned())
     }
 
-    /// The character device of the controller, for admin commands.
+    /// The character device of the (first) controller, for admin commands.
     pub fn controller(&self) -> Result<String, String> {
         let output = self
             .guest

@@ -68,22 +68,24 @@ pub struct Target {
     binary: PathBuf,
     directory: TempDir,
     process: Option<Child>,
-    /// The TCP port on the loopback address.
-    pub port: u16,
+    /// The TCP ports on the loopback address, one listener each.
+    pub ports: [u16; 2],
     /// The subsystem that it serves.
     pub nqn: String,
 }
 
 impl Target {
-    /// Writes the configuration, starts `polldm serve` and waits for its port.
-    pub fn start(binary: &Path, nqn: &str, volumes: &[Volume]) -> Result<Target, String> {
+    /// Writes the configuration, starts `polldm serve` and waits for its port. `hosts` is the YAML of the hosts that
+    /// may connect.
+    pub fn start(
+        binary: &Path,
+        nqn: &str,
+        hosts: &str,
+        volumes: &[Volume],
+    ) -> Result<Target, String> {
         let directory = TempDir::with_prefix("polldm-linux-host-").map_err(|e| e.to_string())?;
-        // Freed again at once: a port that a moment ago nobody used, so that a restarted target can have it again.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|listener| listener.local_addr())
-            .map_err(|e| format!("cannot find a free port: {e}"))?
-            .port();
-        let configuration = configuration(directory.path(), port, nqn, volumes);
+        let ports = free_ports().map_err(|e| format!("cannot find free ports: {e}"))?;
+        let configuration = configuration(directory.path(), ports, nqn, hosts, volumes);
         let file = directory.path().join("polldm.yaml");
         std::fs::write(&file, configuration)
             .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
@@ -91,7 +93,7 @@ impl Target {
             binary: binary.to_owned(),
             directory,
             process: None,
-            port,
+            ports,
             nqn: nqn.to_owned(),
         };
         target.serve()?;
@@ -121,13 +123,13 @@ impl Target {
             if let Some(status) = process.try_wait().map_err(|e| e.to_string())? {
                 return Err(format!("the process ended with {status}"));
             }
-            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok())
+            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports[0])).is_ok())
         });
         self.process = Some(process);
         listening.map_err(|e| {
             format!(
                 "the target does not listen on port {}: {e}\n{}",
-                self.port,
+                self.ports[0],
                 self.log()
             )
         })
@@ -229,12 +231,27 @@ impl Drop for Target {
     }
 }
 
+/// Ports that a moment ago nobody used. Chosen here and not by the target, so that it has the same ones again after a
+/// restart.
+fn free_ports() -> std::io::Result<[u16; 2]> {
+    // Both are held until both are known: they must differ.
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let [first, second] = listeners;
+    Ok([first?.local_addr()?.port(), second?.local_addr()?.port()])
+}
+
 fn backing_file(directory: &Path, volume: &str) -> PathBuf {
     directory.join(format!("{volume}.img"))
 }
 
 /// The YAML file of a target: one bdev, one device and one namespace per volume.
-fn configuration(directory: &Path, port: u16, nqn: &str, volumes: &[Volume]) -> String {
+fn configuration(
+    directory: &Path,
+    ports: [u16; 2],
+    nqn: &str,
+    hosts: &str,
+    volumes: &[Volume],
+) -> String {
     let mut bdevs = String::new();
     let mut devices = String::new();
     let mut namespaces = String::new();
@@ -262,10 +279,11 @@ fn configuration(directory: &Path, port: u16, nqn: &str, volumes: &[Volume]) -> 
         );
         namespaces += &format!("          - {{ nsid: {}, device: {name} }}\n", index + 1);
     }
+    let listeners = ports.map(|port| format!("\"127.0.0.1:{port}\"")).join(", ");
     format!(
         "control: {{ socket: {} }}\n\
-         bdevs:\n{bdevs}devices:\n{devices}exports:\n  nvmf:\n    listeners: [ \"127.0.0.1:{port}\" ]\n    \
-         subsystems:\n      - nqn: {nqn}\n        hosts: any\n        namespaces:\n{namespaces}",
+         bdevs:\n{bdevs}devices:\n{devices}exports:\n  nvmf:\n    listeners: [ {listeners} ]\n    \
+         subsystems:\n      - nqn: {nqn}\n        hosts: {hosts}\n        namespaces:\n{namespaces}",
         directory.join("control.sock").display()
     )
 }

@@ -86,3 +86,23 @@ make_file_system() {
     mkdir -p "$3"
     mount -t "$1" "$2" "$3" || fail "$2 could not be mounted as $1"
 }
+
+# paths_are NQN COUNT: whether the kernel has so many live controllers of the subsystem.
+paths_are() {
+    count=0
+    for dir in /sys/class/nvme/nvme*; do
+        [ "$(cat "$dir/subsysnqn" 2>/dev/null)" = "$1" ] && [ "$(cat "$dir/state")" = live ] && count=$((count + 1))
+    done
+    [ "$count" = "$2" ]
+}
+
+# path NQN PORT: prints the name of the controller that is connected over this port.
+path() {
+    for dir in /sys/class/nvme/nvme*; do
+        [ "$(cat "$dir/subsysnqn" 2>/dev/null)" = "$1" ] || continue
+        case $(cat "$dir/address") in
+        *trsvcid="$2"*) echo "${dir##*/}" && return 0 ;;
+        esac
+    done
+    return 1
+}

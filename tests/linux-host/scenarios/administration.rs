@@ -33,7 +33,11 @@ pub fn discovery(context: &Context<'_>) -> Result<(), String> {
     expect("trtype", &ours["trtype"], &"tcp".into())?;
     expect("adrfam", &ours["adrfam"], &"ipv4".into())?;
     expect("traddr", &ours["traddr"], &"127.0.0.1".into())?;
-    expect("trsvcid", &ours["trsvcid"], &target.port.to_string().into())?;
+    expect(
+        "trsvcid",
+        &ours["trsvcid"],
+        &target.ports[0].to_string().into(),
+    )?;
 
     let (status, output) = context
         .guest

@@ -3,6 +3,7 @@
 mod administration;
 mod crash;
 mod data;
+mod hosts;
 mod reconfiguration;
 mod self_check;
 
@@ -21,11 +22,17 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Starts a target with these volumes; `name` becomes part of its NQN.
+    /// Starts a target with these volumes for any host; `name` becomes part of its NQN.
     fn target(&self, name: &str, volumes: &[Volume]) -> Result<Target, String> {
+        self.target_for("any", name, volumes)
+    }
+
+    /// The same for a list of hosts.
+    fn target_for(&self, hosts: &str, name: &str, volumes: &[Volume]) -> Result<Target, String> {
         Target::start(
             self.binary,
             &format!("nqn.2026-11.io.polldm:{name}"),
+            hosts,
             volumes,
         )
     }
@@ -78,6 +85,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "controller_reset_under_load",
         run: administration::reset_under_load,
+    },
+    Scenario {
+        name: "only_listed_hosts_may_connect",
+        run: hosts::host_list,
+    },
+    Scenario {
+        name: "two_listeners_are_two_paths",
+        run: hosts::two_paths,
     },
     Scenario {
         name: "resize_is_seen_without_reconnecting",
