@@ -101,7 +101,7 @@ path() {
     for dir in /sys/class/nvme/nvme*; do
         [ "$(cat "$dir/subsysnqn" 2>/dev/null)" = "$1" ] || continue
         case $(cat "$dir/address") in
-        *trsvcid="$2"*) echo "${dir##*/}" && return 0 ;;
+        *trsvcid="$2" | *trsvcid="$2",*) echo "${dir##*/}" && return 0 ;;
         esac
     done
     return 1

@@ -24,20 +24,25 @@ pub fn discovery(context: &Context<'_>) -> Result<(), String> {
     let records = log["records"]
         .as_array()
         .ok_or(format!("the discovery log has no records: {log}"))?;
-    let ours = records
+    let mut ports = Vec::new();
+    for record in records
         .iter()
-        .find(|record| {
-            record["subnqn"] == target.nqn.as_str() && record["subtype"] == "nvme subsystem"
-        })
-        .ok_or(format!("{} is not in the discovery log: {log}", target.nqn))?;
-    expect("trtype", &ours["trtype"], &"tcp".into())?;
-    expect("adrfam", &ours["adrfam"], &"ipv4".into())?;
-    expect("traddr", &ours["traddr"], &"127.0.0.1".into())?;
-    expect(
-        "trsvcid",
-        &ours["trsvcid"],
-        &target.ports[0].to_string().into(),
-    )?;
+        .filter(|record| record["subnqn"] == target.nqn.as_str())
+    {
+        expect("subtype", &record["subtype"], &"nvme subsystem".into())?;
+        expect("trtype", &record["trtype"], &"tcp".into())?;
+        expect("adrfam", &record["adrfam"], &"ipv4".into())?;
+        expect("traddr", &record["traddr"], &"127.0.0.1".into())?;
+        ports.push(number("trsvcid", &record["trsvcid"])?);
+    }
+    ports.sort_unstable();
+    let mut right = target.ports.map(u64::from);
+    right.sort_unstable();
+    if ports != right {
+        return Err(format!(
+            "the discovery log has the ports {ports:?}; right would be {right:?}: {log}"
+        ));
+    }
 
     let (status, output) = context
         .guest
