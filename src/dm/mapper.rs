@@ -161,6 +161,7 @@ impl<E: Env> Mapper<E> {
         };
         let limits = &live.table.limits;
         if io.sectors == 0
+            || (limits.read_only && io.op == Op::Write)
             || io.sector >= limits.sectors
             || u64::from(io.sectors) > limits.sectors - io.sector
         {
@@ -484,6 +485,9 @@ impl<C> Device<C> {
         if io.op == Op::Flush {
             return Ok(());
         }
+        if live.table.limits.read_only && io.op != Op::Read {
+            return Err(Status::IoError);
+        }
         let inside = io
             .sector
             .checked_add(u64::from(io.sectors))
@@ -560,7 +564,7 @@ impl Counters {
 }
 
 /// The home core of a device: devices are dealt out to the cores in turn.
-pub(super) fn home(device: DeviceId, cores: u16) -> CoreId {
+pub fn home(device: DeviceId, cores: u16) -> CoreId {
     CoreId((device.0 % u32::from(cores)) as u16)
 }
 

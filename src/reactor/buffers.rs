@@ -327,6 +327,14 @@ impl PoolBuffer {
     }
 }
 
+impl std::fmt::Debug for PoolBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolBuffer")
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Deref for PoolBuffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

@@ -120,6 +120,18 @@ impl Table {
         })
     }
 
+    /// The same table, refusing writes (1.4, step 4).
+    pub fn read_only(self) -> Table {
+        let limits = Limits {
+            read_only: true,
+            ..(*self.limits).clone()
+        };
+        Table {
+            limits: Arc::new(limits),
+            ..self
+        }
+    }
+
     /// The index of the segment that holds `sector`, which must lie inside the table (IO-5).
     pub fn find(segments: &[Segment], sector: u64) -> usize {
         segments.partition_point(|segment| segment.end() <= sector)

@@ -75,7 +75,7 @@ impl Target for Striped {
             return Err("the chunk size is 0 sectors".into());
         }
         let length = builder.sectors;
-        if length % count != 0 || (length / count) % chunk != 0 {
+        if !length.is_multiple_of(count) || !(length / count).is_multiple_of(chunk) {
             let unit = count * chunk;
             return Err(format!(
                 "a length of {length} sectors does not divide into {count} stripes of whole chunks of {chunk}: {} would",
