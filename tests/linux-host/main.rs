@@ -149,6 +149,8 @@ fn run(image: &Image, chosen: &[&Scenario]) -> Result<usize, String> {
                     "linux-host: the guest is up after {:.1} s",
                     guest.boot_time.as_secs_f64()
                 );
+                // What the kernel said while booting is nobody's fault.
+                guest.run("dmesg -c >/dev/null")?;
                 guest
             }
         };
