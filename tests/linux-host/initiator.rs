@@ -52,7 +52,7 @@ impl<'a> Connection<'a> {
         options: &str,
     ) -> Result<Connection<'a>, String> {
         guest.run(&format!(
-            "nvme connect {} --nqn={} --reconnect-delay=1 --ctrl-loss-tmo=120 --keep-alive-tmo=5 {options}",
+            "nvme connect {} --nqn={} --reconnect-delay=1 --ctrl-loss-tmo=120 --keep-alive-tmo=15 {options}",
             endpoint.transport(),
             endpoint.nqn
         ))?;
