@@ -1,1 +1,47 @@
-//! (under construction)
+//! The device mapper: no I/O, no clock, no threads, no sockets.
+//!
+//! [`Mapper`] is one core's part. What it needs of the world is [`Env`]; cores speak to each other in [`Message`]s. The same code runs
+//! on the native engine, and is meant to run on SPDK's reactors and in a simulator.
+//!
+//! | file | |
+//! |---|---|
+//! | `io`, `status`, `limits` | one I/O, its result, what a device can do |
+//! | `table`, `target/` | tables, and one file per target type |
+//! | `mapper`, `bound`, `clones` | the I/O path of one core: admit, map, clone, complete |
+//! | `message`, `orders` | what cores tell each other, and what a core does when ordered |
+//! | `device`, `sequence` | the home core's state machines: life-cycle, flush sequences |
+//! | `registry` | names |
+
+mod bound;
+mod clones;
+mod device;
+pub mod env;
+pub mod error;
+pub mod io;
+pub mod limits;
+pub mod mapper;
+pub mod message;
+mod orders;
+mod parked;
+pub mod registry;
+mod sequence;
+mod slab;
+pub mod stats;
+pub mod status;
+pub mod table;
+pub mod target;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use env::{Env, Submit};
+pub use error::{Errno, Error};
+pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
+pub use limits::{Lower, LowerId};
+pub use mapper::Mapper;
+pub use message::{Answer, Event, Info, Message, Reply, Request, TargetLine, Ticket};
+pub use registry::Registry;
+pub use stats::{Histogram, Stats};
+pub use status::Status;
+pub use table::{Limits, Table, TableError};

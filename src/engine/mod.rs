@@ -1,1 +1,353 @@
-//! (under construction)
+//! The native engine: reactors that each hold a mapper, its lower channels and its front ends; and the handle by which the control
+//! plane speaks to them.
+//!
+//! ```text
+//! one turn of a reactor:  lower completions → mapper → front ends' completions → front ends' polls → gathered submissions
+//! ```
+
+mod core;
+mod front_end;
+mod lower;
+mod service;
+mod tickets;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+
+use crate::bdev;
+use crate::dm::{
+    self, CoreId, DeviceId, Errno, Error, Event, Info, Lower as LowerDeclaration, Registry, Reply,
+    Request, Stats, Table, TargetLine,
+};
+use crate::reactor::{self, Handle, NotStopped, ReactorStats, Reactors, Remote, StartError};
+
+pub use core::Core;
+pub use front_end::{ClientId, FrontEnd};
+pub use service::{Message, Reactor};
+
+use tickets::Tickets;
+
+/// How an engine is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The CPUs, one reactor each, and how they poll.
+    pub reactors: reactor::Config,
+    /// The most that the I/O buffers of one reactor may take, in bytes; mapped only as needed.
+    pub buffer_bytes_max: usize,
+}
+
+/// A running engine. Operators' verbs block the calling thread until they are done; reactors never wait for it.
+pub struct Engine {
+    /// Taken by whoever stops the reactors.
+    handle: Mutex<Option<Handle<Message>>>,
+    remote: Remote<Message>,
+    bdevs: Arc<bdev::Registry>,
+    names: Mutex<Registry>,
+    tickets: Arc<Tickets>,
+    clients: AtomicU32,
+}
+
+/// A device as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Its names and who holds it.
+    pub entry: dm::registry::Entry,
+    /// Its state.
+    pub info: Info,
+}
+
+impl Engine {
+    /// Starts the reactors.
+    ///
+    /// # Errors
+    /// When a thread cannot be started or pinned.
+    pub fn start(config: &Config, bdevs: Arc<bdev::Registry>) -> Result<Engine, StartError> {
+        let tickets = Arc::new(Tickets::default());
+        let buffer_bytes_max = config.buffer_bytes_max;
+        let handle = {
+            let (bdevs, tickets) = (bdevs.clone(), tickets.clone());
+            Reactors::start(&config.reactors, move |_core, context| {
+                Ok(Reactor::new(
+                    context,
+                    bdevs.clone(),
+                    tickets.clone(),
+                    buffer_bytes_max,
+                ))
+            })?
+        };
+        let remote = handle.remote();
+        Ok(Engine {
+            handle: Mutex::new(Some(handle)),
+            remote,
+            bdevs,
+            names: Mutex::default(),
+            tickets,
+            clients: AtomicU32::new(0),
+        })
+    }
+
+    /// How many reactors there are.
+    pub fn cores(&self) -> u16 {
+        self.remote.cores() as u16
+    }
+
+    /// The backing devices.
+    pub fn bdevs(&self) -> &Arc<bdev::Registry> {
+        &self.bdevs
+    }
+
+    /// What each reactor has spent its time on.
+    pub fn reactor_stats(&self) -> Vec<ReactorStats> {
+        self.remote.stats()
+    }
+
+    /// Lets the front ends finish what is in flight and ends the reactors; for the second time, does nothing. By reference,
+    /// because a verb that waits for I/O may still have hold of the engine: it ends with the reactors, or is left behind.
+    ///
+    /// # Errors
+    /// Names the reactors that had not come to rest `within` the time.
+    pub fn stop(&self, within: Duration) -> Result<(), NotStopped> {
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        handle.map_or(Ok(()), |handle| handle.stop(within))
+    }
+
+    /// Adds a front end to every core; `make` builds its part there, on the reactor's thread.
+    pub fn add_front_end<F>(&self, make: F) -> ClientId
+    where
+        F: Fn(ClientId, &mut Core<'_>) -> Box<dyn FrontEnd> + Send + Sync + 'static,
+    {
+        let client = ClientId(self.clients.fetch_add(1, Ordering::Relaxed));
+        let make = Arc::new(make);
+        for core in 0..self.cores() {
+            let make = make.clone();
+            self.call(CoreId(core), move |reactor, context| {
+                let front_end = {
+                    let Reactor { mapper, lower, .. } = reactor;
+                    make(
+                        client,
+                        &mut Core {
+                            mapper,
+                            lower,
+                            context,
+                            client,
+                        },
+                    )
+                };
+                reactor.add_front_end(client, front_end);
+            });
+        }
+        client
+    }
+
+    /// Says something to a front end on one core.
+    pub fn tell(&self, core: CoreId, client: ClientId, message: Box<dyn std::any::Any + Send>) {
+        // A reactor that has ended needs to hear nothing more.
+        let _ = self
+            .remote
+            .send(usize::from(core.0), Message::FrontEnd { client, message });
+    }
+
+    /// Builds a table from its text, against the backing devices of now; `read_only` makes one that refuses writes.
+    ///
+    /// # Errors
+    /// The line and the reason.
+    pub fn parse(&self, text: &str, read_only: bool) -> Result<Arc<Table>, dm::TableError> {
+        let resolve =
+            |name: &str| -> Option<LowerDeclaration> { Some(self.bdevs.by_name(name)?.declare()) };
+        let table = Table::parse(text, &resolve)?;
+        Ok(Arc::new(if read_only { table.read_only() } else { table }))
+    }
+
+    /// Makes a device without a table.
+    ///
+    /// # Errors
+    /// EINVAL, EBUSY, ENOMEM: [`Registry::create`].
+    pub fn create(&self, name: &str, uuid: &str, ordered: bool) -> Result<DeviceId, Error> {
+        let id = self.names().create(name, uuid)?;
+        self.request(id, Request::Create { ordered })?;
+        Ok(id)
+    }
+
+    /// Loads a table into a device's inactive slot.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, or when a lower device cannot be opened; EINVAL for the table.
+    pub fn load(&self, name: &str, text: &str, read_only: bool) -> Result<(), Error> {
+        self.names().find(name)?;
+        let table = self
+            .parse(text, read_only)
+            .map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
+        self.load_table(name, table)
+    }
+
+    /// Loads a table that was built before ([`Engine::parse`]).
+    ///
+    /// # Errors
+    /// ENXIO without such a device, or when a lower device cannot be opened.
+    pub fn load_table(&self, name: &str, table: Arc<Table>) -> Result<(), Error> {
+        self.request_by_name(name, Request::Load(table)).map(drop)
+    }
+
+    /// Empties a device's inactive slot.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn clear(&self, name: &str) -> Result<(), Error> {
+        self.request_by_name(name, Request::Clear).map(drop)
+    }
+
+    /// Suspends a device: parks what comes, waits for what is in flight.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn suspend(&self, name: &str) -> Result<(), Error> {
+        self.request_by_name(name, Request::Suspend).map(drop)
+    }
+
+    /// Resumes a device, on its inactive table if it has one.
+    ///
+    /// # Errors
+    /// ENXIO without such a device; EINVAL without a table, or when hosts could not follow the new one (LC-16).
+    pub fn resume(&self, name: &str) -> Result<(), Error> {
+        let (id, open) = {
+            let names = self.names();
+            let entry = names.find(name)?;
+            (entry.id, entry.open_count > 0)
+        };
+        self.request(id, Request::Resume { open }).map(drop)
+    }
+
+    /// Removes a device that nobody holds.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EBUSY when it is in use.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let id = self.names().delete(name)?;
+        let removed = self.request(id, Request::Remove).map(drop);
+        self.names().forget(id);
+        removed
+    }
+
+    /// Gives a device another name.
+    ///
+    /// # Errors
+    /// ENXIO, EBUSY, EINVAL: [`Registry::rename`].
+    pub fn rename(&self, old: &str, new: &str) -> Result<(), Error> {
+        let id = self.names().rename(old, new)?;
+        self.request(id, Request::Renamed).map(drop)
+    }
+
+    /// Names and state of a device.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn info(&self, name: &str) -> Result<DeviceInfo, Error> {
+        let entry = self.names().find(name)?.clone();
+        match self.request(entry.id, Request::Info)? {
+            Reply::Info(info) => Ok(DeviceInfo { entry, info }),
+            other => unreachable!("{other:?} does not answer a question for info"),
+        }
+    }
+
+    /// All devices, by name.
+    pub fn list(&self) -> Vec<dm::registry::Entry> {
+        self.names().list()
+    }
+
+    /// What each target of a device's live table says of itself.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn status(&self, name: &str) -> Result<Vec<TargetLine>, Error> {
+        self.lines(name, Request::Status)
+    }
+
+    /// A device's table, as it could be loaded again.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn table(&self, name: &str, inactive: bool) -> Result<Vec<TargetLine>, Error> {
+        self.lines(name, Request::Table { inactive })
+    }
+
+    /// The counts of a device, all cores added up.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn stats(&self, name: &str) -> Result<Stats, Error> {
+        let id = self.names().find(name)?.id;
+        let mut sum = Stats::default();
+        for core in 0..self.cores() {
+            if let Some(Some(stats)) = self.call(CoreId(core), move |reactor, _| reactor.stats(id))
+            {
+                sum.add(&stats);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Takes hold of a device for a front end: it cannot be removed until [`Engine::close`].
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn open(&self, name: &str) -> Result<DeviceId, Error> {
+        self.names().open(name)
+    }
+
+    /// Lets go of a device.
+    pub fn close(&self, device: DeviceId) {
+        self.names().close(device);
+    }
+
+    fn lines(&self, name: &str, request: Request) -> Result<Vec<TargetLine>, Error> {
+        match self.request_by_name(name, request)? {
+            Reply::Lines(lines) => Ok(lines),
+            other => unreachable!("{other:?} does not answer a question for lines"),
+        }
+    }
+
+    fn request_by_name(&self, name: &str, request: Request) -> Result<Reply, Error> {
+        let id = self.names().find(name)?.id;
+        self.request(id, request)
+    }
+
+    /// Sends a request to a device's home core and waits for the answer.
+    fn request(&self, device: DeviceId, request: Request) -> dm::Answer {
+        let (ticket, answer) = self.tickets.issue();
+        let core = dm::mapper::home(device, self.cores());
+        let message = dm::Message::Event {
+            device,
+            event: Event::Request(request, ticket),
+        };
+        let ended = || Error::new(Errno::Enxio, "the engine is stopping");
+        self.remote
+            .send(usize::from(core.0), Message::Dm(message))
+            .map_err(|_| ended())?;
+        answer.recv().unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Runs `f` on a reactor and waits for what it returns; `None` when the reactor has ended.
+    fn call<R: Send + 'static>(
+        &self,
+        core: CoreId,
+        f: impl FnOnce(&mut Reactor, &mut reactor::Context<Message>) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (sender, receiver) = bounded(1);
+        let call = Box::new(
+            move |reactor: &mut Reactor, context: &mut reactor::Context<Message>| {
+                let _ = sender.send(f(reactor, context));
+            },
+        );
+        self.remote
+            .send(usize::from(core.0), Message::Call(call))
+            .ok()?;
+        receiver.recv().ok()
+    }
+
+    fn names(&self) -> MutexGuard<'_, Registry> {
+        self.names.lock().expect("no holder of this lock can panic")
+    }
+}

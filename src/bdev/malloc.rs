@@ -1,0 +1,71 @@
+//! The malloc device: a piece of memory.
+
+use std::rc::Rc;
+
+use crate::dm::{CloneId, LowerIo, Op, Status, Submit};
+
+use super::SECTOR_BYTES;
+use super::core::{Core, Zeroing};
+use super::payload::{Owner, Payload};
+use super::region::RegionHandle;
+
+/// Up to here, zeroing is a memset within the submission (about 2 us); beyond, it is done in pieces from poll to poll, because
+/// giving a gigabyte back to the system takes some hundred milliseconds.
+const ZERO_AT_ONCE_BYTES: u64 = 64 << 10;
+
+/// Submits one I/O: a read or write of 4 KiB costs its copy and 2 ns, a lent read nothing but the 2 ns.
+#[inline(always)]
+pub(super) fn submit(
+    core: &mut Core,
+    region: &Rc<RegionHandle>,
+    io: &LowerIo<Payload>,
+    clone: CloneId,
+) -> Submit {
+    let offset = io.sector * SECTOR_BYTES;
+    let length = io.payload.length() as usize;
+    match io.op {
+        Op::Read => {
+            let source = region.0.at(offset, length);
+            match io.payload.as_memory() {
+                // SAFETY: both are valid for `length` bytes, by `Region::at` and by the payload's promise; a payload is never within
+                // a region, because what is lent is lent for reading.
+                Some(target) => unsafe { target.copy_from_nonoverlapping(source, length) },
+                // SAFETY: the handle keeps the region mapped.
+                None => unsafe {
+                    io.payload
+                        .lend_bytes(source, Owner::Region(Rc::clone(region)))
+                },
+            }
+            Submit::Done(Status::Ok)
+        }
+        Op::Write => {
+            let target = region.0.at(offset, length);
+            let Some(source) = io.payload.as_memory() else {
+                return Submit::Done(Status::IoError);
+            };
+            // Written data may come from what this or another malloc device has lent, so the two may overlap.
+            // SAFETY: both are valid for `length` bytes, as for a read.
+            unsafe { target.copy_from(source, length) };
+            Submit::Done(Status::Ok)
+        }
+        Op::Discard | Op::WriteZeroes => {
+            let bytes = u64::from(io.sectors) * SECTOR_BYTES;
+            if bytes <= ZERO_AT_ONCE_BYTES {
+                let target = region.0.at(offset, bytes as usize);
+                // SAFETY: valid for `bytes` bytes, by `Region::at`.
+                unsafe { target.write_bytes(0, bytes as usize) };
+                return Submit::Done(Status::Ok);
+            }
+            core.zero_later(Zeroing {
+                region: Rc::clone(region),
+                offset,
+                left: bytes,
+                clone,
+            });
+            Submit::Pending
+        }
+        // Memory is as durable as it gets.
+        Op::Flush => Submit::Done(Status::Ok),
+        Op::CompareAndWrite => Submit::Done(Status::NotSupported),
+    }
+}

@@ -1,0 +1,415 @@
+//! The NVMe/TCP target.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::{Unique, address, collide, size};
+use crate::config::names::{DISCOVERY_NQN, Uuid, check_ascii_field, check_nqn, derived_serial};
+use crate::config::plan::{
+    BdevPlan, DevicePlan, HostsPlan, NamespacePlan, NvmfPlan, SubsystemPlan,
+};
+use crate::config::raw::{Namespace, Nvmf, Subsystem};
+use crate::config::scalar::{Hosts, SizeText, size_shown};
+use crate::config::source::{At, Problem, Span, shown};
+use crate::config::suggest::nearest;
+use crate::config::{
+    IN_CAPSULE_DATA_MAX, IN_CAPSULE_DATA_MIN, IO_QUEUES_DEFAULT, IO_QUEUES_MAX, LISTENERS_MAX,
+    MAX_DATA_TRANSFER_DEFAULT, MAX_DATA_TRANSFER_MAX, MAX_DATA_TRANSFER_MIN, NSID_MAX,
+    QUEUE_DEPTH_MAX, QUEUE_DEPTH_MIN, some_of,
+};
+
+/// Bytes of the serial number in Identify Controller (NVMe Base 2.0, section 5.17.2.1).
+const SERIAL_BYTES_MAX: usize = 20;
+/// Bytes of the model number there.
+const MODEL_BYTES_MAX: usize = 40;
+/// Model number when none is given.
+const MODEL_DEFAULT: &str = "polldm";
+/// Capsule sizes are told to hosts in this unit (IOCCSZ, NVMe over Fabrics).
+const CAPSULE_UNIT: u32 = 16;
+
+/// Names of devices, for namespaces to find.
+struct Known<'a> {
+    devices: HashMap<&'a str, usize>,
+    bdevs: &'a [BdevPlan],
+}
+
+/// What must be unique over all subsystems.
+#[derive(Default)]
+struct Taken {
+    nqns: Unique<String>,
+    uuids: Unique<Uuid>,
+}
+
+pub(super) fn nvmf(
+    written: Nvmf,
+    devices: &[DevicePlan],
+    bdevs: &[BdevPlan],
+) -> Result<NvmfPlan, Problem> {
+    let listeners = listeners(&written.listeners)?;
+    let max_data_transfer = max_data_transfer(written.max_data_transfer.as_ref())?;
+    let known = Known {
+        devices: devices
+            .iter()
+            .enumerate()
+            .map(|(index, device)| (device.name.value.as_str(), index))
+            .collect(),
+        bdevs,
+    };
+    let mut taken = Taken::default();
+    let mut subsystems = Vec::with_capacity(written.subsystems.len());
+    for subsystem in written.subsystems {
+        subsystems.push(subsystem_plan(
+            subsystem.value,
+            &listeners,
+            &known,
+            &mut taken,
+        )?);
+    }
+    Ok(NvmfPlan {
+        listeners,
+        max_io_queues: bounded(
+            written.max_io_queues.as_ref(),
+            "I/O queues",
+            1,
+            IO_QUEUES_MAX,
+            IO_QUEUES_DEFAULT,
+        )?,
+        max_queue_depth: bounded(
+            written.max_queue_depth.as_ref(),
+            "commands in a queue",
+            QUEUE_DEPTH_MIN,
+            QUEUE_DEPTH_MAX,
+            QUEUE_DEPTH_MAX,
+        )?,
+        in_capsule_data: in_capsule_data(written.in_capsule_data.as_ref(), max_data_transfer)?,
+        max_data_transfer,
+        subsystems,
+    })
+}
+
+fn listeners(written: &[At<String>]) -> Result<Vec<At<SocketAddr>>, Problem> {
+    let mut listeners: Vec<At<SocketAddr>> = Vec::with_capacity(written.len());
+    for text in written {
+        let listener = address(text, 4420)?;
+        if let Some(other) = listeners
+            .iter()
+            .find(|other| collide(other.value, listener.value))
+        {
+            let message = if other.value == listener.value {
+                format!("`{}` is listed twice", listener.value)
+            } else {
+                format!(
+                    "`{}` and `{}` cannot both be bound",
+                    other.value, listener.value
+                )
+            };
+            return Err(Problem::at(listener.span, message)
+                .related(other.span, "the first")
+                .help("0.0.0.0 and [::] already cover every address of their kind"));
+        }
+        if listeners.len() == LISTENERS_MAX {
+            return Err(Problem::at(listener.span, "too many listeners")
+                .help(format!("there can be {LISTENERS_MAX}")));
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn bounded(
+    written: Option<&At<u32>>,
+    what: &str,
+    least: u16,
+    most: u16,
+    default: u16,
+) -> Result<u16, Problem> {
+    let Some(written) = written else {
+        return Ok(default);
+    };
+    u16::try_from(written.value)
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| {
+            Problem::at(
+                written.span,
+                format!("{} {what} are out of range", written.value),
+            )
+            .help(format!("from {least} to {most}"))
+        })
+}
+
+fn in_capsule_data(written: Option<&At<SizeText>>, max_data_transfer: u32) -> Result<u32, Problem> {
+    let Some(written) = written else {
+        return Ok(IN_CAPSULE_DATA_MIN);
+    };
+    let bytes = size(written)?.value;
+    let most = IN_CAPSULE_DATA_MAX.min(max_data_transfer);
+    u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| {
+            (IN_CAPSULE_DATA_MIN..=most).contains(bytes) && bytes.is_multiple_of(CAPSULE_UNIT)
+        })
+        .ok_or_else(|| {
+            Problem::at(
+                written.span,
+                format!("{} in a capsule are out of range", size_shown(bytes)),
+            )
+            .help(format!(
+                "a multiple of {CAPSULE_UNIT} bytes from {} to {}, and at most `max_data_transfer`",
+                size_shown(IN_CAPSULE_DATA_MIN.into()),
+                size_shown(most.into()),
+            ))
+        })
+}
+
+fn max_data_transfer(written: Option<&At<SizeText>>) -> Result<u32, Problem> {
+    let Some(written) = written else {
+        return Ok(MAX_DATA_TRANSFER_DEFAULT);
+    };
+    let bytes = size(written)?.value;
+    u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| {
+            (MAX_DATA_TRANSFER_MIN..=MAX_DATA_TRANSFER_MAX).contains(bytes)
+                && bytes.is_power_of_two()
+        })
+        .ok_or_else(|| {
+            Problem::at(
+                written.span,
+                format!("`max_data_transfer` cannot be {}", size_shown(bytes)),
+            )
+            .help(format!(
+                "a power of two from {} to {}: hosts are told its logarithm (MDTS)",
+                size_shown(MAX_DATA_TRANSFER_MIN.into()),
+                size_shown(MAX_DATA_TRANSFER_MAX.into()),
+            ))
+        })
+}
+
+fn subsystem_plan(
+    written: Subsystem,
+    listeners: &[At<SocketAddr>],
+    known: &Known<'_>,
+    taken: &mut Taken,
+) -> Result<SubsystemPlan, Problem> {
+    let nqn = written.nqn;
+    checked_nqn(&nqn)?;
+    if nqn.value == DISCOVERY_NQN {
+        return Err(
+            Problem::at(nqn.span, "the discovery subsystem cannot be defined")
+                .help("it is always there and needs no entry"),
+        );
+    }
+    if let Err(first) = taken.nqns.insert(nqn.value.clone(), nqn.span) {
+        return Err(Problem::at(nqn.span, "a second subsystem with this NQN")
+            .related(first, "the first")
+            .help("every subsystem needs an NQN of its own; namespaces of one subsystem go into one entry"));
+    }
+    let field = |written: Option<At<String>>, what: &str, bytes_max: usize| {
+        written
+            .map(
+                |text| match check_ascii_field(what, &text.value, bytes_max) {
+                    Ok(()) => Ok(text.value),
+                    Err(message) => Err(Problem::at(text.span, message)),
+                },
+            )
+            .transpose()
+    };
+    let serial = field(written.serial, "serial", SERIAL_BYTES_MAX)?;
+    let model = field(written.model, "model", MODEL_BYTES_MAX)?;
+    let hosts = hosts(&written.hosts)?;
+    let namespaces = namespaces(&written.namespaces, &nqn.value, known, &mut taken.uuids)?;
+    let listeners = match &written.listeners {
+        None => (0..listeners.len()).collect(),
+        Some(subset) => subset_of_listeners(subset, listeners)?,
+    };
+    Ok(SubsystemPlan {
+        serial: serial.unwrap_or_else(|| derived_serial(&nqn.value)),
+        model: model.unwrap_or_else(|| MODEL_DEFAULT.to_owned()),
+        nqn,
+        hosts,
+        namespaces,
+        listeners,
+    })
+}
+
+fn checked_nqn(nqn: &At<String>) -> Result<(), Problem> {
+    // A name reserved for discovery has its own, better message.
+    if nqn.value == DISCOVERY_NQN {
+        return Ok(());
+    }
+    check_nqn(&nqn.value).map_err(|message| {
+        Problem::at(nqn.span, message).help(
+            "an NQN is `nqn.YYYY-MM.reverse.domain:identifier`, such as nqn.2026-11.com.example:disks, or `nqn.2014-08.org.nvmexpress:uuid:` and a UUID",
+        )
+    })
+}
+
+fn hosts(written: &At<Hosts>) -> Result<HostsPlan, Problem> {
+    const FORM: &str =
+        "write `hosts: any`, or a list of host NQNs (on a Linux host: /etc/nvme/hostnqn)";
+    let list = match &written.value {
+        Hosts::Word(word) if word == "any" => return Ok(HostsPlan::Any),
+        Hosts::Word(word) => {
+            return Err(Problem::at(
+                written.span,
+                format!("`{}` is neither `any` nor a list of hosts", shown(word)),
+            )
+            .help(FORM));
+        }
+        Hosts::List(list) => list,
+    };
+    if list.is_empty() {
+        return Err(Problem::at(written.span, "an empty list lets no host in").help(FORM));
+    }
+    let mut seen = Unique::default();
+    for host in list {
+        if host.value == "any" {
+            return Err(Problem::at(host.span, "`any` stands alone, not in a list")
+                .help("write `hosts: any`, without brackets"));
+        }
+        checked_nqn(host)?;
+        if let Err(first) = seen.insert(host.value.as_str(), host.span) {
+            return Err(Problem::at(host.span, "this host is listed twice")
+                .related(first, "the first")
+                .help("remove one of them"));
+        }
+    }
+    Ok(HostsPlan::List(
+        list.iter().map(|host| host.value.clone()).collect(),
+    ))
+}
+
+fn namespaces(
+    written: &[At<Namespace>],
+    nqn: &str,
+    known: &Known<'_>,
+    uuids: &mut Unique<Uuid>,
+) -> Result<Vec<NamespacePlan>, Problem> {
+    let mut nsids = Unique::default();
+    let mut devices = Unique::default();
+    let mut plans = Vec::with_capacity(written.len());
+    for namespace in written {
+        let Namespace { nsid, device, uuid } = &namespace.value;
+        if !(1..=NSID_MAX).contains(&nsid.value) {
+            return Err(Problem::at(
+                nsid.span,
+                format!("{} is not a namespace identifier", nsid.value),
+            )
+            .help(format!("namespace identifiers go from 1 to {NSID_MAX}")));
+        }
+        if let Err(first) = nsids.insert(nsid.value, nsid.span) {
+            return Err(Problem::at(
+                nsid.span,
+                format!("a second namespace {} in this subsystem", nsid.value),
+            )
+            .related(first, "the first")
+            .help("every namespace of a subsystem needs an identifier of its own"));
+        }
+        let index = device_index(device, known)?;
+        if let Err(first) = devices.insert(index, device.span) {
+            return Err(Problem::at(
+                device.span,
+                format!(
+                    "`{}` is already a namespace of this subsystem",
+                    shown(&device.value)
+                ),
+            )
+            .related(first, "the first")
+            .help("a host would take the two for different disks"));
+        }
+        let (uuid, span) = namespace_uuid(uuid.as_ref(), nqn, device)?;
+        if let Err(first) = uuids.insert(uuid, span) {
+            return Err(Problem::at(span, "a second namespace with this UUID")
+                .related(first, "the first")
+                .help(
+                    "a host refuses two namespaces with one UUID; leave it out to have one derived",
+                ));
+        }
+        plans.push(NamespacePlan {
+            nsid: nsid.value,
+            device: index,
+            uuid,
+            span: device.span,
+        });
+    }
+    Ok(plans)
+}
+
+fn namespace_uuid(
+    written: Option<&At<String>>,
+    nqn: &str,
+    device: &At<String>,
+) -> Result<(Uuid, Span), Problem> {
+    let Some(written) = written else {
+        return Ok((Uuid::derived(nqn, &device.value), device.span));
+    };
+    match Uuid::parse(&written.value) {
+        Some(uuid) => Ok((uuid, written.span)),
+        None => Err(Problem::at(written.span, format!("`{}` is not a UUID", shown(&written.value)))
+            .help("a UUID looks like f81d4fae-7dec-11d0-a765-00a0c91e6bf6 (uuidgen makes one) and is not all zeroes")),
+    }
+}
+
+fn device_index(device: &At<String>, known: &Known<'_>) -> Result<usize, Problem> {
+    let name = device.value.as_str();
+    if let Some(index) = known.devices.get(name) {
+        return Ok(*index);
+    }
+    let problem = Problem::at(device.span, format!("there is no device `{}`", shown(name)));
+    if let Some(bdev) = known.bdevs.iter().find(|bdev| bdev.name.value == name) {
+        let sectors = bdev
+            .sectors()
+            .map_or("LENGTH".to_owned(), |sectors| sectors.to_string());
+        return Err(problem.related(bdev.name.span, "a bdev").help(format!(
+            "`{name}` is a bdev; map a device on it, with the table `0 {sectors} linear {name} 0`"
+        )));
+    }
+    let mut names: Vec<&str> = known.devices.keys().copied().collect();
+    names.sort_unstable();
+    Err(match nearest(name, names.iter().copied()) {
+        Some(near) => problem.help(format!("did you mean `{near}`?")),
+        None if names.is_empty() => problem.help("`devices` defines none"),
+        None => problem.help(format!("`devices` defines {}", some_of(&names))),
+    })
+}
+
+fn subset_of_listeners(
+    subset: &At<Vec<At<String>>>,
+    listeners: &[At<SocketAddr>],
+) -> Result<Vec<usize>, Problem> {
+    if subset.value.is_empty() {
+        return Err(
+            Problem::at(subset.span, "no host could reach this subsystem")
+                .help("leave `listeners` out for all of them, or name at least one"),
+        );
+    }
+    let mut indices = Vec::with_capacity(subset.value.len());
+    for text in &subset.value {
+        let wanted = address(text, 4420)?;
+        let found = listeners
+            .iter()
+            .position(|listener| listener.value == wanted.value);
+        let Some(index) = found else {
+            let known: Vec<String> = listeners
+                .iter()
+                .map(|listener| listener.value.to_string())
+                .collect();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            return Err(Problem::at(
+                text.span,
+                format!("`{}` is not a listener of this target", wanted.value),
+            )
+            .help(format!("`exports.nvmf.listeners` has {}", some_of(&known))));
+        };
+        if indices.contains(&index) {
+            return Err(
+                Problem::at(text.span, format!("`{}` is listed twice", wanted.value))
+                    .help("remove one of them"),
+            );
+        }
+        indices.push(index);
+    }
+    indices.sort_unstable();
+    Ok(indices)
+}

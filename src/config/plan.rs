@@ -1,0 +1,227 @@
+//! What a node is built from: the configuration with every default applied and every reference checked.
+//!
+//! A plan is still only words: nothing was opened. What can only be found out by opening (a file that is missing, a port
+//! in use) the node reports with [`Plan::error_at`], at the place the plan kept for it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use super::names::Uuid;
+pub use super::raw::{Direct, FlushPolicy};
+use super::source::{At, Error, Problem, Source, Span, Word};
+
+/// A configuration that was found to be whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The text it was read from.
+    pub source: Source,
+    /// The threads that do all I/O.
+    pub reactors: ReactorsPlan,
+    /// Path of the control socket; at most [`super::SOCKET_PATH_BYTES_MAX`] bytes.
+    pub control_socket: PathBuf,
+    /// Where Prometheus finds the counters; `None`: nowhere.
+    pub metrics: Option<At<SocketAddr>>,
+    /// Backing devices, in the order written; names are unique among bdevs and devices together.
+    pub bdevs: Vec<BdevPlan>,
+    /// Mapped devices, in the order written.
+    pub devices: Vec<DevicePlan>,
+    /// The NVMe/TCP target; `None`: no such export.
+    pub nvmf: Option<NvmfPlan>,
+}
+
+/// The threads that do all I/O.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReactorsPlan {
+    /// One entry per reactor: the CPU it is pinned to, from the process's affinity mask. A CPU appears more than once when
+    /// more reactors than CPUs were asked for. Never empty, at most [`super::REACTORS_MAX`].
+    pub cpus: Vec<usize>,
+    /// What a reactor does when there is nothing to do.
+    pub poll: PollPlan,
+}
+
+/// What a reactor does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PollPlan {
+    /// Poll without end.
+    Busy,
+    /// Poll for `spin` after the last work, then sleep.
+    Adaptive {
+        /// How long to keep polling.
+        spin: Duration,
+    },
+}
+
+/// A backing device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BdevPlan {
+    /// Its name.
+    pub name: At<String>,
+    /// Logical block size in bytes: 512 or 4096.
+    pub block_size: u32,
+    /// Size in bytes, a multiple of the block size; `None` for a file that is to be taken as it is.
+    pub size: Option<At<u64>>,
+    /// Where the bytes are.
+    pub kind: BdevKind,
+}
+
+impl BdevPlan {
+    /// Size in 512-byte sectors, where the plan knows it.
+    pub fn sectors(&self) -> Option<u64> {
+        self.size
+            .as_ref()
+            .map(|size| size.value / super::SECTOR_BYTES)
+    }
+
+    /// Whether it can only be read.
+    pub fn read_only(&self) -> bool {
+        matches!(
+            self.kind,
+            BdevKind::File(FilePlan {
+                read_only: true,
+                ..
+            })
+        )
+    }
+}
+
+/// Where the bytes of a backing device are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BdevKind {
+    /// In memory.
+    Malloc {
+        /// Behave as a disk with a volatile write cache.
+        volatile_cache: bool,
+    },
+    /// Nowhere.
+    Null,
+    /// In a file or block device.
+    File(FilePlan),
+}
+
+/// A file or block device. The size the file is to be created with or grown to is [`BdevPlan::size`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePlan {
+    /// Its path; a relative one was joined to the configuration's directory.
+    pub path: At<PathBuf>,
+    /// Whether I/O bypasses the page cache.
+    pub direct: Direct,
+    /// Open for reading only.
+    pub read_only: bool,
+}
+
+/// A mapped device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevicePlan {
+    /// Its name.
+    pub name: At<String>,
+    /// Its identifier in the device mapper's sense: free text, at most 128 bytes.
+    pub uuid: Option<String>,
+    /// What a flush promises.
+    pub flush: FlushPolicy,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// The table as written: lines of `start length target arguments…`, blank lines and lines that begin with `#` among them.
+    pub table: At<String>,
+    /// Size in 512-byte sectors: where the table's last line ends. Not 0.
+    pub sectors: u64,
+    /// Logical block size in bytes: the largest among the bdevs of the table, 512 without any.
+    pub block_size: u32,
+}
+
+/// The NVMe/TCP target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NvmfPlan {
+    /// Addresses to listen on, all different (but for port 0, which asks the kernel for any port).
+    pub listeners: Vec<At<SocketAddr>>,
+    /// Most I/O queues of one controller.
+    pub max_io_queues: u16,
+    /// Most commands outstanding on one I/O queue: CAP.MQES is this minus 1.
+    pub max_queue_depth: u16,
+    /// Most data in a capsule, in bytes; a multiple of 16.
+    pub in_capsule_data: u32,
+    /// Most data of one command, in bytes: a power of two, for MDTS.
+    pub max_data_transfer: u32,
+    /// Subsystems, in the order written.
+    pub subsystems: Vec<SubsystemPlan>,
+}
+
+/// A subsystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubsystemPlan {
+    /// Its NQN, unique.
+    pub nqn: At<String>,
+    /// Serial number, 1 to 20 bytes of printable ASCII.
+    pub serial: String,
+    /// Model number, 1 to 40 bytes of printable ASCII.
+    pub model: String,
+    /// Who may connect.
+    pub hosts: HostsPlan,
+    /// Namespaces, in the order written; NSIDs are unique and from 1 to [`super::NSID_MAX`].
+    pub namespaces: Vec<NamespacePlan>,
+    /// Indices into [`NvmfPlan::listeners`], ascending, never empty unless the target has no listener.
+    pub listeners: Vec<usize>,
+}
+
+/// Who may connect to a subsystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostsPlan {
+    /// Every host.
+    Any,
+    /// These host NQNs, at least one.
+    List(Vec<String>),
+}
+
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespacePlan {
+    /// Namespace identifier.
+    pub nsid: u32,
+    /// Index into [`Plan::devices`].
+    pub device: usize,
+    /// What hosts know it by; unique over all subsystems.
+    pub uuid: Uuid,
+    /// Where the namespace's device is named.
+    pub span: Span,
+}
+
+impl Plan {
+    /// An error found while building, in the form of every configuration error: at the place `span`, with what would be
+    /// right in `help`.
+    pub fn error_at(&self, span: Span, message: &str, help: Option<&str>) -> Error {
+        let problem = Problem::at(span, message);
+        self.source.error(match help {
+            Some(help) => problem.help(help),
+            None => problem,
+        })
+    }
+
+    /// An error found while building that belongs to no place of the file.
+    pub fn error_of_whole(&self, message: &str) -> Error {
+        self.source.error(Problem::whole(message))
+    }
+
+    /// An error in line `line` (from 1) of a device's table; `word` is the byte range of the words at fault within that line, if known.
+    pub fn table_error(
+        &self,
+        device: &DevicePlan,
+        line: usize,
+        word: Option<std::ops::Range<usize>>,
+        message: &str,
+        help: Option<&str>,
+    ) -> Error {
+        let word = word.map(|range| Word {
+            start: range.start,
+            end: range.end,
+        });
+        let span = self
+            .source
+            .span_in_scalar(&device.table, line.saturating_sub(1), word);
+        self.error_at(span, message, help)
+    }
+
+    /// The backing device of that name.
+    pub fn bdev(&self, name: &str) -> Option<&BdevPlan> {
+        self.bdevs.iter().find(|bdev| bdev.name.value == name)
+    }
+}

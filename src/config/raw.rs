@@ -1,0 +1,258 @@
+//! The configuration file as it is written: the types serde reads and the JSON Schema is made from.
+//!
+//! Nothing is checked here beyond shape. Doc comments of these types are the schema's descriptions, so they speak to
+//! the operator. Everything optional is an `Option`, its default stands beside it and is applied where the plan is built;
+//! a key without a value counts as left out.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::scalar::{Cores, Hosts, SizeText};
+use super::source::At;
+
+/// polldm: backing devices, the mapped devices built from them, and the hosts that may use them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "polldm configuration")]
+pub(super) struct Config {
+    /// Which engine polls the devices. This build has `native` only, which is the default.
+    #[schemars(extend("default" = "native"))]
+    pub engine: Option<At<Engine>>,
+    /// The threads that do all I/O.
+    pub reactors: Option<Reactors>,
+    /// The socket that `polldm dm`, `polldm stats` and the others talk to.
+    pub control: Option<Control>,
+    /// Counters and histograms for Prometheus. Off unless given.
+    pub metrics: Option<Metrics>,
+    /// Backing devices: where the bytes are in the end.
+    pub bdevs: Option<Vec<At<Bdev>>>,
+    /// Mapped devices: tables of targets over the backing devices.
+    pub devices: Option<Vec<At<Device>>>,
+    /// How hosts reach the mapped devices.
+    pub exports: Option<Exports>,
+}
+
+/// What polls the devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Engine {
+    /// polldm's own reactors, backing devices and targets: any Linux machine, nothing to install.
+    Native,
+    /// SPDK, for machines that give whole NVMe devices and cores to storage. Needs a build with SPDK.
+    Spdk,
+}
+
+/// The threads that do all I/O: one reactor per CPU.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reactors {
+    /// The CPUs reactors are pinned to: `auto` (the default) for every CPU this process may use, a list of CPU numbers, or a string
+    /// of ranges such as "0-3,6".
+    #[schemars(extend("default" = "auto"))]
+    pub cores: Option<At<Cores>>,
+    /// How many reactors to start; one per CPU of `cores` when left out. More than that share the CPUs in turn.
+    #[schemars(range(min = 1, max = 256))]
+    pub count: Option<At<u32>>,
+    /// What a reactor does when there is nothing to do. Default: `adaptive`.
+    #[schemars(extend("default" = "adaptive"))]
+    pub poll: Option<At<Poll>>,
+    /// Microseconds an `adaptive` reactor keeps polling after the last work before it sleeps. Default: 100.
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 100))]
+    pub spin_us: Option<At<u32>>,
+}
+
+/// What a reactor does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Poll {
+    /// Poll without end: lowest latency, each reactor takes a whole CPU.
+    Busy,
+    /// Poll for `spin_us` after the last work, then sleep in the kernel until something happens.
+    Adaptive,
+}
+
+/// The control socket.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Control {
+    /// Path of the UNIX socket. Default: /run/polldm.sock for root, $XDG_RUNTIME_DIR/polldm.sock for others, and
+    /// /tmp/polldm-UID/control.sock where that is not set. A relative path counts from the directory of this file.
+    pub socket: Option<At<PathBuf>>,
+}
+
+/// The Prometheus endpoint.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    /// Address and port to answer HTTP on, such as "127.0.0.1:9090".
+    pub listen: At<String>,
+}
+
+/// A backing device: a map with one key, which is its kind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Bdev {
+    /// Memory: contents are gone when polldm ends.
+    Malloc(MallocBdev),
+    /// Nothing: writes vanish, reads return whatever was in the buffer. For measurements.
+    Null(NullBdev),
+    /// A regular file or a block device.
+    File(FileBdev),
+}
+
+/// A backing device in memory.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MallocBdev {
+    /// The name table lines use.
+    pub name: At<String>,
+    /// Size, such as 1GiB. Memory is taken when it is first written.
+    pub size: At<SizeText>,
+    /// Logical block size in bytes, 512 (the default) or 4096.
+    #[schemars(extend("default" = 512))]
+    pub block_size: Option<At<SizeText>>,
+    /// Behave as a disk with a volatile write cache: what was not flushed may be lost. Default: false. For tests.
+    #[schemars(extend("default" = false))]
+    pub volatile_cache: Option<At<bool>>,
+}
+
+/// A backing device that keeps nothing.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NullBdev {
+    /// The name table lines use.
+    pub name: At<String>,
+    /// Size, such as 1TiB.
+    pub size: At<SizeText>,
+    /// Logical block size in bytes, 512 (the default) or 4096.
+    #[schemars(extend("default" = 512))]
+    pub block_size: Option<At<SizeText>>,
+}
+
+/// A backing device in a regular file or a block device.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileBdev {
+    /// The name table lines use.
+    pub name: At<String>,
+    /// Path of the file or block device. A relative path counts from the directory of this file.
+    pub path: At<PathBuf>,
+    /// Size of a regular file: it is created, or grown sparse, to this size when smaller. When left out, the file must exist
+    /// and has the size it has.
+    pub size: Option<At<SizeText>>,
+    /// Logical block size in bytes, 512 (the default) or 4096.
+    #[schemars(extend("default" = 512))]
+    pub block_size: Option<At<SizeText>>,
+    /// Whether I/O bypasses the page cache. Default: `auto`.
+    #[schemars(extend("default" = "auto"))]
+    pub direct: Option<At<Direct>>,
+    /// Open for reading only. Default: false.
+    #[schemars(extend("default" = false))]
+    pub read_only: Option<At<bool>>,
+}
+
+/// Whether I/O to a file bypasses the page cache (O_DIRECT).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direct {
+    /// Where the file system can.
+    Auto,
+    /// Always; refuse a file whose file system cannot.
+    On,
+    /// Never.
+    Off,
+}
+
+/// A mapped device.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Device {
+    /// Its name, 1 to 127 bytes.
+    pub name: At<String>,
+    /// An identifier of your own, at most 128 bytes, that stays when the device is renamed.
+    pub uuid: Option<At<String>>,
+    /// What a flush promises. Default: `relaxed`.
+    #[schemars(extend("default" = "relaxed"))]
+    pub flush: Option<At<FlushPolicy>>,
+    /// Refuse writes. Default: false.
+    #[schemars(extend("default" = false))]
+    pub read_only: Option<At<bool>>,
+    /// The table in dmsetup's form: a line `start length target arguments…` for each target, in 512-byte sectors, without gaps.
+    pub table: At<String>,
+}
+
+/// What a flush promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FlushPolicy {
+    /// What had completed when the flush was issued is durable when the flush completes, as with a disk.
+    Relaxed,
+    /// A flush is also a barrier: what was issued before it completes before, what comes after it waits.
+    Ordered,
+}
+
+/// How hosts reach the mapped devices.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exports {
+    /// NVMe over TCP.
+    pub nvmf: Option<Nvmf>,
+}
+
+/// The NVMe/TCP target.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nvmf {
+    /// Addresses to listen on, such as "127.0.0.1:4420" or "[::1]:4420".
+    pub listeners: Vec<At<String>>,
+    /// Most I/O queues of one controller. Default: 128.
+    #[schemars(range(min = 1, max = 1024), extend("default" = 128))]
+    pub max_io_queues: Option<At<u32>>,
+    /// Most commands outstanding on one I/O queue. Default: 1024.
+    #[schemars(range(min = 16, max = 1024), extend("default" = 1024))]
+    pub max_queue_depth: Option<At<u32>>,
+    /// Most data a write command may carry in its own capsule, 8KiB (the default) to 64KiB.
+    #[schemars(extend("default" = "8KiB"))]
+    pub in_capsule_data: Option<At<SizeText>>,
+    /// Most data of one command, a power of two from 8KiB to 4MiB. Default: 1MiB.
+    #[schemars(extend("default" = "1MiB"))]
+    pub max_data_transfer: Option<At<SizeText>>,
+    /// The subsystems hosts connect to.
+    pub subsystems: Vec<At<Subsystem>>,
+}
+
+/// A subsystem: what a host connects to, by its NVMe Qualified Name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Subsystem {
+    /// The name, `nqn.YYYY-MM.reverse.domain:identifier`, at most 223 bytes.
+    #[schemars(length(min = 11, max = 223))]
+    pub nqn: At<String>,
+    /// Serial number, 1 to 20 printable ASCII characters. Derived from the NQN when left out.
+    #[schemars(length(min = 1, max = 20))]
+    pub serial: Option<At<String>>,
+    /// Model number, 1 to 40 printable ASCII characters. Default: polldm.
+    #[schemars(length(min = 1, max = 40), extend("default" = "polldm"))]
+    pub model: Option<At<String>>,
+    /// The hosts that may connect: `any`, or a list of host NQNs.
+    pub hosts: At<Hosts>,
+    /// The namespaces hosts see.
+    pub namespaces: Vec<At<Namespace>>,
+    /// The listeners this subsystem is reached through; all of them when left out.
+    pub listeners: Option<At<Vec<At<String>>>>,
+}
+
+/// A namespace: a mapped device under a number.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Namespace {
+    /// Namespace identifier, from 1.
+    #[schemars(range(min = 1, max = 1024))]
+    pub nsid: At<u32>,
+    /// Name of the mapped device.
+    pub device: At<String>,
+    /// UUID that hosts know the namespace by. Derived from the NQN and the device's name when left out.
+    pub uuid: Option<At<String>>,
+}

@@ -1,0 +1,221 @@
+//! The configuration as an operator meets it: the files in `conf/`, what good ones mean, what is said about bad ones.
+
+mod agreement;
+mod hostile;
+mod refusals;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+
+/// A process that is the same on every machine.
+fn process() -> Process {
+    Process {
+        cpus: vec![0, 1, 2, 3, 6],
+        user_id: 1000,
+        runtime_directory: Some(PathBuf::from("/run/user/1000")),
+    }
+}
+
+fn read(bytes: impl AsRef<[u8]>) -> Result<Plan, Error> {
+    let process = process();
+    let surroundings = Surroundings {
+        process: &process,
+        directory: Some(Path::new("/etc/polldm")),
+    };
+    parse_bytes("t.yaml", bytes.as_ref(), &surroundings)
+}
+
+/// The names and texts of every example.
+fn examples() -> Vec<(PathBuf, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut examples: Vec<(PathBuf, String)> = std::fs::read_dir(directory)
+        .expect("conf/ is there")
+        .map(|entry| entry.expect("it can be listed").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).expect("an example can be read");
+            (path, text)
+        })
+        .collect();
+    examples.sort();
+    assert!(examples.len() >= 3, "{examples:?}");
+    examples
+}
+
+#[test]
+fn every_example_is_a_valid_configuration() {
+    for (path, _) in examples() {
+        let plan = load(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert!(
+            plan.nvmf.is_some_and(|nvmf| !nvmf.subsystems.is_empty()),
+            "{path:?}"
+        );
+    }
+}
+
+#[test]
+fn the_quickstart_needs_nothing_on_disk_and_only_the_loopback() {
+    let (_, text) = examples()
+        .into_iter()
+        .find(|(path, _)| path.ends_with("quickstart.yaml"))
+        .expect("the README's first command");
+    let plan = read(&text).expect("valid");
+    assert!(
+        plan.bdevs
+            .iter()
+            .all(|bdev| matches!(bdev.kind, BdevKind::Malloc { .. }))
+    );
+    assert_eq!(plan.devices.len(), 2);
+    let nvmf = plan.nvmf.expect("an export");
+    assert_eq!(nvmf.listeners[0].value.to_string(), "127.0.0.1:4420");
+    assert_eq!(nvmf.subsystems[0].namespaces.len(), 2);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let plan = read(
+        "bdevs:
+  - malloc: { name: m, size: 1MiB }
+  - file: { name: f, path: disk.img }
+devices: [ { name: d, table: 0 8 linear f 0 } ]
+exports: { nvmf: { listeners: [ '[::1]:0', '[::1]:0' ], subsystems: [
+  { nqn: 'nqn.2026-11.io:x', hosts: any, namespaces: [ { nsid: 7, device: d } ] } ] } }",
+    )
+    .expect("valid");
+    assert_eq!(plan.reactors.cpus, [0, 1, 2, 3, 6]);
+    let spin = Duration::from_micros(100);
+    assert_eq!(plan.reactors.poll, PollPlan::Adaptive { spin });
+    assert_eq!(plan.control_socket, Path::new("/run/user/1000/polldm.sock"));
+    assert_eq!(plan.metrics, None);
+    assert_eq!(plan.bdev("m").and_then(BdevPlan::sectors), Some(2048));
+    assert_eq!(plan.bdevs[0].block_size, 512);
+    assert_eq!(
+        plan.bdevs[0].kind,
+        BdevKind::Malloc {
+            volatile_cache: false
+        }
+    );
+    let BdevKind::File(file) = &plan.bdevs[1].kind else {
+        panic!("{:?}", plan.bdevs[1]);
+    };
+    assert_eq!(
+        file.path.value,
+        Path::new("/etc/polldm/disk.img"),
+        "relative to the file"
+    );
+    assert_eq!((file.direct, file.read_only), (Direct::Auto, false));
+    assert_eq!(plan.bdevs[1].sectors(), None);
+    let device = &plan.devices[0];
+    assert_eq!(
+        (device.flush, device.read_only),
+        (FlushPolicy::Relaxed, false)
+    );
+    assert_eq!((device.sectors, device.block_size), (8, 512));
+    let nvmf = plan.nvmf.expect("an export");
+    assert_eq!((nvmf.max_io_queues, nvmf.max_queue_depth), (128, 1024));
+    assert_eq!(
+        (nvmf.in_capsule_data, nvmf.max_data_transfer),
+        (8192, 1 << 20)
+    );
+    let subsystem = &nvmf.subsystems[0];
+    assert_eq!(subsystem.model, "polldm");
+    assert_eq!(subsystem.serial.len(), 16);
+    assert_eq!(subsystem.hosts, HostsPlan::Any);
+    assert_eq!(subsystem.listeners, [0, 1]);
+    assert_eq!(subsystem.namespaces[0].nsid, 7);
+    assert_eq!(
+        subsystem.namespaces[0].uuid,
+        Uuid::derived("nqn.2026-11.io:x", "d")
+    );
+}
+
+#[test]
+fn reactors_share_cpus_in_turn_when_there_are_more_of_them() {
+    let plan = read("reactors: { cores: '1-2', count: 5, poll: busy }").expect("valid");
+    assert_eq!(plan.reactors.cpus, [1, 2, 1, 2, 1]);
+    assert_eq!(plan.reactors.poll, PollPlan::Busy);
+    let plan = read("reactors: { cores: [6, 0], count: 1 }").expect("valid");
+    assert_eq!(plan.reactors.cpus, [6]);
+}
+
+#[test]
+fn a_table_takes_the_largest_block_size_of_its_bdevs() {
+    let plan = read(
+        "bdevs: [ { null: { name: a, size: 1GiB } }, { null: { name: b, size: 1GiB, block_size: 4KiB } } ]
+devices: [ { name: d, table: \"0 8 linear a 24\\n8 16 striped 1 8 b 16\\n\" } ]",
+    )
+    .expect("valid");
+    assert_eq!(
+        (plan.devices[0].block_size, plan.devices[0].sectors),
+        (4096, 24)
+    );
+}
+
+#[test]
+fn a_later_error_is_shown_at_the_place_the_plan_kept() {
+    let text = "bdevs: [ { malloc: { name: a, size: 1MiB } } ]
+devices:
+  - name: d
+    table: |
+      # comment
+
+      0 8 linear a 0
+";
+    let plan = read(text).expect("valid");
+    let error = plan.table_error(
+        &plan.devices[0],
+        3,
+        Some(4..10),
+        "not today",
+        Some("tomorrow"),
+    );
+    assert_eq!(
+        error.to_string(),
+        "error: not today\n --> t.yaml:7:11\n  |\n7 |       0 8 linear a 0\n  |           ^^^^^^\n  |\n  = help: tomorrow"
+    );
+    let whole_table = plan.table_error(&plan.devices[0], 0, None, "no", None);
+    assert_eq!(whole_table.position(), Some((5, 7)));
+    let bdev = plan.error_at(plan.bdevs[0].name.span, "in use", None);
+    assert_eq!(
+        (bdev.position(), bdev.message(), bdev.help()),
+        (Some((1, 28)), "in use", None)
+    );
+}
+
+#[test]
+fn windows_line_ends_and_a_byte_order_mark_shift_nothing() {
+    let error = read("\u{feff}bdevs: []\r\ndevices:\r\n  - name: d\r\n    table: |\r\n      0 8 zero\r\n      9 8 zero\r\n")
+        .expect_err("a gap");
+    assert_eq!(error.position(), Some((6, 7)), "{error}");
+    assert_eq!(
+        read("\u{feff}bdevz: []").expect_err("a slip").position(),
+        Some((1, 1))
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let missing = load(&directory.path().join("none.yaml")).expect_err("not there");
+    assert!(
+        missing
+            .message()
+            .starts_with("cannot read the configuration: No such file"),
+        "{missing}"
+    );
+    assert!(missing.to_string().contains("none.yaml"), "{missing}");
+    assert_eq!(missing.position(), None);
+    let is_directory = load(directory.path()).expect_err("a directory");
+    assert!(
+        is_directory.message().contains("directory"),
+        "{is_directory}"
+    );
+    let endless = load(Path::new("/dev/zero")).expect_err("has no end");
+    assert_eq!(endless.message(), "the configuration is larger than 4MiB");
+}

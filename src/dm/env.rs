@@ -1,0 +1,64 @@
+//! What the mapper needs of the world around it, and nothing else.
+
+use super::io::{CloneId, CoreId, DeviceId, LowerIo, Payload, Tag};
+use super::limits::LowerId;
+use super::message::{Answer, Message, Ticket};
+use super::status::Status;
+
+/// What became of a submission to a lower channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submit {
+    /// Finished at once. The clone id is free again; nothing more is said of it.
+    Done(Status),
+    /// Under way: [`super::Mapper::complete_clone`] will be called exactly once with the clone id, and never from
+    /// within this call (PM-8: no recursion, whatever the depth).
+    Pending,
+    /// No room now (EAGAIN, ENOMEM, ring full): back-pressure, not an error (PM-15). The mapper keeps the clone and tries again
+    /// when [`super::Mapper::retry_busy`] is called, which the engine does once per poll.
+    Busy,
+}
+
+/// The engine beneath a mapper on one core: native, SPDK, or simulator. Statically dispatched.
+pub trait Env {
+    /// The bytes of an I/O.
+    type Payload: Payload;
+    /// A lower device opened on this core.
+    type Channel;
+
+    /// Opens a lower device on this core, when a table is prepared (PM-12); never on the I/O path.
+    ///
+    /// # Errors
+    /// A sentence that says why this core cannot open it (device removed, no memory for its ring).
+    fn open(&mut self, lower: LowerId) -> Result<Self::Channel, String>;
+
+    /// Closes a channel that has nothing in flight.
+    fn close(&mut self, channel: Self::Channel);
+
+    /// Submits one clone to a lower channel.
+    fn submit(
+        &mut self,
+        channel: &mut Self::Channel,
+        io: &LowerIo<Self::Payload>,
+        clone: CloneId,
+    ) -> Submit;
+
+    /// Completes an original towards its front end, exactly once. Must not call back into the mapper (IO-27): the
+    /// front end is told when the mapper has returned.
+    fn complete(&mut self, tag: Tag, status: Status);
+
+    /// Sends a message to another core, or to this one; it is handled later, in the order sent.
+    fn send(&mut self, core: CoreId, message: Message);
+
+    /// Answers an operator's request; called on the device's home core, once per ticket.
+    fn reply(&mut self, ticket: Ticket, answer: Answer);
+
+    /// Tells the front ends of this core that a device's size or limits are others now, or that it is gone; before any
+    /// parked I/O is re-issued (LC-16).
+    fn changed(&mut self, device: DeviceId);
+
+    /// How many cores the engine has; they are numbered from 0.
+    fn cores(&self) -> u16;
+
+    /// Nanoseconds since an arbitrary moment on this core, as of the current poll (PM-20).
+    fn now_ns(&self) -> u64;
+}

@@ -1,0 +1,34 @@
+//! What a device can do: declared by lower devices, combined for a table (LC-14), shown truthfully to hosts.
+
+/// A lower device: its number in the engine's list of backing devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LowerId(pub u32);
+
+/// What a lower device declares about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lower {
+    /// The device.
+    pub id: LowerId,
+    /// Its name in the configuration and in table lines.
+    pub name: String,
+    /// Its size in sectors.
+    pub sectors: u64,
+    /// Logical block size in bytes: 512 or 4096. Every I/O is a multiple of it.
+    pub block_bytes: u32,
+    /// Whether a completed write can be lost at a power cut until a flush (FL-21).
+    pub volatile_cache: bool,
+    /// Whether it can flush that cache. A device with a cache that cannot is answered with EOPNOTSUPP (FL-29).
+    pub flush: bool,
+    /// Whether a write can carry force-unit-access; if not, the mapper emulates it by a flush (FL-28).
+    pub fua: bool,
+    /// Whether it takes discards.
+    pub discard: bool,
+    /// Whether it takes write-zeroes.
+    pub write_zeroes: bool,
+    /// The largest single read or write, in sectors; 0 for no limit.
+    pub transfer_sectors_max: u32,
+    /// The size and alignment of writes it does best, in bytes; at least the block size.
+    pub optimal_write_bytes: u32,
+    /// Refuses writes.
+    pub read_only: bool,
+}

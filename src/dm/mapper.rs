@@ -1,0 +1,612 @@
+//! The mapper of one core: admits, maps, clones and completes the I/O that this core's front ends submit.
+//!
+//! Everything here belongs to one core and is touched by no other, so the path of a read or write has no lock, no shared
+//! atomic, no allocation and no system call (AT-90). A clone that its lower device finishes at once never even takes a slot:
+//!
+//! ```text
+//! submit ─ gate open, table live? ─ piece() maps ─ env.submit ┬ Done    → answered in the return value
+//!             │ no                     │ more than one piece  ├ Pending → slot; complete_clone() later
+//!             └ deferred list          └ slow path: pieces    └ Busy    → slot, busy list; retry_busy() later
+//! ```
+//!
+//! Orders from a device's home core change gates and tables here ([`Mapper::message`]); the home core's own side of it is
+//! in [`super::device`].
+
+use std::collections::VecDeque;
+
+use super::bound::{Bound, Piece};
+use super::device::Home;
+use super::env::{Env, Submit};
+use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Tag};
+use super::message::{Epoch, Event, Gate, Message, Steps};
+use super::parked::{Parked, Parking};
+use super::slab::Slab;
+use super::stats::{Counters, Stats};
+use super::status::Status;
+use super::table::Limits;
+use super::target::{ChannelIndex, Map};
+
+/// Marks the clone id of an original that has exactly one clone: the number is the original's own slot.
+const WHOLE: u32 = 1 << 31;
+
+/// The client number of what the mapper submits for itself: the flush steps of a sequence.
+pub(super) const INTERNAL: u32 = u32::MAX;
+
+/// The mapper of one core.
+pub struct Mapper<E: Env> {
+    pub(super) core: CoreId,
+    pub(super) devices: Vec<Option<Box<Device<E::Channel>>>>,
+    /// The state machines of the devices whose home this core is.
+    pub(super) homes: Vec<Option<Box<Home>>>,
+    pub(super) originals: Slab<Original<E::Payload>>,
+    pub(super) pieces: Slab<PieceClone>,
+    busy: VecDeque<Busy<E::Payload>>,
+}
+
+/// A device as one core knows it.
+pub(super) struct Device<C> {
+    /// Bits of [`Gate`]; 0 is open.
+    pub gate: u8,
+    pub live: Option<Bound<C>>,
+    pub inactive: Option<Bound<C>>,
+    pub staged: Option<Bound<C>>,
+    /// The table before the last swap, until the gate opens on the new one.
+    pub retired: Option<Bound<C>>,
+    /// Originals admitted and not completed.
+    pub in_flight: u32,
+    /// The round whose close order waits for `in_flight` to reach 0.
+    pub draining: Option<Epoch>,
+    /// Originals that arrived while the gate was closed, in order.
+    pub deferred: Parked,
+    /// Originals that wait for their sequence at the home core.
+    pub sequenced: u32,
+    /// The flush policy.
+    pub ordered: bool,
+    pub stats: Stats,
+}
+
+/// An original in its slot.
+pub(super) struct Original<P> {
+    pub io: Io<P>,
+    pub device: DeviceId,
+    pub started_ns: u64,
+    /// Link of the deferred list.
+    pub next: u32,
+    pub stage: Stage,
+    /// The first error of a clone (IO-15); of a flush step, by the precedence of FL-6.
+    pub status: Status,
+    /// Clones not finished, and one more while clones are still being issued.
+    pub outstanding: u32,
+    /// Runs past the gate as the data step of a sequence, whose end the home core is told instead of the front end.
+    pub in_sequence: bool,
+    /// The host gave it up while it waited for its sequence, and has been answered: the slot only waits for the home core,
+    /// which will name it once more.
+    pub aborted: bool,
+    /// Where the single clone of a whole original went.
+    pub place: u32,
+    pub channel: ChannelIndex,
+}
+
+/// What an original's clones are doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Parked: no clone.
+    Parked,
+    /// Waits for its turn at the home core: no clone.
+    Sequenced,
+    /// Reads or writes the payload.
+    Data,
+    /// Reads what a compare-and-write compares.
+    Compare,
+    /// Flushes what a write left in caches that take no FUA (FL-28).
+    PostFlush,
+    /// A fan-out of flushes, discards or write-zeroes.
+    FanOut,
+}
+
+/// A clone of an original that has several.
+#[derive(Clone, Copy)]
+pub(super) struct PieceClone {
+    pub original: u32,
+    pub place: u32,
+    pub channel: ChannelIndex,
+}
+
+/// A clone that its lower device had no room for.
+struct Busy<P> {
+    device: DeviceId,
+    channel: ChannelIndex,
+    clone: CloneId,
+    io: LowerIo<P>,
+}
+
+impl<E: Env> Mapper<E> {
+    /// The mapper of `core`, without devices, with room for `outstanding` originals before it has to grow.
+    pub fn new(core: CoreId, outstanding: usize) -> Mapper<E> {
+        Mapper {
+            core,
+            devices: Vec::new(),
+            homes: Vec::new(),
+            originals: Slab::new(outstanding),
+            pieces: Slab::new(outstanding),
+            busy: VecDeque::with_capacity(outstanding),
+        }
+    }
+
+    /// Makes room for `outstanding` originals in all: front ends announce their queues when they are made, so that the
+    /// I/O path never has to.
+    pub fn reserve(&mut self, outstanding: usize) {
+        self.originals.reserve(outstanding);
+        self.pieces.reserve(outstanding);
+        self.busy
+            .reserve(outstanding.saturating_sub(self.busy.len()));
+    }
+
+    /// Submits an original. `Some` when it ended at once; otherwise [`Env::complete`] is called with its tag, exactly once.
+    ///
+    /// A read or write within one target, to a device that finishes at once, costs a bounds check, a mapping and the
+    /// lower submission: no slot, no list.
+    #[inline]
+    pub fn submit(&mut self, env: &mut E, id: DeviceId, io: Io<E::Payload>) -> Option<Status> {
+        let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
+            return Some(Status::IoError);
+        };
+        let plain = match io.op {
+            Op::Read => true,
+            Op::Write => !io.fua,
+            _ => false,
+        };
+        if !plain || device.gate != 0 {
+            return self.submit_slowly(env, id, io);
+        }
+        let Some(live) = &mut device.live else {
+            return Some(Status::IoError);
+        };
+        let limits = &live.limits;
+        if io.sectors == 0
+            || (limits.read_only && io.op == Op::Write)
+            || io.sector >= limits.sectors
+            || u64::from(io.sectors) > limits.sectors - io.sector
+        {
+            return Some(Status::IoError);
+        }
+        let Piece {
+            place,
+            sectors,
+            map,
+        } = live.piece(io.op, io.sector, io.sectors);
+        let Map::Remapped { channel, sector } = map else {
+            return self.submit_slowly(env, id, io);
+        };
+        if sectors != io.sectors {
+            return self.submit_slowly(env, id, io);
+        }
+        let slot = self.originals.next();
+        let lower = LowerIo {
+            op: io.op,
+            fua: false,
+            sector,
+            sectors,
+            payload: io.payload,
+        };
+        let clone = CloneId(slot | WHOLE);
+        let submit = env.submit(&mut live.channels[channel.0 as usize], &lower, clone);
+        if submit == Submit::Done(Status::Ok) {
+            device.stats.of(io.op).done(sectors, Status::Ok, 0);
+            return Some(Status::Ok);
+        }
+        device.in_flight += 1;
+        let original = Original {
+            place,
+            channel,
+            ..Original::new(id, io, env.now_ns(), Stage::Data)
+        };
+        let taken = self.originals.insert(original);
+        debug_assert_eq!(taken, slot);
+        match submit {
+            Submit::Pending => {}
+            Submit::Busy => self.wait_for_room(id, channel, clone, lower),
+            Submit::Done(status) => self.complete_clone(env, clone, status),
+        }
+        None
+    }
+
+    /// A lower device has finished a clone.
+    #[inline]
+    pub fn complete_clone(&mut self, env: &mut E, clone: CloneId, status: Status) {
+        if clone.0 & WHOLE == 0 {
+            return self.complete_piece(env, clone, status);
+        }
+        let slot = clone.0 & !WHOLE;
+        if status != Status::Ok {
+            let Original {
+                device,
+                place,
+                channel,
+                ..
+            } = self.originals[slot];
+            self.target_failed(env, device, place, channel, status);
+            self.originals[slot].status = status;
+        }
+        self.finish(env, slot);
+    }
+
+    /// Submits again what lower devices had no room for (PM-15), oldest first. The engine calls it once per poll.
+    #[inline]
+    pub fn retry_busy(&mut self, env: &mut E) {
+        // Whoever is still refused goes to the back, so one full device does not hold up another.
+        for _ in 0..self.busy.len() {
+            let Some(Busy {
+                device,
+                channel,
+                clone,
+                io,
+            }) = self.busy.pop_front()
+            else {
+                break;
+            };
+            let live = self
+                .known(device)
+                .live
+                .as_mut()
+                .expect("a table stays while its clones are in flight");
+            match env.submit(&mut live.channels[channel.0 as usize], &io, clone) {
+                Submit::Pending => {}
+                Submit::Busy => self.busy.push_back(Busy {
+                    device,
+                    channel,
+                    clone,
+                    io,
+                }),
+                Submit::Done(status) => self.complete_clone(env, clone, status),
+            }
+        }
+    }
+
+    /// How many clones wait for room in a lower device.
+    pub fn busy(&self) -> usize {
+        self.busy.len()
+    }
+
+    /// How many originals are in flight or parked on this core, over all devices.
+    pub fn outstanding(&self) -> u32 {
+        self.originals.used()
+    }
+
+    /// The limits of a device, as bound on this core; `None` without a live table.
+    pub fn limits(&self, id: DeviceId) -> Option<&std::sync::Arc<Limits>> {
+        self.device(id)?.live.as_ref().map(|live| &live.limits)
+    }
+
+    /// This core's counts of a device; `None` when there is no such device.
+    pub fn stats(&self, id: DeviceId) -> Option<Stats> {
+        let device = self.device(id)?;
+        let mut stats = device.stats.clone();
+        stats.in_flight = u64::from(device.in_flight);
+        stats.parked = u64::from(device.deferred.len()) + u64::from(device.sequenced);
+        Some(stats)
+    }
+
+    /// Completes a parked original with [`Status::Aborted`], if `tag` names one on this core (PM-13): one that a closed gate
+    /// holds up, or that waits for its sequence. False when it is not parked: it will complete by itself.
+    pub fn abort(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
+        let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
+            return false;
+        };
+        let Some(slot) = device
+            .deferred
+            .take_where(&mut self.originals, |original| original.io.tag == tag)
+        else {
+            return self.abort_sequenced(env, id, tag);
+        };
+        self.originals.remove(slot);
+        env.complete(tag, Status::Aborted);
+        true
+    }
+
+    /// A sequence of an aborted original still takes its turn, without the data step: other originals may share it, and the
+    /// gates are opened by its end.
+    fn abort_sequenced(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
+        let waits = |original: &Original<E::Payload>| {
+            (original.device, original.io.tag, original.stage) == (id, tag, Stage::Sequenced)
+                && !original.aborted
+        };
+        let Some(slot) = self
+            .originals
+            .iter()
+            .find_map(|(slot, original)| waits(original).then_some(slot))
+        else {
+            return false;
+        };
+        self.originals[slot].aborted = true;
+        env.complete(tag, Status::Aborted);
+        true
+    }
+
+    pub(super) fn device(&self, id: DeviceId) -> Option<&Device<E::Channel>> {
+        self.devices.get(id.0 as usize)?.as_deref()
+    }
+
+    /// A device that is known to be there: one of its originals is.
+    pub(super) fn known(&mut self, id: DeviceId) -> &mut Device<E::Channel> {
+        self.devices[id.0 as usize]
+            .as_deref_mut()
+            .expect("a device outlives its originals")
+    }
+
+    /// Everything that is not a plain read or write through an open gate to one place.
+    #[cold]
+    fn submit_slowly(&mut self, env: &mut E, id: DeviceId, io: Io<E::Payload>) -> Option<Status> {
+        let device = self.known(id);
+        // IO-1: "no table" is tested before "suspended" (LC-1).
+        if let Err(status) = device.check(&io) {
+            return Some(status);
+        }
+        let parked = device.gate != 0;
+        let slot = self
+            .originals
+            .insert(Original::new(id, io, env.now_ns(), Stage::Parked));
+        if parked {
+            let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
+                return None;
+            };
+            device.deferred.push(&mut self.originals, slot);
+        } else {
+            self.start(env, slot);
+        }
+        None
+    }
+
+    /// Starts an original that holds a slot: the gate is open, or it is its turn.
+    pub(super) fn start(&mut self, env: &mut E, slot: u32) {
+        let Original {
+            device: id,
+            ref io,
+            in_sequence,
+            ..
+        } = self.originals[slot];
+        let (op, fua) = (io.op, io.fua);
+        let device = self.known(id);
+        let steps = match op {
+            _ if in_sequence => None,
+            Op::Flush if device.ordered => Some(Steps::Flush),
+            Op::Write | Op::WriteZeroes | Op::CompareAndWrite if device.ordered && fua => {
+                Some(Steps::FlushDataFlush)
+            }
+            Op::CompareAndWrite => Some(Steps::Data),
+            _ => None,
+        };
+        if let Some(steps) = steps {
+            return self.ask_for_sequence(env, slot, steps);
+        }
+        device.in_flight += 1;
+        match op {
+            Op::Read | Op::Write => self.issue_pieces(env, slot, Stage::Data),
+            Op::CompareAndWrite => self.issue_pieces(env, slot, Stage::Compare),
+            Op::Flush => self.fan_out_flush(env, slot),
+            Op::Discard | Op::WriteZeroes => self.fan_out_range(env, slot),
+        }
+    }
+
+    /// Submits a clone to a lower channel and deals with each of the three answers.
+    pub(super) fn submit_clone(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        channel: ChannelIndex,
+        clone: CloneId,
+        io: LowerIo<E::Payload>,
+    ) {
+        let live = self
+            .known(id)
+            .live
+            .as_mut()
+            .expect("a table stays while its clones are in flight");
+        match env.submit(&mut live.channels[channel.0 as usize], &io, clone) {
+            Submit::Pending => {}
+            Submit::Busy => self.wait_for_room(id, channel, clone, io),
+            Submit::Done(status) => self.complete_clone(env, clone, status),
+        }
+    }
+
+    #[cold]
+    fn wait_for_room(
+        &mut self,
+        device: DeviceId,
+        channel: ChannelIndex,
+        clone: CloneId,
+        io: LowerIo<E::Payload>,
+    ) {
+        self.known(device).stats.busy += 1;
+        self.busy.push_back(Busy {
+            device,
+            channel,
+            clone,
+            io,
+        });
+    }
+
+    /// The last clone of an original has ended: gives the slot and the in-flight count back, then completes (IO-25).
+    pub(super) fn finish(&mut self, env: &mut E, slot: u32) {
+        let Original {
+            device: id,
+            status,
+            in_sequence,
+            ..
+        } = self.originals[slot];
+        if in_sequence {
+            // The front end is answered when the whole sequence has ended (FL-7); until then the slot is the original's.
+            let original = &mut self.originals[slot];
+            (original.in_sequence, original.stage) = (false, Stage::Sequenced);
+            self.known(id).sequenced += 1;
+            self.leave(env, id);
+            return send_home(env, id, Event::DataDone(status));
+        }
+        let Original { io, started_ns, .. } = self.originals.remove(slot);
+        self.leave(env, id);
+        if io.tag.client == INTERNAL {
+            // By message, so that sequences that follow one another never nest, however many wait (AT-28).
+            return send_home(env, id, Event::FlushDone(status));
+        }
+        let latency_ns = env.now_ns().saturating_sub(started_ns);
+        self.known(id)
+            .stats
+            .of(io.op)
+            .done(io.sectors, status, latency_ns);
+        env.complete(io.tag, status);
+    }
+
+    /// Counts one original out, and tells the home core if that was what it waited for (IO-18, PM-2).
+    fn leave(&mut self, env: &mut E, id: DeviceId) {
+        let core = self.core;
+        let device = self.known(id);
+        device.in_flight -= 1;
+        if device.in_flight == 0
+            && let Some(epoch) = device.draining.take()
+        {
+            acknowledge(env, core, id, epoch, Ok(()));
+        }
+    }
+
+    /// A clone failed below: its target may want to know, and the home core's copy of it as well.
+    #[cold]
+    pub(super) fn target_failed(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        place: u32,
+        channel: ChannelIndex,
+        status: Status,
+    ) {
+        let live = self
+            .known(id)
+            .live
+            .as_mut()
+            .expect("a table stays while its clones are in flight");
+        if live.segment(place).target.failed(channel, status) {
+            send_home(
+                env,
+                id,
+                Event::TargetFailed {
+                    segment: place,
+                    channel,
+                    status,
+                },
+            );
+        }
+    }
+}
+
+impl<C> Device<C> {
+    /// Whether an original may be admitted at all, now and by the live table (LC-1, IO-5).
+    pub fn check<P>(&self, io: &Io<P>) -> Result<(), Status> {
+        let live = self.live.as_ref().ok_or(Status::IoError)?;
+        if io.op == Op::Flush {
+            return Ok(());
+        }
+        if live.table.limits.read_only && io.op != Op::Read {
+            return Err(Status::IoError);
+        }
+        let inside = io
+            .sector
+            .checked_add(u64::from(io.sectors))
+            .is_some_and(|end| end <= live.limits.sectors);
+        if inside && io.sectors > 0 {
+            Ok(())
+        } else {
+            Err(Status::IoError)
+        }
+    }
+
+    /// Closes the gate for one more reason.
+    pub fn close(&mut self, gate: Gate) {
+        self.gate |= gate as u8;
+    }
+
+    /// Takes one reason to be closed away; whether the gate is open now.
+    pub fn open(&mut self, gate: Gate) -> bool {
+        self.gate &= !(gate as u8);
+        self.gate == 0
+    }
+}
+
+impl<P> Original<P> {
+    pub fn new(device: DeviceId, io: Io<P>, started_ns: u64, stage: Stage) -> Original<P> {
+        Original {
+            io,
+            device,
+            started_ns,
+            next: super::slab::NONE,
+            stage,
+            status: Status::Ok,
+            outstanding: 0,
+            in_sequence: false,
+            aborted: false,
+            place: 0,
+            channel: ChannelIndex(0),
+        }
+    }
+}
+
+impl<P> Parking for Slab<Original<P>> {
+    fn follower(&self, slot: u32) -> u32 {
+        self[slot].next
+    }
+    fn link(&mut self, slot: u32, next: u32) {
+        self[slot].next = next;
+    }
+}
+
+impl Stats {
+    /// The counters of a kind of I/O.
+    #[inline(always)]
+    pub(super) fn of(&mut self, op: Op) -> &mut Counters {
+        match op {
+            Op::Read => &mut self.read,
+            Op::Write | Op::CompareAndWrite => &mut self.write,
+            Op::Flush => &mut self.flush,
+            Op::Discard | Op::WriteZeroes => &mut self.discard,
+        }
+    }
+}
+
+impl Counters {
+    #[inline(always)]
+    pub(super) fn done(&mut self, sectors: u32, status: Status, latency_ns: u64) {
+        self.ios += 1;
+        if status.is_ok() {
+            self.sectors += u64::from(sectors);
+        } else {
+            self.errors += 1;
+        }
+        self.latency.record(latency_ns);
+    }
+}
+
+/// The home core of a device: devices are dealt out to the cores in turn.
+pub fn home(device: DeviceId, cores: u16) -> CoreId {
+    CoreId((device.0 % u32::from(cores)) as u16)
+}
+
+pub(super) fn send_home<E: Env>(env: &mut E, device: DeviceId, event: Event) {
+    let core = home(device, env.cores());
+    env.send(core, Message::Event { device, event });
+}
+
+pub(super) fn acknowledge<E: Env>(
+    env: &mut E,
+    core: CoreId,
+    device: DeviceId,
+    epoch: Epoch,
+    result: Result<(), String>,
+) {
+    send_home(
+        env,
+        device,
+        Event::Ack {
+            core,
+            epoch,
+            result,
+        },
+    );
+}

@@ -1,0 +1,216 @@
+//! The coordinator: I/O that needs the device to itself, one sequence at a time, on the device's home core.
+//!
+//! An ordered flush is the 2009 sequence (3.1, 3.2) by messages; a compare-and-write takes the same way without the flushes.
+//!
+//! ```text
+//!        close gates        all drained     flush done      data done       flush done
+//! Idle ──────────▶ Closing ──────────▶ PreFlush ────▶ Data ────▶ PostFlush ────▶ finish
+//!                                        (each step only if the sequence has it)   │
+//!   ▲        open gates, when nothing waits or SEQUENCES_IN_ROW_MAX have run       │
+//!   └──────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A suspend holds the coordinator: the step that runs ends, the position is kept in `paused`, and resume goes on from there
+//! on the new table, before anything that was parked (PM-21).
+
+use std::collections::VecDeque;
+
+use super::device::{Home, Round};
+use super::env::Env;
+use super::mapper::home;
+use super::message::{Gate, Message, Order, Steps, Waiting};
+use super::status::Status;
+
+/// Sequences that may follow one another before the gates open for ordinary I/O (PM-19): enough that a burst of flushes
+/// from many queues is served in one closing, few enough that readers wait for at most this many.
+const SEQUENCES_IN_ROW_MAX: u32 = 8;
+
+/// The sequences of one device.
+#[derive(Debug, Default)]
+pub(super) struct Sequences {
+    waiting: VecDeque<Waiting>,
+    /// What the running sequence serves: one original, or several empty flushes that came before it began (FL-30).
+    serving: Vec<Waiting>,
+    step: Step,
+    /// Where a hold stopped the running sequence.
+    paused: Option<Step>,
+    /// How the running sequence has gone so far.
+    status: Option<Status>,
+    in_row: u32,
+    pub round: Round,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    #[default]
+    Idle,
+    Closing,
+    PreFlush,
+    Data,
+    PostFlush,
+    Finish,
+}
+
+impl Steps {
+    /// The step after `step`; `Closing` for the first.
+    fn after(self, step: Step) -> Step {
+        match (self, step) {
+            (Steps::Flush | Steps::FlushDataFlush, Step::Closing) => Step::PreFlush,
+            (Steps::Data, Step::Closing) | (Steps::FlushDataFlush, Step::PreFlush) => Step::Data,
+            (Steps::FlushDataFlush, Step::Data) => Step::PostFlush,
+            _ => Step::Finish,
+        }
+    }
+}
+
+impl Home {
+    /// An original asks for its sequence.
+    pub(super) fn sequence_wanted<E: Env>(&mut self, env: &mut E, waiting: Waiting) {
+        self.sequences.waiting.push_back(waiting);
+        self.sequence_begin(env);
+    }
+
+    /// Begins with what waits, if nothing runs and nobody holds the coordinator.
+    pub(super) fn sequence_begin<E: Env>(&mut self, env: &mut E) {
+        let sequences = &mut self.sequences;
+        if self.held || sequences.step != Step::Idle || sequences.waiting.is_empty() {
+            return;
+        }
+        sequences.step = Step::Closing;
+        sequences.in_row = 0;
+        let epoch = self.next_epoch();
+        self.sequences.round.begin(epoch, env.cores());
+        self.broadcast(env, epoch, || Order::Close(Gate::Sequence));
+    }
+
+    /// Every core has closed its gate and drained.
+    pub(super) fn sequence_drained<E: Env>(&mut self, env: &mut E) {
+        self.sequence_take();
+        self.sequence_go_on(env, Step::Closing);
+    }
+
+    /// The running step ended.
+    pub(super) fn sequence_step_done<E: Env>(&mut self, env: &mut E, status: Status) {
+        let step = self.sequences.step;
+        assert!(
+            matches!(step, Step::PreFlush | Step::Data | Step::PostFlush),
+            "no step runs in {step:?}"
+        );
+        if status != Status::Ok {
+            // Nothing after a failed step: data is not written over a cache that could not be flushed (FL-27, OQ-6).
+            self.sequences.status = Some(status);
+            return self.sequence_run(env, Step::Finish);
+        }
+        self.sequence_go_on(env, step);
+    }
+
+    /// Lets the coordinator go on after a hold: with the interrupted sequence first.
+    pub(super) fn sequence_release<E: Env>(&mut self, env: &mut E) {
+        match self.sequences.paused.take() {
+            Some(step) => self.sequence_run(env, step),
+            None => self.sequence_begin(env),
+        }
+    }
+
+    /// Whether a step runs that a suspend has to wait for.
+    pub(super) fn sequence_in_step(&self) -> bool {
+        self.sequences.step != Step::Idle && self.sequences.paused.is_none()
+    }
+
+    /// Forgets everything: the device goes, and the cores abort what waits there.
+    pub(super) fn sequence_drop(&mut self) {
+        self.sequences = Sequences::default();
+    }
+
+    /// Takes the next original, and with an empty flush all empty flushes that wait right behind it (FL-30).
+    fn sequence_take(&mut self) {
+        let Sequences {
+            waiting,
+            serving,
+            status,
+            ..
+        } = &mut self.sequences;
+        serving.clear();
+        *status = None;
+        while let Some(next) = waiting.front() {
+            let merges = next.steps == Steps::Flush
+                && serving.iter().all(|first| first.steps == Steps::Flush);
+            if !serving.is_empty() && !merges {
+                break;
+            }
+            serving.extend(waiting.pop_front());
+        }
+    }
+
+    fn sequence_go_on<E: Env>(&mut self, env: &mut E, ended: Step) {
+        let next = self.sequences.serving[0].steps.after(ended);
+        if self.held && next != Step::Finish {
+            self.sequences.paused = Some(next);
+            return self.sequence_stopped(env);
+        }
+        self.sequence_run(env, next);
+    }
+
+    fn sequence_run<E: Env>(&mut self, env: &mut E, step: Step) {
+        self.sequences.step = step;
+        match step {
+            Step::PreFlush | Step::PostFlush => {
+                // This core issues it: a flush covers the device, whichever core sends it (PM-17).
+                let (device, epoch) = (self.id, self.sequences.round.epoch());
+                let core = home(device, env.cores());
+                env.send(
+                    core,
+                    Message::Order {
+                        device,
+                        epoch,
+                        order: Order::Flush,
+                    },
+                );
+            }
+            Step::Data => {
+                let Waiting { core, original, .. } = self.sequences.serving[0];
+                let (device, epoch) = (self.id, self.sequences.round.epoch());
+                env.send(
+                    core,
+                    Message::Order {
+                        device,
+                        epoch,
+                        order: Order::RunData { original },
+                    },
+                );
+            }
+            Step::Finish => self.sequence_finish(env),
+            Step::Idle | Step::Closing => unreachable!("{step:?} is not run"),
+        }
+    }
+
+    fn sequence_finish<E: Env>(&mut self, env: &mut E) {
+        let (device, epoch) = (self.id, self.sequences.round.epoch());
+        let status = self.sequences.status.unwrap_or(Status::Ok);
+        for Waiting { core, original, .. } in self.sequences.serving.drain(..) {
+            env.send(
+                core,
+                Message::Order {
+                    device,
+                    epoch,
+                    order: Order::Finish { original, status },
+                },
+            );
+        }
+        self.sequences.in_row += 1;
+        let more =
+            !self.sequences.waiting.is_empty() && self.sequences.in_row < SEQUENCES_IN_ROW_MAX;
+        if more && !self.held {
+            self.sequence_take();
+            return self.sequence_go_on(env, Step::Closing);
+        }
+        self.sequences.step = Step::Idle;
+        if self.held {
+            // The suspend closes its own gate before this one opens, so nothing slips through in between.
+            self.sequence_stopped(env);
+        }
+        let epoch = self.next_epoch();
+        self.broadcast(env, epoch, || Order::Open(Gate::Sequence));
+        self.sequence_begin(env);
+    }
+}

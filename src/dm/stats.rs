@@ -1,0 +1,184 @@
+//! Counters and latency histograms of one device on one core; the control plane adds the cores up.
+
+/// Buckets per doubling: 4, so a bucket's bounds are within 25 % of each other.
+const STEPS: u32 = 4;
+/// Everything below 2^10 ns (1 us) is one bucket: finer than the clock of a poll.
+const FIRST_POWER: u32 = 10;
+/// The last bounded doubling ends at 2^34 ns (17 s); what takes longer falls into one last bucket.
+const LAST_POWER: u32 = 34;
+/// Number of buckets of a [`Histogram`].
+pub const BUCKETS: usize = ((LAST_POWER - FIRST_POWER) * STEPS) as usize + 2;
+
+/// A log-linear histogram of nanoseconds: fixed size, so that counting is one addition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; BUCKETS],
+    sum_ns: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram {
+            counts: [0; BUCKETS],
+            sum_ns: 0,
+        }
+    }
+}
+
+impl Histogram {
+    /// Counts one value.
+    #[inline(always)]
+    pub fn record(&mut self, ns: u64) {
+        self.counts[Histogram::bucket(ns)] += 1;
+        self.sum_ns = self.sum_ns.wrapping_add(ns);
+    }
+
+    /// The bucket of a value.
+    #[inline(always)]
+    fn bucket(ns: u64) -> usize {
+        if ns < 1 << FIRST_POWER {
+            return 0;
+        }
+        let power = 63 - ns.leading_zeros();
+        if power >= LAST_POWER {
+            return BUCKETS - 1;
+        }
+        let step = (ns >> (power - STEPS.trailing_zeros())) & u64::from(STEPS - 1);
+        1 + ((power - FIRST_POWER) * STEPS) as usize + step as usize
+    }
+
+    /// The exclusive upper bound of a bucket in nanoseconds; `None` for the last.
+    pub fn bound_ns(bucket: usize) -> Option<u64> {
+        if bucket == 0 {
+            return Some(1 << FIRST_POWER);
+        }
+        if bucket >= BUCKETS - 1 {
+            return None;
+        }
+        let index = bucket as u32 - 1;
+        let power = FIRST_POWER + index / STEPS;
+        let step = u64::from(index % STEPS) + 1;
+        Some((1 << power) + (step << (power - STEPS.trailing_zeros())))
+    }
+
+    /// The counts, one per bucket.
+    pub fn counts(&self) -> &[u64; BUCKETS] {
+        &self.counts
+    }
+
+    /// How many values were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Their sum in nanoseconds.
+    pub fn sum_ns(&self) -> u64 {
+        self.sum_ns
+    }
+
+    /// Adds another histogram's counts.
+    pub fn add(&mut self, other: &Histogram) {
+        self.counts
+            .iter_mut()
+            .zip(other.counts)
+            .for_each(|(count, more)| *count += more);
+        self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
+    }
+
+    /// The upper bound, in nanoseconds, of the bucket below which `fraction` of the values lie; 0 when there are none.
+    pub fn quantile_ns(&self, fraction: f64) -> u64 {
+        let rank = (self.count() as f64 * fraction).ceil() as u64;
+        let mut seen = 0;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= rank && seen > 0 {
+                return Histogram::bound_ns(bucket).unwrap_or(1 << LAST_POWER);
+            }
+        }
+        0
+    }
+}
+
+/// What is counted for one kind of I/O.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Originals completed.
+    pub ios: u64,
+    /// Those that completed with an error.
+    pub errors: u64,
+    /// Sectors of those that completed without one.
+    pub sectors: u64,
+    /// From submission to completion, as of the polls they were seen in.
+    pub latency: Histogram,
+}
+
+/// Everything that is counted for a device on one core.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Reads.
+    pub read: Counters,
+    /// Writes, compare-and-writes among them.
+    pub write: Counters,
+    /// Flushes.
+    pub flush: Counters,
+    /// Discards and write-zeroes.
+    pub discard: Counters,
+    /// Originals admitted and not completed yet; a gauge.
+    pub in_flight: u64,
+    /// Originals that wait for a gate to open; a gauge.
+    pub parked: u64,
+    /// Clones that a lower device had no room for when they came.
+    pub busy: u64,
+}
+
+impl Stats {
+    /// Adds another core's counts.
+    pub fn add(&mut self, other: &Stats) {
+        let pairs = [
+            (&mut self.read, &other.read),
+            (&mut self.write, &other.write),
+            (&mut self.flush, &other.flush),
+            (&mut self.discard, &other.discard),
+        ];
+        for (to, from) in pairs {
+            to.ios += from.ios;
+            to.errors += from.errors;
+            to.sectors += from.sectors;
+            to.latency.add(&from.latency);
+        }
+        self.in_flight += other.in_flight;
+        self.parked += other.parked;
+        self.busy += other.busy;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_value_lies_within_the_bounds_of_its_bucket(ns in 0u64..1 << 40) {
+            let bucket = Histogram::bucket(ns);
+            prop_assert!(Histogram::bound_ns(bucket).is_none_or(|bound| ns < bound));
+            if bucket > 0 {
+                prop_assert!(ns >= Histogram::bound_ns(bucket - 1).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn quantiles_are_bucket_bounds() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile_ns(0.5), 0);
+        (0..99).for_each(|_| histogram.record(5_000));
+        histogram.record(5_000_000);
+        assert!((5_000..=6_144).contains(&histogram.quantile_ns(0.5)));
+        assert!((5_000_000..=6_300_000).contains(&histogram.quantile_ns(1.0)));
+        assert_eq!(
+            (histogram.count(), histogram.sum_ns()),
+            (100, 99 * 5_000 + 5_000_000)
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! What a table as a whole can do, from what its targets and lower devices can (LC-14).
+
+use super::super::io::Op;
+use super::super::limits::Lower;
+use super::Segment;
+
+/// Block size of a device without any lower device (`zero`, `error`), in bytes.
+const BLOCK_BYTES_DEFAULT: u32 = 512;
+
+/// The limits of a mapped device: what a front end shows its hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Size in sectors.
+    pub sectors: u64,
+    /// Logical block size in bytes: the largest of the lower devices'.
+    pub block_bytes: u32,
+    /// Some lower device has a volatile write cache, so hosts must flush (FL-21).
+    pub volatile_cache: bool,
+    /// Every target takes discards (TG-1).
+    pub discard: bool,
+    /// Every target takes write-zeroes.
+    pub write_zeroes: bool,
+    /// Writes of this many bytes, so aligned, are best; at least the block size.
+    pub optimal_write_bytes: u32,
+    /// The mapped device refuses writes: some lower device does.
+    pub read_only: bool,
+}
+
+impl Limits {
+    /// Combines what targets and lower devices declare.
+    pub fn of(segments: &[Segment], lowers: &[Lower]) -> Limits {
+        let all = |op| segments.iter().all(|segment| supports(segment, lowers, op));
+        let block_bytes = lowers
+            .iter()
+            .map(|lower| lower.block_bytes)
+            .max()
+            .unwrap_or(BLOCK_BYTES_DEFAULT);
+        let suggested = segments
+            .iter()
+            .map(|segment| segment.target.optimal_write_bytes());
+        let declared = lowers
+            .iter()
+            .map(|lower| u64::from(lower.optimal_write_bytes));
+        let optimal = suggested
+            .chain(declared)
+            .max()
+            .unwrap_or(0)
+            .max(u64::from(block_bytes));
+        Limits {
+            sectors: segments.last().map_or(0, Segment::end),
+            block_bytes,
+            volatile_cache: lowers.iter().any(|lower| lower.volatile_cache),
+            discard: all(Op::Discard),
+            write_zeroes: all(Op::WriteZeroes),
+            optimal_write_bytes: u32::try_from(optimal).unwrap_or(block_bytes),
+            read_only: lowers.iter().any(|lower| lower.read_only),
+        }
+    }
+
+    /// Sectors in a logical block.
+    pub fn block_sectors(&self) -> u32 {
+        self.block_bytes / 512
+    }
+
+    /// An I/O of whole blocks must never be cut into pieces that are not (LC-14): targets start, end and split at
+    /// whole blocks of the device.
+    pub(super) fn check_alignment(&self, segment: &Segment) -> Result<(), String> {
+        let block = u64::from(self.block_sectors());
+        let whole = |what: &str, sectors: u64| match sectors % block {
+            0 => Ok(()),
+            _ => Err(format!(
+                "{what} {sectors} is not a multiple of the device's block of {block} sectors"
+            )),
+        };
+        whole("the start", segment.start)?;
+        whole("the length", segment.sectors)?;
+        whole("the chunk size", u64::from(segment.target.io_sectors_max()))?;
+        for (_, start, _) in segment.target.areas(segment.sectors) {
+            whole("the start on the lower device", start)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether one target can do `op`, a discard or write-zeroes: it does so itself, or all its devices can (TG-1).
+pub(in crate::dm) fn supports(segment: &Segment, lowers: &[Lower], op: Op) -> bool {
+    let target = &segment.target;
+    if op == Op::Discard && target.class().discards_itself {
+        return true;
+    }
+    let able = |lower: &Lower| match op {
+        Op::Discard => lower.discard,
+        _ => lower.write_zeroes,
+    };
+    target.duplicates(op) > 0
+        && target
+            .areas(segment.sectors)
+            .iter()
+            .all(|(channel, ..)| able(&lowers[channel.0 as usize]))
+}

@@ -1,0 +1,243 @@
+//! Tables against the rules of 1.3, and texts that re-load.
+
+use proptest::prelude::*;
+
+use super::super::limits::LowerId;
+use super::*;
+
+/// A lower device `name` of `sectors`, with everything it could have.
+pub(crate) fn lower(id: u32, name: &str, sectors: u64, block_bytes: u32) -> Lower {
+    Lower {
+        id: LowerId(id),
+        name: name.into(),
+        sectors,
+        block_bytes,
+        volatile_cache: true,
+        flush: true,
+        fua: true,
+        discard: true,
+        write_zeroes: true,
+        transfer_sectors_max: 0,
+        optimal_write_bytes: block_bytes,
+        read_only: false,
+    }
+}
+
+fn resolve(name: &str) -> Option<Lower> {
+    match name {
+        "a" => Some(lower(0, "a", 1000, 512)),
+        "b" => Some(lower(1, "b", 2000, 512)),
+        "big" => Some(lower(2, "big", 8000, 4096)),
+        _ => None,
+    }
+}
+
+fn refused(text: &str) -> String {
+    Table::parse(text, &resolve).expect_err(text).to_string()
+}
+
+#[test]
+fn at_83_bad_tables_are_refused_with_line_and_reason() {
+    for (text, reason) in [
+        ("", "table: no target"),
+        (
+            "8 8 zero",
+            "table line 1: a gap in the table: the target starts at sector 8, but must start at 0",
+        ),
+        ("0 8 zero\n4 8 zero", "table line 2: an overlap"),
+        ("0 8 zero\n16 8 zero", "table line 2: a gap"),
+        ("0 0 zero", "table line 1: the target has a length of 0"),
+        ("0 18446744073709551615 zero", "past the largest device"),
+        (
+            "0 8 mirror a 0",
+            "unknown target type 'mirror'; there are linear, striped, error, zero",
+        ),
+        ("0 8 linear", "linear: the device is missing"),
+        ("0 8 linear x 0", "linear: there is no bdev 'x'"),
+        (
+            "0 8 linear a",
+            "linear: the start sector on the device is missing",
+        ),
+        ("0 8 linear a 0 1", "linear: '1' is one word too many"),
+        ("0 8 linear a -1", "'-1' is not a decimal number"),
+        ("0 8 linear a 99999999999999999999999", "too large"),
+        (
+            "0 1001 linear a 0",
+            "sectors 0 to 1001 do not fit on 'a', which has 1000",
+        ),
+        ("0 8 linear a 993", "do not fit"),
+        ("0 8 linear a 36028797018963967", "do not fit"),
+        ("0 8 zero 1", "zero: '1' is one word too many"),
+        ("0 8 striped 0 8", "the number of stripes is 0"),
+        ("0 8 striped 2 0 a 0 b 0", "the chunk size is 0"),
+        (
+            "0 10 striped 2 4 a 0 b 0",
+            "does not divide into 2 stripes of whole chunks of 4: 8 would",
+        ),
+        (
+            "0 16 striped 2 4 a 0 b",
+            "2 stripes need 2 pairs of device and start, and 3 words follow",
+        ),
+        ("0 16 striped 2 4 a 0 b 0 a 0", "6 words follow"),
+        (
+            "0 12 linear big 0",
+            "the length 12 is not a multiple of the device's block of 8",
+        ),
+        (
+            "0 8 linear big 4",
+            "start 4 on 'big' is not a multiple of its block of 8",
+        ),
+        (
+            "0 8 linear big 0\n8 8 linear a 4",
+            "table line 2: the start on the lower device 4 is not a multiple",
+        ),
+        (
+            "0 16 striped 2 4 big 0 big 8",
+            "the chunk size 4 is not a multiple",
+        ),
+    ] {
+        let message = refused(text);
+        assert!(
+            message.contains(reason),
+            "{text:?}: {message:?} does not say {reason:?}"
+        );
+    }
+}
+
+#[test]
+fn lc_10_a_device_named_twice_is_opened_once() {
+    let table = Table::parse(
+        "0 8 linear a 0\n8 8 linear a 8\n16 16 striped 2 8 b 0 a 16",
+        &resolve,
+    )
+    .unwrap();
+    assert_eq!(
+        table
+            .lowers
+            .iter()
+            .map(|lower| lower.name.as_str())
+            .collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+    assert_eq!(table.limits.sectors, 32);
+}
+
+#[test]
+fn at_61_62_flush_clones_are_per_device_with_bypass_and_the_sum_without() {
+    let ten: String = (0..10)
+        .map(|i| format!("{} 8 linear a {}\n", i * 8, i * 8))
+        .collect();
+    assert_eq!(Table::parse(&ten, &resolve).unwrap().flush_clones(), 1);
+    let mixed = format!("{ten}80 8 zero\n");
+    assert_eq!(Table::parse(&mixed, &resolve).unwrap().flush_clones(), 10);
+    assert_eq!(
+        Table::parse("0 16 striped 2 8 a 0 b 0", &resolve)
+            .unwrap()
+            .flush_clones(),
+        2
+    );
+    assert_eq!(
+        Table::parse("0 16 error", &resolve).unwrap().flush_clones(),
+        0
+    );
+}
+
+#[test]
+fn limits_are_those_of_the_weakest_device() {
+    let table = Table::parse("0 8 linear big 0\n8 8 linear a 0", &resolve).unwrap();
+    assert_eq!(table.limits.block_bytes, 4096);
+    assert!(table.supports(Op::Discard) && table.supports(Op::WriteZeroes));
+    let table = Table::parse("0 8 zero", &resolve).unwrap();
+    assert!(table.limits.discard && !table.limits.write_zeroes && !table.limits.volatile_cache);
+    let weak = |_: &str| {
+        Some(Lower {
+            discard: false,
+            ..lower(0, "a", 1000, 512)
+        })
+    };
+    assert!(
+        !Table::parse("0 8 zero\n8 8 linear a 0", &weak)
+            .unwrap()
+            .limits
+            .discard
+    );
+}
+
+/// Every sector that `striped` maps, against dealing out chunks one by one.
+#[test]
+fn striped_maps_every_sector_as_dealing_out_chunks_does() {
+    for (count, chunk) in [(1u64, 8u64), (2, 8), (3, 8), (3, 5), (5, 7)] {
+        let sectors = count * chunk * 4;
+        let devices = " a 0".repeat(count as usize);
+        let text = format!("0 {sectors} striped {count} {chunk}{devices}");
+        let mut table = Table::parse(&text, &resolve).unwrap();
+        let target = &mut table.segments[0].target;
+        let mut filled = vec![0u64; count as usize];
+        for sector in 0..sectors {
+            let stripe = (sector / chunk % count) as usize;
+            let expected = super::super::target::Map::Remapped {
+                channel: super::super::target::ChannelIndex(0),
+                sector: filled[stripe],
+            };
+            assert_eq!(target.map(Op::Read, sector), expected, "{text} at {sector}");
+            filled[stripe] += 1;
+        }
+    }
+}
+
+proptest! {
+    /// AT-81: the TABLE text of a table re-loads to the same table.
+    #[test]
+    fn at_81_table_texts_reload(lines in proptest::collection::vec(0usize..4, 1..8), chunk in 1u64..9) {
+        let mut start = 0;
+        let mut text = String::new();
+        for kind in lines {
+            let (sectors, rest) = match kind {
+                0 => (8, "linear a 16".to_string()),
+                1 => (chunk * 6, format!("striped 3 {chunk} a 1 b 2 a 100")),
+                2 => (5, "error".to_string()),
+                _ => (7, "zero".to_string()),
+            };
+            text.push_str(&format!("{start} {sectors} {rest}\n"));
+            start += sectors;
+        }
+        let table = Table::parse(&text, &resolve).unwrap();
+        let again: String = table
+            .segments
+            .iter()
+            .map(|s| format!("{} {} {} {}\n", s.start, s.sectors, s.target.name(), s.target.table(&table.lowers)))
+            .collect();
+        let table_again = Table::parse(&again, &resolve).unwrap();
+        prop_assert_eq!(format!("{table:?}"), format!("{table_again:?}"));
+    }
+
+    /// A discard's shares cover exactly the sectors that mapping them one by one touches.
+    #[test]
+    fn striped_shares_are_the_sectors_mapped(count in 1u64..5, chunk in 1u64..9, from in 0u64..60, length in 1u64..60) {
+        let sectors = count * chunk * 30;
+        let from = from.min(sectors - 1);
+        let length = length.min(sectors - from);
+        let starts: String = (0..count).map(|i| format!(" b {}", i * chunk * 30)).collect();
+        let resolve = |_: &str| Some(lower(0, "b", 100_000, 512));
+        let mut table = Table::parse(&format!("0 {sectors} striped {count} {chunk}{starts}"), &resolve).unwrap();
+        let target = &mut table.segments[0].target;
+        let mut expected: Vec<u64> = (from..from + length)
+            .map(|sector| match target.map(Op::Discard, sector) {
+                super::super::target::Map::Remapped { sector, .. } => sector,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        expected.sort_unstable();
+        let mut covered: Vec<u64> = (0..target.duplicates(Op::Discard))
+            .filter_map(|number| target.share(number, from, length as u32))
+            .flat_map(|share| share.sector..share.sector + u64::from(share.sectors))
+            .collect();
+        covered.sort_unstable();
+        prop_assert_eq!(covered, expected);
+    }
+
+    #[test]
+    fn no_text_panics(text in "[0-9a-z \\n\\\\#]{0,80}") {
+        let _ = Table::parse(&text, &resolve);
+    }
+}

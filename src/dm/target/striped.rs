@@ -1,0 +1,199 @@
+//! `striped <n> <chunk_sectors> {<device> <start>}×n`: chunks dealt out to n devices in turn.
+
+use super::super::Status;
+use super::super::io::Op;
+use super::super::limits::Lower;
+use super::{Arguments, Builder, ChannelIndex, Class, Map, Share, Target};
+
+/// Most stripes of one target; a status line of more would not be readable, and no appliance has them.
+const STRIPES_MAX: u64 = 1024;
+
+/// Chunk c lies on stripe c mod n, at row c div n (6.1). The chunk need not be a power of two.
+#[derive(Clone, Debug)]
+pub struct Striped {
+    chunk_sectors: u32,
+    /// log2 of the chunk, where it is a power of two: a shift costs a tenth of a division.
+    chunk_shift: Option<u32>,
+    /// The same for the number of stripes.
+    stripe_shift: Option<u32>,
+    stripes: Vec<Stripe>,
+}
+
+#[derive(Clone, Debug)]
+struct Stripe {
+    channel: ChannelIndex,
+    start: u64,
+    failed: bool,
+}
+
+impl Striped {
+    /// (stripe, sector in the stripe) of a sector of the target.
+    #[inline(always)]
+    fn locate(&self, sector: u64) -> (usize, u64) {
+        let chunk_sectors = u64::from(self.chunk_sectors);
+        let (chunk, offset) = match self.chunk_shift {
+            Some(shift) => (sector >> shift, sector & (chunk_sectors - 1)),
+            None => (sector / chunk_sectors, sector % chunk_sectors),
+        };
+        let count = self.stripes.len() as u64;
+        let (row, stripe) = match self.stripe_shift {
+            Some(shift) => (chunk >> shift, chunk & (count - 1)),
+            None => (chunk / count, chunk % count),
+        };
+        (stripe as usize, row * chunk_sectors + offset)
+    }
+
+    /// How many sectors of stripe `stripe` lie before `sector` of the target: where the stripe's share of a range
+    /// that starts or ends at `sector` starts or ends.
+    fn before(&self, stripe: usize, sector: u64) -> u64 {
+        let (at, within) = self.locate(sector);
+        let row_start = within - within % u64::from(self.chunk_sectors);
+        match stripe.cmp(&at) {
+            std::cmp::Ordering::Less => row_start + u64::from(self.chunk_sectors),
+            std::cmp::Ordering::Equal => within,
+            std::cmp::Ordering::Greater => row_start,
+        }
+    }
+}
+
+impl Target for Striped {
+    const NAME: &'static str = "striped";
+    const VERSION: [u32; 3] = [1, 0, 0];
+    const CLASS: Class = Class {
+        wildcard: false,
+        flush_bypasses_map: true,
+        discards_itself: false,
+    };
+
+    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Striped, String> {
+        let count = arguments.number("the number of stripes", STRIPES_MAX)?;
+        if count == 0 {
+            return Err("the number of stripes is 0; at least 1 is needed".into());
+        }
+        let chunk = arguments.number("the chunk size in sectors", u64::from(u32::MAX))?;
+        if chunk == 0 {
+            return Err("the chunk size is 0 sectors".into());
+        }
+        let length = builder.sectors;
+        if !length.is_multiple_of(count) || !(length / count).is_multiple_of(chunk) {
+            let unit = count * chunk;
+            return Err(format!(
+                "a length of {length} sectors does not divide into {count} stripes of whole chunks of {chunk}: {} would",
+                (length / unit).max(1) * unit
+            ));
+        }
+        if arguments.left() as u64 != 2 * count {
+            return Err(format!(
+                "{count} stripes need {count} pairs of device and start, and {} words follow",
+                arguments.left()
+            ));
+        }
+        let mut stripes = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let (channel, start) = builder.area(arguments, length / count)?;
+            stripes.push(Stripe {
+                channel,
+                start,
+                failed: false,
+            });
+        }
+        let shift = |n: u64| n.is_power_of_two().then(|| n.trailing_zeros());
+        Ok(Striped {
+            chunk_sectors: chunk as u32,
+            chunk_shift: shift(chunk),
+            stripe_shift: shift(count),
+            stripes,
+        })
+    }
+
+    #[inline(always)]
+    fn map(&mut self, _op: Op, sector: u64) -> Map {
+        let (stripe, within) = self.locate(sector);
+        let stripe = &self.stripes[stripe];
+        Map::Remapped {
+            channel: stripe.channel,
+            sector: stripe.start + within,
+        }
+    }
+
+    fn io_sectors_max(&self) -> u32 {
+        self.chunk_sectors
+    }
+
+    fn flushes(&self) -> u32 {
+        self.stripes.len() as u32
+    }
+
+    fn flush(&self, number: u32) -> ChannelIndex {
+        self.stripes[number as usize].channel
+    }
+
+    fn duplicates(&self, _op: Op) -> u32 {
+        self.stripes.len() as u32
+    }
+
+    fn share(&self, number: u32, sector: u64, sectors: u32) -> Option<Share> {
+        let stripe = number as usize;
+        let from = self.before(stripe, sector);
+        let to = self.before(stripe, sector + u64::from(sectors));
+        let Stripe { channel, start, .. } = self.stripes[stripe];
+        (from < to).then(|| Share {
+            channel,
+            sector: start + from,
+            sectors: (to - from) as u32,
+        })
+    }
+
+    fn areas(&self, sectors: u64) -> Vec<(ChannelIndex, u64, u64)> {
+        let each = sectors / self.stripes.len() as u64;
+        self.stripes
+            .iter()
+            .map(|stripe| (stripe.channel, stripe.start, each))
+            .collect()
+    }
+
+    fn optimal_write_bytes(&self) -> u64 {
+        u64::from(self.chunk_sectors) * 512 * self.stripes.len() as u64
+    }
+
+    fn failed(&mut self, channel: ChannelIndex, status: Status) -> bool {
+        if status == Status::NotSupported {
+            return false;
+        }
+        let mut changed = false;
+        for stripe in self
+            .stripes
+            .iter_mut()
+            .filter(|stripe| stripe.channel == channel)
+        {
+            changed |= !std::mem::replace(&mut stripe.failed, true);
+        }
+        changed
+    }
+
+    fn status(&self, lowers: &[Lower]) -> String {
+        let mut text = self.stripes.len().to_string();
+        for stripe in &self.stripes {
+            text.push(' ');
+            text.push_str(&lowers[stripe.channel.0 as usize].name);
+        }
+        text.push_str(" 1 ");
+        text.extend(
+            self.stripes
+                .iter()
+                .map(|stripe| if stripe.failed { 'D' } else { 'A' }),
+        );
+        text
+    }
+
+    fn table(&self, lowers: &[Lower]) -> String {
+        let mut text = format!("{} {}", self.stripes.len(), self.chunk_sectors);
+        for stripe in &self.stripes {
+            text.push_str(&format!(
+                " {} {}",
+                lowers[stripe.channel.0 as usize].name, stripe.start
+            ));
+        }
+        text
+    }
+}

@@ -1,0 +1,73 @@
+//! The world beneath a mapper on one core of the native engine: [`Env`] over backing devices and mailboxes.
+
+use std::sync::Arc;
+
+use crate::bdev::{self, Channel, Payload};
+use crate::dm::{
+    self, Answer, CloneId, CoreId, DeviceId, Env, LowerId, LowerIo, Status, Submit, Tag, Ticket,
+};
+
+use super::tickets::Tickets;
+
+/// What [`Env`] needs on one core. Messages and completions are gathered here while the mapper runs, and delivered when it has
+/// returned (IO-27).
+pub struct Lower {
+    /// The backing devices' side of this core.
+    pub(super) bdevs: bdev::Core,
+    pub(super) registry: Arc<bdev::Registry>,
+    pub(super) tickets: Arc<Tickets>,
+    pub(super) cores: u16,
+    pub(super) now_ns: u64,
+    /// To other cores and to this one, in the order sent.
+    pub(super) outbox: Vec<(CoreId, dm::Message)>,
+    /// Per front end: what ended since it was told last.
+    pub(super) completed: Vec<Vec<(u32, Status)>>,
+    /// Devices that front ends must look at again.
+    pub(super) changed: Vec<DeviceId>,
+}
+
+impl Env for Lower {
+    type Payload = Payload;
+    type Channel = Channel;
+
+    fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
+        let bdev = self.registry.by_id(lower).ok_or("the bdev was removed")?;
+        bdev.channel(&mut self.bdevs)
+            .map_err(|error| error.to_string())
+    }
+
+    fn close(&mut self, channel: Channel) {
+        drop(channel);
+    }
+
+    #[inline(always)]
+    fn submit(&mut self, channel: &mut Channel, io: &LowerIo<Payload>, clone: CloneId) -> Submit {
+        channel.submit(&mut self.bdevs, io, clone)
+    }
+
+    #[inline(always)]
+    fn complete(&mut self, tag: Tag, status: Status) {
+        self.completed[tag.client as usize].push((tag.command, status));
+    }
+
+    fn send(&mut self, core: CoreId, message: dm::Message) {
+        self.outbox.push((core, message));
+    }
+
+    fn reply(&mut self, ticket: Ticket, answer: Answer) {
+        self.tickets.answer(ticket, answer);
+    }
+
+    fn changed(&mut self, device: DeviceId) {
+        self.changed.push(device);
+    }
+
+    fn cores(&self) -> u16 {
+        self.cores
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+}

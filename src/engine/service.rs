@@ -1,0 +1,240 @@
+//! One reactor of the native engine: its mapper, its lower channels, its front ends, turned in that order.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::front_end::{ClientId, FrontEnd};
+use super::lower::Lower;
+use super::tickets::Tickets;
+use crate::bdev;
+use crate::dm::{self, CloneId, CoreId, DeviceId, Mapper, Status};
+use crate::reactor::{Context, Interest, Readiness, Service};
+
+/// The token of the lower devices' own descriptor; front ends' tokens have their number in the upper half.
+const LOWER_TOKEN: u64 = (u32::MAX as u64) << 32;
+
+/// Originals a core has room for before any front end has announced its queues.
+const OUTSTANDING_AT_START: usize = 256;
+
+/// Work for a reactor, from the control plane.
+pub(super) type Call = Box<dyn FnOnce(&mut Reactor, &mut Context<Message>) + Send>;
+
+/// What reactors of the engine are sent.
+pub enum Message {
+    /// From mapper to mapper.
+    Dm(dm::Message),
+    /// From a front end, or the control plane, to a front end.
+    FrontEnd {
+        /// Which.
+        client: ClientId,
+        /// What; its own affair.
+        message: Box<dyn Any + Send>,
+    },
+    /// Something to run on the reactor.
+    Call(Call),
+}
+
+/// The service that a reactor runs.
+pub struct Reactor {
+    pub(super) mapper: Mapper<Lower>,
+    pub(super) lower: Lower,
+    front_ends: Vec<Option<Box<dyn FrontEnd>>>,
+    /// Clones that ended in this turn; kept for its room.
+    ended: Vec<(CloneId, Status)>,
+    /// Completions being delivered; kept for its room.
+    delivering: Vec<(u32, Status)>,
+    stopping: bool,
+}
+
+impl Reactor {
+    /// A reactor's service, without devices or front ends.
+    pub(super) fn new(
+        context: &mut Context<Message>,
+        registry: Arc<bdev::Registry>,
+        tickets: Arc<Tickets>,
+        buffer_bytes_max: usize,
+    ) -> Reactor {
+        let core = CoreId(context.core() as u16);
+        let lower = Lower {
+            bdevs: bdev::Core::new(buffer_bytes_max),
+            registry,
+            tickets,
+            cores: context.cores() as u16,
+            now_ns: context.now_ns(),
+            outbox: Vec::new(),
+            completed: Vec::new(),
+            changed: Vec::new(),
+        };
+        Reactor {
+            mapper: Mapper::new(core, OUTSTANDING_AT_START),
+            lower,
+            front_ends: Vec::new(),
+            ended: Vec::new(),
+            delivering: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// Adds a front end's part on this core. Its number is the same on every core.
+    pub(super) fn add_front_end(&mut self, client: ClientId, front_end: Box<dyn FrontEnd>) {
+        let index = client.0 as usize;
+        if self.front_ends.len() <= index {
+            self.front_ends.resize_with(index + 1, || None);
+            self.lower.completed.resize_with(index + 1, Vec::new);
+        }
+        self.front_ends[index] = Some(front_end);
+    }
+
+    /// Runs `f` for a front end, with the core lent to it.
+    fn with<R>(
+        &mut self,
+        index: usize,
+        context: &mut Context<Message>,
+        f: impl FnOnce(&mut dyn FrontEnd, &mut Core<'_>) -> R,
+    ) -> Option<R> {
+        let front_end = self.front_ends.get_mut(index)?.as_deref_mut()?;
+        let client = ClientId(index as u32);
+        let mut core = Core {
+            mapper: &mut self.mapper,
+            lower: &mut self.lower,
+            context,
+            client,
+        };
+        Some(f(front_end, &mut core))
+    }
+
+    /// Delivers what the mapper has gathered: changes first, so that a host hears of a new size before I/O that was parked
+    /// for it ends (LC-16); then completions; then messages to other cores.
+    fn deliver(&mut self, context: &mut Context<Message>) -> bool {
+        let mut any = false;
+        while let Some(device) = self.lower.changed.pop() {
+            any = true;
+            for index in 0..self.front_ends.len() {
+                self.with(index, context, |front_end, core| {
+                    front_end.device_changed(device, core)
+                });
+            }
+        }
+        for index in 0..self.front_ends.len() {
+            if self.lower.completed[index].is_empty() {
+                continue;
+            }
+            any = true;
+            std::mem::swap(&mut self.delivering, &mut self.lower.completed[index]);
+            let done = std::mem::take(&mut self.delivering);
+            self.with(index, context, |front_end, core| {
+                front_end.completed(&done, core)
+            });
+            self.delivering = done;
+            self.delivering.clear();
+        }
+        for (core, message) in self.lower.outbox.drain(..) {
+            any = true;
+            context.send(usize::from(core.0), Message::Dm(message));
+        }
+        any
+    }
+
+    /// Watches the lower devices' descriptor once there is one, so that a completion ends a sleep.
+    fn watch_lower(&mut self, context: &mut Context<Message>) {
+        if let Some(fd) = self.lower.bdevs.unwatched_fd() {
+            // Without the watch the reactor would sleep through completions: better to say so and stop.
+            context
+                .watch(fd, Interest::READ, LOWER_TOKEN)
+                .expect("an io_uring descriptor can be watched");
+        }
+    }
+
+    /// Counts of a device on this core.
+    pub(super) fn stats(&self, device: DeviceId) -> Option<dm::Stats> {
+        self.mapper.stats(device)
+    }
+}
+
+impl Service for Reactor {
+    type Message = Message;
+
+    fn message(&mut self, message: Message, context: &mut Context<Message>) {
+        self.lower.now_ns = context.now_ns();
+        match message {
+            Message::Dm(message) => self.mapper.message(&mut self.lower, message),
+            Message::FrontEnd { client, message } => {
+                self.with(client.0 as usize, context, |front_end, core| {
+                    front_end.message(message, core)
+                });
+            }
+            Message::Call(call) => call(self, context),
+        }
+        self.watch_lower(context);
+        self.deliver(context);
+    }
+
+    fn poll(&mut self, context: &mut Context<Message>) -> bool {
+        self.lower.now_ns = context.now_ns();
+        self.lower.bdevs.poll(&mut self.ended);
+        let mut any = !self.ended.is_empty();
+        for (clone, status) in self.ended.drain(..) {
+            self.mapper.complete_clone(&mut self.lower, clone, status);
+        }
+        if self.mapper.busy() > 0 {
+            self.mapper.retry_busy(&mut self.lower);
+        }
+        any |= self.deliver(context);
+        for index in 0..self.front_ends.len() {
+            any |= self
+                .with(index, context, |front_end, core| front_end.poll(core))
+                .unwrap_or(false);
+        }
+        self.lower.bdevs.submit_gathered();
+        any |= self.deliver(context);
+        any
+    }
+
+    fn ready(&mut self, token: u64, readiness: Readiness, context: &mut Context<Message>) {
+        if token == LOWER_TOKEN {
+            return;
+        }
+        self.with((token >> 32) as usize, context, |front_end, core| {
+            front_end.ready(token as u32, readiness, core)
+        });
+        self.deliver(context);
+    }
+
+    fn timer(&mut self, token: u64, context: &mut Context<Message>) {
+        self.lower.now_ns = context.now_ns();
+        self.with((token >> 32) as usize, context, |front_end, core| {
+            front_end.timer(token as u32, core)
+        });
+        self.deliver(context);
+    }
+
+    fn before_sleep(&mut self, context: &mut Context<Message>) -> bool {
+        let mut may = self.lower.bdevs.before_sleep() && self.mapper.busy() == 0;
+        for index in 0..self.front_ends.len() {
+            may &= self
+                .with(index, context, |front_end, core| {
+                    front_end.before_sleep(core)
+                })
+                .unwrap_or(true);
+        }
+        !self.deliver(context) && may
+    }
+
+    fn stop(&mut self, context: &mut Context<Message>) {
+        self.stopping = true;
+        for index in 0..self.front_ends.len() {
+            self.with(index, context, |front_end, core| front_end.stop(core));
+        }
+        self.deliver(context);
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopping
+            && self
+                .front_ends
+                .iter()
+                .flatten()
+                .all(|front_end| front_end.stopped())
+    }
+}
