@@ -437,18 +437,23 @@ fn device_stats(name: &str, stats: &dm::Stats) -> DeviceStats {
         ("flush", &stats.flush),
         ("discard", &stats.discard),
     ];
-    let operations = kinds.map(|(operation, counters)| OperationStats {
-        operation: operation.to_owned(),
-        ios: counters.ios,
-        errors: counters.errors,
-        bytes: counters.sectors * 512,
-        latency: Latency::from(&counters.latency),
-    });
+    let operations = kinds.map(|(operation, counters)| operation_stats(operation, counters));
     DeviceStats {
         name: name.to_owned(),
         operations: operations.into(),
         in_flight: stats.in_flight,
         parked: stats.parked,
         busy: stats.busy,
+    }
+}
+
+/// Counters of one kind of I/O, of a device or a namespace.
+pub(super) fn operation_stats(operation: &str, counters: &dm::stats::Counters) -> OperationStats {
+    OperationStats {
+        operation: operation.to_owned(),
+        ios: counters.ios,
+        errors: counters.errors,
+        bytes: counters.sectors * 512,
+        latency: Latency::from(&counters.latency),
     }
 }
