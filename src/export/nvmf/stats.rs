@@ -20,7 +20,10 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: [0; BUCKETS], sum_ns: 0 }
+        Self {
+            counts: [0; BUCKETS],
+            sum_ns: 0,
+        }
     }
 }
 
@@ -183,7 +186,10 @@ mod tests {
         other.record(Kind::Read, false, 512, 0);
         one.merge(&other);
         let read = one.kind(Kind::Read);
-        assert_eq!((read.commands, read.bytes, read.errors, read.latency.count()), (2, 4608, 1, 2));
+        assert_eq!(
+            (read.commands, read.bytes, read.errors, read.latency.count()),
+            (2, 4608, 1, 2)
+        );
         assert_eq!(one.kind(Kind::Write).commands, 0);
     }
 
