@@ -6,6 +6,7 @@
 //! | 1 | refused, or failed on the way |
 //! | 2 | the command line or the configuration is wrong; nothing was begun |
 
+mod bench;
 mod columns;
 mod dm;
 mod dm_output;
@@ -59,6 +60,7 @@ enum Command {
     Bdev(export::BdevCommand),
     Export(export::ExportCommand),
     Stats(stats::StatsCommand),
+    Bench(bench::Bench),
     Schema(Schema),
 }
 
@@ -150,6 +152,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dm(dm) => dm::run(dm, connection),
         Command::Bdev(bdev) => export::run_bdev(&bdev, connection),
         Command::Export(export) => export::run_export(export, connection),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Stats(stats) => stats::run(stats, connection),
         Command::Schema(schema) => print_json(&if schema.control {
             describe()

@@ -98,7 +98,7 @@ fn text(result: &StatsResult) -> String {
     let devices: Vec<_> = result
         .devices
         .iter()
-        .flat_map(|device| rows(&[device.name.clone()], &device.operations))
+        .flat_map(|device| rows(std::slice::from_ref(&device.name), &device.operations))
         .collect();
     let mut parts = vec![render(&columns, &devices, Layout::OURS)];
     let columns = [

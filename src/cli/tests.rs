@@ -47,6 +47,7 @@ fn the_commands_of_the_manual_are_taken() {
         "polldm export add-ns nqn.x --nsid 2 --device vol1",
         "polldm export remove-ns nqn.x --nsid 2",
         "polldm stats vol0 --json",
+        "polldm bench nvme-tcp://127.0.0.1/nqn.2026-11.io.polldm:a --json --qd 4",
     ] {
         assert!(
             parse(words).is_ok(),
