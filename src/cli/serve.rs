@@ -24,8 +24,9 @@ Examples:
   polldm serve --socket /tmp/polldm.sock conf/quickstart.yaml &
   polldm --socket /tmp/polldm.sock dm ls
 
-SIGTERM and SIGINT end it: no new connections, what is in flight ends or is given up after 10 s, exit code 0. A second signal ends
-it at once, with exit code 1.";
+SIGTERM and SIGINT end it: no new connections, what is in flight ends or is
+given up after 10 s, exit code 0. A second signal ends it at once, with exit
+code 1.";
 
 /// Run the target that a configuration describes, until SIGTERM or SIGINT
 #[derive(Debug, Args)]

@@ -137,7 +137,10 @@ impl Service {
             devices,
             namespaces,
             reactors: self.backend.reactors(),
-            nvmf_connections: nvmf.map_or(0, |nvmf| nvmf.connections.len() as u64),
+            nvmf: nvmf.map(|nvmf| NvmfStats {
+                connections: nvmf.connections.len() as u64,
+                events: nvmf.events,
+            }),
         })
     }
 
