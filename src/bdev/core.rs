@@ -1,47 +1,152 @@
-//! What all channels of one reactor share: its buffers, and what has ended.
+//! What all channels of one reactor share.
 
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
 use crate::dm::{CloneId, Status};
 use crate::reactor::BufferPool;
 
-/// One reactor's side of the backing devices.
+use super::error::Error;
+use super::region::RegionHandle;
+use super::ring::Ring;
+
+/// I/Os that the io_uring of one reactor has under way at once; beyond, [`crate::dm::Submit::Busy`]. Four queues of depth 128 saturate any
+/// single disk; a slot costs about 150 bytes here and 200 in the kernel.
+const RING_ENTRIES: u32 = 512;
+
+/// Buffers for I/O whose memory is not aligned for direct I/O: apart from the front ends' pool, and held only while a lower I/O
+/// runs, so that a front end which holds all its own buffers cannot keep its own I/O from ending.
+const BOUNCE_BYTES_MAX: usize = 32 << 20;
+
+/// Memory given back to the system in one turn; with pages present this takes about 100 us.
+const ZERO_PER_TURN_BYTES: u64 = 1 << 20;
+
+/// A large range of a malloc device that is being zeroed, a piece per turn.
+pub(super) struct Zeroing {
+    pub(super) region: Rc<RegionHandle>,
+    /// In bytes: what is left.
+    pub(super) offset: u64,
+    pub(super) left: u64,
+    pub(super) clone: CloneId,
+}
+
+/// The backing devices' side of one reactor. To be used on that reactor's thread only.
 pub struct Core {
     buffers: BufferPool,
-    /// Clones that ended since the last poll.
-    pub(super) ended: Vec<(CloneId, Status)>,
+    bounce: BufferPool,
+    /// What ended and has not been told yet; as long as what front ends have outstanding, and keeps its room.
+    completed: Vec<(CloneId, Status)>,
+    zeroing: VecDeque<Zeroing>,
+    ring: Option<Ring>,
+    ring_entries: u32,
+    /// Whether [`Core::unwatched_fd`] has given the ring's descriptor out.
+    watched: bool,
 }
 
 impl Core {
-    /// A reactor's side, with I/O buffers of at most `buffer_bytes_max`.
+    /// A core with a buffer pool of at most `buffer_bytes_max` bytes, for front ends and lent reads. Takes neither memory nor descriptors yet.
     pub fn new(buffer_bytes_max: usize) -> Core {
+        Core::with_ring_entries(buffer_bytes_max, RING_ENTRIES)
+    }
+
+    /// As [`Core::new`], with room for `ring_entries` (a power of two) I/Os to files at once.
+    pub fn with_ring_entries(buffer_bytes_max: usize, ring_entries: u32) -> Core {
         Core {
             buffers: BufferPool::new(buffer_bytes_max),
-            ended: Vec::new(),
+            bounce: BufferPool::new(BOUNCE_BYTES_MAX),
+            completed: Vec::new(),
+            zeroing: VecDeque::new(),
+            ring: None,
+            ring_entries,
+            watched: false,
         }
     }
 
-    /// The reactor's I/O buffers.
+    /// The reactor's buffers.
+    #[inline]
     pub fn buffers(&self) -> &BufferPool {
         &self.buffers
     }
 
-    /// Adds what has ended to `ended`.
-    #[inline(always)]
-    pub fn poll(&mut self, ended: &mut Vec<(CloneId, Status)>) {
-        ended.append(&mut self.ended);
-    }
-
-    /// Submits to the kernel what was gathered since the last time, in one system call.
-    pub fn submit_gathered(&mut self) {}
-
-    /// Whether the reactor may sleep: nothing has ended, nothing waits to be submitted.
-    pub fn before_sleep(&mut self) -> bool {
-        self.ended.is_empty()
-    }
-
-    /// A descriptor that has to be watched from now on for completions to end a sleep; given out once.
+    /// The descriptor that is readable when an I/O to a file has ended, for the reactor to watch while it sleeps: given once, as soon as
+    /// there is one. It stays open as long as this core.
     pub fn unwatched_fd(&mut self) -> Option<RawFd> {
-        None
+        let ring = self.ring.as_ref().filter(|_| !self.watched)?;
+        self.watched = true;
+        Some(ring.fd())
+    }
+
+    /// Adds everything that has ended since the last call to `ended`. Without a channel to a file this makes no system call; with one,
+    /// only if there is something to submit.
+    #[inline]
+    pub fn poll(&mut self, ended: &mut Vec<(CloneId, Status)>) {
+        ended.append(&mut self.completed);
+        if !self.zeroing.is_empty() {
+            self.zero_some(ended);
+        }
+        if let Some(ring) = &mut self.ring {
+            ring.poll(ended);
+        }
+    }
+
+    /// Hands what was submitted to files since the last call to the kernel, with one system call if there is anything. To be called once per
+    /// turn, after the front ends.
+    #[inline]
+    pub fn submit_gathered(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.submit_gathered();
+        }
+    }
+
+    /// Whether the reactor may sleep: everything has been handed to the kernel, which will make the descriptor readable.
+    pub fn before_sleep(&mut self) -> bool {
+        self.submit_gathered();
+        self.completed.is_empty()
+            && self.zeroing.is_empty()
+            && self.ring.as_mut().is_none_or(Ring::may_sleep)
+    }
+
+    #[inline(always)]
+    pub(super) fn complete_later(&mut self, clone: CloneId, status: Status) {
+        self.completed.push((clone, status));
+    }
+
+    pub(super) fn zero_later(&mut self, zeroing: Zeroing) {
+        self.zeroing.push_back(zeroing);
+    }
+
+    #[cold]
+    fn zero_some(&mut self, ended: &mut Vec<(CloneId, Status)>) {
+        let Some(zeroing) = self.zeroing.front_mut() else {
+            return;
+        };
+        let bytes = zeroing.left.min(ZERO_PER_TURN_BYTES);
+        zeroing.region.0.zero(zeroing.offset, bytes as usize);
+        zeroing.offset += bytes;
+        zeroing.left -= bytes;
+        if zeroing.left == 0 {
+            ended.push((zeroing.clone, Status::Ok));
+            self.zeroing.pop_front();
+        }
+    }
+
+    /// The io_uring, made when it is first needed.
+    pub(super) fn ring(&mut self) -> Result<&mut Ring, Error> {
+        if self.ring.is_none() {
+            self.ring =
+                Some(Ring::new(self.ring_entries).map_err(|error| Error::NoRing { error })?);
+        }
+        Ok(self.ring.as_mut().expect("just made"))
+    }
+
+    /// The ring and both pools, for a channel that made sure of the ring when it was opened.
+    #[inline]
+    pub(super) fn ring_and_buffers(&mut self) -> (&mut Ring, &BufferPool, &BufferPool) {
+        let ring = self
+            .ring
+            .as_mut()
+            .expect("opening a channel to a file made the ring");
+        (ring, &self.buffers, &self.bounce)
     }
 }

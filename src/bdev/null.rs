@@ -1,16 +1,16 @@
-//! `null`: reads find zeroes where they are lent memory, and nothing new where they bring their own; writes vanish. What the path
-//! above costs, and nothing else.
+//! The null device: accepts everything, keeps nothing.
 
-use super::core::Core;
-use super::payload::{Access, Payload, lend_zeroes};
-use crate::dm::{CloneId, LowerIo, Op, Status, Submit};
+use crate::dm::{LowerIo, Op, Payload as _};
 
-/// Ends on the next poll, as a device would, so that a queue depth means something.
+use super::payload::Payload;
+
+/// The data side of one I/O; it completes at the next poll, so that a queue depth means something.
+///
+/// A read that lends is answered with zeroes. One that brings memory finds it unchanged, as with SPDK's null: whoever puts a null device
+/// before a host he does not trust uses front ends that lend.
 #[inline(always)]
-pub(super) fn submit(core: &mut Core, io: &LowerIo<Payload>, clone: CloneId) -> Submit {
-    if io.op == Op::Read && matches!(io.payload.access(), Access::Lend) {
-        lend_zeroes(io.payload);
+pub(super) fn submit(io: &LowerIo<Payload>) {
+    if io.op == Op::Read && io.payload.as_memory().is_none() {
+        io.payload.fill_zero();
     }
-    core.ended.push((clone, Status::Ok));
-    Submit::Pending
 }

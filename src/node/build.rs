@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::bdev;
-use crate::config::{BdevKind, BdevPlan, Error, FlushPolicy, Plan, PollPlan};
+use crate::config::{BdevKind, BdevPlan, Direct, Error, FlushPolicy, Plan, PollPlan};
 use crate::engine::{Config, Engine};
 use crate::reactor::{self, PollMode};
 
@@ -69,7 +69,17 @@ fn spec(bdev: &BdevPlan) -> bdev::Spec {
             bytes: size.unwrap_or(0),
             block_bytes,
         },
-        BdevKind::File(_) => unreachable!("the file bdev is on its way"),
+        BdevKind::File(file) => bdev::Spec::File {
+            path: file.path.value.clone(),
+            bytes: size,
+            block_bytes,
+            direct: match file.direct {
+                Direct::Auto => bdev::Direct::Auto,
+                Direct::On => bdev::Direct::On,
+                Direct::Off => bdev::Direct::Off,
+            },
+            read_only: file.read_only,
+        },
     }
 }
 

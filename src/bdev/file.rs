@@ -1,0 +1,271 @@
+//! The file device on one reactor: what each operation is to io_uring, step by step.
+
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use io_uring::{opcode, squeue, types};
+
+use crate::dm::{CloneId, LowerIo, Op, Payload as _, Status, Submit};
+use crate::reactor::{BUFFER_BYTES_MAX, PoolBuffer};
+
+use super::SECTOR_BYTES;
+use super::core::Core;
+use super::open::OpenFile;
+use super::payload::{Owner, Payload, ZEROES_BYTES, zeroes};
+
+/// The largest read or write: what the largest buffer holds.
+pub(super) const TRANSFER_BYTES_MAX: usize = BUFFER_BYTES_MAX;
+
+/// One reactor's hold on an open file.
+pub(super) struct FileHandle(pub(super) Arc<OpenFile>);
+
+/// Submits one I/O. It reaches the kernel with the rest of the turn's ([`Core::submit_gathered`]).
+pub(super) fn submit(
+    core: &mut Core,
+    file: &Rc<FileHandle>,
+    io: &LowerIo<Payload>,
+    clone: CloneId,
+) -> Submit {
+    let (ring, buffers, bounce) = core.ring_and_buffers();
+    if !ring.has_room() {
+        return Submit::Busy;
+    }
+    let mut request = Request {
+        file: Rc::clone(file),
+        clone,
+        step: Step::Sync,
+        fua: io.fua,
+        offset: io.sector * SECTOR_BYTES,
+        left: u64::from(io.sectors) * SECTOR_BYTES,
+        bytes: std::ptr::null_mut(),
+        payload: Payload::empty(),
+        buffer: None,
+    };
+    match io.op {
+        Op::Read | Op::Write => {
+            let length = io.payload.length() as usize;
+            if length > TRANSFER_BYTES_MAX {
+                return Submit::Done(Status::IoError);
+            }
+            request.payload = io.payload;
+            request.step = if io.op == Op::Read {
+                Step::Read
+            } else {
+                Step::Write
+            };
+            match io.payload.as_memory() {
+                Some(bytes) if file.0.takes_memory(bytes) => request.bytes = bytes,
+                Some(bytes) => {
+                    let Some(buffer) = bounce.take(length) else {
+                        return Submit::Busy;
+                    };
+                    if io.op == Op::Write {
+                        // SAFETY: the payload is valid for reads of its length; the buffer holds as much, and is nobody else's.
+                        unsafe { buffer.as_mut_ptr().copy_from_nonoverlapping(bytes, length) };
+                    }
+                    request.hold(buffer);
+                }
+                None if io.op == Op::Read => {
+                    let Some(buffer) = buffers.take(length) else {
+                        return Submit::Busy;
+                    };
+                    request.hold(buffer);
+                }
+                None => return Submit::Done(Status::IoError),
+            }
+        }
+        Op::Flush => {
+            if file.0.has_lost_writes() {
+                return Submit::Done(Status::IoError);
+            }
+        }
+        Op::Discard => request.step = Step::PunchHole,
+        Op::WriteZeroes => {
+            request.step = match file.0.zeroes_ranges() {
+                true => Step::ZeroRange,
+                false => Step::WriteZeroes,
+            }
+        }
+        Op::CompareAndWrite => return Submit::Done(Status::NotSupported),
+    }
+    ring.start(request);
+    Submit::Pending
+}
+
+/// What a request is doing.
+///
+/// ```text
+/// read         Read…                       (… : goes on after a short transfer)
+/// write        Write…                      with RWF_DSYNC for FUA
+/// flush        Sync
+/// discard      PunchHole
+/// write-zeroes ZeroRange [Sync if FUA]     or, where the file system cannot:
+///              WriteZeroes…                with RWF_DSYNC for FUA
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Read,
+    Write,
+    Sync,
+    PunchHole,
+    ZeroRange,
+    WriteZeroes,
+}
+
+/// One I/O under way.
+pub(super) struct Request {
+    file: Rc<FileHandle>,
+    clone: CloneId,
+    step: Step,
+    fua: bool,
+    /// In the file: where what is left begins, and how many bytes it is.
+    offset: u64,
+    left: u64,
+    /// In memory: where what is left begins. Within the payload, or within `buffer`.
+    bytes: *mut u8,
+    payload: Payload,
+    /// Bounces a payload that is not aligned, or will be lent.
+    buffer: Option<PoolBuffer>,
+}
+
+/// What becomes of a request.
+pub(super) enum Next {
+    /// Another entry at once: more to transfer, or another step.
+    Again,
+    /// The same entry at the next poll: the kernel had no room.
+    Later,
+    /// It is over.
+    Ended(Status),
+}
+
+impl Request {
+    fn hold(&mut self, buffer: PoolBuffer) {
+        self.bytes = buffer.as_mut_ptr();
+        self.buffer = Some(buffer);
+    }
+
+    pub(super) fn clone_id(&self) -> CloneId {
+        self.clone
+    }
+
+    /// The entry of the present step.
+    pub(super) fn entry(&self) -> squeue::Entry {
+        let fd = types::Fd(self.file.0.fd().as_raw_fd());
+        let flags = if self.fua { libc::RWF_DSYNC } else { 0 };
+        match self.step {
+            Step::Read => opcode::Read::new(fd, self.bytes, self.left as u32)
+                .offset(self.offset)
+                .build(),
+            Step::Write => opcode::Write::new(fd, self.bytes, self.left as u32)
+                .offset(self.offset)
+                .rw_flags(flags)
+                .build(),
+            Step::WriteZeroes => {
+                let length = self.left.min(ZEROES_BYTES as u64) as u32;
+                opcode::Write::new(fd, zeroes(), length)
+                    .offset(self.offset)
+                    .rw_flags(flags)
+                    .build()
+            }
+            Step::Sync => opcode::Fsync::new(fd)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
+            Step::PunchHole => opcode::Fallocate::new(fd, self.left)
+                .offset(self.offset)
+                .mode(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
+                .build(),
+            Step::ZeroRange => opcode::Fallocate::new(fd, self.left)
+                .offset(self.offset)
+                .mode(libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
+                .build(),
+        }
+    }
+
+    /// The present step's entry has completed with `result`: bytes, or a negative errno.
+    pub(super) fn completed(&mut self, result: i32) -> Next {
+        if result < 0 {
+            return self.failed(-result);
+        }
+        match self.step {
+            Step::Read | Step::Write | Step::WriteZeroes => self.transferred(result as u64),
+            Step::ZeroRange if self.fua => {
+                self.step = Step::Sync;
+                Next::Again
+            }
+            Step::ZeroRange | Step::PunchHole | Step::Sync => Next::Ended(Status::Ok),
+        }
+    }
+
+    fn transferred(&mut self, bytes: u64) -> Next {
+        // Nothing at all is the end of a file that somebody cut under us; to go on would be to go on for ever.
+        if bytes == 0 || bytes > self.left {
+            return Next::Ended(Status::IoError);
+        }
+        self.offset += bytes;
+        self.left -= bytes;
+        if self.left > 0 {
+            if self.step != Step::WriteZeroes {
+                // SAFETY: fewer bytes than were left from here to the end of the payload or buffer.
+                self.bytes = unsafe { self.bytes.add(bytes as usize) };
+            }
+            return Next::Again;
+        }
+        if self.step == Step::Read {
+            self.hand_over();
+        }
+        Next::Ended(Status::Ok)
+    }
+
+    /// The data of a read goes from the buffer, if there is one, to where it is wanted.
+    fn hand_over(&mut self) {
+        let Some(buffer) = self.buffer.take() else {
+            return;
+        };
+        let source = buffer.as_mut_ptr();
+        match self.payload.as_memory() {
+            // SAFETY: the payload is valid for writes of its length until completion, which comes after this; the buffer holds as much.
+            Some(target) => unsafe {
+                target.copy_from_nonoverlapping(source, self.payload.length() as usize);
+            },
+            // SAFETY: the buffer is the owner, and holds at least the payload's length.
+            None => unsafe { self.payload.lend_bytes(source, Owner::Buffer(buffer)) },
+        }
+    }
+
+    #[cold]
+    fn failed(&mut self, errno: i32) -> Next {
+        match errno {
+            // Back-pressure of the file system or the block layer, not an error of the I/O (PM-15).
+            libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::EBUSY | libc::ENOBUFS => {
+                return Next::Later;
+            }
+            libc::EOPNOTSUPP | libc::ENOSYS if self.step == Step::ZeroRange => {
+                self.file.0.note_cannot_zero_ranges();
+                self.step = Step::WriteZeroes;
+                return Next::Again;
+            }
+            _ => {}
+        }
+        if self.step == Step::Sync {
+            self.file.0.note_lost_writes();
+        }
+        Next::Ended(status_of(errno))
+    }
+}
+
+/// The status for an errno of the block layer; the inverse of the table in the semantics, section 0.
+fn status_of(errno: i32) -> Status {
+    match errno {
+        libc::EOPNOTSUPP | libc::ENOSYS => Status::NotSupported,
+        libc::ETIMEDOUT => Status::Timeout,
+        libc::ENOSPC | libc::EDQUOT => Status::NoSpace,
+        libc::ENOLINK => Status::Transport,
+        libc::EREMOTEIO => Status::Target,
+        libc::EBADE => Status::ReservationConflict,
+        libc::ENODATA => Status::Medium,
+        libc::EILSEQ => Status::Protection,
+        libc::ECANCELED => Status::Aborted,
+        _ => Status::IoError,
+    }
+}

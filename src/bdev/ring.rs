@@ -1,0 +1,164 @@
+//! The io_uring of one reactor.
+//!
+//! Submissions are gathered while the reactor turns and handed over with one system call; completions are read from shared memory. Each
+//! request has at most one entry in the ring at a time and there are as many entries as requests, so the submission queue is never full
+//! when there is a request, and the completion queue (twice as long) never overflows.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use io_uring::{IoUring, squeue};
+
+use crate::dm::{CloneId, Status};
+
+use super::file::{Next, Request};
+
+pub(super) struct Ring {
+    io_uring: IoUring,
+    requests: Box<[Option<Request>]>,
+    /// Indexes into `requests`.
+    free: Vec<u32>,
+    /// Entries written since the last system call.
+    gathered: usize,
+    /// Requests that the kernel had no room for; tried again at the next poll.
+    later: Vec<u32>,
+}
+
+impl Ring {
+    /// # Errors
+    /// EPERM or ENOSYS where io_uring is forbidden or unknown; ENOMEM.
+    pub(super) fn new(entries: u32) -> io::Result<Ring> {
+        // The first choice spares the interrupt that delivers a completion (5.19, 6.0); the second is known everywhere.
+        let io_uring = IoUring::builder()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_single_issuer()
+            .build(entries)
+            .or_else(|error| match error.raw_os_error() {
+                Some(libc::EINVAL) => IoUring::new(entries),
+                _ => Err(error),
+            })?;
+        Ok(Ring {
+            io_uring,
+            requests: (0..entries).map(|_| None).collect(),
+            free: (0..entries).rev().collect(),
+            gathered: 0,
+            later: Vec::with_capacity(entries as usize),
+        })
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.io_uring.as_raw_fd()
+    }
+
+    /// Whether there is room for a request.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Takes a request; [`Ring::has_room`] must have said so.
+    #[inline]
+    pub(super) fn start(&mut self, request: Request) {
+        let index = self
+            .free
+            .pop()
+            .expect("the caller has asked whether there is room");
+        self.requests[index as usize] = Some(request);
+        self.gather(index);
+    }
+
+    fn gather(&mut self, index: u32) {
+        let request = self.requests[index as usize]
+            .as_ref()
+            .expect("a request in use");
+        let entry: squeue::Entry = request.entry().user_data(u64::from(index));
+        // SAFETY: what the entry points to stays valid until the request completes: its own buffer, the payload (by its constructor's
+        // promise), static zeroes; the descriptor is kept open by the request.
+        let pushed = unsafe { self.io_uring.submission().push(&entry) };
+        pushed.expect("one entry per request at most, and as many entries as requests");
+        self.gathered += 1;
+    }
+
+    #[inline]
+    pub(super) fn submit_gathered(&mut self) {
+        if self.gathered > 0 {
+            self.submit();
+        }
+    }
+
+    fn submit(&mut self) {
+        match self.io_uring.submit() {
+            Ok(count) => self.gathered = self.gathered.saturating_sub(count),
+            Err(error) => match error.raw_os_error() {
+                // No memory now, or a signal: the entries stay in the queue for the next turn.
+                Some(libc::EAGAIN | libc::EBUSY | libc::EINTR | libc::ENOMEM) => {}
+                _ => panic!("io_uring_enter: {error}"),
+            },
+        }
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self, ended: &mut Vec<(CloneId, Status)>) {
+        if self.free.len() < self.requests.len() {
+            self.poll_busy(ended);
+        }
+    }
+
+    fn poll_busy(&mut self, ended: &mut Vec<(CloneId, Status)>) {
+        for position in 0..self.later.len() {
+            self.gather(self.later[position]);
+        }
+        self.later.clear();
+        // With cooperative task running, the kernel asks for a system call when it has completions to write.
+        if self.gathered > 0 || self.io_uring.submission().taskrun() {
+            self.submit();
+        }
+        // As many as there are now at most: what is resubmitted below can complete only after the next system call.
+        while let Some(entry) = self.next_completion() {
+            let index = entry.0;
+            let request = self.requests[index as usize]
+                .as_mut()
+                .expect("completes once");
+            match request.completed(entry.1) {
+                Next::Again => self.gather(index),
+                Next::Later => self.later.push(index),
+                Next::Ended(status) => {
+                    ended.push((request.clone_id(), status));
+                    self.requests[index as usize] = None;
+                    self.free.push(index);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn next_completion(&mut self) -> Option<(u32, i32)> {
+        let entry = self.io_uring.completion().next()?;
+        Some((entry.user_data() as u32, entry.result()))
+    }
+
+    /// Whether everything is with the kernel and nothing waits to be looked at.
+    pub(super) fn may_sleep(&mut self) -> bool {
+        self.gathered == 0
+            && self.later.is_empty()
+            && !self.io_uring.submission().taskrun()
+            && self.io_uring.completion().is_empty()
+    }
+}
+
+impl Drop for Ring {
+    /// The kernel may still be writing into payloads and buffers: they must not be freed before it is done.
+    fn drop(&mut self) {
+        let mut ended = Vec::new();
+        loop {
+            self.poll(&mut ended);
+            if self.free.len() == self.requests.len() {
+                return;
+            }
+            self.submit_gathered();
+            // An error means that this round did not wait.
+            let _ = self.io_uring.submit_and_wait(1);
+        }
+    }
+}
