@@ -120,7 +120,9 @@ impl std::fmt::Display for TargetAddress {
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// What to measure.
-    #[arg(help = "nvme-tcp://HOST[:PORT]/NQN[?nsid=N], or dm:FILE#DEVICE to measure the mapper alone")]
+    #[arg(
+        help = "nvme-tcp://HOST[:PORT]/NQN[?nsid=N], or dm:FILE#DEVICE to measure the mapper alone"
+    )]
     pub target: TargetAddress,
     /// Access pattern
     #[arg(long, value_enum, default_value_t = Pattern::RandRead)]

@@ -31,7 +31,8 @@ pub(super) fn run(bench: &Bench) -> Result<(), Failure> {
     options.validate().map_err(Failure::Usage)?;
     let clean = match &options.target {
         TargetAddress::NvmeTcp(address) => {
-            let mut target = NvmeTcpTarget::connect(address, options).map_err(Failure::Operation)?;
+            let mut target =
+                NvmeTcpTarget::connect(address, options).map_err(Failure::Operation)?;
             execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
         }
         TargetAddress::Device { .. } => {

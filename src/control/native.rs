@@ -3,7 +3,7 @@
 use super::backend::{Backend, operation_stats};
 use super::schema::{
     AddNamespaceParams, Connection, Controller, ExportsResult, Namespace, NamespaceStats,
-    NvmfExport, ReactorStats, RemoveNamespaceParams, Subsystem,
+    NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, Subsystem,
 };
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error};
@@ -186,6 +186,12 @@ fn nvmf_export(snapshot: &nvmf::Snapshot) -> NvmfExport {
         }
     };
     NvmfExport {
+        events: NvmfEvents {
+            accepted: snapshot.accepted,
+            refused: snapshot.refused,
+            violations: snapshot.violations,
+            keep_alive_expired: snapshot.keep_alive_expired,
+        },
         listeners: snapshot.addresses.iter().map(ToString::to_string).collect(),
         subsystems: snapshot.subsystems.iter().map(subsystem).collect(),
         connections: snapshot.connections.iter().map(connection).collect(),
