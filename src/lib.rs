@@ -9,7 +9,7 @@
 //! | [`node`] | a running node, built from a configuration |
 //! | [`config`] | YAML into a validated, typed plan |
 //! | [`export`] | the NVMe/TCP target |
-//! | [`bench`] | load generator and reports |
+//! | [`mod@bench`] | load generator and reports |
 //! | [`host`] | the NVMe/TCP initiator |
 //! | [`nvme`] | NVMe and NVMe/TCP as bytes: commands, status codes, PDUs; shared by target and initiator |
 //! | [`engine`] | what one reactor of the native engine holds: a mapper, its lower channels, its front ends |

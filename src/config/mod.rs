@@ -18,7 +18,7 @@ mod process;
 mod raw;
 mod scalar;
 mod source;
-mod suggest;
+pub(crate) mod suggest;
 mod table_check;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What the operator may have meant.
 
 /// The candidate nearest to `word`, when one is near enough that it was probably meant.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

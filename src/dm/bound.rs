@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::env::Env;
 use super::io::Op;
-use super::table::{Segment, Table};
+use super::table::{Limits, Segment, Table, supports};
 use super::target::{ChannelIndex, Map};
 
 /// A table bound to a core. Nothing in it is shared with another core but the immutable [`Table`].
 pub(super) struct Bound<C> {
     /// What was loaded.
     pub table: Arc<Table>,
+    /// The device's limits with this table: its own, unless it took over those of the table before it (1.4, step 3).
+    pub limits: Arc<Limits>,
     /// One channel per distinct lower device, in the table's order.
     pub channels: Vec<C>,
     /// This core's targets.
@@ -31,6 +33,10 @@ struct Place {
     split_mask: Option<u64>,
     /// The most a piece may have: the smallest limit of the lower devices.
     sectors_max: u32,
+    /// The target and its lower devices take discards (TG-1).
+    discard: bool,
+    /// They take write-zeroes.
+    write_zeroes: bool,
     segment: Segment,
 }
 
@@ -68,6 +74,7 @@ impl<C> Bound<C> {
             .collect();
         let marks = vec![false; channels.len()];
         Ok(Bound {
+            limits: table.limits.clone(),
             table,
             channels,
             places,
@@ -123,6 +130,16 @@ impl<C> Bound<C> {
         (index as u32, sector - place.start, room)
     }
 
+    /// Whether the target at a place, and its lower devices, take a discard or write-zeroes (TG-1).
+    pub fn supports(&self, place: u32, op: Op) -> bool {
+        let place = &self.places[place as usize];
+        match op {
+            Op::Discard => place.discard,
+            Op::WriteZeroes => place.write_zeroes,
+            _ => true,
+        }
+    }
+
     /// The target at a place.
     pub fn segment(&mut self, place: u32) -> &mut Segment {
         &mut self.places[place as usize].segment
@@ -143,23 +160,43 @@ impl<C> Bound<C> {
         std::mem::take(&mut self.marks[channel.0 as usize])
     }
 
-    /// Marks the channels that a write of a range left unflushed: those with a volatile cache, unless they took
+    /// Marks the channels that a write of a range left unflushed: those with a volatile cache that did not take
     /// force-unit-access with the write (FL-28). Whether there is any.
-    pub fn mark_unflushed(&mut self, sector: u64, sectors: u32, took_fua: bool) -> bool {
+    pub fn mark_written(&mut self, sector: u64, sectors: u32) -> bool {
         let (mut sector, end) = (sector, sector + u64::from(sectors));
         let mut any = false;
         while sector < end {
             let piece = self.piece(Op::Write, sector, (end - sector) as u32);
             if let Map::Remapped { channel, .. } = piece.map {
-                let lower = &self.table.lowers[channel.0 as usize];
-                if lower.volatile_cache && !(took_fua && lower.fua) {
-                    self.marks[channel.0 as usize] = true;
-                    any = true;
-                }
+                let took_fua = self.table.lowers[channel.0 as usize].fua;
+                any |= !took_fua && self.mark(channel);
             }
             sector += u64::from(piece.sectors);
         }
         any
+    }
+
+    /// The same for a write-zeroes, which carries no force-unit-access below. Goes by the targets' shares, not by pieces:
+    /// the range may be millions of chunks.
+    pub fn mark_zeroed(&mut self, sector: u64, sectors: u32) -> bool {
+        let (mut done, mut any) = (0, false);
+        while done < sectors {
+            let (place, within, count) = self.span(sector + u64::from(done), sectors - done);
+            for number in 0..self.segment(place).target.duplicates(Op::WriteZeroes) {
+                if let Some(share) = self.segment(place).target.share(number, within, count) {
+                    any |= self.mark(share.channel);
+                }
+            }
+            done += count;
+        }
+        any
+    }
+
+    /// Marks a channel if it has a volatile cache; whether it has.
+    fn mark(&mut self, channel: ChannelIndex) -> bool {
+        let volatile = self.table.lowers[channel.0 as usize].volatile_cache;
+        self.marks[channel.0 as usize] |= volatile;
+        volatile
     }
 }
 
@@ -179,6 +216,8 @@ impl Place {
             split_mask: split.is_power_of_two().then(|| split - 1),
             // Whole blocks, so that no piece is unaligned for its target (LC-14).
             sectors_max: smallest.map_or(u32::MAX, |sectors| (sectors / block).max(1) * block),
+            discard: supports(segment, &table.lowers, Op::Discard),
+            write_zeroes: supports(segment, &table.lowers, Op::WriteZeroes),
             segment: segment.clone(),
         }
     }

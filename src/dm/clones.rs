@@ -71,10 +71,13 @@ impl<E: Env> Mapper<E> {
                 .expect("an admitted original has a table");
             let (place, within, count) = live.span(sector + u64::from(done), sectors - done);
             done += count;
+            if !live.supports(place, op) {
+                self.originals[slot].failed(Status::NotSupported);
+                continue;
+            }
             let target = &mut live.segment(place).target;
             let duplicates = target.duplicates(op);
             match target.map(op, within) {
-                _ if duplicates == 0 => self.originals[slot].failed(Status::NotSupported),
                 Map::Kill => self.originals[slot].failed(Status::IoError),
                 Map::Zero => {}
                 Map::Remapped { .. } => {
@@ -246,12 +249,17 @@ impl<E: Env> Mapper<E> {
                 }
                 original.status = Status::Miscompare;
             }
-            Stage::Data | Stage::FanOut if io.fua && io.op != Op::Read => {
+            Stage::Data | Stage::FanOut if io.fua => {
                 let device = self.known(id);
                 // An ordered device's sequence flushes everything afterwards anyway.
                 let live = device.live.as_mut().filter(|_| !device.ordered);
-                let took_fua = io.op != Op::WriteZeroes;
-                if live.is_some_and(|live| live.mark_unflushed(io.sector, io.sectors, took_fua)) {
+                let unflushed = live.is_some_and(|live| match io.op {
+                    Op::Write | Op::CompareAndWrite => live.mark_written(io.sector, io.sectors),
+                    Op::WriteZeroes => live.mark_zeroed(io.sector, io.sectors),
+                    // What a discard leaves behind is nobody's data: there is nothing to make durable.
+                    Op::Read | Op::Flush | Op::Discard => false,
+                });
+                if unflushed {
                     return self.flush_marked(env, slot);
                 }
             }

@@ -22,16 +22,20 @@ use super::message::{
     Answer, Epoch, Event, Gate, Info, Message, Order, Reply, Request, TargetLine, Ticket,
 };
 use super::sequence::Sequences;
-use super::table::Table;
+use super::table::{Limits, Table};
 
 /// A device on its home core.
 #[derive(Debug)]
 pub(super) struct Home {
     pub id: DeviceId,
+    /// The request that makes the device has begun; another one is refused.
+    created: bool,
     ordered: bool,
     suspended: bool,
     live: Option<Arc<Table>>,
     inactive: Option<Arc<Table>>,
+    /// What the live table can do, or what the one before it could (1.4, step 3).
+    limits: Option<Arc<Limits>>,
     event_nr: u32,
     /// Requests behind the running one, in order. Bounded by the control connections, each of which waits for its answer.
     requests: VecDeque<(Request, Ticket)>,
@@ -56,7 +60,7 @@ enum Phase {
     Closing(Then),
     /// The new table cannot stand in for the old one: it is being destroyed, the device stays suspended (1.4, step 3).
     Rejecting(Error),
-    Swapping,
+    Swapping(Arc<Limits>),
     Opening,
     Detaching,
 }
@@ -111,10 +115,12 @@ impl Home {
     pub fn new(id: DeviceId, ordered: bool) -> Home {
         Home {
             id,
+            created: false,
             ordered,
             suspended: false,
             live: None,
             inactive: None,
+            limits: None,
             event_nr: 0,
             requests: VecDeque::new(),
             running: None,
@@ -214,7 +220,12 @@ impl Home {
     fn start<E: Env>(&mut self, env: &mut E, request: Request, ticket: Ticket) -> Option<Answer> {
         let done = Some(Ok(Reply::Done));
         match request {
+            Request::Create { .. } if self.created => {
+                let reason = "a device of this number exists";
+                return Some(Err(Error::new(Errno::Ebusy, reason)));
+            }
             Request::Create { ordered } => {
+                self.created = true;
                 self.begin_round(env, Phase::Attaching, ticket, || Order::Attach { ordered });
             }
             Request::Load(table) => {
@@ -260,20 +271,21 @@ impl Home {
         }
     }
 
-    /// Steps 3 and 5 of 1.4: the limits of the new table decide whether it may stand in for the old one.
+    /// Step 3 of 1.4: the limits of the new table decide whether it may stand in for the old one.
     fn swap<E: Env>(&mut self, env: &mut E, open: bool, ticket: Ticket) {
-        let block =
-            |table: &Option<Arc<Table>>| table.as_ref().map(|table| table.limits.block_bytes);
-        match (block(&self.live), block(&self.inactive)) {
-            (Some(old), Some(new)) if open && old != new => {
+        let new = self.inactive.as_ref().expect("only called with one");
+        match limits_after(self.limits.as_deref(), new, open) {
+            Ok(limits) => {
+                let phase = Phase::Swapping(limits.clone());
+                self.begin_round(env, phase, ticket, || Order::Swap(limits.clone()));
+            }
+            Err(why) => {
                 let reason = format!(
-                    "the new table has blocks of {new} bytes and the live one of {old}; hosts that use the device cannot \
-                     follow that. The new table was destroyed; the device is suspended on the live one"
+                    "{why}. The new table was destroyed; the device is suspended on the live one"
                 );
                 let error = Error::new(Errno::Einval, reason);
                 self.begin_round(env, Phase::Rejecting(error), ticket, || Order::Clear);
             }
-            _ => self.begin_round(env, Phase::Swapping, ticket, || Order::Swap),
         }
     }
 
@@ -330,8 +342,9 @@ impl Home {
                 self.inactive = None;
                 Err(error)
             }
-            Phase::Swapping => {
+            Phase::Swapping(limits) => {
                 self.live = self.inactive.take();
+                self.limits = Some(limits);
                 self.open(env, ticket);
                 return true;
             }
@@ -385,8 +398,8 @@ impl Home {
             inactive: self.inactive.is_some(),
             targets: live.map_or(0, |table| table.segments.len() as u32),
             event_nr: self.event_nr,
-            sectors: live.map_or(0, |table| table.limits.sectors),
-            read_only: live.is_some_and(|table| table.limits.read_only),
+            sectors: self.limits.as_ref().map_or(0, |limits| limits.sectors),
+            read_only: self.limits.as_ref().is_some_and(|limits| limits.read_only),
             ordered: self.ordered,
             lowers: live.map_or_else(Vec::new, |table| {
                 table
@@ -397,4 +410,35 @@ impl Home {
             }),
         }
     }
+}
+
+/// The limits of a device whose table `new` replaces one that left it with `old`. A table without lower devices keeps the old
+/// ones, so that `error` may stand in for any table and hosts see the same device (1.4 step 3, LC-12).
+///
+/// # Errors
+/// Why the hosts of a device that is `open` could not follow (LC-16).
+fn limits_after(old: Option<&Limits>, new: &Table, open: bool) -> Result<Arc<Limits>, String> {
+    let own = &new.limits;
+    let Some(old) = old else {
+        return Ok(own.clone());
+    };
+    let (block, sectors) = (old.block_bytes, own.sectors);
+    if new.lowers.is_empty() && sectors.is_multiple_of(u64::from(old.block_sectors())) {
+        return Ok(Arc::new(Limits {
+            sectors,
+            ..old.clone()
+        }));
+    }
+    if open && new.lowers.is_empty() {
+        return Err(format!(
+            "the new table has {sectors} sectors, which are not whole blocks of the {block} bytes that hosts know"
+        ));
+    }
+    if open && own.block_bytes != block {
+        return Err(format!(
+            "the new table has blocks of {} bytes and the live one of {block}; hosts that use the device cannot follow that",
+            own.block_bytes
+        ));
+    }
+    Ok(own.clone())
 }

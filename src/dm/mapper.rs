@@ -79,6 +79,9 @@ pub(super) struct Original<P> {
     pub outstanding: u32,
     /// Runs past the gate as the data step of a sequence, whose end the home core is told instead of the front end.
     pub in_sequence: bool,
+    /// The host gave it up while it waited for its sequence, and has been answered: the slot only waits for the home core,
+    /// which will name it once more.
+    pub aborted: bool,
     /// Where the single clone of a whole original went.
     pub place: u32,
     pub channel: ChannelIndex,
@@ -159,7 +162,7 @@ impl<E: Env> Mapper<E> {
         let Some(live) = &mut device.live else {
             return Some(Status::IoError);
         };
-        let limits = &live.table.limits;
+        let limits = &live.limits;
         if io.sectors == 0
             || (limits.read_only && io.op == Op::Write)
             || io.sector >= limits.sectors
@@ -272,10 +275,7 @@ impl<E: Env> Mapper<E> {
 
     /// The limits of a device, as bound on this core; `None` without a live table.
     pub fn limits(&self, id: DeviceId) -> Option<&std::sync::Arc<Limits>> {
-        self.device(id)?
-            .live
-            .as_ref()
-            .map(|live| &live.table.limits)
+        self.device(id)?.live.as_ref().map(|live| &live.limits)
     }
 
     /// This core's counts of a device; `None` when there is no such device.
@@ -287,8 +287,8 @@ impl<E: Env> Mapper<E> {
         Some(stats)
     }
 
-    /// Completes a parked original with [`Status::Aborted`], if `tag` names one on this core (PM-13). False when it is not
-    /// parked: it will complete by itself.
+    /// Completes a parked original with [`Status::Aborted`], if `tag` names one on this core (PM-13): one that a closed gate
+    /// holds up, or that waits for its sequence. False when it is not parked: it will complete by itself.
     pub fn abort(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
         let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
             return false;
@@ -297,9 +297,28 @@ impl<E: Env> Mapper<E> {
             .deferred
             .take_where(&mut self.originals, |original| original.io.tag == tag)
         else {
-            return false;
+            return self.abort_sequenced(env, id, tag);
         };
         self.originals.remove(slot);
+        env.complete(tag, Status::Aborted);
+        true
+    }
+
+    /// A sequence of an aborted original still takes its turn, without the data step: other originals may share it, and the
+    /// gates are opened by its end.
+    fn abort_sequenced(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
+        let waits = |original: &Original<E::Payload>| {
+            (original.device, original.io.tag, original.stage) == (id, tag, Stage::Sequenced)
+                && !original.aborted
+        };
+        let Some(slot) = self
+            .originals
+            .iter()
+            .find_map(|(slot, original)| waits(original).then_some(slot))
+        else {
+            return false;
+        };
+        self.originals[slot].aborted = true;
         env.complete(tag, Status::Aborted);
         true
     }
@@ -491,7 +510,7 @@ impl<C> Device<C> {
         let inside = io
             .sector
             .checked_add(u64::from(io.sectors))
-            .is_some_and(|end| end <= live.table.limits.sectors);
+            .is_some_and(|end| end <= live.limits.sectors);
         if inside && io.sectors > 0 {
             Ok(())
         } else {
@@ -522,6 +541,7 @@ impl<P> Original<P> {
             status: Status::Ok,
             outstanding: 0,
             in_sequence: false,
+            aborted: false,
             place: 0,
             channel: ChannelIndex(0),
         }

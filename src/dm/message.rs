@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::Error;
 use super::io::{CoreId, DeviceId};
 use super::status::Status;
-use super::table::{Segment, Table};
+use super::table::{Limits, Segment, Table};
 use super::target::ChannelIndex;
 
 /// A message between the mappers of two cores.
@@ -64,8 +64,8 @@ pub enum Order {
     Clear,
     /// Close the gate; acknowledge when nothing is in flight here (PM-2).
     Close(Gate),
-    /// The inactive table becomes the live one; the old one is kept until the gate opens (1.4).
-    Swap,
+    /// The inactive table becomes the live one, with these limits; the old one is kept until the gate opens (1.4).
+    Swap(Arc<Limits>),
     /// Open the gate and re-issue what is parked, if no other reason keeps it closed.
     Open(Gate),
     /// Flush everything beneath the live table, past the gate, and report it.

@@ -30,6 +30,10 @@ pub mod stats;
 pub mod status;
 pub mod table;
 pub mod target;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use env::{Env, Submit};
 pub use error::{Errno, Error};

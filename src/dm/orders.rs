@@ -1,5 +1,7 @@
 //! What a core does when its device's home core orders it: gates, tables, and the re-issue of what was parked.
 
+use std::sync::Arc;
+
 use super::bound::Bound;
 use super::device::Home;
 use super::env::Env;
@@ -12,6 +14,7 @@ use super::message::{
 use super::parked::Parked;
 use super::stats::Stats;
 use super::status::Status;
+use super::table::Limits;
 
 impl<E: Env> Mapper<E> {
     /// Takes in a message from another core, from this one, or from the control plane.
@@ -89,7 +92,7 @@ impl<E: Env> Mapper<E> {
                     return;
                 }
             }
-            Order::Swap => self.swap(env, id),
+            Order::Swap(limits) => self.swap(env, id, limits),
             Order::Open(gate) => {
                 let device = self.known(id);
                 let retired = if gate == Gate::Suspend {
@@ -136,19 +139,17 @@ impl<E: Env> Mapper<E> {
         env.changed(id);
     }
 
-    fn swap(&mut self, env: &mut E, id: DeviceId) {
+    fn swap(&mut self, env: &mut E, id: DeviceId, limits: Arc<Limits>) {
         let device = self.known(id);
         assert_eq!(
             device.in_flight, 0,
             "a table is swapped only when nothing is in flight on it"
         );
-        let new = device.inactive.take();
-        let old = std::mem::replace(&mut device.live, new);
-        let same = match (&old, &device.live) {
-            (Some(old), Some(new)) => old.table.limits == new.table.limits,
-            _ => false,
-        };
-        device.retired = old;
+        let same = device.live.as_ref().is_some_and(|old| old.limits == limits);
+        device.retired = std::mem::replace(&mut device.live, device.inactive.take());
+        if let Some(live) = &mut device.live {
+            live.limits = limits;
+        }
         if !same {
             // Before anything parked is re-issued, so that hosts learn of a new size first (LC-16).
             env.changed(id);
@@ -214,21 +215,22 @@ impl<E: Env> Mapper<E> {
     }
 
     fn run_data(&mut self, env: &mut E, id: DeviceId, slot: u32) {
-        let original = &mut self.originals[slot];
-        assert_eq!(original.stage, Stage::Sequenced);
-        original.in_sequence = true;
-        let io = original.io;
-        // The table may be another than when it was admitted.
-        let checked = self.known(id).check(&io);
-        self.known(id).sequenced -= 1;
-        match checked {
-            Ok(()) => self.start(env, slot),
-            Err(status) => {
-                self.originals[slot].in_sequence = false;
-                self.known(id).sequenced += 1;
-                send_home(env, id, Event::DataDone(status));
-            }
+        let Original {
+            stage, aborted, io, ..
+        } = self.originals[slot];
+        assert_eq!(stage, Stage::Sequenced);
+        let refused = match self.known(id).check(&io) {
+            _ if aborted => Some(Status::Aborted),
+            // The table may be another than when it was admitted.
+            Err(status) => Some(status),
+            Ok(()) => None,
+        };
+        if let Some(status) = refused {
+            return send_home(env, id, Event::DataDone(status));
         }
+        self.originals[slot].in_sequence = true;
+        self.known(id).sequenced -= 1;
+        self.start(env, slot);
     }
 
     fn finish_sequenced(&mut self, env: &mut E, id: DeviceId, slot: u32, status: Status) {
@@ -237,12 +239,14 @@ impl<E: Env> Mapper<E> {
         let latency_ns = env.now_ns().saturating_sub(original.started_ns);
         let device = self.known(id);
         device.sequenced -= 1;
-        device
-            .stats
-            .of(original.io.op)
-            .done(original.io.sectors, status, latency_ns);
         device.open(Gate::OwnSequence);
-        env.complete(original.io.tag, status);
+        if !original.aborted {
+            device
+                .stats
+                .of(original.io.op)
+                .done(original.io.sectors, status, latency_ns);
+            env.complete(original.io.tag, status);
+        }
         self.reissue(env, id);
     }
 
@@ -263,7 +267,9 @@ impl<E: Env> Mapper<E> {
             .collect();
         for slot in parked {
             let original = self.originals.remove(slot);
-            env.complete(original.io.tag, Status::Aborted);
+            if !original.aborted {
+                env.complete(original.io.tag, Status::Aborted);
+            }
         }
         let Device {
             live,

@@ -2,7 +2,7 @@
 
 /// The result of one I/O as a host may see it (semantics, section 0).
 ///
-/// Push-back is not among them: it is a decision of the mapper ([`super::target::EndIo`]), never a status, so a host
+/// Push-back is not among them: it is a decision of the mapper, never a status, so a host
 /// cannot be shown one by mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -12,7 +12,7 @@ mod service;
 mod tickets;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -41,7 +41,8 @@ pub struct Config {
 
 /// A running engine. Operators' verbs block the calling thread until they are done; reactors never wait for it.
 pub struct Engine {
-    handle: Handle<Message>,
+    /// Taken by whoever stops the reactors.
+    handle: Mutex<Option<Handle<Message>>>,
     remote: Remote<Message>,
     bdevs: Arc<bdev::Registry>,
     names: Mutex<Registry>,
@@ -79,7 +80,7 @@ impl Engine {
         };
         let remote = handle.remote();
         Ok(Engine {
-            handle,
+            handle: Mutex::new(Some(handle)),
             remote,
             bdevs,
             names: Mutex::default(),
@@ -103,12 +104,14 @@ impl Engine {
         self.remote.stats()
     }
 
-    /// Lets the front ends finish what is in flight and ends the reactors.
+    /// Lets the front ends finish what is in flight and ends the reactors; for the second time, does nothing. By reference,
+    /// because a verb that waits for I/O may still have hold of the engine: it ends with the reactors, or is left behind.
     ///
     /// # Errors
     /// Names the reactors that had not come to rest `within` the time.
-    pub fn stop(self, within: Duration) -> Result<(), NotStopped> {
-        self.handle.stop(within)
+    pub fn stop(&self, within: Duration) -> Result<(), NotStopped> {
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        handle.map_or(Ok(()), |handle| handle.stop(within))
     }
 
     /// Adds a front end to every core; `make` builds its part there, on the reactor's thread.

@@ -54,7 +54,7 @@ impl Node {
     ///
     /// # Errors
     /// Names the reactors that had not come to rest.
-    pub fn stop(self) -> Result<(), NotStopped> {
+    pub fn stop(&self) -> Result<(), NotStopped> {
         self.engine.stop(STOP_WITHIN)
     }
 }

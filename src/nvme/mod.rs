@@ -13,11 +13,13 @@
 //! | [`identify`] | Identify data structures |
 //! | [`log`] | log pages |
 //! | [`feature`] | feature identifiers and their values |
+//! | [`fuzz()`] | the harness for hostile bytes |
 
 pub mod bytes;
 pub mod command;
 pub mod fabrics;
 pub mod feature;
+mod fuzz;
 mod header;
 pub mod identify;
 pub mod log;
@@ -26,6 +28,7 @@ pub mod pdu;
 pub mod status;
 
 pub use command::{Command, Completion, DataPointer};
+pub use fuzz::fuzz;
 pub use status::Status;
 
 /// The namespace identifier that stands for every namespace (NVMe Base 2.0, 3.2.1).

@@ -83,7 +83,7 @@ impl Limits {
 }
 
 /// Whether one target can do `op`, a discard or write-zeroes: it does so itself, or all its devices can (TG-1).
-pub(super) fn supports(segment: &Segment, lowers: &[Lower], op: Op) -> bool {
+pub(in crate::dm) fn supports(segment: &Segment, lowers: &[Lower], op: Op) -> bool {
     let target = &segment.target;
     if op == Op::Discard && target.class().discards_itself {
         return true;

@@ -11,6 +11,7 @@ use super::limits::Lower;
 use super::target::{AnyTarget, Arguments, Builder, TYPES};
 
 pub use limits::Limits;
+pub(super) use limits::supports;
 pub use parse::{Line, lines, quote};
 
 /// Most targets of one table; one more is EOVERFLOW (1.2).

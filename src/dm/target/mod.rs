@@ -1,6 +1,6 @@
 //! Target types: one file each, one small trait, one place to register.
 //!
-//! To add one: write `src/dm/target/NAME.rs` with a type that implements [`Target`], and add a line to the [`targets!`] list below.
+//! To add one: write `src/dm/target/NAME.rs` with a type that implements [`Target`], and add a line to the `targets!` list below.
 
 mod arguments;
 mod error;

@@ -1,0 +1,385 @@
+//! One job: a thread that keeps a queue full, or keeps to a schedule, and records how long each I/O took.
+
+use super::backend::{Backend, Data, Done, Kind, Request};
+use super::options::Options;
+use super::pattern::VerifyData;
+use super::workload::Workload;
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Longest latency that a histogram tells apart, in nanoseconds: an hour. Longer ones count as that.
+const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
+
+/// Significant decimal digits of a histogram.
+const LATENCY_DIGITS: u8 = 3;
+
+/// How long I/Os outstanding at the end may take before the run is called hung.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Least time for reading everything back at the end of `--verify`; more with a longer `--time`.
+const READ_BACK_MIN: Duration = Duration::from_secs(60);
+
+/// Reading back may take so many times as long as writing did.
+const READ_BACK_FACTOR: u32 = 4;
+
+/// Polls without a completion between two looks at the clock.
+const IDLE_POLLS_MAX: u32 = 64;
+
+/// How often a job tells how far it is, in nanoseconds.
+const PUBLISH_NS: u64 = 50_000_000;
+
+/// What jobs and the main thread tell each other.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Set when the run is to end early.
+    pub stop: AtomicBool,
+    /// I/Os completed so far, all phases; each job adds its own now and then.
+    pub completed: AtomicU64,
+    /// I/Os failed so far.
+    pub failed: AtomicU64,
+    /// Jobs that are past their warm-up.
+    pub measuring: AtomicU64,
+}
+
+/// An empty latency histogram, in nanoseconds.
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_NS, LATENCY_DIGITS)
+        .expect("the bounds and digits are constants that the crate accepts")
+}
+
+/// What one job measured.
+#[derive(Debug)]
+pub struct JobResult {
+    /// Latencies by [`Kind`]; I/Os that failed are not in.
+    pub latency: [Histogram<u64>; 3],
+    /// I/Os that ended well within the measured time, by [`Kind`].
+    pub counted: [u64; 3],
+    /// The measured time.
+    pub elapsed: Duration,
+    /// Failed I/Os, by the backend's code.
+    pub errors: BTreeMap<u16, u64>,
+    /// Scheduled I/Os (`--rate`) whose time came but that could not be issued before the end.
+    pub unissued: u64,
+    /// Processor time in the measured time.
+    pub cpu: Option<Duration>,
+    /// What `--verify` found.
+    pub verify: Option<VerifyData>,
+    /// Written places that were not read back for lack of time.
+    pub unverified: u64,
+}
+
+/// An I/O under way.
+#[derive(Clone, Copy)]
+struct Slot {
+    request: Request,
+    /// When it was issued, or was due.
+    start: u64,
+}
+
+/// Completions of one turn with the same latency, which are recorded at once. I/Os that were submitted together
+/// and end together have it in common, so a fast target costs one record for a batch.
+struct Alike {
+    latency: u64,
+    kind: Kind,
+    count: u64,
+}
+
+/// A job at work.
+pub struct Job<'a, B, D> {
+    backend: B,
+    data: D,
+    workload: Workload,
+    shared: &'a Shared,
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+    /// Requests that the backend has not taken yet.
+    batch: Vec<Request>,
+    done: Vec<Done>,
+    alike: Alike,
+    now: u64,
+    idle_polls: u32,
+    /// Whether completions count, and until when they count as throughput.
+    recording: bool,
+    record_end: u64,
+    completed: u64,
+    published: u64,
+    published_at: u64,
+    result: JobResult,
+}
+
+impl<'a, B: Backend, D: Data> Job<'a, B, D> {
+    /// A job with `depth` I/Os outstanding at most.
+    pub fn new(backend: B, data: D, workload: Workload, shared: &'a Shared, depth: usize) -> Self {
+        let request = Request {
+            lba: 0,
+            block_count: 0,
+            generation: 0,
+            tag: 0,
+            kind: Kind::Flush,
+        };
+        let now = backend.now();
+        Self {
+            backend,
+            data,
+            workload,
+            shared,
+            slots: vec![Slot { request, start: 0 }; depth],
+            free: (0..depth as u16).rev().collect(),
+            batch: Vec::with_capacity(depth),
+            done: vec![Done { tag: 0, error: 0 }; depth],
+            alike: Alike {
+                latency: 0,
+                kind: Kind::Read,
+                count: 0,
+            },
+            now,
+            idle_polls: 0,
+            recording: false,
+            record_end: u64::MAX,
+            completed: 0,
+            published: 0,
+            published_at: now,
+            result: JobResult {
+                latency: [
+                    latency_histogram(),
+                    latency_histogram(),
+                    latency_histogram(),
+                ],
+                counted: [0; 3],
+                elapsed: Duration::ZERO,
+                errors: BTreeMap::new(),
+                unissued: 0,
+                cpu: None,
+                verify: None,
+                unverified: 0,
+            },
+        }
+    }
+
+    /// Warms up, measures, and drains.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user when the target was lost or hangs.
+    pub fn measure(&mut self, options: &Options) -> Result<(), String> {
+        let begin = self.backend.now();
+        self.now = begin;
+        let from = begin + options.warmup.as_nanos() as u64;
+        let end = from + options.time.as_nanos() as u64;
+        self.record_end = end;
+        // Kept in 1/1024 ns, so that a rate which is no divisor of a second is met, too.
+        let interval = options
+            .rate
+            .map(|rate| ((options.jobs as u64 * 1_000_000_000) << 10) / rate);
+        let mut due = begin << 10;
+        let mut cpu_before = None;
+        while self.now < end && !self.shared.stop.load(Ordering::Relaxed) {
+            if !self.recording && self.now >= from {
+                self.recording = true;
+                self.shared.measuring.fetch_add(1, Ordering::Relaxed);
+                cpu_before = super::cores::thread_time();
+            }
+            match interval {
+                None => self.fill_queue(),
+                Some(interval) => due = self.issue_due(due, interval),
+            }
+            self.turn()?;
+        }
+        if let (Some(before), Some(after)) = (cpu_before, super::cores::thread_time()) {
+            self.result.cpu = Some(after.saturating_sub(before));
+        }
+        self.result.elapsed = Duration::from_nanos(self.now.min(end).saturating_sub(from));
+        if let Some(interval) = interval {
+            self.result.unissued = (end << 10).saturating_sub(due) / interval;
+        }
+        self.drain()?;
+        self.recording = false;
+        Ok(())
+    }
+
+    /// Closed loop: as many I/Os as the queue takes.
+    #[inline]
+    fn fill_queue(&mut self) {
+        while let Some(&tag) = self.free.last() {
+            let Some(request) = self.workload.next(tag) else {
+                break;
+            };
+            self.issue(request, self.now);
+        }
+    }
+
+    /// Open loop: the I/Os whose time has come, which count from that time (coordinated omission).
+    #[inline]
+    fn issue_due(&mut self, mut due: u64, interval: u64) -> u64 {
+        while due >> 10 <= self.now {
+            let Some(&tag) = self.free.last() else { break };
+            let Some(request) = self.workload.next(tag) else {
+                break;
+            };
+            self.issue(request, due >> 10);
+            due += interval;
+        }
+        // With nothing due the clock has to be looked at anew each turn.
+        self.idle_polls = IDLE_POLLS_MAX;
+        due
+    }
+
+    #[inline]
+    fn issue(&mut self, request: Request, start: u64) {
+        self.free.pop();
+        self.slots[usize::from(request.tag)] = Slot { request, start };
+        self.batch.push(request);
+    }
+
+    /// Submits what waits, collects what is done, and reads the clock when there is a reason to.
+    #[inline]
+    fn turn(&mut self) -> Result<(), String> {
+        if !self.batch.is_empty() {
+            let taken = self.backend.submit(&self.batch, &mut self.data)?;
+            if taken == self.batch.len() {
+                self.batch.clear();
+            } else {
+                self.batch.drain(..taken);
+            }
+        }
+        let count = self.backend.poll(&mut self.done, &mut self.data)?;
+        if count == 0 {
+            self.idle_polls += 1;
+            if self.idle_polls >= IDLE_POLLS_MAX {
+                self.look_at_clock();
+            }
+            return Ok(());
+        }
+        self.look_at_clock();
+        for index in 0..count {
+            self.complete(self.done[index]);
+        }
+        self.record_alike();
+        Ok(())
+    }
+
+    #[inline]
+    fn look_at_clock(&mut self) {
+        self.now = self.backend.now();
+        self.idle_polls = 0;
+        if self.now - self.published_at >= PUBLISH_NS {
+            self.publish();
+        }
+    }
+
+    #[cold]
+    fn publish(&mut self) {
+        self.shared
+            .completed
+            .fetch_add(self.completed - self.published, Ordering::Relaxed);
+        self.published = self.completed;
+        self.published_at = self.now;
+    }
+
+    #[inline]
+    fn complete(&mut self, done: Done) {
+        let Slot { request, start } = self.slots[usize::from(done.tag)];
+        self.completed += 1;
+        if done.error != 0 {
+            self.fail(done.error);
+        } else if self.recording {
+            let latency = self.now.saturating_sub(start).max(1);
+            if (latency, request.kind) != (self.alike.latency, self.alike.kind) {
+                self.record_alike();
+                self.alike = Alike {
+                    latency,
+                    kind: request.kind,
+                    count: 0,
+                };
+            }
+            self.alike.count += 1;
+        }
+        self.workload.release(&request, done.error == 0);
+        self.free.push(done.tag);
+    }
+
+    /// Records the completions that were put off. All of them ended at this look at the clock.
+    #[inline]
+    fn record_alike(&mut self) {
+        let Alike {
+            latency,
+            kind,
+            count,
+        } = self.alike;
+        if count == 0 {
+            return;
+        }
+        self.result.latency[kind as usize].saturating_record_n(latency, count);
+        if self.now <= self.record_end {
+            self.result.counted[kind as usize] += count;
+        }
+        self.alike.count = 0;
+    }
+
+    #[cold]
+    fn fail(&mut self, code: u16) {
+        *self.result.errors.entry(code).or_insert(0) += 1;
+        self.shared.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits for everything outstanding.
+    fn drain(&mut self) -> Result<(), String> {
+        let deadline = self.now + DRAIN_MAX.as_nanos() as u64;
+        while self.free.len() < self.slots.len() {
+            self.turn()?;
+            if self.now >= deadline {
+                return Err(format!(
+                    "{} I/Os did not come back within {} s",
+                    self.slots.len() - self.free.len(),
+                    DRAIN_MAX.as_secs()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads back every place that was written, in order, within a bounded time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Job::measure`].
+    pub fn read_back(&mut self, options: &Options) -> Result<(), String> {
+        let time = READ_BACK_MIN.max(options.time.saturating_mul(READ_BACK_FACTOR));
+        let deadline = self.now + time.as_nanos() as u64;
+        let mut unit = Some(0);
+        while let Some(next) = unit {
+            if self.now >= deadline || self.shared.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let mut next = next;
+            while let Some(&tag) = self.free.last() {
+                match self.workload.next_written(next, tag) {
+                    Some((request, after)) => {
+                        next = after;
+                        self.issue(request, self.now);
+                        unit = Some(next);
+                    }
+                    None => {
+                        unit = None;
+                        break;
+                    }
+                }
+            }
+            self.turn()?;
+        }
+        self.drain()?;
+        while let Some((_, after)) = unit.and_then(|next| self.workload.next_written(next, 0)) {
+            self.result.unverified += 1;
+            unit = Some(after);
+        }
+        Ok(())
+    }
+
+    /// What was measured.
+    pub fn finish(mut self) -> (JobResult, D) {
+        self.publish();
+        (self.result, self.data)
+    }
+}

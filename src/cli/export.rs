@@ -1,0 +1,233 @@
+//! `polldm bdev` and `polldm export`: what is beneath the mapped devices, and who reaches them.
+
+use clap::{Args, Subcommand};
+
+use super::columns::{Column, Layout, bytes, render};
+use super::{Connection, Failure, print, print_json};
+use crate::control::schema::{self, AddNamespaceParams, Bdev, BdevLs, BdevsResult, ExportLs, ExportsResult, NoParams, NvmfAddNamespace, NvmfRemoveNamespace, RemoveNamespaceParams};
+
+/// Backing devices: what mapped devices are made of
+#[derive(Debug, Args)]
+pub(super) struct BdevCommand {
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: BdevVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum BdevVerb {
+    /// List backing devices: size, block size, what they can do, and who uses them
+    Ls,
+}
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  polldm export ls
+  polldm export add-ns nqn.2026-11.io.polldm:quickstart --nsid 2 --device vol1
+  polldm export remove-ns nqn.2026-11.io.polldm:quickstart --nsid 2
+  polldm export ls --json | jq '.nvmf.connections[] | select(.outstanding > 0)'
+
+Hosts that are connected are told and rescan by themselves.";
+
+/// Exports: what hosts can reach, and which are connected
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub(super) struct ExportCommand {
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: ExportVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum ExportVerb {
+    /// List listeners, subsystems, namespaces, hosts and connections
+    Ls,
+    /// Serve a mapped device as one more namespace of a subsystem
+    AddNs {
+        /// The subsystem
+        nqn: String,
+        /// Number of the namespace, from 1
+        #[arg(long)]
+        nsid: u32,
+        /// The mapped device
+        #[arg(long)]
+        device: String,
+    },
+    /// Take a namespace away from its hosts, when the I/O on it has ended
+    RemoveNs {
+        /// The subsystem
+        nqn: String,
+        /// Number of the namespace
+        #[arg(long)]
+        nsid: u32,
+    },
+}
+
+/// Runs `polldm bdev`.
+pub(super) fn run_bdev(command: &BdevCommand, connection: &Connection) -> Result<(), Failure> {
+    let BdevVerb::Ls = command.verb;
+    let result = connection.open()?.call::<BdevLs>(&NoParams {})?;
+    if command.json { print_json(&result) } else { print(&bdevs(&result)) }
+}
+
+/// Runs `polldm export`.
+pub(super) fn run_export(command: ExportCommand, connection: &Connection) -> Result<(), Failure> {
+    let json = command.json;
+    let mut client = connection.open()?;
+    let done = match command.verb {
+        ExportVerb::Ls => {
+            let result = client.call::<ExportLs>(&NoParams {})?;
+            return if json { print_json(&result) } else { print(&exports(&result)) };
+        }
+        ExportVerb::AddNs { nqn, nsid, device } => {
+            client.call::<NvmfAddNamespace>(&AddNamespaceParams { nqn, nsid, device })?
+        }
+        ExportVerb::RemoveNs { nqn, nsid } => {
+            client.call::<NvmfRemoveNamespace>(&RemoveNamespaceParams { nqn, nsid })?
+        }
+    };
+    if json { print_json(&done) } else { Ok(()) }
+}
+
+fn bdevs(result: &BdevsResult) -> String {
+    let columns = [
+        Column::left("NAME"),
+        Column::left("KIND"),
+        Column::right("SIZE"),
+        Column::right("BLOCK"),
+        Column::left("CACHE"),
+        Column::left("CAN"),
+        Column::left("USED BY"),
+    ];
+    let row = |bdev: &Bdev| {
+        let can = [(bdev.flush, "flush"), (bdev.fua, "fua"), (bdev.discard, "discard"), (bdev.write_zeroes, "zeroes")];
+        let mut can: Vec<_> = can.iter().filter(|(able, _)| *able).map(|(_, what)| *what).collect();
+        if bdev.read_only {
+            can.push("read-only");
+        }
+        vec![
+            bdev.name.clone(),
+            bdev.kind.clone(),
+            bytes(bdev.sectors.saturating_mul(512)),
+            bdev.block_bytes.to_string(),
+            if bdev.volatile_cache { "volatile" } else { "none" }.to_owned(),
+            can.join(","),
+            if bdev.devices.is_empty() { "-".to_owned() } else { bdev.devices.join(",") },
+        ]
+    };
+    render(&columns, &result.bdevs.iter().map(row).collect::<Vec<_>>(), Layout::OURS)
+}
+
+fn exports(result: &ExportsResult) -> String {
+    let Some(nvmf) = &result.nvmf else {
+        return "No exports\n".into();
+    };
+    let mut text = format!("NVMe/TCP on {}\n", nvmf.listeners.join(", "));
+    for subsystem in &nvmf.subsystems {
+        text.push_str(&format!("\n{}\n", subsystem.nqn));
+        let hosts = match &subsystem.hosts {
+            None => "any".to_owned(),
+            Some(hosts) => hosts.join(", "),
+        };
+        text.push_str(&format!("  hosts: {hosts}\n"));
+        for namespace in &subsystem.namespaces {
+            text.push_str(&format!("  namespace {}: {}  {}\n", namespace.nsid, namespace.device, namespace.uuid));
+        }
+        for controller in &subsystem.controllers {
+            text.push_str(&format!(
+                "  controller {}: {}, {} I/O queue{}\n",
+                controller.id,
+                controller.host_nqn,
+                controller.io_queues,
+                if controller.io_queues == 1 { "" } else { "s" }
+            ));
+        }
+    }
+    if !nvmf.connections.is_empty() {
+        text.push('\n');
+        text.push_str(&connections(&nvmf.connections));
+    }
+    text
+}
+
+fn connections(connections: &[schema::Connection]) -> String {
+    let columns = [
+        Column::left("PEER"),
+        Column::right("CNTLID"),
+        Column::left("QUEUE"),
+        Column::right("SIZE"),
+        Column::right("OUTSTANDING"),
+        Column::right("REACTOR"),
+        Column::left("DIGESTS"),
+        Column::left("SUBSYSTEM"),
+    ];
+    let unknown = || "-".to_owned();
+    let row = |connection: &schema::Connection| {
+        vec![
+            if connection.peer.is_empty() { unknown() } else { connection.peer.clone() },
+            connection.controller.map_or_else(unknown, |id| id.to_string()),
+            match connection.queue {
+                None => unknown(),
+                Some(0) => "admin".to_owned(),
+                Some(queue) => queue.to_string(),
+            },
+            connection.queue_size.to_string(),
+            connection.outstanding.to_string(),
+            connection.reactor.to_string(),
+            match (connection.header_digest, connection.data_digest) {
+                (true, true) => "header,data",
+                (true, false) => "header",
+                (false, true) => "data",
+                (false, false) => "none",
+            }
+            .to_owned(),
+            if connection.nqn.is_empty() { unknown() } else { connection.nqn.clone() },
+        ]
+    };
+    render(&columns, &connections.iter().map(row).collect::<Vec<_>>(), Layout::OURS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::control::Service;
+    use crate::control::fake::Fake;
+    use crate::control::schema::Serve;
+
+    #[test]
+    fn bdevs_in_columns() {
+        let service = Service::new(Arc::new(Fake::with_devices()));
+        let text = bdevs(&Serve::<BdevLs>::serve(&service, NoParams {}).unwrap());
+        let expected = "\
+NAME  KIND     SIZE  BLOCK  CACHE  CAN                       USED BY
+ram0  malloc  1 GiB    512  none   flush,fua,discard,zeroes  vol0
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn exports_with_their_hosts() {
+        let service = Service::new(Arc::new(Fake::with_devices()));
+        let text = exports(&Serve::<ExportLs>::serve(&service, NoParams {}).unwrap());
+        let expected = "\
+NVMe/TCP on 127.0.0.1:4420
+
+nqn.2026-11.io.polldm:quickstart
+  hosts: any
+  namespace 1: vol0  8c9f1f64-9d6c-5a35-93b6-5bd53f7b2b31
+  controller 1: nqn.2014-08.org.nvmexpress:uuid:1b4e28ba, 1 I/O queue
+
+PEER             CNTLID  QUEUE  SIZE  OUTSTANDING  REACTOR  DIGESTS  SUBSYSTEM
+127.0.0.1:51514       1  admin   128            0        0  none     nqn.2026-11.io.polldm:quickstart
+127.0.0.1:51514       1  1       128            2        1  data     nqn.2026-11.io.polldm:quickstart
+";
+        assert_eq!(text, expected);
+        assert_eq!(exports(&ExportsResult::default()), "No exports\n");
+    }
+}

@@ -1,0 +1,106 @@
+//! The command line: what it takes, what it refuses, and what it says.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(words: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(words.split_whitespace())
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_commands_of_the_manual_are_taken() {
+    for words in [
+        "polldm serve conf/quickstart.yaml",
+        "polldm serve --engine native conf/quickstart.yaml",
+        "polldm check a.yaml",
+        "polldm schema",
+        "polldm schema --control",
+        "polldm dm ls",
+        "polldm dm ls --target linear --json",
+        "polldm --socket /s dm ls",
+        "polldm dm --socket /s load vol0 --table x",
+        "polldm dm load vol0 table.txt",
+        "polldm dm load -r vol0",
+        "polldm dm reload vol0 -",
+        "polldm dm info",
+        "polldm dm info vol0 vol1 -c -o name,uuid --noheadings --separator :",
+        "polldm dm info -C",
+        "polldm dm table --inactive vol0",
+        "polldm dm status --target striped",
+        "polldm dm create vol1 --notable -u uuid",
+        "polldm dm create vol1 --flush ordered --readonly --table x",
+        "polldm dm suspend vol0 vol1 --socket /s",
+        "polldm dm resume vol0",
+        "polldm dm clear vol0",
+        "polldm dm rename vol0 vol1",
+        "polldm dm remove vol0",
+        "polldm dm deps",
+        "polldm dm targets",
+        "polldm bdev ls --json",
+        "polldm export ls",
+        "polldm export add-ns nqn.x --nsid 2 --device vol1",
+        "polldm export remove-ns nqn.x --nsid 2",
+        "polldm stats vol0 --json",
+    ] {
+        assert!(parse(words).is_ok(), "{words}: {}", parse(words).unwrap_err());
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_exit_code_2() {
+    for words in [
+        "polldm",
+        "polldm dm",
+        "polldm dm lst",
+        "polldm dm suspend",
+        "polldm dm rename vol0",
+        "polldm dm create vol0 --notable --table x",
+        "polldm dm load vol0 file --table x",
+        "polldm dm create vol0 --flush never",
+        "polldm export add-ns nqn.x --nsid minus --device d",
+        "polldm export add-ns nqn.x --nsid 1",
+        "polldm serve",
+        "polldm serve --engine steam a.yaml",
+    ] {
+        let error = parse(words).err().unwrap_or_else(|| panic!("{words} is taken"));
+        assert_eq!(error.exit_code(), 2, "{words}");
+    }
+}
+
+#[test]
+fn the_socket_is_found_wherever_it_stands() {
+    for words in ["polldm --socket /s dm ls", "polldm dm --socket /s ls", "polldm dm ls --socket /s"] {
+        assert_eq!(parse(words).unwrap().connection.socket, Some(PathBuf::from("/s")), "{words}");
+    }
+}
+
+#[test]
+fn every_command_and_option_has_a_help_text() {
+    fn check(command: &clap::Command) {
+        assert!(command.get_about().is_some(), "'{}' has no help", command.get_name());
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            assert!(argument.get_help().is_some(), "'{}' of '{}' has no help", argument.get_id(), command.get_name());
+        }
+        command.get_subcommands().filter(|command| command.get_name() != "help").for_each(check);
+    }
+    let mut command = Cli::command();
+    command.build();
+    check(&command);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("none.sock");
+    let cli = Cli::try_parse_from(["polldm", "dm", "ls", "--socket", socket.to_str().unwrap()]).unwrap();
+    match run(cli) {
+        Err(Failure::Operation(reason)) => assert!(reason.contains("no polldm serves on") && reason.contains("none.sock")),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,454 @@
+//! What the control plane needs of a running node, and the methods of the schema in those terms.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::schema::{self, *};
+use crate::dm::registry::Entry;
+use crate::dm::target::TYPES;
+use crate::dm::{self, Errno, Error};
+
+/// A running node, as far as operators can reach it. Verbs block the calling thread until they are done; every answer is
+/// a snapshot, and no verb but suspend (and what suspends on the way) waits for I/O.
+pub trait Backend: Send + Sync + 'static {
+    /// Makes a device without a table.
+    ///
+    /// # Errors
+    /// EINVAL for a bad name or uuid, EBUSY for one in use, ENOMEM when there are too many.
+    fn create(&self, name: &str, uuid: &str, ordered: bool) -> Result<(), Error>;
+
+    /// Loads a table into a device's inactive slot.
+    ///
+    /// # Errors
+    /// ENXIO without such a device; EINVAL for the table, with its line.
+    fn load(&self, name: &str, table: &str, read_only: bool) -> Result<(), Error>;
+
+    /// Empties a device's inactive slot.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    fn clear(&self, name: &str) -> Result<(), Error>;
+
+    /// Suspends a device; answers when nothing is in flight.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    fn suspend(&self, name: &str) -> Result<(), Error>;
+
+    /// Resumes a device, on its inactive table if it has one.
+    ///
+    /// # Errors
+    /// ENXIO without such a device; EINVAL without a table, or when hosts could not follow the new one.
+    fn resume(&self, name: &str) -> Result<(), Error>;
+
+    /// Gives a device another name.
+    ///
+    /// # Errors
+    /// ENXIO without such a device; EBUSY or EINVAL for the new name.
+    fn rename(&self, name: &str, new_name: &str) -> Result<(), Error>;
+
+    /// Removes a device.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EBUSY when it is exported.
+    fn remove(&self, name: &str) -> Result<(), Error>;
+
+    /// All devices, by name.
+    fn devices(&self) -> Vec<Entry>;
+
+    /// Names and state of a device.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    fn info(&self, name: &str) -> Result<(Entry, dm::Info), Error>;
+
+    /// What each target of a device's live table says of itself.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    fn status(&self, name: &str) -> Result<Vec<dm::TargetLine>, Error>;
+
+    /// A device's table.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    fn table(&self, name: &str, inactive: bool) -> Result<Vec<dm::TargetLine>, Error>;
+
+    /// Counters of a device, all reactors added up.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    fn stats(&self, name: &str) -> Result<dm::Stats, Error>;
+
+    /// The backing devices: kind, and what they declare.
+    fn bdevs(&self) -> Vec<(&'static str, dm::Lower)>;
+
+    /// What each reactor has spent its time on.
+    fn reactors(&self) -> Vec<ReactorStats>;
+
+    /// What hosts can reach, and who is connected.
+    fn exports(&self) -> ExportsResult;
+
+    /// Counters of all namespaces, all reactors added up.
+    fn namespace_stats(&self) -> Vec<NamespaceStats>;
+
+    /// Adds a namespace to a subsystem.
+    ///
+    /// # Errors
+    /// ENXIO without such a subsystem or device, EBUSY when the NSID is taken, EINVAL for a bad NSID or uuid.
+    fn add_namespace(&self, params: &AddNamespaceParams) -> Result<(), Error>;
+
+    /// Takes a namespace away; answers when no I/O of it is in flight.
+    ///
+    /// # Errors
+    /// ENXIO without such a subsystem or namespace.
+    fn remove_namespace(&self, params: &RemoveNamespaceParams) -> Result<(), Error>;
+}
+
+/// The methods of the schema, served by a node.
+#[derive(Clone)]
+pub struct Service {
+    backend: Arc<dyn Backend>,
+    started: Instant,
+}
+
+impl Service {
+    /// Serves `backend`.
+    pub fn new(backend: Arc<dyn Backend>) -> Service {
+        Service {
+            backend,
+            started: Instant::now(),
+        }
+    }
+
+    /// Counters of everything, or of one device and the namespaces that export it.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn stats(&self, device: Option<&str>) -> Result<StatsResult, Error> {
+        let devices = self.each(device, |name| {
+            let stats = self.backend.stats(name)?;
+            Ok(device_stats(name, &stats))
+        })?;
+        let mut namespaces = self.backend.namespace_stats();
+        namespaces.retain(|namespace| device.is_none_or(|device| namespace.device == device));
+        let nvmf = self.backend.exports().nvmf;
+        Ok(StatsResult {
+            devices,
+            namespaces,
+            reactors: self.backend.reactors(),
+            nvmf_connections: nvmf.map_or(0, |nvmf| nvmf.connections.len() as u64),
+        })
+    }
+
+    /// State of one device or of all.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn infos(&self, name: Option<&str>) -> Result<Vec<DeviceInfo>, Error> {
+        self.each(name, |name| self.backend.info(name).map(device_info))
+    }
+
+    /// Asks about one device, or about all. When all are asked for, one that is removed meanwhile is left out.
+    fn each<T>(
+        &self,
+        name: Option<&str>,
+        ask: impl Fn(&str) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        if let Some(name) = name {
+            return ask(name).map(|one| vec![one]);
+        }
+        let mut all = Vec::new();
+        for entry in self.backend.devices() {
+            match ask(&entry.name) {
+                Ok(one) => all.push(one),
+                Err(error) if error.errno == Errno::Enxio => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Target lines of one device or of all; with a filter, only its targets, and of all devices only those that have one.
+    fn lines(
+        &self,
+        name: Option<&str>,
+        target: Option<&str>,
+        ask: impl Fn(&str) -> Result<Vec<dm::TargetLine>, Error>,
+    ) -> Result<LinesResult, Error> {
+        let mut devices = self.each(name, |name| {
+            let mut lines = ask(name)?;
+            lines.retain(|line| target.is_none_or(|target| line.target == target));
+            let targets = lines.into_iter().map(target_line).collect();
+            Ok(DeviceLines {
+                name: name.to_owned(),
+                targets,
+            })
+        })?;
+        if name.is_none() && target.is_some() {
+            devices.retain(|device| !device.targets.is_empty());
+        }
+        Ok(LinesResult { devices })
+    }
+}
+
+impl Serve<DmCreate> for Service {
+    fn serve(&self, params: CreateParams) -> Result<Done, Error> {
+        let CreateParams {
+            name,
+            uuid,
+            flush,
+            table,
+            read_only,
+        } = params;
+        self.backend
+            .create(&name, &uuid, flush == FlushPolicy::Ordered)?;
+        let Some(table) = table else {
+            return Ok(Done {});
+        };
+        let live = self
+            .backend
+            .load(&name, &table, read_only)
+            .and_then(|()| self.backend.resume(&name));
+        live.map(|()| Done {}).inspect_err(|_| {
+            // A half-made device would be in the way of the next attempt. Whoever opened it meanwhile may keep it.
+            let _ = self.backend.remove(&name);
+        })
+    }
+}
+
+impl Serve<DmLoad> for Service {
+    fn serve(&self, params: LoadParams) -> Result<Done, Error> {
+        self.backend
+            .load(&params.name, &params.table, params.read_only)
+            .map(|()| Done {})
+    }
+}
+
+impl Serve<DmClear> for Service {
+    fn serve(&self, params: DeviceParams) -> Result<Done, Error> {
+        self.backend.clear(&params.name).map(|()| Done {})
+    }
+}
+
+impl Serve<DmSuspend> for Service {
+    fn serve(&self, params: DeviceParams) -> Result<Done, Error> {
+        self.backend.suspend(&params.name).map(|()| Done {})
+    }
+}
+
+impl Serve<DmResume> for Service {
+    fn serve(&self, params: DeviceParams) -> Result<Done, Error> {
+        self.backend.resume(&params.name).map(|()| Done {})
+    }
+}
+
+impl Serve<DmRename> for Service {
+    fn serve(&self, params: RenameParams) -> Result<Done, Error> {
+        self.backend
+            .rename(&params.name, &params.new_name)
+            .map(|()| Done {})
+    }
+}
+
+impl Serve<DmRemove> for Service {
+    fn serve(&self, params: DeviceParams) -> Result<Done, Error> {
+        self.backend.remove(&params.name).map(|()| Done {})
+    }
+}
+
+impl Serve<DmLs> for Service {
+    fn serve(&self, params: LsParams) -> Result<LsResult, Error> {
+        let mut devices: Vec<_> = self
+            .backend
+            .devices()
+            .into_iter()
+            .map(|entry| DeviceName {
+                name: entry.name,
+                uuid: entry.uuid,
+                id: entry.id.0,
+            })
+            .collect();
+        if let Some(target) = params.target.as_deref() {
+            let having = self
+                .lines(None, Some(target), |name| self.backend.status(name))?
+                .devices;
+            devices.retain(|device| having.iter().any(|lines| lines.name == device.name));
+        }
+        Ok(LsResult { devices })
+    }
+}
+
+impl Serve<DmInfo> for Service {
+    fn serve(&self, params: InfoParams) -> Result<InfoResult, Error> {
+        self.infos(params.name.as_deref())
+            .map(|devices| InfoResult { devices })
+    }
+}
+
+impl Serve<DmStatus> for Service {
+    fn serve(&self, params: StatusParams) -> Result<LinesResult, Error> {
+        self.lines(params.name.as_deref(), params.target.as_deref(), |name| {
+            self.backend.status(name)
+        })
+    }
+}
+
+impl Serve<DmTable> for Service {
+    fn serve(&self, params: TableParams) -> Result<LinesResult, Error> {
+        let inactive = params.inactive;
+        self.lines(params.name.as_deref(), params.target.as_deref(), |name| {
+            self.backend.table(name, inactive)
+        })
+    }
+}
+
+impl Serve<DmDeps> for Service {
+    fn serve(&self, params: InfoParams) -> Result<DepsResult, Error> {
+        let infos = self.infos(params.name.as_deref())?;
+        let devices = infos.into_iter().map(|info| DeviceDeps {
+            name: info.name,
+            bdevs: info.bdevs,
+        });
+        Ok(DepsResult {
+            devices: devices.collect(),
+        })
+    }
+}
+
+impl Serve<DmTargets> for Service {
+    fn serve(&self, _: NoParams) -> Result<TargetsResult, Error> {
+        let targets = TYPES.iter().map(|(name, version, _)| TargetType {
+            name: (*name).to_owned(),
+            version: *version,
+        });
+        Ok(TargetsResult {
+            targets: targets.collect(),
+        })
+    }
+}
+
+impl Serve<BdevLs> for Service {
+    fn serve(&self, _: NoParams) -> Result<BdevsResult, Error> {
+        let infos = self.infos(None)?;
+        let mut bdevs: Vec<_> = self
+            .backend
+            .bdevs()
+            .into_iter()
+            .map(|(kind, lower)| bdev(kind, lower, &infos))
+            .collect();
+        bdevs.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(BdevsResult { bdevs })
+    }
+}
+
+impl Serve<ExportLs> for Service {
+    fn serve(&self, _: NoParams) -> Result<ExportsResult, Error> {
+        Ok(self.backend.exports())
+    }
+}
+
+impl Serve<NvmfAddNamespace> for Service {
+    fn serve(&self, params: AddNamespaceParams) -> Result<Done, Error> {
+        self.backend.add_namespace(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<NvmfRemoveNamespace> for Service {
+    fn serve(&self, params: RemoveNamespaceParams) -> Result<Done, Error> {
+        self.backend.remove_namespace(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<schema::Stats> for Service {
+    fn serve(&self, params: StatsParams) -> Result<StatsResult, Error> {
+        self.stats(params.device.as_deref())
+    }
+}
+
+impl Serve<Version> for Service {
+    fn serve(&self, _: NoParams) -> Result<VersionResult, Error> {
+        Ok(VersionResult {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+impl Serve<Schema> for Service {
+    fn serve(&self, _: NoParams) -> Result<serde_json::Value, Error> {
+        Ok(describe())
+    }
+}
+
+fn device_info((entry, info): (Entry, dm::Info)) -> DeviceInfo {
+    DeviceInfo {
+        name: entry.name,
+        uuid: entry.uuid,
+        id: entry.id.0,
+        suspended: info.suspended,
+        read_only: info.read_only,
+        live_table: info.live,
+        inactive_table: info.inactive,
+        open_count: entry.open_count,
+        event_nr: info.event_nr,
+        target_count: info.targets,
+        sectors: info.sectors,
+        flush: if info.ordered {
+            FlushPolicy::Ordered
+        } else {
+            FlushPolicy::Relaxed
+        },
+        bdevs: info.lowers,
+    }
+}
+
+fn target_line(line: dm::TargetLine) -> TargetLine {
+    TargetLine {
+        start: line.start,
+        sectors: line.sectors,
+        target: line.target.to_owned(),
+        text: line.text,
+    }
+}
+
+fn bdev(kind: &str, lower: dm::Lower, infos: &[DeviceInfo]) -> Bdev {
+    let users = infos.iter().filter(|info| info.bdevs.contains(&lower.name));
+    Bdev {
+        devices: users.map(|info| info.name.clone()).collect(),
+        kind: kind.to_owned(),
+        name: lower.name,
+        sectors: lower.sectors,
+        block_bytes: lower.block_bytes,
+        volatile_cache: lower.volatile_cache,
+        flush: lower.flush,
+        fua: lower.fua,
+        discard: lower.discard,
+        write_zeroes: lower.write_zeroes,
+        read_only: lower.read_only,
+    }
+}
+
+fn device_stats(name: &str, stats: &dm::Stats) -> DeviceStats {
+    let kinds = [
+        ("read", &stats.read),
+        ("write", &stats.write),
+        ("flush", &stats.flush),
+        ("discard", &stats.discard),
+    ];
+    let operations = kinds.map(|(operation, counters)| OperationStats {
+        operation: operation.to_owned(),
+        ios: counters.ios,
+        errors: counters.errors,
+        bytes: counters.sectors * 512,
+        latency: Latency::from(&counters.latency),
+    });
+    DeviceStats {
+        name: name.to_owned(),
+        operations: operations.into(),
+        in_flight: stats.in_flight,
+        parked: stats.parked,
+        busy: stats.busy,
+    }
+}

@@ -1,0 +1,298 @@
+//! A node that is not there: devices, tables and counters in plain memory, for tests of everything above it.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex};
+
+use super::backend::Backend;
+use super::schema::*;
+use crate::dm::registry::Entry;
+use crate::dm::{self, Errno, Error, LowerId, Table};
+
+/// One device. Its tables are real ones.
+#[derive(Default)]
+struct FakeDevice {
+    info: dm::Info,
+    live: Option<Table>,
+    inactive: Option<Table>,
+}
+
+/// The node.
+#[derive(Default)]
+pub(crate) struct Fake {
+    names: Mutex<dm::Registry>,
+    devices: Mutex<BTreeMap<u32, FakeDevice>>,
+    /// While it is true, suspend waits.
+    busy: Mutex<bool>,
+    idle: Condvar,
+}
+
+/// The lower device `ram0`: 1 GiB, blocks of 512 bytes.
+pub(crate) fn ram0() -> dm::Lower {
+    dm::Lower {
+        id: LowerId(0),
+        name: "ram0".into(),
+        sectors: 2_097_152,
+        block_bytes: 512,
+        volatile_cache: false,
+        flush: true,
+        fua: true,
+        discard: true,
+        write_zeroes: true,
+        transfer_sectors_max: 0,
+        optimal_write_bytes: 4096,
+        read_only: false,
+    }
+}
+
+impl Fake {
+    /// A node with `vol0` (live, held by an export) and `vol1` (empty, with a uuid).
+    pub fn with_devices() -> Fake {
+        let fake = Fake::default();
+        fake.create("vol0", "", false).unwrap();
+        fake.load("vol0", "0 1048576 linear ram0 0\n1048576 1048576 zero", false)
+            .unwrap();
+        fake.resume("vol0").unwrap();
+        fake.names.lock().unwrap().open("vol0").unwrap();
+        fake.create("vol1", "my-uuid", true).unwrap();
+        fake
+    }
+
+    /// From now on suspends wait (true), or all that wait end (false).
+    pub fn set_busy(&self, busy: bool) {
+        *self.busy.lock().unwrap() = busy;
+        self.idle.notify_all();
+    }
+
+    fn with<R>(
+        &self,
+        name: &str,
+        f: impl FnOnce(&mut FakeDevice) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let id = self.names.lock().unwrap().find(name)?.id.0;
+        f(self.devices.lock().unwrap().entry(id).or_default())
+    }
+}
+
+fn lines(
+    table: Option<&Table>,
+    text: impl Fn(&dm::table::Segment, &Table) -> String,
+) -> Vec<dm::TargetLine> {
+    table.map_or_else(Vec::new, |table| {
+        table
+            .segments
+            .iter()
+            .map(|segment| dm::TargetLine::new(segment, text(segment, table)))
+            .collect()
+    })
+}
+
+impl Backend for Fake {
+    fn create(&self, name: &str, uuid: &str, ordered: bool) -> Result<(), Error> {
+        let id = self.names.lock().unwrap().create(name, uuid)?.0;
+        let info = dm::Info {
+            ordered,
+            ..dm::Info::default()
+        };
+        self.devices.lock().unwrap().insert(
+            id,
+            FakeDevice {
+                info,
+                ..FakeDevice::default()
+            },
+        );
+        Ok(())
+    }
+
+    fn load(&self, name: &str, table: &str, read_only: bool) -> Result<(), Error> {
+        self.with(name, |device| {
+            let resolve = |name: &str| (name == "ram0").then(ram0);
+            let table = Table::parse(table, &resolve)
+                .map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
+            device.inactive = Some(if read_only { table.read_only() } else { table });
+            device.info.inactive = true;
+            Ok(())
+        })
+    }
+
+    fn clear(&self, name: &str) -> Result<(), Error> {
+        self.with(name, |device| {
+            device.inactive = None;
+            device.info.inactive = false;
+            Ok(())
+        })
+    }
+
+    fn suspend(&self, name: &str) -> Result<(), Error> {
+        self.with(name, |device| {
+            device.info.suspended = true;
+            Ok(())
+        })?;
+        let busy = self.busy.lock().unwrap();
+        drop(self.idle.wait_while(busy, |busy| *busy).unwrap());
+        Ok(())
+    }
+
+    fn resume(&self, name: &str) -> Result<(), Error> {
+        self.with(name, |device| {
+            if let Some(table) = device.inactive.take() {
+                device.info.lowers = table
+                    .lowers
+                    .iter()
+                    .map(|lower| lower.name.clone())
+                    .collect();
+                device.info.targets = table.segments.len() as u32;
+                device.info.sectors = table.limits.sectors;
+                device.info.read_only = table.limits.read_only;
+                device.live = Some(table);
+            }
+            (
+                device.info.live,
+                device.info.inactive,
+                device.info.suspended,
+            ) = (device.live.is_some(), false, false);
+            Ok(())
+        })
+    }
+
+    fn rename(&self, name: &str, new_name: &str) -> Result<(), Error> {
+        self.names.lock().unwrap().rename(name, new_name)?;
+        self.with(new_name, |device| {
+            device.info.event_nr += 1;
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        let mut names = self.names.lock().unwrap();
+        let id = names.delete(name)?;
+        names.forget(id);
+        self.devices.lock().unwrap().remove(&id.0);
+        Ok(())
+    }
+
+    fn devices(&self) -> Vec<Entry> {
+        self.names.lock().unwrap().list()
+    }
+
+    fn info(&self, name: &str) -> Result<(Entry, dm::Info), Error> {
+        let entry = self.names.lock().unwrap().find(name)?.clone();
+        self.with(name, |device| Ok((entry, device.info.clone())))
+    }
+
+    fn status(&self, name: &str) -> Result<Vec<dm::TargetLine>, Error> {
+        self.with(name, |device| {
+            Ok(lines(device.live.as_ref(), |segment, table| {
+                segment.target.status(&table.lowers)
+            }))
+        })
+    }
+
+    fn table(&self, name: &str, inactive: bool) -> Result<Vec<dm::TargetLine>, Error> {
+        self.with(name, |device| {
+            let table = if inactive {
+                &device.inactive
+            } else {
+                &device.live
+            };
+            Ok(lines(table.as_ref(), |segment, table| {
+                segment.target.table(&table.lowers)
+            }))
+        })
+    }
+
+    fn stats(&self, name: &str) -> Result<dm::Stats, Error> {
+        self.with(name, |_| {
+            let mut stats = dm::Stats {
+                in_flight: 3,
+                parked: 1,
+                ..dm::Stats::default()
+            };
+            for us in [4, 9, 20, 20, 2000] {
+                stats.read.latency.record(us * 1000);
+            }
+            (stats.read.ios, stats.read.errors, stats.read.sectors) = (5, 1, 4 * 8);
+            Ok(stats)
+        })
+    }
+
+    fn bdevs(&self) -> Vec<(&'static str, dm::Lower)> {
+        vec![("malloc", ram0())]
+    }
+
+    fn reactors(&self) -> Vec<ReactorStats> {
+        vec![ReactorStats {
+            reactor: 0,
+            elapsed_ns: 10_000_000_000,
+            busy_ns: 2_500_000_000,
+            asleep_ns: 7_000_000_000,
+            sleeps: 12,
+            messages: 34,
+        }]
+    }
+
+    fn exports(&self) -> ExportsResult {
+        let connection = |queue| Connection {
+            peer: "127.0.0.1:51514".into(),
+            nqn: "nqn.2026-11.io.polldm:quickstart".into(),
+            controller: Some(1),
+            queue: Some(queue),
+            queue_size: 128,
+            outstanding: u64::from(queue) * 2,
+            reactor: queue,
+            header_digest: false,
+            data_digest: queue == 1,
+        };
+        let subsystem = Subsystem {
+            nqn: "nqn.2026-11.io.polldm:quickstart".into(),
+            hosts: None,
+            namespaces: vec![Namespace {
+                nsid: 1,
+                device: "vol0".into(),
+                uuid: "8c9f1f64-9d6c-5a35-93b6-5bd53f7b2b31".into(),
+            }],
+            controllers: vec![Controller {
+                id: 1,
+                host_nqn: "nqn.2014-08.org.nvmexpress:uuid:1b4e28ba".into(),
+                io_queues: 1,
+            }],
+        };
+        ExportsResult {
+            nvmf: Some(NvmfExport {
+                listeners: vec!["127.0.0.1:4420".into()],
+                subsystems: vec![subsystem],
+                connections: vec![connection(0), connection(1)],
+            }),
+        }
+    }
+
+    fn namespace_stats(&self) -> Vec<NamespaceStats> {
+        let latency = Latency::from_buckets([(Some(8_192), 7), (Some(20_479), 3)], 100_000);
+        let operation = |operation: &str, ios, latency| OperationStats {
+            operation: operation.into(),
+            ios,
+            errors: 0,
+            bytes: ios * 4096,
+            latency,
+        };
+        vec![NamespaceStats {
+            nqn: "nqn.2026-11.io.polldm:quickstart".into(),
+            nsid: 1,
+            device: "vol0".into(),
+            operations: vec![
+                operation("read", 10, latency),
+                operation("write", 0, Latency::default()),
+            ],
+        }]
+    }
+
+    fn add_namespace(&self, params: &AddNamespaceParams) -> Result<(), Error> {
+        self.names.lock().unwrap().open(&params.device).map(drop)
+    }
+
+    fn remove_namespace(&self, params: &RemoveNamespaceParams) -> Result<(), Error> {
+        Err(Error::new(
+            Errno::Enxio,
+            format!("there is no namespace {} in {}", params.nsid, params.nqn),
+        ))
+    }
+}

@@ -1,0 +1,578 @@
+//! A world of several cores for tests: deterministic, with every choice of a scheduler in the hands of a seed.
+//!
+//! [`Cluster`] holds one [`Mapper`] per core, the queues of messages between them (first in, first out per pair of cores; which
+//! pair comes next is the scheduler's choice), lower devices in memory, and a clock that only tests move. One call of
+//! [`Cluster::step`] does one thing that could happen next: deliver a message, complete a clone, let a core retry what was busy.
+
+mod bytes;
+mod disk;
+mod random;
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use bytes::Bytes;
+pub use disk::{Answers, DISCARDED, Disk, Taken};
+pub use random::{Random, for_seeds};
+
+use super::env::{Env, Submit};
+use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
+use super::limits::{Lower, LowerId};
+use super::mapper::{Mapper, home};
+use super::message::{Answer, Event, Info, Message, Reply, Request, Ticket};
+use super::status::Status;
+use super::table::Table;
+
+/// Steps after which a world that is still busy is taken to be in a loop; no test comes near it.
+const STEPS_MAX: u64 = 20_000_000;
+
+/// What happened, in the order it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A lower device took a clone.
+    Submitted {
+        core: u16,
+        disk: usize,
+        op: Op,
+        fua: bool,
+        sector: u64,
+        sectors: u32,
+    },
+    /// A lower device finished one.
+    Ended { disk: usize, op: Op, status: Status },
+    /// An original was completed.
+    Completed { command: u32, status: Status },
+    /// A core's front ends were told that a device has changed.
+    Changed { core: u16 },
+}
+
+/// What all cores share.
+pub struct Shared {
+    pub disks: Vec<Disk>,
+    /// Message queues, by receiver, then sender; the last sender is the operator.
+    links: Vec<Vec<VecDeque<Message>>>,
+    pub seen: Vec<Seen>,
+    ended: BTreeMap<u32, Status>,
+    answers: BTreeMap<u64, Answer>,
+    /// Messages from core to core so far.
+    pub messages: u64,
+    pub now_ns: u64,
+    random: Random,
+}
+
+/// One core's side of the world: the [`Env`] of its mapper.
+pub struct World {
+    core: CoreId,
+    shared: Rc<RefCell<Shared>>,
+}
+
+/// A lower device as opened on a core.
+#[derive(Debug)]
+pub struct Channel {
+    disk: usize,
+    core: CoreId,
+}
+
+impl Env for World {
+    type Payload = Bytes;
+    type Channel = Channel;
+
+    fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
+        let disk = &mut self.shared.borrow_mut().disks[lower.0 as usize];
+        if disk.closed_to.contains(&self.core.0) {
+            return Err("no room for its ring".into());
+        }
+        disk.channels += 1;
+        Ok(Channel {
+            disk: lower.0 as usize,
+            core: self.core,
+        })
+    }
+
+    fn close(&mut self, channel: Channel) {
+        assert_eq!(channel.core, self.core, "closed on the core that opened it");
+        let mut shared = self.shared.borrow_mut();
+        let disk = &mut shared.disks[channel.disk];
+        disk.channels -= 1;
+        let opened = disk.channels > 0 || disk.held.is_empty();
+        assert!(opened, "the last channel is closed with I/O in flight");
+    }
+
+    fn submit(&mut self, channel: &mut Channel, io: &LowerIo<Bytes>, clone: CloneId) -> Submit {
+        assert_eq!(channel.core, self.core, "used on the core that opened it");
+        let shared = &mut *self.shared.borrow_mut();
+        let disk = &mut shared.disks[channel.disk];
+        let taken = disk.submit(self.core, clone, *io, &mut shared.random);
+        let LowerIo {
+            op,
+            fua,
+            sector,
+            sectors,
+            ..
+        } = *io;
+        if !matches!(taken, Taken::Busy) {
+            shared.seen.push(Seen::Submitted {
+                core: self.core.0,
+                disk: channel.disk,
+                op,
+                fua,
+                sector,
+                sectors,
+            });
+        }
+        match taken {
+            Taken::Busy => Submit::Busy,
+            Taken::Held => Submit::Pending,
+            Taken::Done(status) => {
+                let disk = channel.disk;
+                shared.seen.push(Seen::Ended { disk, op, status });
+                Submit::Done(status)
+            }
+        }
+    }
+
+    fn complete(&mut self, tag: Tag, status: Status) {
+        assert_eq!(
+            tag.client,
+            u32::from(self.core.0),
+            "completed on the core that submitted it"
+        );
+        self.shared.borrow_mut().ended(tag.command, status);
+    }
+
+    fn send(&mut self, core: CoreId, message: Message) {
+        let mut shared = self.shared.borrow_mut();
+        shared.messages += 1;
+        shared.links[core.0 as usize][self.core.0 as usize].push_back(message);
+    }
+
+    fn reply(&mut self, ticket: Ticket, answer: Answer) {
+        let before = self.shared.borrow_mut().answers.insert(ticket.0, answer);
+        assert!(before.is_none(), "{ticket:?} was answered twice");
+    }
+
+    fn changed(&mut self, _device: DeviceId) {
+        let core = self.core.0;
+        self.shared.borrow_mut().seen.push(Seen::Changed { core });
+    }
+
+    fn cores(&self) -> u16 {
+        self.shared.borrow().links.len() as u16
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.shared.borrow().now_ns
+    }
+}
+
+impl Shared {
+    fn ended(&mut self, command: u32, status: Status) {
+        let before = self.ended.insert(command, status);
+        assert!(before.is_none(), "command {command} was completed twice");
+        self.seen.push(Seen::Completed { command, status });
+    }
+}
+
+/// An original to submit; [`Cluster::submit`] gives it its number.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub op: Op,
+    pub fua: bool,
+    pub sector: u64,
+    pub sectors: u32,
+    pub bytes: Vec<u8>,
+}
+
+impl Ask {
+    /// A read.
+    pub fn read(sector: u64, sectors: u32) -> Ask {
+        let bytes = vec![0xee; sectors as usize * 512];
+        Ask {
+            op: Op::Read,
+            fua: false,
+            sector,
+            sectors,
+            bytes,
+        }
+    }
+
+    /// A write of `bytes`.
+    pub fn write(sector: u64, bytes: Vec<u8>) -> Ask {
+        let sectors = bytes.len() as u32 / 512;
+        Ask {
+            op: Op::Write,
+            fua: false,
+            sector,
+            sectors,
+            bytes,
+        }
+    }
+
+    /// A write of sectors full of `byte`.
+    pub fn fill(sector: u64, sectors: u32, byte: u8) -> Ask {
+        Ask::write(sector, vec![byte; sectors as usize * 512])
+    }
+
+    /// A flush.
+    pub fn flush() -> Ask {
+        Ask::range(Op::Flush, 0, 0)
+    }
+
+    /// An operation without bytes.
+    pub fn range(op: Op, sector: u64, sectors: u32) -> Ask {
+        Ask {
+            op,
+            fua: false,
+            sector,
+            sectors,
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Writes sectors full of `new` if they are full of `old`.
+    pub fn compare_and_write(sector: u64, sectors: u32, old: u8, new: u8) -> Ask {
+        let bytes = sectors as usize * 512;
+        let all = [vec![old; bytes], vec![new; bytes], vec![0xee; bytes]].concat();
+        Ask {
+            op: Op::CompareAndWrite,
+            fua: false,
+            sector,
+            sectors,
+            bytes: all,
+        }
+    }
+
+    /// The same with force-unit-access.
+    pub fn fua(self) -> Ask {
+        Ask { fua: true, ..self }
+    }
+}
+
+/// Several cores, their mappers, and what is beneath them.
+pub struct Cluster {
+    pub mappers: Vec<Mapper<World>>,
+    worlds: Vec<World>,
+    shared: Rc<RefCell<Shared>>,
+    /// Payloads of originals, by command, until their results are taken.
+    payloads: BTreeMap<u32, Bytes>,
+    commands: u32,
+    tickets: u64,
+    random: Random,
+}
+
+impl Cluster {
+    /// A world of `cores` cores, scheduled by `seed`.
+    pub fn new(cores: u16, seed: u64) -> Cluster {
+        let links = (0..cores)
+            .map(|_| (0..=cores).map(|_| VecDeque::new()).collect())
+            .collect();
+        let shared = Rc::new(RefCell::new(Shared {
+            disks: Vec::new(),
+            links,
+            seen: Vec::new(),
+            ended: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            messages: 0,
+            now_ns: 1,
+            random: Random::new(!seed),
+        }));
+        let worlds = (0..cores).map(|core| World {
+            core: CoreId(core),
+            shared: shared.clone(),
+        });
+        Cluster {
+            mappers: (0..cores)
+                .map(|core| Mapper::new(CoreId(core), 4))
+                .collect(),
+            worlds: worlds.collect(),
+            shared,
+            payloads: BTreeMap::new(),
+            commands: 0,
+            tickets: 0,
+            random: Random::new(seed),
+        }
+    }
+
+    /// What the cores share.
+    pub fn shared(&self) -> RefMut<'_, Shared> {
+        self.shared.borrow_mut()
+    }
+
+    /// A disk.
+    pub fn disk(&self, index: usize) -> RefMut<'_, Disk> {
+        RefMut::map(self.shared.borrow_mut(), |shared| &mut shared.disks[index])
+    }
+
+    /// Adds a disk called `d` and its number: 512-byte blocks, a volatile cache, and all a device can do; `change` says
+    /// what is otherwise.
+    pub fn add_disk(&mut self, sectors: u64, change: impl FnOnce(&mut Lower)) -> usize {
+        let mut shared = self.shared.borrow_mut();
+        let index = shared.disks.len();
+        let mut lower = Lower {
+            id: LowerId(index as u32),
+            name: format!("d{index}"),
+            sectors,
+            block_bytes: 512,
+            volatile_cache: true,
+            flush: true,
+            fua: true,
+            discard: true,
+            write_zeroes: true,
+            transfer_sectors_max: 0,
+            optimal_write_bytes: 512,
+            read_only: false,
+        };
+        change(&mut lower);
+        shared.disks.push(Disk::new(lower));
+        index
+    }
+
+    /// Adds disks of 64 sectors.
+    pub fn add_disks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.add_disk(64, |_| {});
+        }
+    }
+
+    /// A table over the disks.
+    pub fn table(&self, text: &str) -> Arc<Table> {
+        let shared = self.shared.borrow();
+        let resolve = |name: &str| {
+            let disk = shared.disks.iter().find(|disk| disk.lower.name == name)?;
+            Some(disk.lower.clone())
+        };
+        Arc::new(Table::parse(text, &resolve).unwrap_or_else(|error| panic!("{text}: {error}")))
+    }
+
+    /// An operator asks; the answer comes later.
+    pub fn request(&mut self, device: DeviceId, request: Request) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let event = Event::Request(request, ticket);
+        let mut shared = self.shared.borrow_mut();
+        let cores = shared.links.len();
+        let home = home(device, cores as u16).0 as usize;
+        shared.links[home][cores].push_back(Message::Event { device, event });
+        ticket
+    }
+
+    /// The answer to a request, once.
+    pub fn answer(&mut self, ticket: Ticket) -> Option<Answer> {
+        self.shared.borrow_mut().answers.remove(&ticket.0)
+    }
+
+    /// An operator asks and waits for the answer.
+    pub fn ask(&mut self, device: DeviceId, request: Request) -> Answer {
+        let ticket = self.request(device, request);
+        for _ in 0..STEPS_MAX {
+            if let Some(answer) = self.answer(ticket) {
+                return answer;
+            }
+            assert!(self.step(), "nothing can happen, and no answer has come");
+        }
+        panic!("no answer after {STEPS_MAX} steps");
+    }
+
+    /// As [`Cluster::ask`], of something that is to succeed.
+    pub fn done(&mut self, device: DeviceId, request: Request) {
+        let asked = format!("{request:?}");
+        assert_eq!(self.ask(device, request), Ok(Reply::Done), "{asked}");
+    }
+
+    /// A device with a live table.
+    pub fn device(&mut self, number: u32, ordered: bool, table: &str) -> DeviceId {
+        let device = DeviceId(number);
+        self.done(device, Request::Create { ordered });
+        self.switch_to(device, table);
+        device
+    }
+
+    /// Loads a table and resumes with it.
+    pub fn switch_to(&mut self, device: DeviceId, table: &str) {
+        let table = self.table(table);
+        self.done(device, Request::Load(table));
+        self.done(device, Request::Resume { open: true });
+    }
+
+    /// The device's state.
+    pub fn info(&mut self, device: DeviceId) -> Info {
+        match self.ask(device, Request::Info) {
+            Ok(Reply::Info(info)) => info,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Submits an original on a core; its number.
+    pub fn submit(&mut self, core: u16, device: DeviceId, ask: Ask) -> u32 {
+        self.commands += 1;
+        let command = self.commands;
+        let payload = match ask.bytes.is_empty() {
+            true => Bytes::empty(),
+            false => Bytes::new(ask.bytes),
+        };
+        self.payloads.insert(command, payload);
+        let io = Io {
+            tag: Tag {
+                client: u32::from(core),
+                command,
+            },
+            op: ask.op,
+            fua: ask.fua,
+            sector: ask.sector,
+            sectors: ask.sectors,
+            payload,
+        };
+        let at = core as usize;
+        if let Some(status) = self.mappers[at].submit(&mut self.worlds[at], device, io) {
+            self.shared().ended(command, status);
+        }
+        command
+    }
+
+    /// How an original ended, if it has.
+    pub fn status(&self, command: u32) -> Option<Status> {
+        self.shared.borrow().ended.get(&command).copied()
+    }
+
+    /// How an original ended, and its bytes; its number is forgotten.
+    pub fn take(&mut self, command: u32) -> Option<(Status, Vec<u8>)> {
+        let status = self.shared.borrow_mut().ended.remove(&command)?;
+        let payload = self.payloads.remove(&command).expect("taken once");
+        Some((status, payload.take()))
+    }
+
+    /// Submits and waits for the end.
+    pub fn run(&mut self, core: u16, device: DeviceId, ask: Ask) -> (Status, Vec<u8>) {
+        let command = self.submit(core, device, ask);
+        for _ in 0..STEPS_MAX {
+            if let Some(end) = self.take(command) {
+                return end;
+            }
+            assert!(self.step(), "nothing can happen, and the I/O has not ended");
+        }
+        panic!("no end after {STEPS_MAX} steps");
+    }
+
+    /// A host gives up a command; whether it was found parked.
+    pub fn abort(&mut self, core: u16, device: DeviceId, command: u32) -> bool {
+        let tag = Tag {
+            client: u32::from(core),
+            command,
+        };
+        let at = core as usize;
+        self.mappers[at].abort(&mut self.worlds[at], device, tag)
+    }
+
+    /// Completes the clone that a disk has held longest. False when it holds none.
+    pub fn release(&mut self, disk: usize) -> bool {
+        let any = !self.disk(disk).held.is_empty();
+        if any {
+            self.finish(disk, 0);
+        }
+        any
+    }
+
+    fn finish(&mut self, disk: usize, index: usize) {
+        let (core, clone, io, status) = self.disk(disk).finish(index);
+        let op = io.op;
+        self.shared().seen.push(Seen::Ended { disk, op, status });
+        let at = core.0 as usize;
+        self.mappers[at].complete_clone(&mut self.worlds[at], clone, status);
+    }
+
+    /// Lets a core submit again what was busy.
+    pub fn retry(&mut self, core: usize) {
+        self.mappers[core].retry_busy(&mut self.worlds[core]);
+    }
+
+    /// Delivers the oldest message from `from` to `to`; the operator is the sender after the last core.
+    pub fn deliver(&mut self, from: usize, to: usize) -> bool {
+        let message = self.shared().links[to][from].pop_front();
+        let any = message.is_some();
+        if let Some(message) = message {
+            self.mappers[to].message(&mut self.worlds[to], message);
+        }
+        any
+    }
+
+    /// Does one thing that can happen now, chosen by the seed. False when nothing can.
+    pub fn step(&mut self) -> bool {
+        let cores = self.mappers.len();
+        let mut choices = Vec::with_capacity(16);
+        {
+            let shared = self.shared.borrow();
+            for (to, links) in shared.links.iter().enumerate() {
+                let full = links
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, link)| !link.is_empty());
+                choices.extend(full.map(|(from, _)| Choice::Deliver(from, to)));
+            }
+            for (disk, state) in shared.disks.iter().enumerate().filter(|(_, d)| !d.frozen) {
+                choices.extend((0..state.held.len()).map(|index| Choice::Finish(disk, index)));
+            }
+        }
+        let busy = (0..cores).filter(|core| self.mappers[*core].busy() > 0);
+        choices.extend(busy.map(Choice::Retry));
+        if choices.is_empty() {
+            return false;
+        }
+        self.shared().now_ns += 100;
+        match *self.random.pick(&choices) {
+            Choice::Deliver(from, to) => {
+                self.deliver(from, to);
+            }
+            Choice::Finish(disk, index) => self.finish(disk, index),
+            Choice::Retry(core) => self.retry(core),
+        }
+        true
+    }
+
+    /// Up to `count` steps.
+    pub fn steps(&mut self, count: u64) {
+        for _ in 0..count {
+            self.step();
+        }
+    }
+
+    /// Steps until nothing can happen any more.
+    pub fn settle(&mut self) {
+        for _ in 0..STEPS_MAX {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("still busy after {STEPS_MAX} steps");
+    }
+
+    /// What was seen since the last call.
+    pub fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.shared().seen)
+    }
+
+    /// Demands that nothing is left behind: no original, clone, count or payload (after results were taken).
+    pub fn demand_idle(&self) {
+        for mapper in &self.mappers {
+            assert_eq!(mapper.originals.used(), 0, "an original is left");
+            assert_eq!(mapper.pieces.used(), 0, "a clone is left");
+            assert_eq!(mapper.busy(), 0, "a busy clone is left");
+            for device in mapper.devices.iter().flatten() {
+                assert_eq!(device.in_flight, 0, "in flight");
+                assert_eq!(device.sequenced, 0, "waiting for a sequence");
+                assert_eq!(device.deferred.len(), 0, "parked");
+                assert_eq!(device.draining, None, "draining");
+            }
+        }
+        let left: usize = self.shared().disks.iter().map(|disk| disk.held.len()).sum();
+        assert_eq!(left, 0, "a lower device holds a clone");
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Choice {
+    Deliver(usize, usize),
+    Finish(usize, usize),
+    Retry(usize),
+}

@@ -1,0 +1,277 @@
+//! Suspend with flush and resume (section 4): what parks, what drains, in which order it goes on.
+
+use super::super::io::DeviceId;
+use super::super::message::{Reply, Request};
+use super::super::status::Status;
+use super::super::testing::{Answers, Ask, Cluster, for_seeds};
+use super::completed;
+
+const DEVICE: DeviceId = DeviceId(0);
+const RESUME: Request = Request::Resume { open: true };
+
+fn running(cores: u16, seed: u64, ordered: bool) -> Cluster {
+    let mut cluster = Cluster::new(cores, seed);
+    cluster.add_disks(2);
+    cluster.device(0, ordered, "0 64 linear d0 0");
+    cluster.seen();
+    cluster
+}
+
+/// SU-1, SU-2: suspend ends when the last I/O below has, and not before; new I/O is parked on every core meanwhile.
+#[test]
+fn su_1_suspend_parks_and_drains() {
+    let mut cluster = running(3, 1, false);
+    cluster.disk(0).answers = Answers::Later;
+    cluster.disk(0).frozen = true;
+    let below: Vec<_> = (0..3)
+        .map(|core| cluster.submit(core, DEVICE, Ask::fill(u64::from(core), 1, 1)))
+        .collect();
+    let suspend = cluster.request(DEVICE, Request::Suspend);
+    cluster.settle();
+    let parked: Vec<_> = (0..3)
+        .map(|core| cluster.submit(core, DEVICE, Ask::fill(8, 1, core as u8)))
+        .collect();
+    for at in 0..3 {
+        assert_eq!(cluster.answer(suspend), None, "{at} of 3 have ended");
+        cluster.release(0);
+        cluster.settle();
+    }
+    assert_eq!(cluster.answer(suspend), Some(Ok(Reply::Done)));
+    assert!(
+        below
+            .iter()
+            .all(|command| cluster.status(*command) == Some(Status::Ok))
+    );
+    assert!(
+        parked
+            .iter()
+            .all(|command| cluster.status(*command).is_none())
+    );
+    assert!(cluster.disk(0).held.is_empty());
+    for mapper in &cluster.mappers {
+        let stats = mapper.stats(DEVICE).unwrap();
+        assert_eq!((stats.in_flight, stats.parked), (0, 1));
+    }
+    cluster.disk(0).frozen = false;
+    cluster.done(DEVICE, RESUME);
+    cluster.settle();
+    assert!(
+        parked
+            .iter()
+            .all(|command| cluster.status(*command) == Some(Status::Ok))
+    );
+    cluster.demand_idle();
+}
+
+/// AT-91: an idle device is suspended by one round trip per core, however much is parked.
+#[test]
+fn at_91_suspend_of_an_idle_device_is_one_round() {
+    let mut cluster = running(4, 1, false);
+    let before = cluster.shared().messages;
+    cluster.done(DEVICE, Request::Suspend);
+    assert_eq!(cluster.shared().messages - before, 2 * 4);
+}
+
+/// SU-2: what waits for room in a lower device is in flight, and is waited for.
+#[test]
+fn suspend_waits_for_what_was_busy() {
+    let mut cluster = running(1, 1, false);
+    cluster.disk(0).answers = Answers::Busy;
+    let command = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1));
+    let suspend = cluster.request(DEVICE, Request::Suspend);
+    while cluster.deliver(1, 0) || cluster.deliver(0, 0) {}
+    cluster.retry(0);
+    assert_eq!(
+        (cluster.answer(suspend), cluster.mappers[0].busy()),
+        (None, 1)
+    );
+    cluster.disk(0).answers = Answers::Inline;
+    cluster.settle();
+    assert_eq!(cluster.status(command), Some(Status::Ok));
+    assert_eq!(cluster.answer(suspend), Some(Ok(Reply::Done)));
+}
+
+/// IO-4, SU-13: what was parked on a core goes on in the order it came, before what comes later.
+#[test]
+fn su_13_parked_io_keeps_its_order() {
+    for_seeds(20, |seed| {
+        let mut cluster = running(2, seed, false);
+        cluster.done(DEVICE, Request::Suspend);
+        let parked: Vec<_> = (0..40)
+            .map(|n| cluster.submit(0, DEVICE, Ask::fill(n, 1, 1)))
+            .collect();
+        let other: Vec<_> = (0..40)
+            .map(|n| cluster.submit(1, DEVICE, Ask::read(n, 1)))
+            .collect();
+        let resume = cluster.request(DEVICE, RESUME);
+        let mut later = Vec::new();
+        while cluster.answer(resume).is_none() {
+            later.push(cluster.submit(0, DEVICE, Ask::read(0, 1)));
+            assert!(cluster.step());
+        }
+        let order = completed(&cluster);
+        let of = |list: &[u32]| -> Vec<u32> {
+            order.iter().copied().filter(|c| list.contains(c)).collect()
+        };
+        assert_eq!(of(&other), other);
+        let all = [parked, later].concat();
+        assert_eq!(of(&all), all);
+    });
+}
+
+/// SU-15: a suspend that comes while sequences hold up the re-issue leaves the rest parked, in order.
+#[test]
+fn su_15_a_second_suspend_leaves_the_rest_in_order() {
+    for_seeds(40, |seed| {
+        let mut cluster = running(2, seed, true);
+        cluster.done(DEVICE, Request::Suspend);
+        let fill = |n: u8| Ask::fill(0, 1, n);
+        // Every third is a barrier, behind which the others wait.
+        let commands: Vec<_> = (0..30u8)
+            .map(|n| cluster.submit(0, DEVICE, if n % 3 == 0 { fill(n).fua() } else { fill(n) }))
+            .collect();
+        let resume = cluster.request(DEVICE, RESUME);
+        cluster.steps(seed);
+        cluster.done(DEVICE, Request::Suspend);
+        assert!(cluster.answer(resume).is_some());
+        cluster.settle();
+        let before = completed(&cluster);
+        assert_eq!(
+            before,
+            commands[..before.len()],
+            "in order, and nothing since"
+        );
+        cluster.done(DEVICE, RESUME);
+        cluster.settle();
+        assert_eq!(completed(&cluster), commands[before.len()..]);
+        assert_eq!(cluster.disk(0).sector(0)[0], 29);
+        cluster.demand_idle();
+    });
+}
+
+/// A swap under load: I/O from every core, all the time; each write is on the table that was live when it was admitted or
+/// re-issued, hosts see no error, and the old table's device gets nothing once the swap is answered.
+#[test]
+fn swap_under_load_is_invisible() {
+    for_seeds(60, |seed| {
+        let mut cluster = running(3, seed, seed % 2 == 0);
+        (0..2).for_each(|disk| {
+            cluster.disk(disk).answers = Answers::Mixed {
+                inline: 20,
+                busy: 10,
+            }
+        });
+        let mut commands = Vec::new();
+        let table = cluster.table("0 64 linear d1 0");
+        cluster.request(DEVICE, Request::Load(table));
+        let resume = cluster.request(DEVICE, RESUME);
+        let mut answered = false;
+        for n in 0..200u64 {
+            let ask = match n % 7 {
+                0 => Ask::flush(),
+                1 => Ask::fill(n % 64, 1, 1).fua(),
+                2 => Ask::read(0, 64),
+                _ => Ask::fill(n % 64, 1, 1),
+            };
+            commands.push(cluster.submit((n % 3) as u16, DEVICE, ask));
+            cluster.steps(n % 4);
+            if answered {
+                assert!(
+                    cluster.disk(0).held.is_empty(),
+                    "nothing is on the old table"
+                );
+                assert_eq!(cluster.disk(0).channels, 0);
+            }
+            answered |= cluster.answer(resume).is_some();
+        }
+        cluster.settle();
+        assert!(answered || cluster.answer(resume).is_some());
+        assert!(
+            commands
+                .iter()
+                .all(|command| cluster.status(*command) == Some(Status::Ok))
+        );
+        cluster.demand_idle();
+    });
+}
+
+/// AT-78, PM-13: a host gives up a parked command: it ends once, at once, as aborted, and what is behind it stays in order.
+#[test]
+fn at_78_parked_io_can_be_aborted() {
+    let mut cluster = running(2, 1, false);
+    cluster.disk(0).answers = Answers::Later;
+    let below = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1));
+    assert!(
+        !cluster.abort(0, DEVICE, below),
+        "not parked: it ends by itself"
+    );
+    cluster.settle();
+    cluster.disk(0).answers = Answers::Inline;
+    cluster.done(DEVICE, Request::Suspend);
+    let parked: Vec<_> = (0..4)
+        .map(|n| cluster.submit(0, DEVICE, Ask::fill(n, 1, 2)))
+        .collect();
+    cluster.seen();
+    for at in [3, 0] {
+        assert!(cluster.abort(0, DEVICE, parked[at]));
+        assert_eq!(cluster.status(parked[at]), Some(Status::Aborted));
+        assert!(!cluster.abort(0, DEVICE, parked[at]), "once");
+    }
+    assert!(!cluster.abort(1, DEVICE, parked[1]), "it is another core's");
+    assert!(
+        !cluster.abort(0, DeviceId(9), parked[1]),
+        "it is another device's"
+    );
+    cluster.done(DEVICE, RESUME);
+    cluster.settle();
+    assert_eq!(
+        completed(&cluster),
+        [parked[3], parked[0], parked[1], parked[2]]
+    );
+    assert_eq!(
+        cluster.disk(0).sector(0)[0],
+        1,
+        "the aborted write was not done"
+    );
+    cluster.demand_idle();
+}
+
+/// PM-13: also one that waits for its sequence on a suspended device, where it would wait for as long as it is suspended.
+#[test]
+fn at_78_a_command_that_waits_for_its_sequence_can_be_aborted() {
+    for_seeds(60, |seed| {
+        let mut cluster = running(2, seed, true);
+        cluster.disk(0).answers = Answers::Later;
+        let first = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1).fua());
+        let second = cluster.submit(1, DEVICE, Ask::compare_and_write(1, 1, 0, 1));
+        let behind = cluster.submit(0, DEVICE, Ask::fill(2, 1, 1));
+        cluster.steps(seed % 30);
+        cluster.done(DEVICE, Request::Suspend);
+        cluster.settle();
+        for (core, command) in [(0, first), (1, second)] {
+            let waits = cluster.status(command).is_none();
+            assert_eq!(
+                cluster.abort(core, DEVICE, command),
+                waits,
+                "what is not done is parked"
+            );
+            if waits {
+                assert_eq!(cluster.status(command), Some(Status::Aborted));
+            }
+            assert!(!cluster.abort(core, DEVICE, command), "once");
+        }
+        cluster.done(DEVICE, RESUME);
+        cluster.settle();
+        assert_eq!(
+            cluster.status(behind),
+            Some(Status::Ok),
+            "what was behind goes on"
+        );
+        assert_eq!(cluster.run(1, DEVICE, Ask::flush()).0, Status::Ok);
+        assert_eq!(
+            cluster.run(0, DEVICE, Ask::compare_and_write(2, 1, 1, 2)).0,
+            Status::Ok
+        );
+        cluster.demand_idle();
+    });
+}

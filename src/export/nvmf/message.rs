@@ -1,0 +1,87 @@
+//! What the parts of the target on different cores tell each other.
+
+use std::os::fd::OwnedFd;
+
+use crossbeam_channel::Sender;
+
+use super::stats::NamespaceStats;
+use super::target::{SessionKey, SubsystemId};
+use crate::dm::DeviceId;
+
+/// A message from one core's part of the target to another's.
+pub enum Message {
+    /// A connection for this core.
+    Accepted(OwnedFd),
+    /// End this connection: its controller was reset or is gone, or the operator took away its right to be here.
+    Close(SessionKey),
+    /// Find a command of an I/O queue and abort it.
+    Abort {
+        /// The queue.
+        queue: SessionKey,
+        /// The command.
+        command_id: u16,
+        /// The admin queue that asks.
+        admin: SessionKey,
+        /// Its Abort command.
+        slot: u16,
+    },
+    /// The answer to [`Message::Abort`].
+    Aborted {
+        /// The admin queue that asked.
+        admin: SessionKey,
+        /// Its Abort command.
+        slot: u16,
+        /// Whether the command was found and will be aborted.
+        found: bool,
+    },
+    /// The namespaces of a subsystem changed. The sender of the answer is dropped when this core no longer has
+    /// commands at a device that was taken away.
+    Namespaces {
+        /// The subsystem.
+        subsystem: SubsystemId,
+        /// The device that was taken away.
+        removed: Option<DeviceId>,
+        /// Dropped when done.
+        done: Sender<()>,
+    },
+    /// The discovery log page changed.
+    DiscoveryChanged,
+    /// Report counters.
+    Report(Sender<Vec<NamespaceReport>>),
+    /// Report connections.
+    Connections(Sender<Vec<ConnectionReport>>),
+}
+
+/// Counters of one namespace on one core.
+#[derive(Clone, Debug)]
+pub struct NamespaceReport {
+    /// Subsystem NQN.
+    pub subsystem_nqn: String,
+    /// NSID.
+    pub nsid: u32,
+    /// The device's name.
+    pub device_name: String,
+    /// Counters.
+    pub stats: NamespaceStats,
+}
+
+/// One connection, as `polldm export ls` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionReport {
+    /// The core it lives on.
+    pub core: u16,
+    /// The host's address; empty when the socket no longer knows.
+    pub peer: String,
+    /// The subsystem; empty before Connect.
+    pub subsystem_nqn: String,
+    /// CNTLID; 0 before Connect.
+    pub controller_id: u16,
+    /// Queue: 0 is the admin queue. `None` before Connect.
+    pub queue_id: Option<u16>,
+    /// Entries of the queue.
+    pub queue_size: u32,
+    /// Commands that have not been answered.
+    pub outstanding: usize,
+    /// Header and data digests in use.
+    pub digests: (bool, bool),
+}

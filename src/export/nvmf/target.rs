@@ -1,0 +1,735 @@
+//! What all cores of the target know together: subsystems, their namespaces and controllers.
+//!
+//! One mutex, taken on the control path only: Connect and disconnect, reset, discovery, changes by the operator, and a few admin commands. No
+//! I/O command ever takes it (AT-90): what an I/O needs is in its core's own copy ([`super::namespace::LocalNamespaces`]), which a message
+//! refreshes. Everything done under the lock is a look-up or an insertion; nothing waits while holding it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use super::config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
+use super::namespace::{Namespace, uuid_from_names};
+use crate::dm::{CoreId, DeviceId};
+use crate::nvme::DISCOVERY_NQN;
+
+/// I/O queues of one controller: as many as a host with 128 CPUs makes.
+pub const IO_QUEUES_MAX: u16 = 128;
+
+/// Controllers of one subsystem, one per host and path.
+pub const CONTROLLERS_MAX: usize = 1024;
+
+/// Connections of the whole target: 8 hosts with 128 queues and as many small ones. Each costs a descriptor and, once connected, the slots
+/// of its queue.
+pub const CONNECTIONS_MAX: u32 = 4096;
+
+/// The largest controller identifier that may be given out (NVMe Base 2.0, 3.1.3.1: FFF0h to FFFFh are reserved).
+const CONTROLLER_ID_MAX: u16 = 0xFFEF;
+
+/// A subsystem's place in the target's list; 0 is the discovery subsystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubsystemId(pub u32);
+
+/// The discovery subsystem, which has controllers but no namespaces.
+pub const DISCOVERY: SubsystemId = SubsystemId(0);
+
+/// A connection, wherever it is: its core, its place there, and which of those that were there in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// The core it lives on.
+    pub core: CoreId,
+    /// Its place there.
+    pub index: u32,
+    /// Tells it from earlier ones in the same place.
+    pub generation: u32,
+}
+
+/// What never changes about a subsystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its NQN.
+    pub nqn: String,
+    /// Serial number.
+    pub serial: String,
+    /// Model number.
+    pub model: String,
+}
+
+/// A controller, as far as others than its own admin queue need to know.
+#[derive(Clone, Debug)]
+struct Controller {
+    host_nqn: String,
+    host_id: [u8; 16],
+    admin: SessionKey,
+    enabled: bool,
+    queue_limit: u16,
+    queues: BTreeMap<u16, SessionKey>,
+}
+
+struct Subsystem {
+    identity: Arc<Identity>,
+    hosts: Hosts,
+    namespaces: BTreeMap<u32, Arc<Namespace>>,
+    controllers: BTreeMap<u16, Controller>,
+    next_controller_id: u16,
+}
+
+struct State {
+    /// By [`SubsystemId`]; `None` where one was removed. Numbers are never used again.
+    subsystems: Vec<Option<Subsystem>>,
+    /// Counts changes of the discovery log page (GENCTR).
+    generation: u64,
+}
+
+/// Why a Connect is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such subsystem.
+    SubsystemNqn,
+    /// The host is not on the list.
+    Host,
+    /// No such controller, or it is another host's by its NQN.
+    ControllerId,
+    /// The host NQN is not that of the controller.
+    HostNqn,
+    /// The host identifier is not that of the controller.
+    HostId,
+    /// The queue identifier is out of range or in use.
+    QueueId,
+    /// The controller is not enabled.
+    NotEnabled,
+    /// The subsystem has all the controllers it can have.
+    Busy,
+}
+
+/// A controller that a Connect made.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Its subsystem.
+    pub subsystem: SubsystemId,
+    /// Its identifier.
+    pub controller_id: u16,
+    /// What the subsystem is called.
+    pub identity: Arc<Identity>,
+}
+
+/// A line of the discovery log: a subsystem that a host may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovered {
+    /// Its NQN.
+    pub nqn: String,
+    /// Whether it is the discovery subsystem itself.
+    pub is_discovery: bool,
+}
+
+/// A connection's part in [`ControllerSnapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerSnapshot {
+    /// The subsystem's NQN.
+    pub subsystem_nqn: String,
+    /// CNTLID.
+    pub controller_id: u16,
+    /// The host's NQN.
+    pub host_nqn: String,
+    /// The host's identifier.
+    pub host_id: [u8; 16],
+    /// Whether the host has enabled it.
+    pub enabled: bool,
+    /// The core of its admin queue.
+    pub core: CoreId,
+    /// Its I/O queues and their cores.
+    pub queues: Vec<(u16, CoreId)>,
+}
+
+/// Counters of the target as a whole. Written on the control path only.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections refused because there were too many.
+    pub refused: AtomicU64,
+    /// Connections that were ended for a violation of the protocol.
+    pub violations: AtomicU64,
+    /// Controllers whose keep-alive timer expired.
+    pub keep_alive_expired: AtomicU64,
+}
+
+impl Counters {
+    /// The value of one of them.
+    pub fn get(&self, counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    /// A connection was ended for a violation.
+    pub fn violation(&self) {
+        self.violations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A keep-alive timer expired.
+    pub fn expiry(&self) {
+        self.keep_alive_expired.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a subsystem has done for its hosts, for the SMART log: published by each core a few times a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Read commands, and Compare and Verify.
+    pub reads: u64,
+    /// Write commands.
+    pub writes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Reads and writes that failed.
+    pub errors: u64,
+}
+
+/// What all cores share.
+pub struct Target {
+    state: Mutex<State>,
+    /// How busy each core is: see [`Target::choose_core`].
+    loads: Vec<AtomicU32>,
+    connections: AtomicU32,
+    addresses: OnceLock<Vec<SocketAddr>>,
+    totals: Mutex<BTreeMap<(SubsystemId, CoreId), Totals>>,
+    /// Counters.
+    pub counters: Counters,
+}
+
+/// What a connection weighs in [`Target::choose_core`] before it is known what it is, and when it is an I/O queue.
+const WEIGHT_QUEUE: u32 = 256;
+/// What an admin queue weighs: next to nothing, so that it does not push an I/O queue off a core.
+const WEIGHT_ADMIN: u32 = 1;
+
+impl Target {
+    /// A target for an engine with `cores` cores.
+    ///
+    /// # Errors
+    /// As [`Config::validate`].
+    pub fn new(config: &Config, cores: u16) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let discovery_nqn = config.discovery_nqn.clone().unwrap_or_else(|| {
+            let mut names: Vec<&str> = config.subsystems.iter().map(|subsystem| subsystem.nqn.as_str()).collect();
+            names.push("discovery");
+            format!("nqn.2014-08.org.nvmexpress:uuid:{}", format_uuid(&uuid_from_names(&names)))
+        });
+        let discovery = SubsystemConfig {
+            nqn: discovery_nqn,
+            serial: None,
+            model: None,
+            hosts: Hosts::Any,
+            namespaces: Vec::new(),
+        };
+        let subsystems =
+            std::iter::once(&discovery).chain(&config.subsystems).map(|config| Some(Subsystem::new(config))).collect();
+        Ok(Self {
+            state: Mutex::new(State { subsystems, generation: 1 }),
+            loads: (0..cores).map(|_| AtomicU32::new(0)).collect(),
+            connections: AtomicU32::new(0),
+            addresses: OnceLock::new(),
+            totals: Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic brings the process down, so a poisoned lock is only ever seen by tests; the state is valid between statements.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Tells where the target listens, once it does.
+    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+        // A second call could only repeat the first.
+        let _ = self.addresses.set(addresses);
+    }
+
+    /// Where the target listens; empty until it does.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.addresses.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The core for a new connection: the one with the least to do. It is charged as an I/O queue until [`Target::is_admin`]
+    /// corrects it, so that connections that arrive together spread.
+    ///
+    /// `None` when there are [`CONNECTIONS_MAX`] connections already.
+    pub fn choose_core(&self) -> Option<CoreId> {
+        if self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let load = |index: &usize| self.loads[*index].load(Ordering::Relaxed);
+        let core = (0..self.loads.len()).min_by_key(load).unwrap_or(0);
+        self.loads[core].fetch_add(WEIGHT_QUEUE, Ordering::Relaxed);
+        Some(CoreId(core as u16))
+    }
+
+    /// A connection turned out to be an admin queue.
+    pub fn is_admin(&self, core: CoreId) {
+        self.loads[usize::from(core.0)].fetch_sub(WEIGHT_QUEUE - WEIGHT_ADMIN, Ordering::Relaxed);
+    }
+
+    /// A connection ended.
+    pub fn connection_ended(&self, core: CoreId, was_admin: bool) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        let weight = if was_admin { WEIGHT_ADMIN } else { WEIGHT_QUEUE };
+        self.loads[usize::from(core.0)].fetch_sub(weight, Ordering::Relaxed);
+    }
+
+    /// Connect to an admin queue: makes a controller (dynamic controller model; NVMe Base 2.0, 3.1.1).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn connect_admin(
+        &self,
+        subsystem_nqn: &str,
+        host_nqn: &str,
+        host_id: [u8; 16],
+        admin: SessionKey,
+    ) -> Result<Admission, Refusal> {
+        let mut state = self.lock();
+        let (id, subsystem) = state.find(subsystem_nqn).ok_or(Refusal::SubsystemNqn)?;
+        if !subsystem.hosts.allow(host_nqn) {
+            return Err(Refusal::Host);
+        }
+        let controller_id = subsystem.new_controller_id().ok_or(Refusal::Busy)?;
+        let host_nqn = host_nqn.to_string();
+        let queues = BTreeMap::new();
+        let queue_limit = if id == DISCOVERY { 0 } else { IO_QUEUES_MAX };
+        let controller = Controller { host_nqn, host_id, admin, enabled: false, queue_limit, queues };
+        subsystem.controllers.insert(controller_id, controller);
+        Ok(Admission { subsystem: id, controller_id, identity: Arc::clone(&subsystem.identity) })
+    }
+
+    /// Connect to an I/O queue of a controller that is there (NVMe Base 2.0, 6.3).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn connect_io(
+        &self,
+        subsystem_nqn: &str,
+        host_nqn: &str,
+        host_id: [u8; 16],
+        controller_id: u16,
+        queue_id: u16,
+        session: SessionKey,
+    ) -> Result<Admission, Refusal> {
+        let mut state = self.lock();
+        let (id, subsystem) = state.find(subsystem_nqn).ok_or(Refusal::SubsystemNqn)?;
+        if !subsystem.hosts.allow(host_nqn) {
+            return Err(Refusal::Host);
+        }
+        let identity = Arc::clone(&subsystem.identity);
+        let controller = subsystem.controllers.get_mut(&controller_id).ok_or(Refusal::ControllerId)?;
+        if controller.host_nqn != host_nqn {
+            return Err(Refusal::HostNqn);
+        }
+        if controller.host_id != host_id {
+            return Err(Refusal::HostId);
+        }
+        if id == DISCOVERY || queue_id == 0 || queue_id > controller.queue_limit {
+            return Err(Refusal::QueueId);
+        }
+        if !controller.enabled {
+            return Err(Refusal::NotEnabled);
+        }
+        if controller.queues.contains_key(&queue_id) {
+            return Err(Refusal::QueueId);
+        }
+        controller.queues.insert(queue_id, session);
+        Ok(Admission { subsystem: id, controller_id, identity })
+    }
+
+    /// An I/O queue is gone.
+    pub fn disconnect_io(&self, subsystem: SubsystemId, controller_id: u16, queue_id: u16, session: SessionKey) {
+        let mut state = self.lock();
+        if let Some(controller) = state.controller(subsystem, controller_id)
+            && controller.queues.get(&queue_id) == Some(&session)
+        {
+            controller.queues.remove(&queue_id);
+        }
+    }
+
+    /// A controller is gone; answers its I/O queues, which have to go too.
+    pub fn remove_controller(&self, subsystem: SubsystemId, controller_id: u16, admin: SessionKey) -> Vec<SessionKey> {
+        let mut state = self.lock();
+        let Some(subsystem) = state.get_mut(subsystem) else { return Vec::new() };
+        match subsystem.controllers.get(&controller_id) {
+            Some(controller) if controller.admin == admin => {
+                let controller = subsystem.controllers.remove(&controller_id);
+                controller.map(|controller| controller.queues.into_values().collect()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// CC.EN changed; answers the I/O queues that have to go when it was cleared.
+    pub fn set_enabled(&self, subsystem: SubsystemId, controller_id: u16, enabled: bool) -> Vec<SessionKey> {
+        let mut state = self.lock();
+        let Some(controller) = state.controller(subsystem, controller_id) else { return Vec::new() };
+        controller.enabled = enabled;
+        if enabled { Vec::new() } else { controller.queues.values().copied().collect() }
+    }
+
+    /// Number of Queues was set: Connects beyond are refused.
+    pub fn set_queue_limit(&self, subsystem: SubsystemId, controller_id: u16, limit: u16) {
+        if let Some(controller) = self.lock().controller(subsystem, controller_id) {
+            controller.queue_limit = limit;
+        }
+    }
+
+    /// How many I/O queues a controller has now.
+    pub fn queue_count(&self, subsystem: SubsystemId, controller_id: u16) -> usize {
+        self.lock().controller(subsystem, controller_id).map_or(0, |controller| controller.queues.len())
+    }
+
+    /// Where an I/O queue of a controller is.
+    pub fn find_queue(&self, subsystem: SubsystemId, controller_id: u16, queue_id: u16) -> Option<SessionKey> {
+        self.lock().controller(subsystem, controller_id)?.queues.get(&queue_id).copied()
+    }
+
+    /// Controllers of a subsystem from `first` on, in order.
+    pub fn controller_ids(&self, subsystem: SubsystemId, first: u16) -> Vec<u16> {
+        let mut state = self.lock();
+        let subsystem = state.get_mut(subsystem);
+        subsystem.map_or_else(Vec::new, |subsystem| {
+            subsystem.controllers.range(first..).map(|(&controller_id, _)| controller_id).collect()
+        })
+    }
+
+    /// What discovery shows a host, and the generation of it.
+    pub fn discover(&self, host_nqn: &str) -> (u64, Vec<Discovered>) {
+        let state = self.lock();
+        let visible = state.subsystems.iter().enumerate().filter_map(|(index, subsystem)| {
+            let subsystem = subsystem.as_ref().filter(|subsystem| subsystem.hosts.allow(host_nqn))?;
+            Some(Discovered { nqn: subsystem.identity.nqn.clone(), is_discovery: index == 0 })
+        });
+        (state.generation, visible.collect())
+    }
+
+    /// The subsystems there are.
+    pub fn subsystem_ids(&self) -> Vec<SubsystemId> {
+        let state = self.lock();
+        let present = state.subsystems.iter().enumerate().filter(|(_, subsystem)| subsystem.is_some());
+        present.map(|(index, _)| SubsystemId(index as u32)).collect()
+    }
+
+    /// The namespaces of a subsystem, in order of NSID.
+    pub fn namespaces(&self, subsystem: SubsystemId) -> Vec<Arc<Namespace>> {
+        let mut state = self.lock();
+        state.get_mut(subsystem).map_or_else(Vec::new, |subsystem| subsystem.namespaces.values().cloned().collect())
+    }
+
+    /// NQN of a subsystem.
+    pub fn nqn(&self, subsystem: SubsystemId) -> Option<String> {
+        self.lock().get_mut(subsystem).map(|subsystem| subsystem.identity.nqn.clone())
+    }
+
+    /// Adds a namespace. The caller then tells every core.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn add_namespace(&self, nqn: &str, config: &NamespaceConfig) -> Result<SubsystemId, ConfigError> {
+        config.validate(nqn)?;
+        let mut state = self.lock();
+        let (id, subsystem) = state.find_configured(nqn)?;
+        if subsystem.namespaces.contains_key(&config.nsid) {
+            return Err(ConfigError::DuplicateNsid { nqn: nqn.to_string(), nsid: config.nsid });
+        }
+        subsystem.namespaces.insert(config.nsid, make_namespace(nqn, config));
+        Ok(id)
+    }
+
+    /// Removes a namespace. The caller then tells every core.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(SubsystemId, DeviceId), ConfigError> {
+        let mut state = self.lock();
+        let (id, subsystem) = state.find_configured(nqn)?;
+        let unknown = || ConfigError::UnknownNamespace { nqn: nqn.to_string(), nsid };
+        let namespace = subsystem.namespaces.remove(&nsid).ok_or_else(unknown)?;
+        Ok((id, namespace.device))
+    }
+
+    /// Adds a subsystem. The caller then tells every core.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn add_subsystem(&self, config: &SubsystemConfig) -> Result<SubsystemId, ConfigError> {
+        let alone = Config {
+            listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            subsystems: vec![config.clone()],
+            discovery_nqn: None,
+        };
+        alone.validate()?;
+        let mut state = self.lock();
+        if state.find(&config.nqn).is_some() {
+            return Err(ConfigError::DuplicateNqn(config.nqn.clone()));
+        }
+        let count = state.subsystems.iter().flatten().count();
+        if count > super::config::SUBSYSTEMS_MAX {
+            return Err(ConfigError::TooManySubsystems(count));
+        }
+        state.subsystems.push(Some(Subsystem::new(config)));
+        state.generation += 1;
+        Ok(SubsystemId(state.subsystems.len() as u32 - 1))
+    }
+
+    /// Removes a subsystem; answers the connections that have to go. The caller then tells every core.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn remove_subsystem(&self, nqn: &str) -> Result<(SubsystemId, Vec<SessionKey>), ConfigError> {
+        let mut state = self.lock();
+        let (id, _) = state.find_configured(nqn)?;
+        let removed = state.subsystems[id.0 as usize].take();
+        state.generation += 1;
+        Ok((id, removed.map(|subsystem| subsystem.sessions(|_| true)).unwrap_or_default()))
+    }
+
+    /// Changes who may connect; answers the connections of hosts that no longer may. The caller then tells every core.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_hosts(&self, nqn: &str, hosts: Hosts) -> Result<Vec<SessionKey>, ConfigError> {
+        if let Hosts::List(list) = &hosts {
+            list.iter().try_for_each(|host| super::config::validate_nqn(host))?;
+        }
+        let mut state = self.lock();
+        let (_, subsystem) = state.find_configured(nqn)?;
+        subsystem.hosts = hosts;
+        let gone = subsystem.sessions(|controller| !subsystem.hosts.allow(&controller.host_nqn));
+        state.generation += 1;
+        Ok(gone)
+    }
+
+    /// A core tells what it has done for a subsystem so far.
+    pub fn publish_totals(&self, subsystem: SubsystemId, core: CoreId, totals: Totals) {
+        let mut all = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.insert((subsystem, core), totals);
+    }
+
+    /// What all cores have done for a subsystem.
+    pub fn totals(&self, subsystem: SubsystemId) -> Totals {
+        let all = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut sum = Totals::default();
+        for (_, totals) in all.iter().filter(|((of, _), _)| *of == subsystem) {
+            sum.reads += totals.reads;
+            sum.writes += totals.writes;
+            sum.read_bytes += totals.read_bytes;
+            sum.write_bytes += totals.write_bytes;
+            sum.errors += totals.errors;
+        }
+        sum
+    }
+
+    /// Every controller there is.
+    pub fn snapshot(&self) -> Vec<ControllerSnapshot> {
+        let state = self.lock();
+        let mut all = Vec::new();
+        for subsystem in state.subsystems.iter().flatten() {
+            for (&controller_id, controller) in &subsystem.controllers {
+                all.push(ControllerSnapshot {
+                    subsystem_nqn: subsystem.identity.nqn.clone(),
+                    controller_id,
+                    host_nqn: controller.host_nqn.clone(),
+                    host_id: controller.host_id,
+                    enabled: controller.enabled,
+                    core: controller.admin.core,
+                    queues: controller.queues.iter().map(|(&queue, session)| (queue, session.core)).collect(),
+                });
+            }
+        }
+        all
+    }
+}
+
+impl State {
+    fn get_mut(&mut self, id: SubsystemId) -> Option<&mut Subsystem> {
+        self.subsystems.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    fn controller(&mut self, id: SubsystemId, controller_id: u16) -> Option<&mut Controller> {
+        self.get_mut(id)?.controllers.get_mut(&controller_id)
+    }
+
+    /// The subsystem of this name; the well-known discovery NQN stands for the discovery subsystem.
+    fn find(&mut self, nqn: &str) -> Option<(SubsystemId, &mut Subsystem)> {
+        let matches = |(index, subsystem): &(usize, &mut Option<Subsystem>)| {
+            let named = subsystem.as_ref().is_some_and(|subsystem| subsystem.identity.nqn == nqn);
+            named || (*index == 0 && nqn == DISCOVERY_NQN)
+        };
+        let (index, subsystem) = self.subsystems.iter_mut().enumerate().find(matches)?;
+        Some((SubsystemId(index as u32), subsystem.as_mut()?))
+    }
+
+    /// The same for changes by the operator, who cannot change the discovery subsystem.
+    fn find_configured(&mut self, nqn: &str) -> Result<(SubsystemId, &mut Subsystem), ConfigError> {
+        let found = self.find(nqn).filter(|(id, _)| *id != DISCOVERY);
+        found.ok_or_else(|| ConfigError::UnknownSubsystem(nqn.to_string()))
+    }
+}
+
+impl Subsystem {
+    fn new(config: &SubsystemConfig) -> Self {
+        let uuid = uuid_from_names(&[&config.nqn]);
+        let serial: String = uuid.iter().take(10).map(|byte| format!("{byte:02X}")).collect();
+        let identity = Identity {
+            nqn: config.nqn.clone(),
+            serial: config.serial.clone().unwrap_or(serial),
+            model: config.model.clone().unwrap_or_else(|| "polldm".to_string()),
+        };
+        let namespaces = config.namespaces.iter().map(|one| (one.nsid, make_namespace(&config.nqn, one)));
+        Self {
+            identity: Arc::new(identity),
+            hosts: config.hosts.clone(),
+            namespaces: namespaces.collect(),
+            controllers: BTreeMap::new(),
+            next_controller_id: 1,
+        }
+    }
+
+    /// A free controller identifier. They are given out in turn, so that one that was just given up is used again as late as can be:
+    /// a host that still holds it is then told apart.
+    fn new_controller_id(&mut self) -> Option<u16> {
+        if self.controllers.len() >= CONTROLLERS_MAX {
+            return None;
+        }
+        // One of any CONTROLLERS_MAX + 1 identifiers in a row is free.
+        for _ in 0..=CONTROLLERS_MAX {
+            let id = self.next_controller_id;
+            self.next_controller_id = if id == CONTROLLER_ID_MAX { 1 } else { id + 1 };
+            if !self.controllers.contains_key(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn sessions(&self, mut which: impl FnMut(&Controller) -> bool) -> Vec<SessionKey> {
+        let chosen = self.controllers.values().filter(|controller| which(controller));
+        chosen.flat_map(|controller| controller.queues.values().copied().chain([controller.admin])).collect()
+    }
+}
+
+fn make_namespace(nqn: &str, config: &NamespaceConfig) -> Arc<Namespace> {
+    let made = || uuid_from_names(&[nqn, &config.nsid.to_string(), &config.device_name]);
+    Arc::new(Namespace {
+        nsid: config.nsid,
+        device: config.device,
+        device_name: config.device_name.clone(),
+        uuid: config.uuid.unwrap_or_else(made),
+    })
+}
+
+/// A UUID as people write it.
+pub fn format_uuid(uuid: &[u8; 16]) -> String {
+    let hex = |range: std::ops::Range<usize>| uuid[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NQN: &str = "nqn.2026-11.io.polldm:a";
+    const HOST: &str = "nqn.2026-11.io.polldm:host";
+
+    fn target(hosts: Hosts) -> Target {
+        let namespace = NamespaceConfig { nsid: 1, device: DeviceId(7), device_name: "vol0".into(), uuid: None };
+        let subsystem =
+            SubsystemConfig { nqn: NQN.into(), serial: None, model: None, hosts, namespaces: vec![namespace] };
+        let listeners = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        Target::new(&Config { listeners, subsystems: vec![subsystem], discovery_nqn: None }, 2).unwrap()
+    }
+
+    fn key(index: u32) -> SessionKey {
+        SessionKey { core: CoreId(0), index, generation: 0 }
+    }
+
+    #[test]
+    fn an_io_queue_needs_an_enabled_controller_of_the_same_host() {
+        let target = target(Hosts::Any);
+        let admission = target.connect_admin(NQN, HOST, [1; 16], key(0)).unwrap();
+        let id = admission.controller_id;
+        let connect = |host: &str, host_id, controller, queue, session| {
+            target.connect_io(NQN, host, host_id, controller, queue, key(session)).map(|_| ())
+        };
+        assert_eq!(connect(HOST, [1; 16], id, 1, 1), Err(Refusal::NotEnabled));
+        target.set_enabled(admission.subsystem, id, true);
+        assert_eq!(connect(HOST, [2; 16], id, 1, 1), Err(Refusal::HostId));
+        assert_eq!(connect("nqn.2026-11.io.polldm:b", [1; 16], id, 1, 1), Err(Refusal::HostNqn));
+        assert_eq!(connect(HOST, [1; 16], id + 1, 1, 1), Err(Refusal::ControllerId));
+        assert_eq!(connect(HOST, [1; 16], id, IO_QUEUES_MAX + 1, 1), Err(Refusal::QueueId));
+        assert_eq!(connect(HOST, [1; 16], id, 1, 1), Ok(()));
+        assert_eq!(connect(HOST, [1; 16], id, 1, 2), Err(Refusal::QueueId));
+        target.disconnect_io(admission.subsystem, id, 1, key(2));
+        assert_eq!(target.queue_count(admission.subsystem, id), 1);
+        target.disconnect_io(admission.subsystem, id, 1, key(1));
+        assert_eq!(connect(HOST, [1; 16], id, 1, 2), Ok(()));
+        assert_eq!(target.set_enabled(admission.subsystem, id, false), vec![key(2)]);
+        assert_eq!(target.remove_controller(admission.subsystem, id, key(9)), vec![]);
+        assert_eq!(target.remove_controller(admission.subsystem, id, key(0)), vec![key(2)]);
+        assert!(target.snapshot().is_empty());
+    }
+
+    #[test]
+    fn controller_identifiers_are_unique_and_used_again() {
+        let target = target(Hosts::Any);
+        let first = target.connect_admin(NQN, HOST, [1; 16], key(0)).unwrap();
+        for index in 1..CONTROLLERS_MAX as u32 {
+            target.connect_admin(NQN, HOST, [1; 16], key(index)).unwrap();
+        }
+        let refused = target.connect_admin(NQN, HOST, [1; 16], key(0)).map(|_| ());
+        assert_eq!(refused, Err(Refusal::Busy));
+        target.remove_controller(first.subsystem, first.controller_id, key(0));
+        for _ in 0..70_000 {
+            let next = target.connect_admin(NQN, HOST, [1; 16], key(5000)).unwrap();
+            assert!((1..=CONTROLLER_ID_MAX).contains(&next.controller_id));
+            target.remove_controller(next.subsystem, next.controller_id, key(5000));
+        }
+        assert_eq!(target.controller_ids(first.subsystem, 0).len(), CONTROLLERS_MAX - 1);
+    }
+
+    #[test]
+    fn hosts_see_and_reach_only_what_they_may() {
+        let target = target(Hosts::List(vec![HOST.into()]));
+        assert_eq!(target.discover("nqn.2026-11.io.polldm:b").1.len(), 1);
+        let (generation, seen) = target.discover(HOST);
+        assert_eq!(seen[1], Discovered { nqn: NQN.into(), is_discovery: false });
+        let refused = target.connect_admin(NQN, "nqn.2026-11.io.polldm:b", [1; 16], key(0)).map(|_| ());
+        assert_eq!(refused, Err(Refusal::Host));
+        target.connect_admin(NQN, HOST, [1; 16], key(4)).unwrap();
+        assert_eq!(target.set_hosts(NQN, Hosts::List(vec![])), Ok(vec![key(4)]));
+        assert_eq!(target.discover(HOST), (generation + 1, vec![seen[0].clone()]));
+    }
+
+    #[test]
+    fn namespaces_come_and_go() {
+        let target = target(Hosts::Any);
+        let new = NamespaceConfig { nsid: 2, device: DeviceId(8), device_name: "vol1".into(), uuid: Some([9; 16]) };
+        let subsystem = target.add_namespace(NQN, &new).unwrap();
+        assert_eq!(target.namespaces(subsystem).len(), 2);
+        assert!(matches!(target.add_namespace(NQN, &new), Err(ConfigError::DuplicateNsid { nsid: 2, .. })));
+        assert_eq!(target.remove_namespace(NQN, 1), Ok((subsystem, DeviceId(7))));
+        assert!(matches!(target.remove_namespace(NQN, 1), Err(ConfigError::UnknownNamespace { .. })));
+        assert!(matches!(target.add_namespace(DISCOVERY_NQN, &new), Err(ConfigError::UnknownSubsystem(_))));
+    }
+
+    #[test]
+    fn connections_spread_and_admin_queues_weigh_little() {
+        let target = target(Hosts::Any);
+        let admin = target.choose_core().unwrap();
+        target.is_admin(admin);
+        let queues: Vec<CoreId> = (0..4).filter_map(|_| target.choose_core()).collect();
+        assert_eq!(queues.iter().filter(|core| core.0 == 0).count(), 2);
+        target.connection_ended(admin, true);
+        queues.iter().for_each(|core| target.connection_ended(*core, false));
+        assert!(target.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
+    }
+}

@@ -1,0 +1,462 @@
+//! The queue against a scripted controller: what goes over the wire in good order and in bad.
+
+use super::blocking::{BlockingQueue, Payload, Submitting};
+use super::error::Error;
+use super::peer::{self, DATA_SIZE_MAX, PATIENCE, Peer};
+use super::queue::Submission;
+use crate::nvme::command::DataPointer;
+use crate::nvme::command::{Command, Completion};
+use crate::nvme::opcode::io;
+use crate::nvme::pdu::{
+    Digests, FLAG_LAST, FLAG_SUCCESS, InitializeResponse, Receiver, TermReason, Terminate, Transfer,
+};
+use crate::nvme::status::Status;
+use std::time::Duration;
+
+const PLAIN: Digests = Digests {
+    header: false,
+    data: false,
+};
+const BOTH: Digests = Digests {
+    header: true,
+    data: true,
+};
+
+fn queue(address: std::net::SocketAddr, digests: Digests) -> BlockingQueue {
+    BlockingQueue::new(peer::open_queue(address, digests, 4), PATIENCE)
+}
+
+fn bytes(size: usize) -> Vec<u8> {
+    (0..size)
+        .map(|index| (index * 7 + index / 256) as u8)
+        .collect()
+}
+
+/// A write that fits goes in its capsule, with digests and at the controller's alignment.
+#[test]
+fn a_small_write_goes_in_its_capsule() {
+    for digests in [PLAIN, BOTH] {
+        for alignment in [0, 15] {
+            let (address, script) = peer::listen(move |mut peer| {
+                peer.alignment = alignment;
+                peer.initialize();
+                let (command, data) = peer.receive_command();
+                assert_eq!(command.data_pointer(), DataPointer::in_capsule(0, 512));
+                peer.respond(&Completion::new(command.command_id(), Status::SUCCESS));
+                data
+            });
+            queue(address, digests)
+                .write(1, 8, &bytes(512), 512)
+                .unwrap();
+            assert_eq!(script.join().unwrap(), bytes(512));
+        }
+    }
+}
+
+/// A larger one is asked for in pieces, each answered by PDUs within MAXH2CDATA, the last one marked.
+#[test]
+fn a_large_write_answers_requests() {
+    for digests in [PLAIN, BOTH] {
+        let (address, script) = peer::listen(|mut peer| {
+            peer.initialize();
+            let (command, data) = peer.receive_command();
+            assert!(data.is_empty());
+            assert_eq!(command.data_pointer(), DataPointer::transport(16384));
+            let command_id = command.command_id();
+            let mut stored = Vec::new();
+            for (tag, offset, size) in [(7, 0, 10_000), (9, 10_000, 6_384)] {
+                peer.request(&Transfer {
+                    command_id,
+                    tag,
+                    offset,
+                    size,
+                });
+                let end = offset + size;
+                while (stored.len() as u32) < end {
+                    let (transfer, flags, data) = peer.receive_data();
+                    assert_eq!((transfer.command_id, transfer.tag), (command_id, tag));
+                    assert_eq!(transfer.offset, stored.len() as u32);
+                    assert!(transfer.size <= DATA_SIZE_MAX);
+                    stored.extend(data);
+                    assert_eq!(flags & FLAG_LAST != 0, stored.len() as u32 == end);
+                }
+            }
+            peer.respond(&Completion::new(command_id, Status::SUCCESS));
+            stored
+        });
+        queue(address, digests)
+            .write(1, 0, &bytes(16384), 512)
+            .unwrap();
+        assert_eq!(script.join().unwrap(), bytes(16384));
+    }
+}
+
+/// Data in several PDUs, ended by a response or by the SUCCESS flag, however TCP cuts it up.
+#[test]
+fn a_read_takes_data_in_pieces() {
+    for digests in [PLAIN, BOTH] {
+        for success in [false, true] {
+            let (address, script) = peer::listen(move |mut peer| {
+                peer.initialize();
+                let (command, _) = peer.receive_command();
+                let command_id = command.command_id();
+                let data = bytes(4096);
+                let flags = if success {
+                    FLAG_LAST | FLAG_SUCCESS
+                } else {
+                    FLAG_LAST
+                };
+                let mut stream = peer.data_pdu(command_id, 0, &data[..1000], 0);
+                stream.extend(peer.data_pdu(command_id, 1000, &data[1000..], flags));
+                for piece in stream.chunks(997) {
+                    peer.send(piece);
+                }
+                if !success {
+                    peer.respond(&Completion::new(command_id, Status::SUCCESS));
+                }
+                peer
+            });
+            let mut queue = queue(address, digests);
+            assert_eq!(queue.read(1, 0, 1, 4096).unwrap(), bytes(4096));
+            drop(script.join().unwrap());
+        }
+    }
+}
+
+/// 3.5: a wrong data digest fails the command as a transient error, and the connection goes on.
+#[test]
+fn a_data_digest_error_fails_one_command() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        for broken in [true, false] {
+            let (command, _) = peer.receive_command();
+            let flags = FLAG_LAST | FLAG_SUCCESS;
+            let mut data = peer.data_pdu(command.command_id(), 0, &bytes(512), flags);
+            let end = data.len() - 1;
+            data[end] ^= u8::from(broken);
+            peer.send(&data);
+        }
+        peer
+    });
+    let mut queue = queue(
+        address,
+        Digests {
+            header: false,
+            data: true,
+        },
+    );
+    let error = queue.read(1, 0, 1, 512).unwrap_err();
+    assert!(
+        matches!(error, Error::Status { status, .. } if status == Status::TRANSIENT_TRANSPORT_ERROR)
+    );
+    assert_eq!(queue.read(1, 0, 1, 512).unwrap(), bytes(512));
+    drop(script.join().unwrap());
+}
+
+/// Commands outstanding are bounded by the depth, and end in any order.
+#[test]
+fn commands_end_in_any_order() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        let ids: Vec<u16> = (0..4)
+            .map(|_| peer.receive_command().0.command_id())
+            .collect();
+        for &command_id in ids.iter().rev() {
+            let completion = Completion {
+                result: 100 + u64::from(command_id),
+                ..Completion::new(command_id, Status::SUCCESS)
+            };
+            peer.respond(&completion);
+        }
+        peer
+    });
+    let mut queue = queue(address, PLAIN);
+    let flush = Command::new(io::FLUSH, 1);
+    let ids: Vec<u16> = (0..4)
+        .map(|_| queue.start(flush, Payload::None).unwrap())
+        .collect();
+    let full = queue
+        .queue_mut()
+        .submit(flush, Submission::None, &mut Submitting(&[]));
+    assert!(matches!(full, Err(Error::QueueFull)));
+    for command_id in ids {
+        let outcome = queue.finish(command_id).unwrap();
+        assert_eq!(outcome.completion.result, 100 + u64::from(command_id));
+    }
+    drop(script.join().unwrap());
+}
+
+/// What a controller says that it must not say, and the H2CTermReq that each deserves.
+#[test]
+fn violations_are_answered_with_the_right_terminate() {
+    type Violation = fn(&mut Peer, u16);
+    let read_cases: [(&str, Violation, TermReason); 9] = [
+        (
+            "data of an unknown command",
+            |p, id| p.send(&p.data_pdu(id + 1, 0, &[0; 4], 0)),
+            TermReason::field(8),
+        ),
+        (
+            "data beyond the queue",
+            |p, _| p.send(&p.data_pdu(999, 0, &[0; 4], 0)),
+            TermReason::field(8),
+        ),
+        (
+            "SUCCESS without LAST",
+            |p, id| p.send(&p.data_pdu(id, 0, &[0; 512], FLAG_SUCCESS)),
+            TermReason::field(1),
+        ),
+        (
+            "data past the end",
+            |p, id| p.send(&p.data_pdu(id, 4, &[0; 512], 0)),
+            TermReason::data_out_of_range(),
+        ),
+        (
+            "a gap",
+            |p, id| p.send(&p.data_pdu(id, 4, &[0; 4], 0)),
+            TermReason::sequence(),
+        ),
+        (
+            "a second last",
+            |p, id| {
+                p.send(&p.data_pdu(id, 0, &[0; 4], FLAG_LAST));
+                p.send(&p.data_pdu(id, 4, &[0; 4], FLAG_LAST));
+            },
+            TermReason::sequence(),
+        ),
+        (
+            "a request for a read",
+            |p, command_id| {
+                p.request(&Transfer {
+                    command_id,
+                    tag: 0,
+                    offset: 0,
+                    size: 4,
+                });
+            },
+            TermReason::sequence(),
+        ),
+        (
+            "a response to nothing",
+            |p, id| p.respond(&Completion::new(id + 1, Status::SUCCESS)),
+            TermReason::field(20),
+        ),
+        (
+            "a second ICResp",
+            |p, _| {
+                let response = InitializeResponse {
+                    format_version: 0,
+                    controller_alignment: 0,
+                    digests: PLAIN,
+                    data_size_max: 4096,
+                };
+                p.send(&response.encode());
+            },
+            TermReason::sequence(),
+        ),
+    ];
+    let write_cases: [(&str, Violation, TermReason); 4] = [
+        (
+            "two requests at once",
+            |p, command_id| {
+                let mut bytes = [0; 48];
+                Transfer {
+                    command_id,
+                    tag: 0,
+                    offset: 0,
+                    size: 4,
+                }
+                .encode_ready(&mut bytes, false);
+                Transfer {
+                    command_id,
+                    tag: 1,
+                    offset: 4,
+                    size: 4,
+                }
+                .encode_ready(&mut bytes[24..], false);
+                p.send(&bytes);
+            },
+            TermReason::limit_exceeded(),
+        ),
+        (
+            "a request out of order",
+            |p, command_id| {
+                p.request(&Transfer {
+                    command_id,
+                    tag: 0,
+                    offset: 8,
+                    size: 4,
+                });
+            },
+            TermReason::sequence(),
+        ),
+        (
+            "a request for too much",
+            |p, command_id| {
+                p.request(&Transfer {
+                    command_id,
+                    tag: 0,
+                    offset: 0,
+                    size: 8192,
+                });
+            },
+            TermReason::field(16),
+        ),
+        (
+            "a request for no whole dword",
+            |p, command_id| {
+                p.request(&Transfer {
+                    command_id,
+                    tag: 0,
+                    offset: 0,
+                    size: 2,
+                });
+            },
+            TermReason::field(16),
+        ),
+    ];
+    let cases = read_cases.map(|case| (false, case)).into_iter();
+    for (is_write, (name, violate, expected)) in cases.chain(write_cases.map(|case| (true, case))) {
+        let (address, script) = peer::listen(move |mut peer| {
+            peer.initialize();
+            let (command, _) = peer.receive_command();
+            violate(&mut peer, command.command_id());
+            peer.receive_terminate()
+        });
+        let mut queue = queue(address, PLAIN);
+        let error = if is_write {
+            queue.write(1, 0, &bytes(4096), 512).unwrap_err()
+        } else {
+            queue.read(1, 0, 1, 512).unwrap_err()
+        };
+        assert!(
+            matches!(error, Error::Protocol(reason) if reason == expected),
+            "{name}: {error}"
+        );
+        assert!(
+            matches!(queue.poll(), Err(Error::Closed)),
+            "{name}: the queue goes on"
+        );
+        drop(queue);
+        let Terminate { fes, fei } = script.join().unwrap();
+        assert_eq!((fes, fei), (expected.fes as u16, expected.fei), "{name}");
+    }
+}
+
+/// A header digest error ends the connection and tells the digest that came.
+#[test]
+fn a_header_digest_error_is_fatal() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        let (command, _) = peer.receive_command();
+        let mut bytes = [0; 28];
+        let completion = Completion::new(command.command_id(), Status::SUCCESS);
+        crate::nvme::pdu::encode_response(&mut bytes, &completion, true);
+        bytes[24..].copy_from_slice(&[1, 2, 3, 4]);
+        peer.send(&bytes);
+        peer.receive_terminate()
+    });
+    let mut queue = queue(address, BOTH);
+    let error = queue.flush(1).unwrap_err();
+    assert!(
+        matches!(error, Error::Protocol(reason) if reason == TermReason::header_digest(0x0403_0201))
+    );
+    drop(queue);
+    assert_eq!(
+        script.join().unwrap(),
+        Terminate {
+            fes: 3,
+            fei: 0x0403_0201
+        }
+    );
+}
+
+#[test]
+fn the_controllers_terminate_and_its_silence_are_told() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        peer.receive_command();
+        let mut bytes = [0; 152];
+        let reason = TermReason::field(4);
+        let size = Terminate::encode(&mut bytes, Receiver::Controller, reason, &[0; 72]);
+        peer.send(&bytes[..size]);
+        peer
+    });
+    let error = queue(address, PLAIN).flush(1).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the controller terminated the connection: invalid PDU header field at byte 4"
+    );
+    drop(script.join().unwrap());
+
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        peer
+    });
+    let short = Duration::from_millis(20);
+    let mut queue = BlockingQueue::new(peer::open_queue(address, PLAIN, 4), short);
+    assert!(matches!(queue.flush(1), Err(Error::Timeout { .. })));
+    drop(script.join().unwrap());
+    assert!(matches!(queue.flush(1), Err(Error::Closed)));
+}
+
+/// ICResp is checked before anything else is said.
+#[test]
+fn bad_initialize_responses_are_refused() {
+    let good = InitializeResponse {
+        format_version: 0,
+        controller_alignment: 0,
+        digests: PLAIN,
+        data_size_max: 4096,
+    };
+    for (response, expected) in [
+        (
+            InitializeResponse {
+                format_version: 1,
+                ..good
+            },
+            TermReason::unsupported(8),
+        ),
+        (
+            InitializeResponse {
+                controller_alignment: 32,
+                ..good
+            },
+            TermReason::field(10),
+        ),
+        (
+            InitializeResponse {
+                digests: BOTH,
+                ..good
+            },
+            TermReason::field(11),
+        ),
+        (
+            InitializeResponse {
+                data_size_max: 4098,
+                ..good
+            },
+            TermReason::field(12),
+        ),
+    ] {
+        let (address, script) = peer::listen(move |mut peer| {
+            peer.send(&response.encode());
+            peer
+        });
+        let connection = super::connection::Connection::open(&[address], PATIENCE).unwrap();
+        let error = connection.initialize(&peer::options(PLAIN)).unwrap_err();
+        assert!(
+            matches!(error, Error::Protocol(reason) if reason == expected),
+            "{error}"
+        );
+        drop(script.join().unwrap());
+    }
+    let (address, script) = peer::listen(move |mut peer| {
+        peer.send(&good.encode());
+        peer
+    });
+    let connection = super::connection::Connection::open(&[address], PATIENCE).unwrap();
+    let error = connection.initialize(&peer::options(BOTH)).unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    drop(script.join().unwrap());
+}

@@ -1,0 +1,157 @@
+//! What a host does with a target: connect, find its devices, use them, disconnect. The same steps run against
+//! polldm and, in the self-check, against the kernel's own target, which shows whose fault a failure is.
+
+use crate::guest::{Guest, Job};
+use crate::target::Target;
+
+/// Where the guest finds the machine that it runs on (QEMU's user-mode network).
+const HOST_AS_SEEN_BY_GUEST: &str = "10.0.2.2";
+
+/// A subsystem at an address.
+pub struct Endpoint {
+    /// IPv4 address, as the guest sees it.
+    pub address: &'static str,
+    /// TCP port.
+    pub port: u16,
+    /// Name of the subsystem.
+    pub nqn: String,
+}
+
+impl Endpoint {
+    /// polldm on the machine that runs the test, at its first listener.
+    pub fn of(target: &Target) -> Endpoint {
+        Endpoint {
+            address: HOST_AS_SEEN_BY_GUEST,
+            port: target.ports[0],
+            nqn: target.nqn.clone(),
+        }
+    }
+
+    /// The options by which nvme-cli finds the target.
+    pub fn transport(&self) -> String {
+        format!(
+            "--transport=tcp --traddr={} --trsvcid={}",
+            self.address, self.port
+        )
+    }
+}
+
+/// The guest's connection to a subsystem.
+pub struct Connection<'a> {
+    guest: &'a Guest,
+    /// Name of the subsystem.
+    pub nqn: String,
+}
+
+impl<'a> Connection<'a> {
+    /// `nvme connect`. A lost connection is tried again every second for two minutes: longer than any scenario
+    /// keeps a target away.
+    pub fn open(
+        guest: &'a Guest,
+        endpoint: &Endpoint,
+        options: &str,
+    ) -> Result<Connection<'a>, String> {
+        guest.run(&format!(
+            "nvme connect {} --nqn={} --reconnect-delay=1 --ctrl-loss-tmo=120 --keep-alive-tmo=15 {options}",
+            endpoint.transport(),
+            endpoint.nqn
+        ))?;
+        Ok(Connection {
+            guest,
+            nqn: endpoint.nqn.clone(),
+        })
+    }
+
+    /// The block device of a namespace, once the kernel has scanned it.
+    pub fn device(&self, nsid: u32) -> Result<String, String> {
+        let output = self
+            .guest
+            .run(&format!("device {} {nsid}", self.nqn))
+            .map_err(|e| format!("namespace {nsid} of {} does not appear: {e}", self.nqn))?;
+        Ok(output.trim().to_owned())
+    }
+
+    /// The character device of the (first) controller, for admin commands.
+    pub fn controller(&self) -> Result<String, String> {
+        let output = self
+            .guest
+            .run(&format!("basename $(controller {})", self.nqn))?;
+        Ok(format!("/dev/{}", output.trim()))
+    }
+
+    /// Waits until the kernel says that the controller is in this state: `live`, `connecting`, ...
+    pub fn await_state(&self, state: &str) -> Result<(), String> {
+        self.guest
+            .run(&format!("await 60 state_is {} {state}", self.nqn))
+            .map(drop)
+    }
+
+    /// `nvme disconnect`; nothing of the subsystem may be left.
+    pub fn close(self) -> Result<(), String> {
+        let nqn = &self.nqn;
+        let output = self.guest.run(&format!(
+            "nvme disconnect --nqn={nqn} || fail 'disconnect failed'\n\
+             gone() {{ ! controller {nqn} && ! find_device {nqn} 1; }}\n\
+             await 10 gone >/dev/null"
+        ))?;
+        drop(output);
+        Ok(())
+    }
+}
+
+/// Starts: make a file system, fill it, read it back after a remount, trim, change it, and have it checked.
+pub fn start_file_system<'a>(
+    guest: &'a Guest,
+    kind: &str,
+    device: &str,
+) -> Result<Job<'a>, String> {
+    guest.start(&format!(
+        r"
+        set -e
+        directory=/mnt/{kind}
+        make_file_system {kind} {device} $directory
+        mkdir -p $directory/small $directory/large
+        for i in $(seq 100); do echo file $i of {kind} on {device} >$directory/small/$i; done
+        for kib in 1 7 64 1000 8192; do
+            dd if=/dev/urandom of=$directory/large/$kib bs=1024 count=$kib iflag=fullblock status=none
+        done
+        # A hole between two blocks of data.
+        dd if=/dev/urandom of=$directory/large/sparse bs=4096 count=1 status=none
+        dd if=/dev/urandom of=$directory/large/sparse bs=4096 count=1 seek=5000 conv=notrunc status=none
+        sync
+        cd $directory && find . -type f | sort | xargs sha256sum >/tmp/sums.{kind} && cd /
+        umount $directory
+        mount -t {kind} {device} $directory
+        drop_caches
+        (cd $directory && sha256sum -c -s /tmp/sums.{kind}) || fail 'the files have changed'
+
+        # A second round over freed blocks, with a trim in between where the device can.
+        rm $directory/large/8192 $directory/small/5*
+        if [ $(cat /sys/block/{name}/queue/discard_max_bytes) -gt 0 ]; then fstrim $directory; fi
+        dd if=/dev/urandom of=$directory/large/again bs=1024 count=4096 iflag=fullblock conv=fsync status=none
+        mv $directory/small $directory/moved
+        cd $directory && find . -type f | sort | xargs sha256sum >/tmp/sums.{kind} && cd /
+        umount $directory
+        check_file_system {kind} {device}
+        mount -t {kind} {device} $directory
+        (cd $directory && sha256sum -c -s /tmp/sums.{kind}) || fail 'the files have changed after the trim'
+        umount $directory
+        ",
+        name = device.trim_start_matches("/dev/"),
+    ))
+}
+
+/// The fio job file of `verified_writes`: random writes with flushes among them, read back and compared with their
+/// checksums; small blocks at the front of the device and large ones, at the same time, behind them.
+pub fn start_verified_writes<'a>(
+    guest: &'a Guest,
+    device: &str,
+    block_size: u32,
+) -> Result<Job<'a>, String> {
+    guest.start(&format!(
+        "fio --eta=never --thread --ioengine=libaio --direct=1 --filename={device} --rw=randwrite --iodepth=16 \
+         --verify=crc32c --verify_fatal=1 --fsync=32 --randseed=20261121 \
+         --name=small --bsrange={block_size}-16k --blockalign={block_size} --offset=0 --size=8m \
+         --name=large --bsrange=64k-1m --blockalign=64k --offset=64m --size=64m"
+    ))
+}

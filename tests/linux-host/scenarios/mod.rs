@@ -1,0 +1,113 @@
+//! The scenarios, one function each, grouped by what they put to the test.
+
+mod administration;
+mod crash;
+mod data;
+mod hosts;
+mod reconfiguration;
+mod self_check;
+
+use std::path::Path;
+
+use crate::guest::Guest;
+use crate::initiator::{Connection, Endpoint};
+use crate::target::{Target, Volume};
+
+/// What every scenario gets.
+pub struct Context<'a> {
+    /// The running guest.
+    pub guest: &'a Guest,
+    /// The polldm under test.
+    pub binary: &'a Path,
+}
+
+impl<'a> Context<'a> {
+    /// Starts a target with these volumes for any host; `name` becomes part of its NQN.
+    fn target(&self, name: &str, volumes: &[Volume]) -> Result<Target, String> {
+        self.target_for("any", name, volumes)
+    }
+
+    /// The same for a list of hosts.
+    fn target_for(&self, hosts: &str, name: &str, volumes: &[Volume]) -> Result<Target, String> {
+        Target::start(
+            self.binary,
+            &format!("nqn.2026-11.io.polldm:{name}"),
+            hosts,
+            volumes,
+        )
+    }
+
+    /// Connects the guest to the target.
+    fn connect(&self, target: &Target, options: &str) -> Result<Connection<'a>, String> {
+        Connection::open(self.guest, &Endpoint::of(target), options)
+            .map_err(|e| format!("{e}\n{}", target.log()))
+    }
+}
+
+/// A scenario and its name in the test's output.
+pub struct Scenario {
+    /// Name, also what filters are compared with.
+    pub name: &'static str,
+    /// The steps; an error says which did not go as it should.
+    pub run: fn(&Context<'_>) -> Result<(), String>,
+}
+
+/// Every scenario, in the order they run: the self-check first, since it vouches for the rest.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "self_check_against_the_kernels_own_target",
+        run: self_check::kernel_target,
+    },
+    Scenario {
+        name: "discovery_lists_the_subsystem",
+        run: administration::discovery,
+    },
+    Scenario {
+        name: "ext4_and_xfs_on_two_namespaces",
+        run: data::file_systems,
+    },
+    Scenario {
+        name: "fio_verifies_random_writes",
+        run: data::verified_writes,
+    },
+    Scenario {
+        name: "fio_verifies_with_digests_on",
+        run: data::verified_writes_with_digests,
+    },
+    Scenario {
+        name: "discard_and_write_zeroes_read_as_zeroes",
+        run: data::discard_and_write_zeroes,
+    },
+    Scenario {
+        name: "admin_commands_tell_the_truth",
+        run: administration::identify_and_logs,
+    },
+    Scenario {
+        name: "controller_reset_under_load",
+        run: administration::reset_under_load,
+    },
+    Scenario {
+        name: "only_listed_hosts_may_connect",
+        run: hosts::host_list,
+    },
+    Scenario {
+        name: "two_listeners_are_two_paths",
+        run: hosts::two_paths,
+    },
+    Scenario {
+        name: "resize_is_seen_without_reconnecting",
+        run: reconfiguration::resize,
+    },
+    Scenario {
+        name: "table_swaps_under_fio_cost_no_io",
+        run: reconfiguration::table_swaps_under_load,
+    },
+    Scenario {
+        name: "restart_under_a_mounted_ext4",
+        run: crash::restart_under_mount,
+    },
+    Scenario {
+        name: "kill_9_keeps_what_was_flushed",
+        run: crash::kill_while_writing,
+    },
+];

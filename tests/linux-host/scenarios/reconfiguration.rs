@@ -1,0 +1,57 @@
+//! Changes to a device while a host uses it.
+
+use super::Context;
+use crate::initiator::start_verified_writes;
+use crate::target::{Backing, SECTORS_PER_MIB, Volume};
+
+/// A bigger table, then a smaller one: the host sees each size by itself (a namespace-attribute event and a rescan),
+/// over the connection that it has, and the new part holds data.
+pub fn resize(context: &Context<'_>) -> Result<(), String> {
+    let volume = Volume::new("grows", Backing::Malloc, 4096, 64).on_bdev_of(160);
+    let tables = [96, 160, 64].map(|mib| (mib, volume.linear_table(mib)));
+    let mut target = context.target("resize", &[volume])?;
+    let connection = context.connect(&target, "")?;
+    let device = connection.device(1)?;
+    // A reconnect would find the new size too, and prove nothing.
+    context.guest.run("dmesg -c >/dev/null")?;
+    for (mib, table) in &tables {
+        target.swap_table("grows", table)?;
+        context.guest.run(&format!(
+            r"
+            await 20 size_is {device} {}
+            yes {mib} | dd of=/tmp/block bs=4096 count=1 iflag=fullblock status=none
+            dd if=/tmp/block of={device} bs=4096 seek={last} oflag=direct conv=notrunc,fsync status=none
+            dd if={device} of=/tmp/read bs=4096 skip={last} count=1 iflag=direct status=none
+            cmp /tmp/block /tmp/read || fail 'the last block is wrong'
+            ",
+            mib * SECTORS_PER_MIB,
+            last = mib * 256 - 1,
+        ))?;
+    }
+    let log = context.guest.run("dmesg")?;
+    if log.contains("reconnect") || log.contains("connection lost") {
+        return Err(format!("the host had to reconnect:\n{log}"));
+    }
+    connection.close()?;
+    target.terminate()
+}
+
+/// Twenty table swaps under fio: the same data, one time as one line and one time as three. Each swap suspends and resumes the device.
+/// No I/O may fail, and every block must verify.
+pub fn table_swaps_under_load(context: &Context<'_>) -> Result<(), String> {
+    let volume = Volume::new("swapped", Backing::Malloc, 4096, 128);
+    let whole = volume.linear_table(128);
+    let in_three = "0 65536 linear swapped-bdev 0\n\
+                    65536 131072 linear swapped-bdev 65536\n\
+                    196608 65536 linear swapped-bdev 196608";
+    let mut target = context.target("swaps", &[volume])?;
+    let connection = context.connect(&target, "")?;
+    let device = connection.device(1)?;
+    let writes = start_verified_writes(context.guest, &device, 4096)?;
+    for round in 0..20 {
+        target.swap_table("swapped", if round % 2 == 0 { in_three } else { &whole })?;
+    }
+    writes.succeed()?;
+    connection.close()?;
+    target.terminate()
+}

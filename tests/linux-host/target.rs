@@ -1,0 +1,289 @@
+//! polldm as the scenarios run it: a process of its own, with a configuration file, a port and a control socket.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::guest::tail;
+use crate::wait::wait_until;
+
+/// How long the target may take to listen, and to leave after SIGTERM. It needs a fraction of a second for either.
+const START_STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Sectors of a mapped device's table in a mebibyte.
+pub const SECTORS_PER_MIB: u64 = 2048;
+
+/// What a volume is stored on.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Backing {
+    /// Memory: gone with the process.
+    Malloc,
+    /// A sparse file beside the configuration: survives the process.
+    File,
+}
+
+/// One namespace and everything beneath it: bdev `NAME-bdev`, device `NAME`, namespace id by its place in the list.
+pub struct Volume {
+    /// Name of the mapped device.
+    pub name: &'static str,
+    /// Where the data goes.
+    pub backing: Backing,
+    /// Bytes per logical block, 512 or 4096.
+    pub block_size: u32,
+    /// Size of the mapped device.
+    pub mib: u64,
+    /// Size of the bdev, at least that of the device.
+    pub bdev_mib: u64,
+}
+
+impl Volume {
+    /// A volume as large as its bdev.
+    pub fn new(name: &'static str, backing: Backing, block_size: u32, mib: u64) -> Volume {
+        Volume {
+            name,
+            backing,
+            block_size,
+            mib,
+            bdev_mib: mib,
+        }
+    }
+
+    /// Leaves room on the bdev for a bigger table.
+    pub fn on_bdev_of(self, bdev_mib: u64) -> Volume {
+        Volume { bdev_mib, ..self }
+    }
+
+    /// A table of one linear line over the first `mib` mebibytes of the bdev.
+    pub fn linear_table(&self, mib: u64) -> String {
+        format!("0 {} linear {}-bdev 0", mib * SECTORS_PER_MIB, self.name)
+    }
+}
+
+/// A polldm that serves one subsystem. Dropping it kills the process and deletes its directory.
+pub struct Target {
+    binary: PathBuf,
+    directory: TempDir,
+    process: Option<Child>,
+    /// The TCP ports on the loopback address, one listener each.
+    pub ports: [u16; 2],
+    /// The subsystem that it serves.
+    pub nqn: String,
+}
+
+impl Target {
+    /// Writes the configuration, starts `polldm serve` and waits for its port. `hosts` is the YAML of the hosts that
+    /// may connect.
+    pub fn start(
+        binary: &Path,
+        nqn: &str,
+        hosts: &str,
+        volumes: &[Volume],
+    ) -> Result<Target, String> {
+        let directory = TempDir::with_prefix("polldm-linux-host-").map_err(|e| e.to_string())?;
+        let ports = free_ports().map_err(|e| format!("cannot find free ports: {e}"))?;
+        let configuration = configuration(directory.path(), ports, nqn, hosts, volumes);
+        let file = directory.path().join("polldm.yaml");
+        std::fs::write(&file, configuration)
+            .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+        let mut target = Target {
+            binary: binary.to_owned(),
+            directory,
+            process: None,
+            ports,
+            nqn: nqn.to_owned(),
+        };
+        target.serve()?;
+        Ok(target)
+    }
+
+    /// Starts the process (again) with the same configuration and waits for its port.
+    pub fn serve(&mut self) -> Result<(), String> {
+        assert!(self.process.is_none(), "the target runs already");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .map_err(|e| format!("cannot write the target's log: {e}"))?;
+        // setpriv becomes the target, and makes the kernel end it should the test be killed.
+        let mut process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.binary)
+            .arg("serve")
+            .arg(self.directory.path().join("polldm.yaml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(|e| e.to_string())?)
+            .stderr(log)
+            .spawn()
+            .map_err(|e| format!("cannot start the target: {e}"))?;
+        let listening = wait_until(START_STOP_LIMIT, || {
+            if let Some(status) = process.try_wait().map_err(|e| e.to_string())? {
+                return Err(format!("the process ended with {status}"));
+            }
+            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports[0])).is_ok())
+        });
+        self.process = Some(process);
+        listening.map_err(|e| {
+            format!(
+                "the target does not listen on port {}: {e}\n{}",
+                self.ports[0],
+                self.log()
+            )
+        })
+    }
+
+    /// SIGTERM, then waits: the target must leave with exit code 0.
+    pub fn terminate(&mut self) -> Result<(), String> {
+        let mut process = self.process.take().ok_or("the target does not run")?;
+        let status = Command::new("kill")
+            .args(["-TERM", &process.id().to_string()])
+            .status()
+            .map_err(|e| format!("cannot run kill: {e}"))?;
+        if !status.success() {
+            return Err(format!("the target could not be signalled: {status}"));
+        }
+        let mut ended: Option<ExitStatus> = None;
+        let left = wait_until(START_STOP_LIMIT, || {
+            ended = process.try_wait().map_err(|e| e.to_string())?;
+            Ok(ended.is_some())
+        });
+        if let Err(reason) = left {
+            let _ = process.kill();
+            let _ = process.wait();
+            return Err(format!(
+                "the target does not leave after SIGTERM: {reason}\n{}",
+                self.log()
+            ));
+        }
+        match ended {
+            Some(status) if status.success() => Ok(()),
+            other => Err(format!(
+                "after SIGTERM the target ended with {other:?}, not with 0\n{}",
+                self.log()
+            )),
+        }
+    }
+
+    /// SIGKILL: the process is gone when this returns.
+    pub fn kill(&mut self) -> Result<(), String> {
+        let mut process = self.process.take().ok_or("the target does not run")?;
+        process
+            .kill()
+            .and_then(|()| process.wait())
+            .map_err(|e| format!("cannot kill the target: {e}"))?;
+        Ok(())
+    }
+
+    /// `polldm dm VERB…` against this target; its output.
+    pub fn dm(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new(&self.binary)
+            .args(["dm", "--socket"])
+            .arg(self.directory.path().join("control.sock"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| format!("cannot run polldm dm: {e}"))?;
+        if !output.status.success() {
+            return Err(format!(
+                "polldm dm {} ended with {}: {}",
+                arguments.join(" "),
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Loads a table and makes it live: the three steps an operator takes.
+    pub fn swap_table(&self, device: &str, table: &str) -> Result<(), String> {
+        self.dm(&["load", device, "--table", table])?;
+        self.dm(&["suspend", device])?;
+        self.dm(&["resume", device])?;
+        Ok(())
+    }
+
+    /// The file behind a `Backing::File` volume.
+    pub fn backing_file(&self, volume: &str) -> PathBuf {
+        backing_file(self.directory.path(), volume)
+    }
+
+    /// The end of what the target wrote, for an error message.
+    pub fn log(&self) -> String {
+        format!(
+            "--- the target's log ends\n{}\n---",
+            tail(&self.log_file(), 30)
+        )
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.path().join("polldm.log")
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            let _ = self.kill();
+        }
+    }
+}
+
+/// Ports that a moment ago nobody used. Chosen here and not by the target, so that it has the same ones again after a
+/// restart.
+fn free_ports() -> std::io::Result<[u16; 2]> {
+    // Both are held until both are known: they must differ.
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let [first, second] = listeners;
+    Ok([first?.local_addr()?.port(), second?.local_addr()?.port()])
+}
+
+fn backing_file(directory: &Path, volume: &str) -> PathBuf {
+    directory.join(format!("{volume}.img"))
+}
+
+/// The YAML file of a target: one bdev, one device and one namespace per volume.
+fn configuration(
+    directory: &Path,
+    ports: [u16; 2],
+    nqn: &str,
+    hosts: &str,
+    volumes: &[Volume],
+) -> String {
+    let mut bdevs = String::new();
+    let mut devices = String::new();
+    let mut namespaces = String::new();
+    for (index, volume) in volumes.iter().enumerate() {
+        let Volume {
+            name,
+            block_size,
+            mib,
+            bdev_mib,
+            ..
+        } = volume;
+        let (kind, path) = match volume.backing {
+            Backing::Malloc => ("malloc", String::new()),
+            Backing::File => (
+                "file",
+                format!(", path: {}", backing_file(directory, name).display()),
+            ),
+        };
+        bdevs += &format!(
+            "  - {kind}: {{ name: {name}-bdev{path}, size: {bdev_mib}MiB, block_size: {block_size} }}\n"
+        );
+        devices += &format!(
+            "  - name: {name}\n    table: \"{}\"\n",
+            volume.linear_table(*mib)
+        );
+        namespaces += &format!("          - {{ nsid: {}, device: {name} }}\n", index + 1);
+    }
+    let listeners = ports.map(|port| format!("\"127.0.0.1:{port}\"")).join(", ");
+    format!(
+        "control: {{ socket: {} }}\n\
+         bdevs:\n{bdevs}devices:\n{devices}exports:\n  nvmf:\n    listeners: [ {listeners} ]\n    \
+         subsystems:\n      - nqn: {nqn}\n        hosts: {hosts}\n        namespaces:\n{namespaces}",
+        directory.join("control.sock").display()
+    )
+}
