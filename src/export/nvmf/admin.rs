@@ -47,7 +47,11 @@ impl<L: Lend> Session<L> {
     }
 
     /// Carries out an admin command.
-    pub(super) fn execute_admin<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn execute_admin<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         let now_ns = cx.backend.now_ns();
         if let Some(state) = &mut self.admin {
             // Any sign of life will do, not only Keep Alive: that can but prolong a connection that works.
@@ -104,8 +108,14 @@ impl<L: Lend> Session<L> {
     }
 
     /// Abort (5.1). True when the answer has to come from another core.
-    fn abort<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<bool, Status> {
-        let (Some(state), Some(queue)) = (&mut self.admin, &self.queue) else { return Ok(false) };
+    fn abort<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> Result<bool, Status> {
+        let (Some(state), Some(queue)) = (&mut self.admin, &self.queue) else {
+            return Ok(false);
+        };
         let dword = self.slots.get(index).command.dword(10);
         let (queue_id, command_id) = (dword as u16, (dword >> 16) as u16);
         // Bit 0 of the result: the command was not aborted.
@@ -115,7 +125,10 @@ impl<L: Lend> Session<L> {
             self.slots.get_mut(index).result = u64::from(!found);
             return Ok(false);
         }
-        let Some(session) = cx.target.find_queue(queue.subsystem, queue.controller_id, queue_id) else {
+        let Some(session) = cx
+            .target
+            .find_queue(queue.subsystem, queue.controller_id, queue_id)
+        else {
             return Ok(false);
         };
         if state.aborts == ABORTS_MAX {
@@ -123,14 +136,27 @@ impl<L: Lend> Session<L> {
         }
         state.aborts += 1;
         self.slots.get_mut(index).phase = Phase::AwaitsAbort;
-        let message = Message::Abort { queue: session, command_id, admin: self.key, slot: index };
+        let message = Message::Abort {
+            queue: session,
+            command_id,
+            admin: self.key,
+            slot: index,
+        };
         cx.local.outbox.push((session.core, message));
         Ok(true)
     }
 
     /// The core of an I/O queue has looked for a command.
-    pub fn abort_answered<B: Backend<Lend = L>>(&mut self, index: u16, found: bool, cx: &mut Context<'_, B>) {
-        let waits = self.slots.try_get(index).is_some_and(|slot| slot.phase == Phase::AwaitsAbort);
+    pub fn abort_answered<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        found: bool,
+        cx: &mut Context<'_, B>,
+    ) {
+        let waits = self
+            .slots
+            .try_get(index)
+            .is_some_and(|slot| slot.phase == Phase::AwaitsAbort);
         if !waits {
             return;
         }
@@ -143,15 +169,23 @@ impl<L: Lend> Session<L> {
 
     /// Looks for a command of this queue and aborts it. True if it was found in time: it then ends with "command abort
     /// requested", now or as soon as its data has come.
-    pub fn abort_command<B: Backend<Lend = L>>(&mut self, command_id: u16, cx: &mut Context<'_, B>) -> bool {
-        let Some(index) = self.slots.find(command_id) else { return false };
+    pub fn abort_command<B: Backend<Lend = L>>(
+        &mut self,
+        command_id: u16,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
+        let Some(index) = self.slots.find(command_id) else {
+            return false;
+        };
         match self.slots.get(index).phase {
             Phase::AwaitsBuffer | Phase::AwaitsRetry => {
                 self.waiting.retain(|&waiting| waiting != index);
                 self.slots.get_mut(index).note(Status::ABORT_REQUESTED);
                 match self.slots.get(index).partner {
                     // The pair fails when both halves have come.
-                    Some(partner) if partner == index => self.slots.get_mut(index).phase = Phase::AwaitsPartner,
+                    Some(partner) if partner == index => {
+                        self.slots.get_mut(index).phase = Phase::AwaitsPartner
+                    }
                     Some(partner) if self.slots.get(partner).phase == Phase::AwaitsPartner => {
                         self.fail_fused(index, partner, cx);
                     }
@@ -184,7 +218,9 @@ impl<L: Lend> Session<L> {
 
     /// Asynchronous Event Request (5.2).
     fn event_request(&mut self, index: u16) -> Result<(), Status> {
-        let Some(state) = &mut self.admin else { return Err(Status::COMMAND_SEQUENCE_ERROR) };
+        let Some(state) = &mut self.admin else {
+            return Err(Status::COMMAND_SEQUENCE_ERROR);
+        };
         if state.events.requests.len() == ASYNC_EVENTS_MAX {
             return Err(Status::ASYNC_EVENT_LIMIT_EXCEEDED.do_not_retry());
         }
@@ -211,7 +247,11 @@ impl<L: Lend> Session<L> {
     }
 
     /// Namespaces of this controller's subsystem came, went or changed.
-    pub fn namespaces_changed<B: Backend<Lend = L>>(&mut self, nsids: &[u32], cx: &mut Context<'_, B>) {
+    pub fn namespaces_changed<B: Backend<Lend = L>>(
+        &mut self,
+        nsids: &[u32],
+        cx: &mut Context<'_, B>,
+    ) {
         let Some(state) = &mut self.admin else { return };
         if nsids.is_empty() || !state.is_ready() {
             return;
@@ -231,7 +271,9 @@ impl<L: Lend> Session<L> {
 
     /// Whether the keep alive timer of this controller has expired.
     pub fn is_expired(&self, now_ns: u64) -> bool {
-        self.admin.as_ref().is_some_and(|state| state.is_expired(now_ns))
+        self.admin
+            .as_ref()
+            .is_some_and(|state| state.is_expired(now_ns))
     }
 
     /// Where this connection is.

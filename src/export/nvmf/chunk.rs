@@ -33,7 +33,9 @@ impl Chunk {
     fn new() -> Self {
         // SAFETY: the layout has a size other than zero.
         let memory = unsafe { alloc(Self::layout()) };
-        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(Self::layout()) };
+        let Some(memory) = NonNull::new(memory) else {
+            handle_alloc_error(Self::layout())
+        };
         // SAFETY: freshly allocated, CHUNK_BYTES long. Cleared once, so that no read, however wrong, sees stale memory of the process.
         unsafe { memory.write_bytes(0, CHUNK_BYTES) };
         Self { memory }

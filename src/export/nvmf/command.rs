@@ -175,6 +175,7 @@ impl<L: Default> Slots<L> {
     }
 
     /// Whether all are free.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.free.len() == self.slots.len()
     }
@@ -236,7 +237,11 @@ impl<L: Default> Slots<L> {
 
     /// Slots that are taken.
     pub fn taken(&self) -> impl Iterator<Item = u16> + '_ {
-        let taken = self.slots.iter().enumerate().filter(|(_, slot)| slot.phase != Phase::Free);
+        let taken = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.phase != Phase::Free);
         taken.map(|(index, _)| index as u16)
     }
 

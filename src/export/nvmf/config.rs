@@ -136,24 +136,52 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoListener => write!(f, "no listener: name at least one address, such as 127.0.0.1:4420"),
-            Self::TooManyListeners(count) => write!(f, "{count} listeners: at most {LISTENERS_MAX} are allowed"),
-            Self::DuplicateListener(address) => write!(f, "listener {address} is there twice: once is enough"),
-            Self::TooManySubsystems(count) => write!(f, "{count} subsystems: at most {SUBSYSTEMS_MAX} are allowed"),
-            Self::DuplicateNqn(nqn) => write!(f, "two subsystems are called {nqn}: each needs an NQN of its own"),
+            Self::NoListener => write!(
+                f,
+                "no listener: name at least one address, such as 127.0.0.1:4420"
+            ),
+            Self::TooManyListeners(count) => {
+                write!(f, "{count} listeners: at most {LISTENERS_MAX} are allowed")
+            }
+            Self::DuplicateListener(address) => {
+                write!(f, "listener {address} is there twice: once is enough")
+            }
+            Self::TooManySubsystems(count) => write!(
+                f,
+                "{count} subsystems: at most {SUBSYSTEMS_MAX} are allowed"
+            ),
+            Self::DuplicateNqn(nqn) => write!(
+                f,
+                "two subsystems are called {nqn}: each needs an NQN of its own"
+            ),
             Self::InvalidNqn { nqn, reason } => write!(
                 f,
                 "{nqn:?} is not an NQN: {reason}; an NQN looks like nqn.2026-11.io.polldm:name or nqn.2014-08.org.nvmexpress:uuid:…"
             ),
-            Self::InvalidText { nqn, field, size_max } => {
-                write!(f, "{field} of {nqn}: 1 to {size_max} printable ASCII characters are allowed")
+            Self::InvalidText {
+                nqn,
+                field,
+                size_max,
+            } => {
+                write!(
+                    f,
+                    "{field} of {nqn}: 1 to {size_max} printable ASCII characters are allowed"
+                )
             }
             Self::InvalidNsid { nqn, nsid } => {
-                write!(f, "namespace {nsid} of {nqn}: an NSID is a number from 1 to {NAMESPACES_MAX}")
+                write!(
+                    f,
+                    "namespace {nsid} of {nqn}: an NSID is a number from 1 to {NAMESPACES_MAX}"
+                )
             }
-            Self::DuplicateNsid { nqn, nsid } => write!(f, "namespace {nsid} of {nqn} is there already: choose another NSID"),
+            Self::DuplicateNsid { nqn, nsid } => write!(
+                f,
+                "namespace {nsid} of {nqn} is there already: choose another NSID"
+            ),
             Self::UnknownSubsystem(nqn) => write!(f, "there is no subsystem {nqn}"),
-            Self::UnknownNamespace { nqn, nsid } => write!(f, "there is no namespace {nsid} in {nqn}"),
+            Self::UnknownNamespace { nqn, nsid } => {
+                write!(f, "there is no namespace {nsid} in {nqn}")
+            }
         }
     }
 }
@@ -201,7 +229,10 @@ impl SubsystemConfig {
         validate_nqn(&self.nqn)?;
         if self.nqn == DISCOVERY_NQN {
             let reason = "that name belongs to the discovery service";
-            return Err(ConfigError::InvalidNqn { nqn: self.nqn.clone(), reason });
+            return Err(ConfigError::InvalidNqn {
+                nqn: self.nqn.clone(),
+                reason,
+            });
         }
         for (field, text, size_max) in [("serial", &self.serial, 20), ("model", &self.model, 40)] {
             if let Some(text) = text
@@ -209,7 +240,11 @@ impl SubsystemConfig {
                     || text.len() > size_max
                     || !text.bytes().all(|byte| (0x20..0x7F).contains(&byte)))
             {
-                return Err(ConfigError::InvalidText { nqn: self.nqn.clone(), field, size_max });
+                return Err(ConfigError::InvalidText {
+                    nqn: self.nqn.clone(),
+                    field,
+                    size_max,
+                });
             }
         }
         if let Hosts::List(list) = &self.hosts {
@@ -221,7 +256,10 @@ impl SubsystemConfig {
         for namespace in &self.namespaces {
             namespace.validate(&self.nqn)?;
             if !nsids.insert(namespace.nsid) {
-                return Err(ConfigError::DuplicateNsid { nqn: self.nqn.clone(), nsid: namespace.nsid });
+                return Err(ConfigError::DuplicateNsid {
+                    nqn: self.nqn.clone(),
+                    nsid: namespace.nsid,
+                });
             }
         }
         Ok(())
@@ -232,7 +270,10 @@ impl NamespaceConfig {
     /// Checks the NSID.
     pub(super) fn validate(&self, nqn: &str) -> Result<(), ConfigError> {
         if self.nsid == 0 || self.nsid > NAMESPACES_MAX {
-            return Err(ConfigError::InvalidNsid { nqn: nqn.to_string(), nsid: self.nsid });
+            return Err(ConfigError::InvalidNsid {
+                nqn: nqn.to_string(),
+                nsid: self.nsid,
+            });
         }
         Ok(())
     }
@@ -243,7 +284,12 @@ impl NamespaceConfig {
 /// # Errors
 /// What is wrong with it.
 pub fn validate_nqn(nqn: &str) -> Result<(), ConfigError> {
-    let wrong = |reason| Err(ConfigError::InvalidNqn { nqn: nqn.to_string(), reason });
+    let wrong = |reason| {
+        Err(ConfigError::InvalidNqn {
+            nqn: nqn.to_string(),
+            reason,
+        })
+    };
     if nqn.len() > NQN_SIZE_MAX {
         return wrong("it is longer than 223 bytes");
     }
@@ -256,7 +302,9 @@ pub fn validate_nqn(nqn: &str) -> Result<(), ConfigError> {
     let date = rest.as_bytes();
     let digits = |range: std::ops::Range<usize>| date[range].iter().all(u8::is_ascii_digit);
     if date.len() < 9 || !digits(0..4) || date[4] != b'-' || !digits(5..7) || date[7] != b'.' {
-        return wrong("after \"nqn.\" comes a date and a reversed domain name, as in \"2026-11.io.example\"");
+        return wrong(
+            "after \"nqn.\" comes a date and a reversed domain name, as in \"2026-11.io.example\"",
+        );
     }
     Ok(())
 }
@@ -276,11 +324,20 @@ mod tests {
     }
 
     fn config(subsystems: Vec<SubsystemConfig>) -> Config {
-        Config { listeners: vec!["127.0.0.1:0".parse().unwrap()], subsystems, discovery_nqn: None }
+        Config {
+            listeners: vec!["127.0.0.1:0".parse().unwrap()],
+            subsystems,
+            discovery_nqn: None,
+        }
     }
 
     fn namespace(nsid: u32) -> NamespaceConfig {
-        NamespaceConfig { nsid, device: DeviceId(0), device_name: "vol0".into(), uuid: None }
+        NamespaceConfig {
+            nsid,
+            device: DeviceId(0),
+            device_name: "vol0".into(),
+            uuid: None,
+        }
     }
 
     #[test]
@@ -289,7 +346,10 @@ mod tests {
         good.namespaces = vec![namespace(1), namespace(NAMESPACES_MAX)];
         good.serial = Some("S1".into());
         good.hosts = Hosts::List(vec!["nqn.2014-08.org.nvmexpress:uuid:1b4e28ba".into()]);
-        assert_eq!(config(vec![good, subsystem("nqn.2026-11.io.polldm:b")]).validate(), Ok(()));
+        assert_eq!(
+            config(vec![good, subsystem("nqn.2026-11.io.polldm:b")]).validate(),
+            Ok(())
+        );
     }
 
     #[test]
@@ -300,31 +360,62 @@ mod tests {
         assert_eq!(empty.validate(), Err(ConfigError::NoListener));
         let mut twice = config(vec![]);
         twice.listeners = vec!["127.0.0.1:4420".parse().unwrap(); 2];
-        assert!(matches!(twice.validate(), Err(ConfigError::DuplicateListener(_))));
+        assert!(matches!(
+            twice.validate(),
+            Err(ConfigError::DuplicateListener(_))
+        ));
         let duplicate = config(vec![subsystem(nqn), subsystem(nqn)]);
-        assert_eq!(duplicate.validate(), Err(ConfigError::DuplicateNqn(nqn.into())));
-        for name in ["", "nqn.", "nqn.2026-11.", "iqn.2026-11.io.x:y", "nqn.202611.io.x", "nqn.2026-11.io x"] {
-            assert!(matches!(validate_nqn(name), Err(ConfigError::InvalidNqn { .. })), "{name}");
+        assert_eq!(
+            duplicate.validate(),
+            Err(ConfigError::DuplicateNqn(nqn.into()))
+        );
+        for name in [
+            "",
+            "nqn.",
+            "nqn.2026-11.",
+            "iqn.2026-11.io.x:y",
+            "nqn.202611.io.x",
+            "nqn.2026-11.io x",
+        ] {
+            assert!(
+                matches!(validate_nqn(name), Err(ConfigError::InvalidNqn { .. })),
+                "{name}"
+            );
         }
         assert!(validate_nqn(&format!("nqn.2026-11.io.{}", "x".repeat(300))).is_err());
         assert!(config(vec![subsystem(DISCOVERY_NQN)]).validate().is_err());
         for nsid in [0, NAMESPACES_MAX + 1, u32::MAX] {
             let mut wrong = subsystem(nqn);
             wrong.namespaces = vec![namespace(nsid)];
-            assert!(matches!(config(vec![wrong]).validate(), Err(ConfigError::InvalidNsid { .. })));
+            assert!(matches!(
+                config(vec![wrong]).validate(),
+                Err(ConfigError::InvalidNsid { .. })
+            ));
         }
         let mut wrong = subsystem(nqn);
         wrong.namespaces = vec![namespace(3), namespace(3)];
-        assert!(matches!(config(vec![wrong]).validate(), Err(ConfigError::DuplicateNsid { nsid: 3, .. })));
+        assert!(matches!(
+            config(vec![wrong]).validate(),
+            Err(ConfigError::DuplicateNsid { nsid: 3, .. })
+        ));
         let mut wrong = subsystem(nqn);
         wrong.serial = Some("x".repeat(21));
-        assert!(matches!(config(vec![wrong]).validate(), Err(ConfigError::InvalidText { field: "serial", .. })));
+        assert!(matches!(
+            config(vec![wrong]).validate(),
+            Err(ConfigError::InvalidText {
+                field: "serial",
+                ..
+            })
+        ));
     }
 
     #[test]
     fn a_host_list_lets_in_who_is_on_it() {
         let hosts = Hosts::List(vec!["nqn.2026-11.io.polldm:host".into()]);
-        assert!(hosts.allow("nqn.2026-11.io.polldm:host") && !hosts.allow("nqn.2026-11.io.polldm:other"));
+        assert!(
+            hosts.allow("nqn.2026-11.io.polldm:host")
+                && !hosts.allow("nqn.2026-11.io.polldm:other")
+        );
         assert!(Hosts::Any.allow("nqn.2026-11.io.polldm:other"));
     }
 }

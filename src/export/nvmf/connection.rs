@@ -122,7 +122,9 @@ impl Connection {
         let mut worked = self.session.poll(cx);
         if matches!(self.session.state, State::Initialize | State::Open) {
             for _ in 0..RECEIVES_PER_TURN {
-                let Some(space) = self.session.input(cx) else { break };
+                let Some(space) = self.session.input(cx) else {
+                    break;
+                };
                 let room = space[0].iov_len + space[1].iov_len;
                 match receive(self.fd(), &space) {
                     Received::Bytes(count) => {
@@ -171,7 +173,11 @@ impl Connection {
             let pieces = self.session.output();
             if pieces.is_empty() {
                 // Nothing, or a queue that ran over and is not to be trusted.
-                return if self.session.has_output() { Err(io::ErrorKind::OutOfMemory.into()) } else { Ok(worked) };
+                return if self.session.has_output() {
+                    Err(io::ErrorKind::OutOfMemory.into())
+                } else {
+                    Ok(worked)
+                };
             }
             let total: usize = pieces.iter().map(|piece| piece.iov_len).sum();
             match send(self.socket.as_raw_fd(), pieces) {
@@ -198,8 +204,14 @@ impl Connection {
         let mut bytes = [0u8; 16 * 1024];
         for _ in 0..RECEIVES_PER_TURN {
             let space = [
-                libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
-                libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() },
+                libc::iovec {
+                    iov_base: std::ptr::null_mut(),
+                    iov_len: 0,
+                },
+                libc::iovec {
+                    iov_base: bytes.as_mut_ptr().cast(),
+                    iov_len: bytes.len(),
+                },
             ];
             match receive(self.fd(), &space) {
                 Received::Bytes(_) => {}
@@ -232,7 +244,9 @@ impl Connection {
     pub fn is_overdue(&self, now_ns: u64) -> bool {
         let unconnected = self.session.queue.is_none() && self.session.state != State::Terminating;
         unconnected && now_ns.saturating_sub(self.opened_ns) > CONNECT_TIMEOUT_NS
-            || self.deadline_ns.is_some_and(|deadline_ns| now_ns >= deadline_ns)
+            || self
+                .deadline_ns
+                .is_some_and(|deadline_ns| now_ns >= deadline_ns)
     }
 
     /// Shuts the socket: the host notices at once, whatever is still at devices.
@@ -254,7 +268,11 @@ fn set_user_timeout(fd: RawFd) -> io::Result<()> {
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// One `recv`, or `recvmsg` when there are two places.
@@ -303,5 +321,9 @@ fn send(fd: RawFd, pieces: &[libc::iovec]) -> io::Result<usize> {
             libc::sendmsg(fd, &header, flags)
         }
     };
-    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
+    if count < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(count as usize)
+    }
 }

@@ -105,7 +105,9 @@ impl Events {
     /// The next event to report, and the request to report it by.
     pub fn next(&mut self) -> Option<(u16, Event)> {
         let ready = self.pending & !self.masked;
-        let event = Event::ALL.into_iter().find(|event| ready & event.bit() != 0)?;
+        let event = Event::ALL
+            .into_iter()
+            .find(|event| ready & event.bit() != 0)?;
         let slot = self.requests.pop_front()?;
         self.pending &= !event.bit();
         self.masked |= event.bit();
@@ -189,7 +191,13 @@ pub struct AdminState {
 
 impl AdminState {
     /// A controller that is not enabled yet.
-    pub fn new(subsystem: SubsystemId, host_nqn: &str, host_id: [u8; 16], keep_alive_ms: u32, now_ns: u64) -> Self {
+    pub fn new(
+        subsystem: SubsystemId,
+        host_nqn: &str,
+        host_id: [u8; 16],
+        keep_alive_ms: u32,
+        now_ns: u64,
+    ) -> Self {
         Self {
             host_nqn: host_nqn.to_string(),
             host_id,
@@ -221,7 +229,11 @@ impl AdminState {
             (true, 0) => ControllerStatus::SHUTDOWN_COMPLETE,
             (true, _) => 1,
         };
-        ControllerStatus { ready: enabled || queues > 0, fatal: false, shutdown }
+        ControllerStatus {
+            ready: enabled || queues > 0,
+            fatal: false,
+            shutdown,
+        }
     }
 
     /// Whether the keep alive timer has expired (NVMe Base 2.0, 3.9).
@@ -249,7 +261,13 @@ mod tests {
     use super::*;
 
     fn state(keep_alive_ms: u32) -> AdminState {
-        AdminState::new(SubsystemId(1), "nqn.2026-11.io.polldm:host", [1; 16], keep_alive_ms, 1_000)
+        AdminState::new(
+            SubsystemId(1),
+            "nqn.2026-11.io.polldm:host",
+            [1; 16],
+            keep_alive_ms,
+            1_000,
+        )
     }
 
     #[test]
@@ -292,7 +310,10 @@ mod tests {
         controller.configuration = Configuration::ENABLE;
         assert!(controller.status(0).ready);
         controller.is_shutting_down = true;
-        assert_eq!((controller.status(2).shutdown, controller.status(0).shutdown), (1, 2));
+        assert_eq!(
+            (controller.status(2).shutdown, controller.status(0).shutdown),
+            (1, 2)
+        );
         controller.configuration = Configuration::default();
         assert!(controller.status(1).ready && !controller.status(0).ready);
     }
@@ -301,10 +322,16 @@ mod tests {
     fn the_error_log_keeps_the_newest() {
         let mut controller = state(0);
         for id in 0..100 {
-            let entry = ErrorEntry { command_id: id, ..ErrorEntry::default() };
+            let entry = ErrorEntry {
+                command_id: id,
+                ..ErrorEntry::default()
+            };
             controller.record_error(entry, Status::INVALID_FIELD);
         }
-        assert_eq!((controller.errors.len(), controller.errors[0].error_count), (ERROR_ENTRIES_MAX, 100));
+        assert_eq!(
+            (controller.errors.len(), controller.errors[0].error_count),
+            (ERROR_ENTRIES_MAX, 100)
+        );
         assert_eq!(controller.errors[0].command_id, 99);
     }
 }

@@ -54,7 +54,11 @@ impl Backend for Core<'_> {
 
     #[inline]
     unsafe fn submit(&mut self, request: &Request, bytes: *mut u8) -> Option<Status> {
-        let times = if request.op == Op::CompareAndWrite { 3 } else { 1 };
+        let times = if request.op == Op::CompareAndWrite {
+            3
+        } else {
+            1
+        };
         let payload = match NonNull::new(bytes) {
             // SAFETY: the caller's promise is that of `Payload`: memory as long as the operation needs, untouched until completion.
             Some(bytes) => unsafe { Payload::new(bytes, times * request.sectors * 512) },
@@ -66,7 +70,9 @@ impl Backend for Core<'_> {
 
     #[inline]
     unsafe fn submit_read(&mut self, request: &Request, lend: *mut LendList) -> Option<Status> {
-        let Some(list) = NonNull::new(lend) else { return Some(Status::IoError) };
+        let Some(list) = NonNull::new(lend) else {
+            return Some(Status::IoError);
+        };
         // SAFETY: the caller's promise is that of `Payload`, for the list.
         let payload = unsafe { Payload::lent(list, request.sectors * 512) };
         let io = io(self, request, payload);

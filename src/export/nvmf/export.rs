@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
 use super::listener::{self, BindError};
 use super::message::{ConnectionReport, Message, NamespaceReport};
-use super::target::{ControllerSnapshot, SessionKey, SubsystemId, Target};
+use super::target::{ControllerSnapshot, SessionKey, SubsystemId, SubsystemSnapshot, Target};
 use super::worker::{ACCEPTING_CORE, Worker};
 use crate::dm::{CoreId, DeviceId};
 use crate::engine::{ClientId, Engine};
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub addresses: Vec<SocketAddr>,
     /// Connections, in order of core.
     pub connections: Vec<ConnectionReport>,
+    /// The subsystems, in the order they were made.
+    pub subsystems: Vec<SubsystemSnapshot>,
     /// Controllers, in order of subsystem.
     pub controllers: Vec<ControllerSnapshot>,
     /// Connections accepted so far.
@@ -79,13 +81,21 @@ impl Export {
         let shared = Arc::clone(&target);
         let client = engine.add_front_end(move |_, core| {
             let listeners = if core.index() == ACCEPTING_CORE {
-                listeners.lock().map(|mut listeners| listeners.take()).unwrap_or_default().unwrap_or_default()
+                listeners
+                    .lock()
+                    .map(|mut listeners| listeners.take())
+                    .unwrap_or_default()
+                    .unwrap_or_default()
             } else {
                 Vec::new()
             };
             Box::new(Worker::new(Arc::clone(&shared), listeners, core))
         });
-        Ok(Self { target, client, cores: engine.cores() })
+        Ok(Self {
+            target,
+            client,
+            cores: engine.cores(),
+        })
     }
 
     /// Where the target listens; with port 0 in the configuration, what the system chose.
@@ -97,7 +107,12 @@ impl Export {
     ///
     /// # Errors
     /// Why not; nothing has changed then.
-    pub fn add_namespace(&self, engine: &Engine, nqn: &str, config: &NamespaceConfig) -> Result<(), ConfigError> {
+    pub fn add_namespace(
+        &self,
+        engine: &Engine,
+        nqn: &str,
+        config: &NamespaceConfig,
+    ) -> Result<(), ConfigError> {
         let subsystem = self.target.add_namespace(nqn, config)?;
         self.namespaces_changed(engine, subsystem, None);
         Ok(())
@@ -115,14 +130,21 @@ impl Export {
         nsid: u32,
     ) -> Result<(DeviceId, Receiver<()>), ConfigError> {
         let (subsystem, device) = self.target.remove_namespace(nqn, nsid)?;
-        Ok((device, self.namespaces_changed(engine, subsystem, Some(device))))
+        Ok((
+            device,
+            self.namespaces_changed(engine, subsystem, Some(device)),
+        ))
     }
 
     /// Adds a subsystem; discovery controllers tell their hosts.
     ///
     /// # Errors
     /// Why not; nothing has changed then.
-    pub fn add_subsystem(&self, engine: &Engine, config: &SubsystemConfig) -> Result<(), ConfigError> {
+    pub fn add_subsystem(
+        &self,
+        engine: &Engine,
+        config: &SubsystemConfig,
+    ) -> Result<(), ConfigError> {
         let subsystem = self.target.add_subsystem(config)?;
         self.namespaces_changed(engine, subsystem, None);
         self.discovery_changed(engine, &[]);
@@ -156,6 +178,7 @@ impl Export {
         Snapshot {
             addresses: self.addresses().to_vec(),
             connections: self.ask(engine, Message::Connections),
+            subsystems: self.target.subsystems(),
             controllers: self.target.snapshot(),
             accepted: counters.get(&counters.accepted),
             refused: counters.get(&counters.refused),
@@ -200,9 +223,18 @@ impl Export {
         }
     }
 
-    fn namespaces_changed(&self, engine: &Engine, subsystem: SubsystemId, removed: Option<DeviceId>) -> Receiver<()> {
+    fn namespaces_changed(
+        &self,
+        engine: &Engine,
+        subsystem: SubsystemId,
+        removed: Option<DeviceId>,
+    ) -> Receiver<()> {
         let (done, receiver) = bounded(0);
-        self.tell_all(engine, || Message::Namespaces { subsystem, removed, done: done.clone() });
+        self.tell_all(engine, || Message::Namespaces {
+            subsystem,
+            removed,
+            done: done.clone(),
+        });
         receiver
     }
 

@@ -7,9 +7,10 @@ use super::queue::Plan;
 use super::session::{Context, IN_CAPSULE_BYTES, QUEUE_ENTRIES_MAX, Queue, Session, State};
 use super::target::{DISCOVERY, Refusal};
 use crate::nvme::fabrics::{
-    COMMAND_OFFSET_QUEUE_ID, COMMAND_OFFSET_QUEUE_SIZE, CONNECT_DATA_SIZE, CONTROLLER_ID_DYNAMIC, Configuration,
-    Connect, ConnectData, DATA_OFFSET_CONTROLLER_ID, DATA_OFFSET_HOST_ID, DATA_OFFSET_HOST_NQN,
-    DATA_OFFSET_SUBSYSTEM_NQN, PropertyAccess, PropertySize, invalid_parameter, property,
+    COMMAND_OFFSET_QUEUE_ID, COMMAND_OFFSET_QUEUE_SIZE, CONNECT_DATA_SIZE, CONTROLLER_ID_DYNAMIC,
+    Configuration, Connect, ConnectData, DATA_OFFSET_CONTROLLER_ID, DATA_OFFSET_HOST_ID,
+    DATA_OFFSET_HOST_NQN, DATA_OFFSET_SUBSYSTEM_NQN, PropertyAccess, PropertySize,
+    invalid_parameter, property,
 };
 use crate::nvme::opcode::fabrics;
 use crate::nvme::{Status, VERSION_2_0};
@@ -28,7 +29,10 @@ impl Refusal {
     /// The status and result of the Connect (NVMe Base 2.0, figures 96 and 382).
     fn answer(self) -> (Status, u64) {
         let parameter = |offset, in_data| {
-            (Status::CONNECT_INVALID_PARAMETERS.do_not_retry(), invalid_parameter(offset, in_data))
+            (
+                Status::CONNECT_INVALID_PARAMETERS.do_not_retry(),
+                invalid_parameter(offset, in_data),
+            )
         };
         match self {
             Refusal::SubsystemNqn => parameter(DATA_OFFSET_SUBSYSTEM_NQN, true),
@@ -50,8 +54,12 @@ impl<L: Lend> Session<L> {
         match (kind, &self.queue) {
             (fabrics::CONNECT, None) => Plan::Receive(CONNECT_DATA_SIZE as u32),
             // A queue is connected once (NVMe Base 2.0, 6.3).
-            (fabrics::CONNECT, Some(_)) | (_, None) => Plan::Fail(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
-            (fabrics::PROPERTY_GET | fabrics::PROPERTY_SET, Some(queue)) if queue.id == 0 => Plan::Execute,
+            (fabrics::CONNECT, Some(_)) | (_, None) => {
+                Plan::Fail(Status::COMMAND_SEQUENCE_ERROR.do_not_retry())
+            }
+            (fabrics::PROPERTY_GET | fabrics::PROPERTY_SET, Some(queue)) if queue.id == 0 => {
+                Plan::Execute
+            }
             (fabrics::DISCONNECT, Some(queue)) if queue.id == 0 => {
                 Plan::Fail(Status::DISCONNECT_INVALID_QUEUE_TYPE.do_not_retry())
             }
@@ -61,7 +69,11 @@ impl<L: Lend> Session<L> {
     }
 
     /// Carries out a fabrics command.
-    pub(super) fn execute_fabrics<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn execute_fabrics<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         match self.slots.get(index).command.fabrics_type() {
             fabrics::CONNECT => self.connect(index, cx),
             fabrics::PROPERTY_GET => self.property_get(index, cx),
@@ -71,7 +83,11 @@ impl<L: Lend> Session<L> {
                 // thing sent.
                 let record_format = self.slots.get(index).command.dword(10) as u16;
                 if record_format != 0 {
-                    self.fail(index, Status::CONNECT_INCOMPATIBLE_FORMAT.do_not_retry(), cx);
+                    self.fail(
+                        index,
+                        Status::CONNECT_INCOMPATIBLE_FORMAT.do_not_retry(),
+                        cx,
+                    );
                 } else {
                     self.respond(index, cx);
                     self.state = State::Terminating;
@@ -117,7 +133,10 @@ impl<L: Lend> Session<L> {
         let slot = self.slots.get(index);
         let request = Connect::decode(&slot.command);
         let invalid = |offset, in_data| {
-            Err((Status::CONNECT_INVALID_PARAMETERS.do_not_retry(), invalid_parameter(offset, in_data)))
+            Err((
+                Status::CONNECT_INVALID_PARAMETERS.do_not_retry(),
+                invalid_parameter(offset, in_data),
+            ))
         };
         if request.record_format != 0 {
             return Err((Status::CONNECT_INCOMPATIBLE_FORMAT.do_not_retry(), 0));
@@ -137,12 +156,25 @@ impl<L: Lend> Session<L> {
             }
             cx.target.connect_admin(nqn, host, host_id, self.key)
         } else {
-            cx.target.connect_io(nqn, host, host_id, data.controller_id, request.queue_id, self.key)
+            cx.target.connect_io(
+                nqn,
+                host,
+                host_id,
+                data.controller_id,
+                request.queue_id,
+                self.key,
+            )
         };
         let admission = admission.map_err(Refusal::answer)?;
         let now_ns = cx.backend.now_ns();
         let admin = (request.queue_id == 0).then(|| {
-            Box::new(AdminState::new(admission.subsystem, host, host_id, request.keep_alive_ms, now_ns))
+            Box::new(AdminState::new(
+                admission.subsystem,
+                host,
+                host_id,
+                request.keep_alive_ms,
+                now_ns,
+            ))
         });
         let queue = Queue {
             id: request.queue_id,
@@ -160,7 +192,9 @@ impl<L: Lend> Session<L> {
     /// Property Get (6.5).
     fn property_get<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let access = PropertyAccess::decode(&self.slots.get(index).command);
-        let (Some(admin), Some(queue)) = (&self.admin, &self.queue) else { return };
+        let (Some(admin), Some(queue)) = (&self.admin, &self.queue) else {
+            return;
+        };
         let value = match (access.offset, access.size) {
             (property::CAPABILITIES, Some(PropertySize::Eight)) => CAPABILITIES.encode(),
             (property::VERSION, Some(PropertySize::Four)) => u64::from(VERSION_2_0),
@@ -170,7 +204,9 @@ impl<L: Lend> Session<L> {
                 u64::from(admin.status(queues).encode())
             }
             // CRTO: ready with media within CRWMT, in 500 ms.
-            (property::READY_TIMEOUTS, Some(PropertySize::Four)) => u64::from(CAPABILITIES.timeout_half_seconds),
+            (property::READY_TIMEOUTS, Some(PropertySize::Four)) => {
+                u64::from(CAPABILITIES.timeout_half_seconds)
+            }
             _ => {
                 self.fail(index, Status::INVALID_FIELD.do_not_retry(), cx);
                 return;
@@ -195,13 +231,21 @@ impl<L: Lend> Session<L> {
     }
 
     /// CC was written (NVMe Base 2.0, 3.1.3.5, 3.5 and 3.6).
-    fn configure<B: Backend<Lend = L>>(&mut self, value: Configuration, cx: &mut Context<'_, B>) -> Result<(), Status> {
-        let (Some(admin), Some(queue)) = (&mut self.admin, &self.queue) else { return Ok(()) };
+    fn configure<B: Backend<Lend = L>>(
+        &mut self,
+        value: Configuration,
+        cx: &mut Context<'_, B>,
+    ) -> Result<(), Status> {
+        let (Some(admin), Some(queue)) = (&mut self.admin, &self.queue) else {
+            return Ok(());
+        };
         let old = admin.configuration;
         let (subsystem, controller_id) = (queue.subsystem, queue.controller_id);
         let enables = value.is_enabled() && !old.is_enabled();
         if enables
-            && (!COMMAND_SETS.contains(&value.command_set()) || value.page_size() != 0 || value.arbitration() != 0)
+            && (!COMMAND_SETS.contains(&value.command_set())
+                || value.page_size() != 0
+                || value.arbitration() != 0)
         {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
@@ -225,11 +269,14 @@ impl<L: Lend> Session<L> {
             admin.is_shutting_down = false;
             admin.features = Default::default();
             admin.changed_namespaces.clear();
-            cx.target.set_queue_limit(subsystem, controller_id, super::target::IO_QUEUES_MAX);
+            cx.target
+                .set_queue_limit(subsystem, controller_id, super::target::IO_QUEUES_MAX);
         }
         if disables || shuts_down {
             for session in cx.target.set_enabled(subsystem, controller_id, false) {
-                cx.local.outbox.push((session.core, Message::Close(session)));
+                cx.local
+                    .outbox
+                    .push((session.core, Message::Close(session)));
             }
             self.abort_event_requests(cx);
         }

@@ -25,7 +25,10 @@ pub const SUPPORTED: &[u8] = &[
 ];
 
 /// Features of a discovery controller.
-const SUPPORTED_DISCOVERY: &[u8] = &[feature::ASYNC_EVENT_CONFIGURATION, feature::KEEP_ALIVE_TIMER];
+const SUPPORTED_DISCOVERY: &[u8] = &[
+    feature::ASYNC_EVENT_CONFIGURATION,
+    feature::KEEP_ALIVE_TIMER,
+];
 
 /// Set Features: save the value (bit 31 of dword 10).
 const SAVE: u32 = 1 << 31;
@@ -48,10 +51,16 @@ pub fn data_size(command: &Command) -> u32 {
 
 impl<L: Lend> Session<L> {
     /// Get Features: a result, and for some a page.
-    pub(super) fn get_features<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<Option<Vec<u8>>, Status> {
+    pub(super) fn get_features<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> Result<Option<Vec<u8>>, Status> {
         let command = self.slots.get(index).command;
         let id = self.check_feature(&command)?;
-        let Some(state) = &self.admin else { return Err(Status::COMMAND_SEQUENCE_ERROR) };
+        let Some(state) = &self.admin else {
+            return Err(Status::COMMAND_SEQUENCE_ERROR);
+        };
         let defaults = Features::default();
         let features = match Select::from_dword10(command.dword(10)) {
             Select::Current => &state.features,
@@ -60,9 +69,12 @@ impl<L: Lend> Session<L> {
             Select::Capabilities => {
                 let changeable = !matches!(
                     id,
-                    feature::VOLATILE_WRITE_CACHE | feature::HOST_IDENTIFIER | feature::POWER_MANAGEMENT
+                    feature::VOLATILE_WRITE_CACHE
+                        | feature::HOST_IDENTIFIER
+                        | feature::POWER_MANAGEMENT
                 );
-                self.slots.get_mut(index).result = u64::from(capabilities(false, false, changeable));
+                self.slots.get_mut(index).result =
+                    u64::from(capabilities(false, false, changeable));
                 return Ok(None);
             }
             Select::Reserved(_) => return Err(Status::INVALID_FIELD.do_not_retry()),
@@ -75,9 +87,12 @@ impl<L: Lend> Session<L> {
             feature::TEMPERATURE_THRESHOLD => features.temperature_threshold,
             feature::ERROR_RECOVERY => features.error_recovery,
             feature::VOLATILE_WRITE_CACHE => {
-                let Some(queue) = &self.queue else { return Err(Status::COMMAND_SEQUENCE_ERROR) };
+                let Some(queue) = &self.queue else {
+                    return Err(Status::COMMAND_SEQUENCE_ERROR);
+                };
                 let mut active = cx.local.namespaces(queue.subsystem).active();
-                let cached = active.any(|namespace| namespace.geometry.is_some_and(|one| one.volatile_cache));
+                let cached = active
+                    .any(|namespace| namespace.geometry.is_some_and(|one| one.volatile_cache));
                 // Only there when the controller has a cache (VWC; 5.27.1.4).
                 if !cached {
                     return Err(Status::INVALID_FIELD.do_not_retry());
@@ -108,7 +123,11 @@ impl<L: Lend> Session<L> {
     }
 
     /// Set Features.
-    pub(super) fn set_features<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<(), Status> {
+    pub(super) fn set_features<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> Result<(), Status> {
         let command = self.slots.get(index).command;
         let id = self.check_feature(&command)?;
         if command.dword(10) & SAVE != 0 {
@@ -139,10 +158,18 @@ impl<L: Lend> Session<L> {
                 if cx.target.queue_count(queue.subsystem, queue.controller_id) > 0 {
                     return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
                 }
-                let granted = wanted.submission.min(wanted.completion).min(u32::from(IO_QUEUES_MAX));
-                let counts = QueueCounts { submission: granted, completion: granted }.encode();
+                let granted = wanted
+                    .submission
+                    .min(wanted.completion)
+                    .min(u32::from(IO_QUEUES_MAX));
+                let counts = QueueCounts {
+                    submission: granted,
+                    completion: granted,
+                }
+                .encode();
                 state.features.queue_counts = counts;
-                cx.target.set_queue_limit(queue.subsystem, queue.controller_id, granted as u16);
+                cx.target
+                    .set_queue_limit(queue.subsystem, queue.controller_id, granted as u16);
                 self.slots.get_mut(index).result = u64::from(counts);
             }
             feature::ASYNC_EVENT_CONFIGURATION => state.events.configuration = value,
@@ -170,7 +197,11 @@ impl<L: Lend> Session<L> {
     fn check_feature(&self, command: &Command) -> Result<u8, Status> {
         let id = command.dword(10) as u8;
         let is_discovery = self.admin.as_ref().is_some_and(|state| state.is_discovery);
-        let supported = if is_discovery { SUPPORTED_DISCOVERY } else { SUPPORTED };
+        let supported = if is_discovery {
+            SUPPORTED_DISCOVERY
+        } else {
+            SUPPORTED
+        };
         if !supported.contains(&id) {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }

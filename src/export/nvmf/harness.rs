@@ -104,7 +104,9 @@ impl MemoryBackend {
     }
 
     fn carry_out(&mut self, held: &Held) -> Status {
-        let Some(range) = self.range(&held.request) else { return Status::IoError };
+        let Some(range) = self.range(&held.request) else {
+            return Status::IoError;
+        };
         if !self.status.is_ok() {
             return self.status;
         }
@@ -114,14 +116,18 @@ impl MemoryBackend {
         // lent (`Backend::submit_read`), until completion.
         unsafe {
             match held.request.op {
-                Op::Read if held.lend.is_null() => std::ptr::copy(self.bytes[range].as_ptr(), at, size),
+                Op::Read if held.lend.is_null() => {
+                    std::ptr::copy(self.bytes[range].as_ptr(), at, size)
+                }
                 Op::Read => {
                     // Two pieces where that is possible, as a striped device would lend them.
                     let (first, second) = self.bytes[range].split_at(size / 2 / 512 * 512);
                     (*held.lend).0.push((first.as_ptr(), first.len()));
                     (*held.lend).0.push((second.as_ptr(), second.len()));
                 }
-                Op::Write => self.bytes[range].copy_from_slice(std::slice::from_raw_parts(at, size)),
+                Op::Write => {
+                    self.bytes[range].copy_from_slice(std::slice::from_raw_parts(at, size))
+                }
                 Op::WriteZeroes | Op::Discard => self.bytes[range].fill(0),
                 Op::Flush => {}
                 Op::CompareAndWrite => {
@@ -150,11 +156,19 @@ impl Backend for MemoryBackend {
     type Lend = Pieces;
 
     unsafe fn submit(&mut self, request: &Request, bytes: *mut u8) -> Option<Status> {
-        self.take(Held { request: *request, bytes, lend: std::ptr::null_mut() })
+        self.take(Held {
+            request: *request,
+            bytes,
+            lend: std::ptr::null_mut(),
+        })
     }
 
     unsafe fn submit_read(&mut self, request: &Request, lend: *mut Self::Lend) -> Option<Status> {
-        self.take(Held { request: *request, bytes: std::ptr::null_mut(), lend })
+        self.take(Held {
+            request: *request,
+            bytes: std::ptr::null_mut(),
+            lend,
+        })
     }
 
     fn abort(&mut self, _device: DeviceId, command: u32) -> bool {
@@ -201,7 +215,12 @@ impl Harness {
     /// # Panics
     /// If the configuration of the harness itself were wrong.
     pub fn new() -> Self {
-        let namespace = NamespaceConfig { nsid: 1, device: DeviceId(0), device_name: "vol0".into(), uuid: None };
+        let namespace = NamespaceConfig {
+            nsid: 1,
+            device: DeviceId(0),
+            device_name: "vol0".into(),
+            uuid: None,
+        };
         let subsystem = SubsystemConfig {
             nqn: NQN.into(),
             serial: None,
@@ -210,21 +229,40 @@ impl Harness {
             namespaces: vec![namespace],
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 4420));
-        let config = Config { listeners: vec![address], subsystems: vec![subsystem], discovery_nqn: None };
+        let config = Config {
+            listeners: vec![address],
+            subsystems: vec![subsystem],
+            discovery_nqn: None,
+        };
         let target = Target::new(&config, 1).expect("the harness is configured well");
         target.set_addresses(vec![address]);
         target.choose_core();
         let backend = MemoryBackend::new();
         let mut local = Local::new(CoreId(0));
         let list = target.namespaces(SubsystemId(1));
-        local.namespaces(SubsystemId(1)).replace(&list, |device| backend.geometry(device));
+        local
+            .namespaces(SubsystemId(1))
+            .replace(&list, |device| backend.geometry(device));
         let session = Session::new(key(0));
-        Self { session, backend, local, target, output: Vec::new() }
+        Self {
+            session,
+            backend,
+            local,
+            target,
+            output: Vec::new(),
+        }
     }
 
     /// Runs `f` with everything a session needs.
-    pub fn with<R>(&mut self, f: impl FnOnce(&mut Session<Pieces>, &mut Context<'_, MemoryBackend>) -> R) -> R {
-        let mut cx = Context { backend: &mut self.backend, local: &mut self.local, target: &self.target };
+    pub fn with<R>(
+        &mut self,
+        f: impl FnOnce(&mut Session<Pieces>, &mut Context<'_, MemoryBackend>) -> R,
+    ) -> R {
+        let mut cx = Context {
+            backend: &mut self.backend,
+            local: &mut self.local,
+            target: &self.target,
+        };
         f(&mut self.session, &mut cx)
     }
 
@@ -235,13 +273,19 @@ impl Harness {
         while !rest.is_empty() {
             let count = rest.len().min(piece.max(1));
             let taken = self.with(|session, cx| {
-                let Some(room) = session.input(cx) else { return 0 };
+                let Some(room) = session.input(cx) else {
+                    return 0;
+                };
                 let mut given = 0;
                 for space in room {
                     let size = space.iov_len.min(count - given);
                     // SAFETY: `input` says that so much may be written there.
                     unsafe {
-                        std::ptr::copy_nonoverlapping(rest[given..].as_ptr(), space.iov_base.cast::<u8>(), size);
+                        std::ptr::copy_nonoverlapping(
+                            rest[given..].as_ptr(),
+                            space.iov_base.cast::<u8>(),
+                            size,
+                        );
                     }
                     given += size;
                 }
@@ -267,7 +311,9 @@ impl Harness {
                 let mut count = 0;
                 for piece in pieces {
                     // SAFETY: what is queued stays readable until `sent`.
-                    let bytes = unsafe { std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), piece.iov_len) };
+                    let bytes = unsafe {
+                        std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), piece.iov_len)
+                    };
                     self.output.extend_from_slice(bytes);
                     count += piece.iov_len;
                 }
@@ -298,7 +344,11 @@ impl Harness {
         while self.backend.held() > 0 {
             self.finish();
         }
-        assert!(self.session.is_finished(), "{} commands are left", self.session.running());
+        assert!(
+            self.session.is_finished(),
+            "{} commands are left",
+            self.session.running()
+        );
         assert_eq!(self.session.outstanding(), 0);
         assert_eq!(self.local.chunks.in_use(), 0);
         assert_eq!(self.backend.pool.bytes_taken(), 0);
@@ -307,7 +357,12 @@ impl Harness {
 
     /// ICReq.
     pub fn initialize(&mut self, digests: Digests) {
-        let request = InitializeRequest { format_version: 0, host_alignment: 0, digests, ready_to_transfer_max: 1 };
+        let request = InitializeRequest {
+            format_version: 0,
+            host_alignment: 0,
+            digests,
+            ready_to_transfer_max: 1,
+        };
         self.feed(&request.encode(), usize::MAX);
     }
 
@@ -315,7 +370,8 @@ impl Harness {
     pub fn connect_admin(&mut self) {
         self.initialize(Digests::default());
         self.feed(&connect(NQN, 0, 0xFFFF, 31, 0), usize::MAX);
-        let mut enable = PropertyAccess::set(property::CONFIGURATION, PropertySize::Four, 0x0046_0001);
+        let mut enable =
+            PropertyAccess::set(property::CONFIGURATION, PropertySize::Four, 0x0046_0001);
         enable.set_command_id(0xEEEE);
         self.feed(&capsule(&enable, &[]), usize::MAX);
         self.output.clear();
@@ -326,10 +382,18 @@ impl Harness {
     /// # Panics
     /// If the target refused its own harness.
     pub fn connect_io(&mut self, digests: Digests, flow_control: bool) {
-        let admission = self.target.connect_admin(NQN, HOST, HOST_ID, key(1)).expect("the first controller");
-        self.target.set_enabled(admission.subsystem, admission.controller_id, true);
+        let admission = self
+            .target
+            .connect_admin(NQN, HOST, HOST_ID, key(1))
+            .expect("the first controller");
+        self.target
+            .set_enabled(admission.subsystem, admission.controller_id, true);
         self.initialize(digests);
-        let attributes = if flow_control { 0 } else { Connect::ATTRIBUTE_NO_FLOW_CONTROL };
+        let attributes = if flow_control {
+            0
+        } else {
+            Connect::ATTRIBUTE_NO_FLOW_CONTROL
+        };
         let request = connect_command(NQN, 1, 63, attributes);
         let data = connect_data(NQN, admission.controller_id);
         self.feed(&capsule_with(&request, &data, digests), usize::MAX);
@@ -344,22 +408,44 @@ impl Harness {
 }
 
 fn key(index: u32) -> SessionKey {
-    SessionKey { core: CoreId(0), index, generation: 0 }
+    SessionKey {
+        core: CoreId(0),
+        index,
+        generation: 0,
+    }
 }
 
 fn connect_command(_nqn: &str, queue_id: u16, queue_size: u16, attributes: u8) -> Command {
-    let connect = Connect { record_format: 0, queue_id, queue_size, attributes, keep_alive_ms: 0 };
+    let connect = Connect {
+        record_format: 0,
+        queue_id,
+        queue_size,
+        attributes,
+        keep_alive_ms: 0,
+    };
     let mut command = connect.encode();
     command.set_data_pointer(DataPointer::in_capsule(0, 1024));
     command
 }
 
 fn connect_data(nqn: &str, controller_id: u16) -> [u8; 1024] {
-    ConnectData { host_id: HOST_ID, controller_id, subsystem_nqn: nqn, host_nqn: HOST }.encode()
+    ConnectData {
+        host_id: HOST_ID,
+        controller_id,
+        subsystem_nqn: nqn,
+        host_nqn: HOST,
+    }
+    .encode()
 }
 
 /// A Connect capsule without digests.
-pub fn connect(nqn: &str, queue_id: u16, controller_id: u16, queue_size: u16, attributes: u8) -> Vec<u8> {
+pub fn connect(
+    nqn: &str,
+    queue_id: u16,
+    controller_id: u16,
+    queue_size: u16,
+    attributes: u8,
+) -> Vec<u8> {
     let command = connect_command(nqn, queue_id, queue_size, attributes);
     capsule(&command, &connect_data(nqn, controller_id))
 }
@@ -384,9 +470,14 @@ pub fn capsule_with(command: &Command, data: &[u8], digests: Digests) -> Vec<u8>
 /// The fuzzer's harness: the first byte chooses how far the connection is and how it is cut, the rest is what the host sends. Whatever that
 /// is, nothing panics, nothing leaks, and the controller stays within its bounds.
 pub fn fuzz_connection(data: &[u8]) {
-    let Some((&mode, stream)) = data.split_first() else { return };
+    let Some((&mode, stream)) = data.split_first() else {
+        return;
+    };
     let mut harness = Harness::new();
-    let digests = Digests { header: mode & 0x10 != 0, data: mode & 0x20 != 0 };
+    let digests = Digests {
+        header: mode & 0x10 != 0,
+        data: mode & 0x20 != 0,
+    };
     match mode & 3 {
         0 => {}
         1 => harness.initialize(digests),

@@ -9,9 +9,9 @@ use super::namespace::LocalNamespace;
 use super::session::{Context, IN_CAPSULE_BYTES, QUEUE_ENTRIES_MAX, Session, TRANSFER_PAGES_LOG2};
 use crate::nvme::feature::{EVENT_DISCOVERY_CHANGE, EVENT_NAMESPACE_ATTRIBUTE};
 use crate::nvme::identify::{
-    self, COMMAND_SET_NVM, Controller, NAMESPACE_SHARED, NAMESPACE_WRITE_PROTECTED, Namespace, NamespaceIdentity,
-    NvmLimits, PAGE_SIZE, Page, controller_type, log_attribute, namespace_feature, optional_io, sgl_support, sharing,
-    structure,
+    self, COMMAND_SET_NVM, Controller, NAMESPACE_SHARED, NAMESPACE_WRITE_PROTECTED, Namespace,
+    NamespaceIdentity, NvmLimits, PAGE_SIZE, Page, controller_type, log_attribute,
+    namespace_feature, optional_io, sgl_support, sharing, structure,
 };
 use crate::nvme::{Command, NSID_ALL, Status, VERSION_2_0};
 
@@ -44,14 +44,25 @@ const RESPONSE_CAPSULE_BYTES: u32 = 16;
 
 impl<L: Lend> Session<L> {
     /// The data structure that an Identify asks for.
-    pub(super) fn identify<B: Backend<Lend = L>>(&self, command: &Command, cx: &mut Context<'_, B>) -> Result<Vec<u8>, Status> {
+    pub(super) fn identify<B: Backend<Lend = L>>(
+        &self,
+        command: &Command,
+        cx: &mut Context<'_, B>,
+    ) -> Result<Vec<u8>, Status> {
         let mut page = [0; PAGE_SIZE];
         self.fill(command, &mut page, cx)?;
         Ok(page.to_vec())
     }
 
-    fn fill<B: Backend<Lend = L>>(&self, command: &Command, page: &mut Page, cx: &mut Context<'_, B>) -> Result<(), Status> {
-        let Some(queue) = &self.queue else { return Err(Status::COMMAND_SEQUENCE_ERROR) };
+    fn fill<B: Backend<Lend = L>>(
+        &self,
+        command: &Command,
+        page: &mut Page,
+        cx: &mut Context<'_, B>,
+    ) -> Result<(), Status> {
+        let Some(queue) = &self.queue else {
+            return Err(Status::COMMAND_SEQUENCE_ERROR);
+        };
         let is_discovery = self.admin.as_ref().is_some_and(|state| state.is_discovery);
         let kind = command.identify_structure();
         if is_discovery && kind != structure::CONTROLLER {
@@ -65,7 +76,9 @@ impl<L: Lend> Session<L> {
         match kind {
             structure::CONTROLLER => self.controller(is_discovery, cx).encode(page),
             // The broadcast value asks for what all namespaces have in common; here that is nothing but the formats, which differ.
-            structure::NAMESPACE if nsid == NSID_ALL => return Err(Status::INVALID_NAMESPACE.do_not_retry()),
+            structure::NAMESPACE if nsid == NSID_ALL => {
+                return Err(Status::INVALID_NAMESPACE.do_not_retry());
+            }
             // An inactive namespace is a page of zeroes (NVM Command Set 1.0, 4.1.5.1).
             structure::NAMESPACE | structure::ALLOCATED_NAMESPACE => {
                 if let Some(namespace) = self.identified(nsid, cx)? {
@@ -83,30 +96,53 @@ impl<L: Lend> Session<L> {
                 }
             }
             structure::COMMAND_SET_CONTROLLER => {
-                NvmLimits { verify: TRANSFER_PAGES_LOG2, ..NvmLimits::default() }.encode(page);
+                NvmLimits {
+                    verify: TRANSFER_PAGES_LOG2,
+                    ..NvmLimits::default()
+                }
+                .encode(page);
             }
             structure::ACTIVE_NAMESPACES | structure::COMMAND_SET_ACTIVE_NAMESPACES => {
                 check_list_start(nsid)?;
-                let active = cx.local.namespaces(subsystem).active().map(|one| one.namespace.nsid);
+                let active = cx
+                    .local
+                    .namespaces(subsystem)
+                    .active()
+                    .map(|one| one.namespace.nsid);
                 identify::encode_namespace_list(page, active, nsid);
             }
             structure::ALLOCATED_NAMESPACES | structure::COMMAND_SET_ALLOCATED_NAMESPACES => {
                 check_list_start(nsid)?;
-                let all = cx.local.namespaces(subsystem).iter().map(|one| one.namespace.nsid);
+                let all = cx
+                    .local
+                    .namespaces(subsystem)
+                    .iter()
+                    .map(|one| one.namespace.nsid);
                 identify::encode_namespace_list(page, all, nsid);
             }
             structure::NAMESPACE_DESCRIPTORS => {
-                let namespace = self.identified(nsid, cx)?.ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+                let namespace = self
+                    .identified(nsid, cx)?
+                    .ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
                 let uuid = Some(namespace.namespace.uuid);
                 let command_set = Some(COMMAND_SET_NVM);
-                NamespaceIdentity { uuid, command_set, ..NamespaceIdentity::default() }.encode(page);
+                NamespaceIdentity {
+                    uuid,
+                    command_set,
+                    ..NamespaceIdentity::default()
+                }
+                .encode(page);
             }
             structure::ATTACHED_CONTROLLERS | structure::CONTROLLERS => {
                 if kind == structure::ATTACHED_CONTROLLERS && self.identified(nsid, cx)?.is_none() {
                     return Err(Status::INVALID_FIELD.do_not_retry());
                 }
                 let first = command.identify_controller_id();
-                identify::encode_controller_list(page, cx.target.controller_ids(subsystem, first), first);
+                identify::encode_controller_list(
+                    page,
+                    cx.target.controller_ids(subsystem, first),
+                    first,
+                );
             }
             structure::COMMAND_SETS => {
                 // FFFFh stands for the controller that answers (NVMe Base 2.0, 5.17.2.21).
@@ -130,13 +166,25 @@ impl<L: Lend> Session<L> {
         if !(1..=NAMESPACES_MAX).contains(&nsid) {
             return Err(Status::INVALID_NAMESPACE.do_not_retry());
         }
-        let Some(queue) = &self.queue else { return Ok(None) };
-        Ok(cx.local.namespaces(queue.subsystem).get(nsid).filter(|namespace| namespace.is_active()))
+        let Some(queue) = &self.queue else {
+            return Ok(None);
+        };
+        Ok(cx
+            .local
+            .namespaces(queue.subsystem)
+            .get(nsid)
+            .filter(|namespace| namespace.is_active()))
     }
 
     /// Identify Controller.
-    fn controller<B: Backend<Lend = L>>(&self, is_discovery: bool, cx: &mut Context<'_, B>) -> Controller {
-        let Some(queue) = &self.queue else { return Controller::default() };
+    fn controller<B: Backend<Lend = L>>(
+        &self,
+        is_discovery: bool,
+        cx: &mut Context<'_, B>,
+    ) -> Controller {
+        let Some(queue) = &self.queue else {
+            return Controller::default();
+        };
         let identity = &queue.identity;
         let common = Controller {
             serial: identity.serial.clone(),
@@ -173,9 +221,15 @@ impl<L: Lend> Session<L> {
         }
         let mut volatile_cache = false;
         for namespace in cx.local.namespaces(queue.subsystem).active() {
-            volatile_cache |= namespace.geometry.is_some_and(|geometry| geometry.volatile_cache);
+            volatile_cache |= namespace
+                .geometry
+                .is_some_and(|geometry| geometry.volatile_cache);
         }
-        let present = if volatile_cache { identify::CACHE_PRESENT } else { 0 };
+        let present = if volatile_cache {
+            identify::CACHE_PRESENT
+        } else {
+            0
+        };
         Controller {
             controller_type: controller_type::IO,
             arbitration_burst: 0,
@@ -223,12 +277,18 @@ fn is_command_set_specific(kind: u8) -> bool {
 
 /// A namespace list starts behind an NSID; the last two values are no NSIDs (NVMe Base 2.0, 5.17.2.2).
 fn check_list_start(nsid: u32) -> Result<(), Status> {
-    if nsid >= NSID_ALL - 1 { Err(Status::INVALID_NAMESPACE.do_not_retry()) } else { Ok(()) }
+    if nsid >= NSID_ALL - 1 {
+        Err(Status::INVALID_NAMESPACE.do_not_retry())
+    } else {
+        Ok(())
+    }
 }
 
 /// Identify Namespace of an active namespace.
 fn describe(namespace: &LocalNamespace) -> Namespace {
-    let Some(geometry) = namespace.geometry else { return Namespace::default() };
+    let Some(geometry) = namespace.geometry else {
+        return Namespace::default();
+    };
     let block_bytes = geometry.block_bytes;
     let blocks = |bytes: u32| (bytes / block_bytes).clamp(1, 0xFFFF) as u16;
     let optimal = blocks(geometry.optimal_write_bytes) - 1;
@@ -250,7 +310,11 @@ fn describe(namespace: &LocalNamespace) -> Namespace {
         deallocate_alignment: optimal,
         optimal_write_size: optimal,
         ana_group: ANA_GROUP,
-        attributes: if geometry.read_only { NAMESPACE_WRITE_PROTECTED } else { 0 },
+        attributes: if geometry.read_only {
+            NAMESPACE_WRITE_PROTECTED
+        } else {
+            0
+        },
         block_shift: block_bytes.trailing_zeros() as u8,
         ..Namespace::default()
     }

@@ -61,8 +61,16 @@ struct Extent {
 
 impl<L: Lend> Session<L> {
     #[inline]
-    fn namespace<'a, B: Backend<Lend = L>>(&self, nsid: u32, cx: &'a mut Context<'_, B>) -> Result<&'a mut LocalNamespace, Status> {
-        let subsystem = self.queue.as_ref().ok_or(Status::COMMAND_SEQUENCE_ERROR)?.subsystem;
+    fn namespace<'a, B: Backend<Lend = L>>(
+        &self,
+        nsid: u32,
+        cx: &'a mut Context<'_, B>,
+    ) -> Result<&'a mut LocalNamespace, Status> {
+        let subsystem = self
+            .queue
+            .as_ref()
+            .ok_or(Status::COMMAND_SEQUENCE_ERROR)?
+            .subsystem;
         match cx.local.namespaces(subsystem).get_mut(nsid) {
             Some(namespace) if namespace.is_active() => Ok(namespace),
             // An NSID that could be, but is not active (NVMe Base 2.0, 3.2.1.4).
@@ -91,7 +99,11 @@ impl<L: Lend> Session<L> {
         if end.is_none_or(|end| end > namespace.blocks) {
             return Err(Status::LBA_OUT_OF_RANGE.do_not_retry());
         }
-        if writes && namespace.geometry.is_some_and(|geometry| geometry.read_only) {
+        if writes
+            && namespace
+                .geometry
+                .is_some_and(|geometry| geometry.read_only)
+        {
             return Err(Status::NAMESPACE_WRITE_PROTECTED.do_not_retry());
         }
         let device = namespace.namespace.device;
@@ -101,7 +113,11 @@ impl<L: Lend> Session<L> {
 
     /// Checks an I/O command.
     #[inline]
-    pub(super) fn plan_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
+    pub(super) fn plan_io<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> Plan {
         match self.try_plan_io(index, cx) {
             Ok(plan) => plan,
             Err(status) => Plan::Fail(status),
@@ -109,7 +125,11 @@ impl<L: Lend> Session<L> {
     }
 
     #[inline]
-    fn try_plan_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Result<Plan, Status> {
+    fn try_plan_io<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> Result<Plan, Status> {
         let command = self.slots.get(index).command;
         let transfer_max = u64::from(TRANSFER_BYTES_MAX);
         match command.opcode() {
@@ -119,8 +139,12 @@ impl<L: Lend> Session<L> {
                 self.slots.get_mut(index).size = bytes;
                 Ok(Plan::Execute)
             }
-            io::WRITE => Ok(Plan::Receive(self.check_range(index, transfer_max, true, cx)? as u32)),
-            io::COMPARE => Ok(Plan::Receive(self.check_range(index, transfer_max, false, cx)? as u32)),
+            io::WRITE => Ok(Plan::Receive(
+                self.check_range(index, transfer_max, true, cx)? as u32,
+            )),
+            io::COMPARE => Ok(Plan::Receive(
+                self.check_range(index, transfer_max, false, cx)? as u32,
+            )),
             io::VERIFY => {
                 let bytes = self.check_range(index, transfer_max, false, cx)? as u32;
                 self.slots.get_mut(index).size = bytes;
@@ -133,11 +157,16 @@ impl<L: Lend> Session<L> {
             io::DATASET_MANAGEMENT => {
                 let namespace = self.namespace(command.nsid(), cx)?;
                 let device = namespace.namespace.device;
-                if namespace.geometry.is_some_and(|geometry| geometry.read_only) {
+                if namespace
+                    .geometry
+                    .is_some_and(|geometry| geometry.read_only)
+                {
                     return Err(Status::NAMESPACE_WRITE_PROTECTED.do_not_retry());
                 }
                 self.slots.get_mut(index).device = device;
-                Ok(Plan::Receive(command.range_count() * DatasetRange::SIZE as u32))
+                Ok(Plan::Receive(
+                    command.range_count() * DatasetRange::SIZE as u32,
+                ))
             }
             io::FLUSH if command.nsid() == NSID_ALL => Ok(Plan::Execute),
             io::FLUSH => {
@@ -164,7 +193,11 @@ impl<L: Lend> Session<L> {
         if lba + u64::from(count) > namespace.blocks {
             return None;
         }
-        Some(Extent { device: slot.device, sector: lba << shift, sectors: count << shift })
+        Some(Extent {
+            device: slot.device,
+            sector: lba << shift,
+            sectors: count << shift,
+        })
     }
 
     /// Carries out a checked I/O command whose data, if any, is there.
@@ -216,7 +249,9 @@ impl<L: Lend> Session<L> {
         slot.pending = 1;
         let nsid = slot.command.nsid();
         let subsystem = self.queue.as_ref().map(|queue| queue.subsystem);
-        if let Some(namespace) = subsystem.and_then(|subsystem| cx.local.namespaces(subsystem).get_mut(nsid)) {
+        if let Some(namespace) =
+            subsystem.and_then(|subsystem| cx.local.namespaces(subsystem).get_mut(nsid))
+        {
             namespace.in_flight += 1;
             slot.counted = true;
         }
@@ -235,7 +270,11 @@ impl<L: Lend> Session<L> {
 
     /// A read whose data will be digested: what a device lends can change until it is sent, a copy cannot. False without a
     /// buffer.
-    fn read_to_buffer<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
+    fn read_to_buffer<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
         let size = self.slots.get(index).size as usize;
         let Some(extent) = self.extent(index, cx) else {
             self.fail(index, Status::LBA_OUT_OF_RANGE.do_not_retry(), cx);
@@ -255,7 +294,11 @@ impl<L: Lend> Session<L> {
     }
 
     /// Tries again what waited for a buffer with all else ready.
-    pub(super) fn retry<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
+    pub(super) fn retry<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
         match self.slots.get(index).partner {
             Some(partner) => self.try_compare_and_write(index, partner, cx),
             None => self.read_to_buffer(index, cx),
@@ -302,7 +345,13 @@ impl<L: Lend> Session<L> {
     }
 
     /// Submits one of several I/Os of a command without data. The caller holds one count of `pending` itself.
-    fn submit_part<B: Backend<Lend = L>>(&mut self, index: u16, request: &Request, bytes: *mut u8, cx: &mut Context<'_, B>) {
+    fn submit_part<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        request: &Request,
+        bytes: *mut u8,
+        cx: &mut Context<'_, B>,
+    ) {
         self.slots.get_mut(index).pending += 1;
         // SAFETY: operations without data, or a write from the zeroes, which are static and as long as the write.
         if let Some(status) = unsafe { cx.backend.submit(request, bytes) } {
@@ -317,7 +366,10 @@ impl<L: Lend> Session<L> {
         let devices: Vec<DeviceId> = match &self.queue {
             Some(queue) if nsid == NSID_ALL => {
                 let namespaces = cx.local.namespaces(queue.subsystem);
-                namespaces.active().map(|namespace| namespace.namespace.device).collect()
+                namespaces
+                    .active()
+                    .map(|namespace| namespace.namespace.device)
+                    .collect()
             }
             _ => Vec::new(),
         };
@@ -331,8 +383,17 @@ impl<L: Lend> Session<L> {
         self.completed(index, dm::Status::Ok, cx);
     }
 
-    fn submit_flush<B: Backend<Lend = L>>(&mut self, index: u16, device: DeviceId, cx: &mut Context<'_, B>) {
-        let extent = Extent { device, sector: 0, sectors: 0 };
+    fn submit_flush<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        device: DeviceId,
+        cx: &mut Context<'_, B>,
+    ) {
+        let extent = Extent {
+            device,
+            sector: 0,
+            sectors: 0,
+        };
         let request = self.request(index, Op::Flush, extent, false);
         self.submit_part(index, &request, std::ptr::null_mut(), cx);
     }
@@ -352,8 +413,14 @@ impl<L: Lend> Session<L> {
         let ranges: [DatasetRange; 256] = {
             let bytes = self.slots.get(index).bytes();
             std::array::from_fn(|range| match bytes.get(range * DatasetRange::SIZE..) {
-                Some(bytes) if range < count && bytes.len() >= DatasetRange::SIZE => DatasetRange::decode(bytes),
-                _ => DatasetRange { context: 0, block_count: 0, lba: 0 },
+                Some(bytes) if range < count && bytes.len() >= DatasetRange::SIZE => {
+                    DatasetRange::decode(bytes)
+                }
+                _ => DatasetRange {
+                    context: 0,
+                    block_count: 0,
+                    lba: 0,
+                },
             })
         };
         // All or nothing: no range is deallocated when one of them is wrong.
@@ -369,7 +436,15 @@ impl<L: Lend> Session<L> {
         if deallocate && supported {
             for range in &ranges[..count] {
                 let sectors = u64::from(range.block_count) << shift;
-                self.submit_cut(index, Op::Discard, device, range.lba << shift, sectors, false, cx);
+                self.submit_cut(
+                    index,
+                    Op::Discard,
+                    device,
+                    range.lba << shift,
+                    sectors,
+                    false,
+                    cx,
+                );
             }
         }
         self.completed(index, dm::Status::Ok, cx);
@@ -389,7 +464,11 @@ impl<L: Lend> Session<L> {
         let (mut sector, end) = (sector, sector + sectors);
         while sector < end {
             let part = (end - sector).min(u64::from(SECTORS_MAX)) as u32;
-            let extent = Extent { device, sector, sectors: part };
+            let extent = Extent {
+                device,
+                sector,
+                sectors: part,
+            };
             let request = self.request(index, op, extent, fua);
             self.submit_part(index, &request, std::ptr::null_mut(), cx);
             sector += u64::from(part);
@@ -403,14 +482,24 @@ impl<L: Lend> Session<L> {
             return;
         };
         let command = self.slots.get(index).command;
-        let supported = self
-            .namespace(command.nsid(), cx)
-            .is_ok_and(|namespace| namespace.geometry.is_some_and(|geometry| geometry.write_zeroes));
+        let supported = self.namespace(command.nsid(), cx).is_ok_and(|namespace| {
+            namespace
+                .geometry
+                .is_some_and(|geometry| geometry.write_zeroes)
+        });
         self.start(index, cx);
         if supported {
             let fua = command.is_force_unit_access();
             let (sector, sectors) = (extent.sector, u64::from(extent.sectors));
-            self.submit_cut(index, Op::WriteZeroes, extent.device, sector, sectors, fua, cx);
+            self.submit_cut(
+                index,
+                Op::WriteZeroes,
+                extent.device,
+                sector,
+                sectors,
+                fua,
+                cx,
+            );
             self.completed(index, dm::Status::Ok, cx);
         } else {
             self.slots.get_mut(index).pending = 0;
@@ -434,8 +523,11 @@ impl<L: Lend> Session<L> {
                 return;
             };
             let sectors = (extent.sectors - slot.progress).min((ZEROES_BYTES / 512) as u32);
-            let part =
-                Extent { device: extent.device, sector: extent.sector + u64::from(slot.progress), sectors };
+            let part = Extent {
+                device: extent.device,
+                sector: extent.sector + u64::from(slot.progress),
+                sectors,
+            };
             let request = self.request(index, Op::Write, part, slot.command.is_force_unit_access());
             let slot = self.slots.get_mut(index);
             slot.progress += sectors;
@@ -454,7 +546,12 @@ impl<L: Lend> Session<L> {
     }
 
     /// Both halves of a Compare and Write are there; waits if there is no buffer.
-    pub(super) fn compare_and_write<B: Backend<Lend = L>>(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn compare_and_write<B: Backend<Lend = L>>(
+        &mut self,
+        first: u16,
+        second: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         if !self.try_compare_and_write(first, second, cx) {
             self.slots.get_mut(first).phase = Phase::AwaitsRetry;
             self.waiting.push_back(first);
@@ -462,9 +559,16 @@ impl<L: Lend> Session<L> {
     }
 
     /// Carries out a Compare and Write as one [`Op::CompareAndWrite`]. False without a buffer.
-    fn try_compare_and_write<B: Backend<Lend = L>>(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) -> bool {
+    fn try_compare_and_write<B: Backend<Lend = L>>(
+        &mut self,
+        first: u16,
+        second: u16,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
         let Some(extent) = self.extent(first, cx) else {
-            self.slots.get_mut(first).note(Status::LBA_OUT_OF_RANGE.do_not_retry());
+            self.slots
+                .get_mut(first)
+                .note(Status::LBA_OUT_OF_RANGE.do_not_retry());
             self.fail_fused(first, second, cx);
             return true;
         };
@@ -481,7 +585,12 @@ impl<L: Lend> Session<L> {
         self.slots.get_mut(first).memory = Memory::Buffer(buffer);
         self.start(first, cx);
         let command = self.slots.get(second).command;
-        let request = self.request(first, Op::CompareAndWrite, extent, command.is_force_unit_access());
+        let request = self.request(
+            first,
+            Op::CompareAndWrite,
+            extent,
+            command.is_force_unit_access(),
+        );
         let bytes = self.slots.get(first).pointer();
         // SAFETY: the buffer holds three times the range and belongs to the slot until the command is concluded.
         if let Some(status) = unsafe { cx.backend.submit(&request, bytes) } {
@@ -492,7 +601,12 @@ impl<L: Lend> Session<L> {
 
     /// A device has finished an I/O of a command.
     #[inline]
-    pub fn completed<B: Backend<Lend = L>>(&mut self, index: u16, status: dm::Status, cx: &mut Context<'_, B>) {
+    pub fn completed<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        status: dm::Status,
+        cx: &mut Context<'_, B>,
+    ) {
         let slot = self.slots.get_mut(index);
         debug_assert!(slot.pending > 0);
         slot.pending -= 1;
@@ -518,7 +632,11 @@ impl<L: Lend> Session<L> {
             self.pinned -= 1;
         }
         let code = slot.command.opcode();
-        if code == io::COMPARE && slot.partner.is_none() && slot.status.is_success() && !is_equal(slot) {
+        if code == io::COMPARE
+            && slot.partner.is_none()
+            && slot.status.is_success()
+            && !is_equal(slot)
+        {
             slot.note(Status::COMPARE_FAILURE.do_not_retry());
         }
         self.count(index, cx);
@@ -536,7 +654,12 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    fn conclude_fused<B: Backend<Lend = L>>(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
+    fn conclude_fused<B: Backend<Lend = L>>(
+        &mut self,
+        first: u16,
+        second: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         if self.slots.get(first).status.is_success() {
             for index in [first, second] {
                 self.slots.get_mut(index).partner = None;
@@ -552,7 +675,9 @@ impl<L: Lend> Session<L> {
     fn count<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let now_ns = cx.backend.now_ns();
         let slot = self.slots.get(index);
-        let Some(queue) = self.queue.as_ref().filter(|_| slot.counted) else { return };
+        let Some(queue) = self.queue.as_ref().filter(|_| slot.counted) else {
+            return;
+        };
         let nsid = slot.command.nsid();
         let namespaces = cx.local.namespaces(queue.subsystem);
         if let Some(namespace) = namespaces.get_mut(nsid) {
@@ -565,7 +690,9 @@ impl<L: Lend> Session<L> {
                 _ => Kind::Write,
             };
             let latency = now_ns.saturating_sub(slot.started_ns);
-            namespace.stats.record(kind, slot.status.is_success(), u64::from(slot.size), latency);
+            namespace
+                .stats
+                .record(kind, slot.status.is_success(), slot.size / 512, latency);
         }
         namespaces.finished(nsid, slot.device);
     }

@@ -18,13 +18,22 @@ impl std::fmt::Display for BindError {
         let address = self.address;
         match self.error.kind() {
             io::ErrorKind::AddrInUse => {
-                write!(f, "cannot listen on {address}: another process does; stop it or choose another port")
+                write!(
+                    f,
+                    "cannot listen on {address}: another process does; stop it or choose another port"
+                )
             }
             io::ErrorKind::AddrNotAvailable => {
-                write!(f, "cannot listen on {address}: no network interface of this machine has that address")
+                write!(
+                    f,
+                    "cannot listen on {address}: no network interface of this machine has that address"
+                )
             }
             io::ErrorKind::PermissionDenied => {
-                write!(f, "cannot listen on {address}: ports below 1024 need privileges; NVMe/TCP's own is 4420")
+                write!(
+                    f,
+                    "cannot listen on {address}: ports below 1024 need privileges; NVMe/TCP's own is 4420"
+                )
             }
             _ => write!(f, "cannot listen on {address}: {}", self.error),
         }
@@ -89,15 +98,27 @@ impl Listeners {
 
     /// The next connection of a listener.
     pub fn accept(&self, index: usize) -> Acceptance {
-        let Some(listener) = self.0.get(index) else { return Acceptance::Nothing };
+        let Some(listener) = self.0.get(index) else {
+            return Acceptance::Nothing;
+        };
         loop {
             match listener.accept() {
                 Ok((socket, _)) => return Acceptance::Accepted(socket.into()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Acceptance::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Acceptance::Nothing;
+                }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Acceptance::Exhausted,
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        return Acceptance::Exhausted;
+                    }
                     // A connection that was gone before it was accepted, or a signal: try the next (accept(2)).
-                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH) => {}
+                    Some(
+                        libc::EINTR
+                        | libc::ECONNABORTED
+                        | libc::EPROTO
+                        | libc::ENETDOWN
+                        | libc::EHOSTUNREACH,
+                    ) => {}
                     _ => return Acceptance::Nothing,
                 },
             }
@@ -114,7 +135,10 @@ mod tests {
         let (_listeners, bound) = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let error = bind(&bound).unwrap_err();
         assert_eq!(error.address, bound[0]);
-        assert!(error.to_string().contains("another process does"), "{error}");
+        assert!(
+            error.to_string().contains("another process does"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -9,9 +9,9 @@ use super::session::{Context, QUEUE_ENTRIES_MAX, Session};
 use super::target::{SubsystemId, Target};
 use crate::nvme::bytes::put_u32;
 use crate::nvme::log::{
-    self, ANA_GROUP_SIZE, ANA_GROUPS_ONLY, ANA_HEADER_SIZE, AnaState, COMMAND_EFFECTS_SIZE, DISCOVERY_ENTRY_SIZE,
-    DiscoveryEntry, ErrorEntry, FIRMWARE_SLOT_SIZE, Smart, TRANSPORT_TCP, address_family, discovery_subtype, effect,
-    page,
+    self, ANA_GROUP_SIZE, ANA_GROUPS_ONLY, ANA_HEADER_SIZE, AnaState, COMMAND_EFFECTS_SIZE,
+    DISCOVERY_ENTRY_SIZE, DiscoveryEntry, ErrorEntry, FIRMWARE_SLOT_SIZE, Smart, TRANSPORT_TCP,
+    address_family, discovery_subtype, effect, page,
 };
 use crate::nvme::opcode::{admin, fabrics, io};
 use crate::nvme::{Command, NSID_ALL, Status};
@@ -53,7 +53,10 @@ const EFFECTS_IO: [(u8, u32); 7] = [
     (io::READ, effect::SUPPORTED),
     (io::COMPARE, effect::SUPPORTED),
     (io::WRITE_ZEROES, effect::SUPPORTED | effect::CHANGES_BLOCKS),
-    (io::DATASET_MANAGEMENT, effect::SUPPORTED | effect::CHANGES_BLOCKS),
+    (
+        io::DATASET_MANAGEMENT,
+        effect::SUPPORTED | effect::CHANGES_BLOCKS,
+    ),
     (io::VERIFY, effect::SUPPORTED),
 ];
 
@@ -70,7 +73,11 @@ const _: () = assert!(ADMIN_QUEUE_ENTRIES as u32 <= QUEUE_ENTRIES_MAX && fabrics
 
 impl<L: Lend> Session<L> {
     /// The part of a log page that a command asks for.
-    pub(super) fn log_page<B: Backend<Lend = L>>(&mut self, command: &Command, cx: &mut Context<'_, B>) -> Result<Vec<u8>, Status> {
+    pub(super) fn log_page<B: Backend<Lend = L>>(
+        &mut self,
+        command: &Command,
+        cx: &mut Context<'_, B>,
+    ) -> Result<Vec<u8>, Status> {
         let (Some(queue), Some(state)) = (&self.queue, &mut self.admin) else {
             return Err(Status::COMMAND_SEQUENCE_ERROR);
         };
@@ -78,7 +85,11 @@ impl<L: Lend> Session<L> {
         if !offset.is_multiple_of(4) || command.is_log_offset_index() {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
-        let supported = if state.is_discovery { &PAGES_DISCOVERY[..] } else { &PAGES[..] };
+        let supported = if state.is_discovery {
+            &PAGES_DISCOVERY[..]
+        } else {
+            &PAGES[..]
+        };
         if !supported.contains(&id) {
             return Err(Status::INVALID_LOG_PAGE.do_not_retry());
         }
@@ -138,8 +149,12 @@ impl<L: Lend> Session<L> {
 
 /// The part of a page that was asked for; what lies behind its end is zero.
 fn cut(page: &[u8], offset: u64, size: u64) -> Result<Vec<u8>, Status> {
-    let start = usize::try_from(offset).ok().filter(|&start| start <= page.len());
-    let Some(start) = start else { return Err(Status::INVALID_FIELD.do_not_retry()) };
+    let start = usize::try_from(offset)
+        .ok()
+        .filter(|&start| start <= page.len());
+    let Some(start) = start else {
+        return Err(Status::INVALID_FIELD.do_not_retry());
+    };
     let mut part = vec![0; size as usize];
     let count = part.len().min(page.len() - start);
     part[..count].copy_from_slice(&page[start..start + count]);
@@ -148,13 +163,21 @@ fn cut(page: &[u8], offset: u64, size: u64) -> Result<Vec<u8>, Status> {
 
 fn error_page(state: &AdminState) -> Vec<u8> {
     let mut bytes = vec![0; ERROR_ENTRIES_MAX * ErrorEntry::SIZE];
-    for (entry, bytes) in state.errors.iter().zip(bytes.chunks_exact_mut(ErrorEntry::SIZE)) {
+    for (entry, bytes) in state
+        .errors
+        .iter()
+        .zip(bytes.chunks_exact_mut(ErrorEntry::SIZE))
+    {
         entry.encode(bytes);
     }
     bytes
 }
 
-fn smart_page<B: Backend>(state: &AdminState, subsystem: SubsystemId, cx: &mut Context<'_, B>) -> Vec<u8> {
+fn smart_page<B: Backend>(
+    state: &AdminState,
+    subsystem: SubsystemId,
+    cx: &mut Context<'_, B>,
+) -> Vec<u8> {
     let totals = cx.target.totals(subsystem);
     let hours = cx.backend.now_ns().saturating_sub(state.created_ns) / 3_600_000_000_000;
     let smart = Smart {
@@ -181,7 +204,13 @@ fn ana_page(nsids: &[u32], groups_only: bool) -> Vec<u8> {
     let mut bytes = vec![0; ANA_HEADER_SIZE + ANA_GROUP_SIZE + nsids.len() * 4];
     // Nothing ever changes state, so the change counts stay 0.
     log::encode_ana_header(&mut bytes, 0, 1);
-    log::encode_ana_group(&mut bytes[ANA_HEADER_SIZE..], ANA_GROUP, 0, AnaState::Optimized, nsids);
+    log::encode_ana_group(
+        &mut bytes[ANA_HEADER_SIZE..],
+        ANA_GROUP,
+        0,
+        AnaState::Optimized,
+        nsids,
+    );
     bytes
 }
 
@@ -207,12 +236,23 @@ fn discovery_page(target: &Target, host_nqn: &str, reached: Option<IpAddr>) -> V
         for (port, address) in addresses.iter().enumerate() {
             let Some(bytes) = entries.next() else { break };
             // A listener that takes any address is told as the one that this host has reached.
-            let ip = Some(address.ip()).filter(|ip| !ip.is_unspecified()).or(reached).unwrap_or(address.ip());
-            let family = if ip.is_ipv4() { address_family::IPV4 } else { address_family::IPV6 };
+            let ip = Some(address.ip())
+                .filter(|ip| !ip.is_unspecified())
+                .or(reached)
+                .unwrap_or(address.ip());
+            let family = if ip.is_ipv4() {
+                address_family::IPV4
+            } else {
+                address_family::IPV6
+            };
             let entry = DiscoveryEntry {
                 transport: TRANSPORT_TCP,
                 address_family: family,
-                subtype: if subsystem.is_discovery { discovery_subtype::CURRENT } else { discovery_subtype::NVM },
+                subtype: if subsystem.is_discovery {
+                    discovery_subtype::CURRENT
+                } else {
+                    discovery_subtype::NVM
+                },
                 requirements: REQUIREMENTS,
                 port_id: port as u16 + 1,
                 controller_id: crate::nvme::fabrics::CONTROLLER_ID_DYNAMIC,
@@ -242,13 +282,19 @@ mod tests {
         assert_eq!(cut(&page, 4, 8).unwrap(), vec![5, 6, 7, 8, 0, 0, 0, 0]);
         assert_eq!(cut(&page, 8, 4).unwrap(), vec![0; 4]);
         assert_eq!(cut(&page, 12, 4), Err(Status::INVALID_FIELD.do_not_retry()));
-        assert_eq!(cut(&page, u64::MAX - 3, 4), Err(Status::INVALID_FIELD.do_not_retry()));
+        assert_eq!(
+            cut(&page, u64::MAX - 3, 4),
+            Err(Status::INVALID_FIELD.do_not_retry())
+        );
     }
 
     #[test]
     fn the_ana_page_lists_namespaces_unless_told_not_to() {
         assert_eq!(ana_page(&[1, 5], false).len(), 16 + 32 + 8);
         let groups_only = ana_page(&[1, 5], true);
-        assert_eq!((groups_only.len(), groups_only[8], groups_only[16 + 16]), (48, 1, 1));
+        assert_eq!(
+            (groups_only.len(), groups_only[8], groups_only[16 + 16]),
+            (48, 1, 1)
+        );
     }
 }

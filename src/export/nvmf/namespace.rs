@@ -60,14 +60,22 @@ impl LocalNamespace {
     /// A namespace over a device with this geometry.
     pub fn new(namespace: Arc<Namespace>, geometry: Option<Geometry>) -> Self {
         let stats = Box::new(NamespaceStats::default());
-        let mut local = Self { namespace, geometry: None, block_shift: 0, blocks: 0, stats, in_flight: 0 };
+        let mut local = Self {
+            namespace,
+            geometry: None,
+            block_shift: 0,
+            blocks: 0,
+            stats,
+            in_flight: 0,
+        };
         local.set_geometry(geometry);
         local
     }
 
     /// Takes over a new geometry; true if hosts can see the difference.
     pub fn set_geometry(&mut self, geometry: Option<Geometry>) -> bool {
-        let geometry = geometry.filter(|geometry| geometry.sectors >= u64::from(geometry.block_bytes / 512));
+        let geometry =
+            geometry.filter(|geometry| geometry.sectors >= u64::from(geometry.block_bytes / 512));
         let changed = self.geometry != geometry;
         self.geometry = geometry;
         (self.block_shift, self.blocks) = match geometry {
@@ -130,11 +138,19 @@ impl LocalNamespaces {
         list: &[Arc<Namespace>],
         mut geometry: impl FnMut(DeviceId) -> Option<Geometry>,
     ) -> Vec<u32> {
-        let size = list.iter().map(|namespace| namespace.nsid as usize).max().unwrap_or(0);
-        let mut table: Vec<Option<LocalNamespace>> = std::iter::repeat_with(|| None).take(size).collect();
+        let size = list
+            .iter()
+            .map(|namespace| namespace.nsid as usize)
+            .max()
+            .unwrap_or(0);
+        let mut table: Vec<Option<LocalNamespace>> =
+            std::iter::repeat_with(|| None).take(size).collect();
         let mut changed = Vec::new();
         for namespace in list {
-            let old = self.table.get_mut(namespace.nsid as usize - 1).and_then(Option::take);
+            let old = self
+                .table
+                .get_mut(namespace.nsid as usize - 1)
+                .and_then(Option::take);
             let local = match old {
                 Some(old) if old.namespace == *namespace => old,
                 old => {
@@ -145,7 +161,10 @@ impl LocalNamespaces {
             };
             table[namespace.nsid as usize - 1] = Some(local);
         }
-        for old in std::mem::replace(&mut self.table, table).into_iter().flatten() {
+        for old in std::mem::replace(&mut self.table, table)
+            .into_iter()
+            .flatten()
+        {
             changed.push(old.namespace.nsid);
             self.leaving.push(old);
         }
@@ -165,7 +184,9 @@ impl LocalNamespaces {
             return;
         }
         let leaving = self.leaving.iter_mut();
-        for local in leaving.filter(|local| local.namespace.nsid == nsid && local.namespace.device == device) {
+        for local in
+            leaving.filter(|local| local.namespace.nsid == nsid && local.namespace.device == device)
+        {
             local.in_flight = local.in_flight.saturating_sub(1);
         }
         self.forget_idle();
@@ -173,7 +194,9 @@ impl LocalNamespaces {
 
     /// Whether a device that was taken away still has commands of this core.
     pub fn is_leaving(&self, device: DeviceId) -> bool {
-        self.leaving.iter().any(|local| local.namespace.device == device)
+        self.leaving
+            .iter()
+            .any(|local| local.namespace.device == device)
     }
 
     fn forget_idle(&mut self) {
@@ -216,18 +239,29 @@ mod tests {
 
     fn namespace(nsid: u32, device: u32) -> Arc<Namespace> {
         let device_name = format!("vol{device}");
-        Arc::new(Namespace { nsid, device: DeviceId(device), device_name, uuid: [0; 16] })
+        Arc::new(Namespace {
+            nsid,
+            device: DeviceId(device),
+            device_name,
+            uuid: [0; 16],
+        })
     }
 
     #[test]
     fn a_new_list_keeps_what_stays_and_tells_what_changed() {
         let mut local = LocalNamespaces::default();
         let all = |_| Some(geometry(64, 4096));
-        assert_eq!(local.replace(&[namespace(1, 10), namespace(3, 30)], all), vec![1, 3]);
+        assert_eq!(
+            local.replace(&[namespace(1, 10), namespace(3, 30)], all),
+            vec![1, 3]
+        );
         assert_eq!(local.get(1).unwrap().blocks, 8);
         assert!(local.get(0).is_none() && local.get(2).is_none() && local.get(4).is_none());
         local.get_mut(1).unwrap().in_flight = 1;
-        assert_eq!(local.replace(&[namespace(1, 10), namespace(2, 20)], all), vec![2, 3]);
+        assert_eq!(
+            local.replace(&[namespace(1, 10), namespace(2, 20)], all),
+            vec![2, 3]
+        );
         assert_eq!(local.get(1).unwrap().in_flight, 1);
         assert_eq!(local.replace(&[namespace(1, 11)], all), vec![1, 2]);
         assert!(local.is_leaving(DeviceId(10)));

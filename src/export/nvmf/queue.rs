@@ -41,9 +41,15 @@ impl<L: Lend> Session<L> {
     ) {
         let command = pdu::decode_command(bytes);
         if let Some(queue) = &mut self.queue {
-            queue.head = if queue.head + 1 == queue.entries { 0 } else { queue.head + 1 };
+            queue.head = if queue.head + 1 == queue.entries {
+                0
+            } else {
+                queue.head + 1
+            };
         }
-        let Some(index) = self.slots.take(command, cx.backend.now_ns()) else { return };
+        let Some(index) = self.slots.take(command, cx.backend.now_ns()) else {
+            return;
+        };
         // Until it is known better; no slot is taken and free at once.
         self.slots.get_mut(index).phase = Phase::Running;
         let fused_first = self.fused_first.take();
@@ -52,7 +58,11 @@ impl<L: Lend> Session<L> {
             self.fail(index, status, cx);
             return;
         }
-        let capsule = Capsule { chunk, offset: start + layout.data_offset as usize, size: layout.data_size };
+        let capsule = Capsule {
+            chunk,
+            offset: start + layout.data_offset as usize,
+            size: layout.data_size,
+        };
         match command.fuse() {
             Fuse::Normal => self.abandon_fused(fused_first, cx),
             fuse => {
@@ -90,7 +100,9 @@ impl<L: Lend> Session<L> {
     fn plan<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
         let command = self.slots.get(index).command;
         match &self.queue {
-            Some(queue) if queue.id != 0 && command.opcode() != opcode::FABRICS => self.plan_io(index, cx),
+            Some(queue) if queue.id != 0 && command.opcode() != opcode::FABRICS => {
+                self.plan_io(index, cx)
+            }
             _ if command.opcode() == opcode::FABRICS => self.plan_fabrics(index),
             Some(_) => self.plan_admin(index),
             // Connect comes first (NVMe Base 2.0, 3.3.2.2).
@@ -100,7 +112,13 @@ impl<L: Lend> Session<L> {
 
     /// Does what was planned.
     #[inline]
-    fn follow<B: Backend<Lend = L>>(&mut self, index: u16, plan: Plan, capsule: &Capsule<'_>, cx: &mut Context<'_, B>) {
+    fn follow<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        plan: Plan,
+        capsule: &Capsule<'_>,
+        cx: &mut Context<'_, B>,
+    ) {
         match plan {
             Plan::Execute => self.execute(index, cx),
             Plan::Fail(status) => self.fail(index, status, cx),
@@ -129,7 +147,10 @@ impl<L: Lend> Session<L> {
         if end.is_none_or(|end| end > u64::from(capsule.size)) {
             return Err(Status::SGL_OFFSET_INVALID.do_not_retry());
         }
-        slot.memory = Memory::Chunk(Rc::clone(capsule.chunk), capsule.offset + pointer.address as usize);
+        slot.memory = Memory::Chunk(
+            Rc::clone(capsule.chunk),
+            capsule.offset + pointer.address as usize,
+        );
         Ok(true)
     }
 
@@ -168,7 +189,12 @@ impl<L: Lend> Session<L> {
     }
 
     /// Puts a buffer of `size` bytes in a slot.
-    pub(super) fn take_buffer<B: Backend<Lend = L>>(&mut self, index: u16, size: usize, cx: &mut Context<'_, B>) -> bool {
+    pub(super) fn take_buffer<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        size: usize,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
         if self.buffer_bytes + size > BUFFER_BYTES_MAX {
             return false;
         }
@@ -184,7 +210,11 @@ impl<L: Lend> Session<L> {
 
     /// Lets go of a slot's data.
     #[inline]
-    pub(super) fn drop_memory<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn drop_memory<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         let slot = self.slots.get_mut(index);
         if let Memory::Buffer(buffer) = &slot.memory {
             self.buffer_bytes -= buffer.capacity();
@@ -210,7 +240,11 @@ impl<L: Lend> Session<L> {
     }
 
     /// All of a command's data has come.
-    pub(super) fn data_complete<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn data_complete<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         let slot = self.slots.get_mut(index);
         slot.phase = Phase::Running;
         if slot.aborted {
@@ -270,8 +304,12 @@ impl<L: Lend> Session<L> {
                 self.slots.get_mut(first).partner = Some(index);
                 self.slots.get_mut(index).partner = Some(first);
                 if code != opcode::io::WRITE || !same_range {
-                    self.slots.get_mut(first).note(Status::INVALID_FIELD.do_not_retry());
-                    self.slots.get_mut(index).note(Status::INVALID_FIELD.do_not_retry());
+                    self.slots
+                        .get_mut(first)
+                        .note(Status::INVALID_FIELD.do_not_retry());
+                    self.slots
+                        .get_mut(index)
+                        .note(Status::INVALID_FIELD.do_not_retry());
                 }
                 let plan = self.plan(index, cx);
                 self.follow_fused(index, plan, capsule, cx);
@@ -285,12 +323,20 @@ impl<L: Lend> Session<L> {
     }
 
     /// As [`Session::follow`], for a half that is only carried out together with its partner.
-    fn follow_fused<B: Backend<Lend = L>>(&mut self, index: u16, plan: Plan, capsule: &Capsule<'_>, cx: &mut Context<'_, B>) {
+    fn follow_fused<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        plan: Plan,
+        capsule: &Capsule<'_>,
+        cx: &mut Context<'_, B>,
+    ) {
         let located = match plan {
             Plan::Receive(size) if size > super::io::COMPARE_AND_WRITE_BYTES_MAX => {
                 Err(Status::ATOMIC_WRITE_UNIT_EXCEEDED.do_not_retry())
             }
-            Plan::Receive(size) if self.slots.get(index).status.is_success() => self.locate(index, size, capsule),
+            Plan::Receive(size) if self.slots.get(index).status.is_success() => {
+                self.locate(index, size, capsule)
+            }
             Plan::Fail(status) => Err(status),
             _ => Ok(true),
         };
@@ -305,13 +351,22 @@ impl<L: Lend> Session<L> {
     }
 
     /// A half of a fused pair has its data, or has failed. When both are so far, the pair is carried out.
-    fn fused_ready<B: Backend<Lend = L>>(&mut self, index: u16, partner: u16, cx: &mut Context<'_, B>) {
+    fn fused_ready<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        partner: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         self.slots.get_mut(index).phase = Phase::AwaitsPartner;
         if partner == index || self.slots.get(partner).phase != Phase::AwaitsPartner {
             return;
         }
         let is_first = self.slots.get(index).command.fuse() == Fuse::First;
-        let (first, second) = if is_first { (index, partner) } else { (partner, index) };
+        let (first, second) = if is_first {
+            (index, partner)
+        } else {
+            (partner, index)
+        };
         let statuses = (self.slots.get(first).status, self.slots.get(second).status);
         if statuses.0.is_success() && statuses.1.is_success() {
             self.compare_and_write(first, second, cx);
@@ -321,7 +376,12 @@ impl<L: Lend> Session<L> {
     }
 
     /// Answers both halves of a pair of which at least one failed: the other was aborted for it.
-    pub(super) fn fail_fused<B: Backend<Lend = L>>(&mut self, first: u16, second: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn fail_fused<B: Backend<Lend = L>>(
+        &mut self,
+        first: u16,
+        second: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         for index in [first, second] {
             let slot = self.slots.get_mut(index);
             slot.partner = None;

@@ -11,14 +11,16 @@ use super::command::Phase;
 use super::session::{Context, IN_CAPSULE_BYTES, Session, State};
 use crate::nvme::Status;
 use crate::nvme::pdu::{
-    self, DIGEST_SIZE, FLAG_LAST, InitializeRequest, InitializeResponse, Kind, Layout, TermReason, Terminate,
-    Transfer,
+    self, DIGEST_SIZE, FLAG_LAST, InitializeRequest, InitializeResponse, Kind, Layout, TermReason,
+    Terminate, Transfer,
 };
 
 /// A chunk with less room than this is exchanged for a fresh one: no PDU that must lie in one piece is larger.
 const ROOM_BYTES_MIN: usize = 20 * 1024;
 
-const _: () = assert!(ROOM_BYTES_MIN > pdu::HEADER_SIZE_MAX + 255 + IN_CAPSULE_BYTES as usize + 2 * DIGEST_SIZE);
+const _: () = assert!(
+    ROOM_BYTES_MIN > pdu::HEADER_SIZE_MAX + 255 + IN_CAPSULE_BYTES as usize + 2 * DIGEST_SIZE
+);
 
 /// A payload less than this is not worth an iovec of its own: it is received into the chunk and copied.
 const DIRECT_BYTES_MIN: usize = 2048;
@@ -81,10 +83,15 @@ impl Receive {
                 return true;
             }
         }
-        let Some(fresh) = chunks.take() else { return false };
+        let Some(fresh) = chunks.take() else {
+            return false;
+        };
         if let Some(old) = self.chunk.replace(fresh) {
             let size = self.end - self.start;
-            let (from, to) = (old.pointer(self.start), self.chunk.as_ref().map(|chunk| chunk.pointer(0)));
+            let (from, to) = (
+                old.pointer(self.start),
+                self.chunk.as_ref().map(|chunk| chunk.pointer(0)),
+            );
             if let Some(to) = to {
                 // SAFETY: both ranges lie within their chunks (`size` is at most a chunk), which are distinct; the fresh one
                 // is nobody else's.
@@ -103,7 +110,10 @@ impl Receive {
 impl<L: Lend> Session<L> {
     /// Where the socket may put what it has: up to two pieces. `None` when nothing may be received now.
     #[inline]
-    pub fn input<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> Option<[libc::iovec; 2]> {
+    pub fn input<B: Backend<Lend = L>>(
+        &mut self,
+        cx: &mut Context<'_, B>,
+    ) -> Option<[libc::iovec; 2]> {
         if !self.may_receive() {
             return None;
         }
@@ -113,14 +123,25 @@ impl<L: Lend> Session<L> {
         }
         let chunk = self.receive.chunk.as_ref()?;
         let end = self.receive.end;
-        let room = libc::iovec { iov_base: chunk.pointer(end).cast(), iov_len: CHUNK_BYTES - end };
+        let room = libc::iovec {
+            iov_base: chunk.pointer(end).cast(),
+            iov_len: CHUNK_BYTES - end,
+        };
         let direct = match self.receive.data {
-            Some(data) if data.remaining as usize >= DIRECT_BYTES_MIN && !self.receive.has_bytes() => {
+            Some(data)
+                if data.remaining as usize >= DIRECT_BYTES_MIN && !self.receive.has_bytes() =>
+            {
                 let offset = (data.offset + data.size - data.remaining) as usize;
                 let to = self.slots.get(data.slot).pointer().wrapping_add(offset);
-                libc::iovec { iov_base: to.cast(), iov_len: data.remaining as usize }
+                libc::iovec {
+                    iov_base: to.cast(),
+                    iov_len: data.remaining as usize,
+                }
             }
-            _ => libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
+            _ => libc::iovec {
+                iov_base: std::ptr::null_mut(),
+                iov_len: 0,
+            },
         };
         Some([direct, room])
     }
@@ -143,7 +164,9 @@ impl<L: Lend> Session<L> {
 
     /// Carries out every complete PDU, until room runs out. True if anything was done.
     pub(super) fn process<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
-        let Some(chunk) = self.receive.chunk.clone() else { return false };
+        let Some(chunk) = self.receive.chunk.clone() else {
+            return false;
+        };
         let mut worked = false;
         while matches!(self.state, State::Initialize | State::Open) && self.step(&chunk, cx) {
             worked = true;
@@ -151,7 +174,12 @@ impl<L: Lend> Session<L> {
         cx.local.chunks.give(chunk);
         if !matches!(self.state, State::Initialize | State::Open) {
             self.receive.clear(&mut cx.local.chunks);
-        } else if self.receive.chunk.as_ref().is_some_and(|chunk| Rc::strong_count(chunk) == 1) {
+        } else if self
+            .receive
+            .chunk
+            .as_ref()
+            .is_some_and(|chunk| Rc::strong_count(chunk) == 1)
+        {
             // Nothing in it is needed: the next connection to receive finds it in the cache. One that commands still hold is
             // filled up first.
             self.receive.rest(&mut cx.local.chunks);
@@ -183,7 +211,11 @@ impl<L: Lend> Session<L> {
                 return false;
             }
         };
-        let needed = if layout.kind == Kind::HostData { layout.head_size() } else { layout.total_size as usize };
+        let needed = if layout.kind == Kind::HostData {
+            layout.head_size()
+        } else {
+            layout.total_size as usize
+        };
         if bytes.len() < needed {
             return false;
         }
@@ -242,7 +274,9 @@ impl<L: Lend> Session<L> {
     fn initialize(&mut self, bytes: &[u8]) -> Result<(), TermReason> {
         let request = InitializeRequest::decode(bytes);
         if request.format_version != 0 {
-            return Err(TermReason::unsupported(InitializeRequest::OFFSET_FORMAT_VERSION));
+            return Err(TermReason::unsupported(
+                InitializeRequest::OFFSET_FORMAT_VERSION,
+            ));
         }
         if request.host_alignment > pdu::ALIGNMENT_MAX {
             return Err(TermReason::field(InitializeRequest::OFFSET_ALIGNMENT));
@@ -268,7 +302,10 @@ impl<L: Lend> Session<L> {
     /// The header of H2CData (3.6.2.8): it must answer an R2T, in order and within what the R2T asked for.
     fn begin_host_data(&mut self, bytes: &[u8], layout: &Layout) -> Result<(), TermReason> {
         let transfer = Transfer::decode(bytes);
-        let slot = self.slots.try_get(transfer.tag).filter(|slot| slot.phase == Phase::AwaitsData);
+        let slot = self
+            .slots
+            .try_get(transfer.tag)
+            .filter(|slot| slot.phase == Phase::AwaitsData);
         let Some(slot) = slot else {
             return Err(TermReason::field(Transfer::OFFSET_TAG));
         };
@@ -295,15 +332,23 @@ impl<L: Lend> Session<L> {
     }
 
     /// Payload of H2CData.
-    fn step_host_data<B: Backend<Lend = L>>(&mut self, bytes: &[u8], cx: &mut Context<'_, B>) -> bool {
-        let Some(data) = &mut self.receive.data else { return false };
+    fn step_host_data<B: Backend<Lend = L>>(
+        &mut self,
+        bytes: &[u8],
+        cx: &mut Context<'_, B>,
+    ) -> bool {
+        let Some(data) = &mut self.receive.data else {
+            return false;
+        };
         let count = bytes.len().min(data.remaining as usize);
         let slot = self.slots.get_mut(data.slot);
         if count > 0 {
             let offset = (data.offset + data.size - data.remaining) as usize;
             // SAFETY: the buffer is `slot.size` bytes or more and `begin_host_data` keeps offset and size within that; a buffer
             // is never part of a chunk.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), slot.pointer().add(offset), count) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), slot.pointer().add(offset), count)
+            };
             data.remaining -= count as u32;
             self.receive.start += count;
         }
@@ -311,7 +356,9 @@ impl<L: Lend> Session<L> {
             return false;
         }
         if data.digest {
-            let Some(digest) = bytes[count..].first_chunk::<DIGEST_SIZE>() else { return false };
+            let Some(digest) = bytes[count..].first_chunk::<DIGEST_SIZE>() else {
+                return false;
+            };
             let received = &slot.bytes()[data.offset as usize..(data.offset + data.size) as usize];
             if pdu::digest(received) != u32::from_le_bytes(*digest) {
                 // Not fatal (3.3.1.1): the command fails when its data is complete.
@@ -332,7 +379,8 @@ impl<L: Lend> Session<L> {
     pub(super) fn violate(&mut self, reason: TermReason, offending: &[u8]) {
         let mut bytes = [0; pdu::TERMINATE_SIZE_MAX];
         // Only the header is echoed; the type tells how long that is, where it is one.
-        let header_size = Kind::decode(offending[0]).map_or(pdu::COMMON_HEADER_SIZE, Kind::header_size);
+        let header_size =
+            Kind::decode(offending[0]).map_or(pdu::COMMON_HEADER_SIZE, Kind::header_size);
         let echoed = &offending[..offending.len().min(header_size)];
         let size = Terminate::encode(&mut bytes, self.rules.receiver, reason, echoed);
         if let Ok(header) = self.transmit.header(size) {

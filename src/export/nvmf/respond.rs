@@ -4,7 +4,8 @@ use super::backend::{Backend, Lend};
 use super::command::Phase;
 use super::session::{Context, Session, State};
 use crate::nvme::pdu::{
-    self, DATA_HEADER_SIZE, DIGEST_SIZE, Digests, FLAG_LAST, FLAG_SUCCESS, Kind, RESPONSE_HEADER_SIZE, Transfer,
+    self, DATA_HEADER_SIZE, DIGEST_SIZE, Digests, FLAG_LAST, FLAG_SUCCESS, Kind,
+    RESPONSE_HEADER_SIZE, Transfer,
 };
 use crate::nvme::{Completion, Status};
 
@@ -26,7 +27,11 @@ impl<L: Lend> Session<L> {
 
     /// Answers a read that ended well with what the device lent.
     #[inline]
-    pub(super) fn respond_with_lent<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn respond_with_lent<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         if self.state == State::Dead {
             self.discard(index, cx);
             return;
@@ -52,7 +57,11 @@ impl<L: Lend> Session<L> {
     }
 
     /// Answers a command with data that lies in the slot's own memory.
-    pub(super) fn respond_with_memory<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn respond_with_memory<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) {
         if self.state == State::Dead {
             self.discard(index, cx);
             return;
@@ -87,11 +96,27 @@ impl<L: Lend> Session<L> {
         let slot = self.slots.get(index);
         let flow_control = self.queue.as_ref().is_none_or(|queue| queue.flow_control);
         let success = !flow_control && slot.result == 0;
-        let flags = if success { FLAG_LAST | FLAG_SUCCESS } else { FLAG_LAST };
-        let transfer = Transfer { command_id: slot.command.command_id(), tag: 0, offset: 0, size };
-        let header_size = pdu::data_offset(DATA_HEADER_SIZE, self.digests.header, self.host_alignment);
+        let flags = if success {
+            FLAG_LAST | FLAG_SUCCESS
+        } else {
+            FLAG_LAST
+        };
+        let transfer = Transfer {
+            command_id: slot.command.command_id(),
+            tag: 0,
+            offset: 0,
+            size,
+        };
+        let header_size =
+            pdu::data_offset(DATA_HEADER_SIZE, self.digests.header, self.host_alignment);
         if let Ok(bytes) = self.transmit.header(header_size) {
-            transfer.encode_data(bytes, Kind::ControllerData, flags, self.digests, self.host_alignment);
+            transfer.encode_data(
+                bytes,
+                Kind::ControllerData,
+                flags,
+                self.digests,
+                self.host_alignment,
+            );
         }
         success
     }
@@ -125,16 +150,32 @@ impl<L: Lend> Session<L> {
     pub(super) fn put_ready(&mut self, index: u16) {
         let slot = self.slots.get_mut(index);
         slot.phase = Phase::AwaitsData;
-        let transfer = Transfer { command_id: slot.command.command_id(), tag: index, offset: 0, size: slot.size };
-        let digests = Digests { header: self.digests.header, data: false };
-        if let Ok(bytes) = self.transmit.header(pdu::data_offset(DATA_HEADER_SIZE, digests.header, 0)) {
+        let transfer = Transfer {
+            command_id: slot.command.command_id(),
+            tag: index,
+            offset: 0,
+            size: slot.size,
+        };
+        let digests = Digests {
+            header: self.digests.header,
+            data: false,
+        };
+        if let Ok(bytes) =
+            self.transmit
+                .header(pdu::data_offset(DATA_HEADER_SIZE, digests.header, 0))
+        {
             transfer.encode_ready(bytes, digests.header);
         }
         self.transmit.mark(None);
     }
 
     /// Answers with an error.
-    pub(super) fn fail<B: Backend<Lend = L>>(&mut self, index: u16, status: Status, cx: &mut Context<'_, B>) {
+    pub(super) fn fail<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        status: Status,
+        cx: &mut Context<'_, B>,
+    ) {
         self.slots.get_mut(index).status = status;
         self.respond(index, cx);
     }

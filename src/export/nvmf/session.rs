@@ -71,7 +71,12 @@ pub struct Local {
 impl Local {
     /// An empty core.
     pub fn new(core: CoreId) -> Self {
-        Self { core, chunks: ChunkPool::default(), namespaces: Vec::new(), outbox: Vec::new() }
+        Self {
+            core,
+            chunks: ChunkPool::default(),
+            namespaces: Vec::new(),
+            outbox: Vec::new(),
+        }
     }
 
     /// The namespaces of a subsystem.
@@ -79,7 +84,8 @@ impl Local {
     pub fn namespaces(&mut self, subsystem: SubsystemId) -> &mut LocalNamespaces {
         let index = subsystem.0 as usize;
         if index >= self.namespaces.len() {
-            self.namespaces.resize_with(index + 1, LocalNamespaces::default);
+            self.namespaces
+                .resize_with(index + 1, LocalNamespaces::default);
         }
         &mut self.namespaces[index]
     }
@@ -212,7 +218,10 @@ impl<L: Lend> Session<L> {
     /// Session and slot of a completion's tag.
     #[inline]
     pub fn split_tag(tag: u32) -> (u32, u16) {
-        (tag >> TAG_SLOT_BITS, (tag & ((1 << TAG_SLOT_BITS) - 1)) as u16)
+        (
+            tag >> TAG_SLOT_BITS,
+            (tag & ((1 << TAG_SLOT_BITS) - 1)) as u16,
+        )
     }
 
     /// Whether more may be read from the host now. If not, it will be after something was sent or has completed.
@@ -266,7 +275,11 @@ impl<L: Lend> Session<L> {
     /// What waits to be sent.
     #[inline]
     pub fn output(&self) -> &[libc::iovec] {
-        if self.state == State::Dead || self.transmit.is_overflow() { &[] } else { self.transmit.iovecs() }
+        if self.state == State::Dead || self.transmit.is_overflow() {
+            &[]
+        } else {
+            self.transmit.iovecs()
+        }
     }
 
     /// Whether anything waits to be sent.
@@ -297,7 +310,8 @@ impl<L: Lend> Session<L> {
 
     /// Whether a session that is terminating has sent all it had to say.
     pub fn is_farewell_sent(&self) -> bool {
-        self.state == State::Terminating && (self.transmit.is_empty() || self.transmit.is_overflow())
+        self.state == State::Terminating
+            && (self.transmit.is_empty() || self.transmit.is_overflow())
     }
 
     /// A turn without input: hands buffers to commands that wait for them, and parses what waited for room.
@@ -353,18 +367,28 @@ impl<L: Lend> Session<L> {
     pub(super) fn leave_controller<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) {
         let Some(queue) = &self.queue else { return };
         if queue.id == 0 {
-            let queues = cx.target.remove_controller(queue.subsystem, queue.controller_id, self.key);
+            let queues =
+                cx.target
+                    .remove_controller(queue.subsystem, queue.controller_id, self.key);
             for session in queues {
-                cx.local.outbox.push((session.core, Message::Close(session)));
+                cx.local
+                    .outbox
+                    .push((session.core, Message::Close(session)));
             }
         } else {
-            cx.target.disconnect_io(queue.subsystem, queue.controller_id, queue.id, self.key);
+            cx.target
+                .disconnect_io(queue.subsystem, queue.controller_id, queue.id, self.key);
         }
     }
 
     /// Makes room for a queue of this size. Of the commands that came before only the Connect itself, in slot `connect`, goes over to the
     /// new table; any others are a host's that did not wait for its answer, and are forgotten. Returns the Connect's new slot.
-    pub(super) fn resize<B: Backend<Lend = L>>(&mut self, entries: u32, connect: u16, cx: &mut Context<'_, B>) -> u16 {
+    pub(super) fn resize<B: Backend<Lend = L>>(
+        &mut self,
+        entries: u32,
+        connect: u16,
+        cx: &mut Context<'_, B>,
+    ) -> u16 {
         let command = self.slots.get(connect).command;
         let started_ns = self.slots.get(connect).started_ns;
         let taken: Vec<u16> = self.slots.taken().collect();
@@ -373,7 +397,9 @@ impl<L: Lend> Session<L> {
         }
         self.waiting.clear();
         let mut slots = Slots::new(entries as u16);
-        let index = slots.take(command, started_ns).expect("a queue has at least two entries");
+        let index = slots
+            .take(command, started_ns)
+            .expect("a queue has at least two entries");
         self.slots = slots;
         // What waits to be sent is ICResp and perhaps a few responses: headers only, which are copied.
         let mut pending = Vec::new();

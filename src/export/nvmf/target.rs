@@ -142,6 +142,17 @@ pub struct ControllerSnapshot {
     pub queues: Vec<(u16, CoreId)>,
 }
 
+/// A subsystem at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemSnapshot {
+    /// Its NQN.
+    pub nqn: String,
+    /// Who may connect.
+    pub hosts: Hosts,
+    /// Its namespaces, by NSID.
+    pub namespaces: Vec<Arc<Namespace>>,
+}
+
 /// Counters of the target as a whole. Written on the control path only.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -212,9 +223,16 @@ impl Target {
     pub fn new(config: &Config, cores: u16) -> Result<Self, ConfigError> {
         config.validate()?;
         let discovery_nqn = config.discovery_nqn.clone().unwrap_or_else(|| {
-            let mut names: Vec<&str> = config.subsystems.iter().map(|subsystem| subsystem.nqn.as_str()).collect();
+            let mut names: Vec<&str> = config
+                .subsystems
+                .iter()
+                .map(|subsystem| subsystem.nqn.as_str())
+                .collect();
             names.push("discovery");
-            format!("nqn.2014-08.org.nvmexpress:uuid:{}", format_uuid(&uuid_from_names(&names)))
+            format!(
+                "nqn.2014-08.org.nvmexpress:uuid:{}",
+                format_uuid(&uuid_from_names(&names))
+            )
         });
         let discovery = SubsystemConfig {
             nqn: discovery_nqn,
@@ -223,10 +241,15 @@ impl Target {
             hosts: Hosts::Any,
             namespaces: Vec::new(),
         };
-        let subsystems =
-            std::iter::once(&discovery).chain(&config.subsystems).map(|config| Some(Subsystem::new(config))).collect();
+        let subsystems = std::iter::once(&discovery)
+            .chain(&config.subsystems)
+            .map(|config| Some(Subsystem::new(config)))
+            .collect();
         Ok(Self {
-            state: Mutex::new(State { subsystems, generation: 1 }),
+            state: Mutex::new(State {
+                subsystems,
+                generation: 1,
+            }),
             loads: (0..cores).map(|_| AtomicU32::new(0)).collect(),
             connections: AtomicU32::new(0),
             addresses: OnceLock::new(),
@@ -237,7 +260,9 @@ impl Target {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic brings the process down, so a poisoned lock is only ever seen by tests; the state is valid between statements.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Tells where the target listens, once it does.
@@ -276,7 +301,11 @@ impl Target {
     /// A connection ended.
     pub fn connection_ended(&self, core: CoreId, was_admin: bool) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
-        let weight = if was_admin { WEIGHT_ADMIN } else { WEIGHT_QUEUE };
+        let weight = if was_admin {
+            WEIGHT_ADMIN
+        } else {
+            WEIGHT_QUEUE
+        };
         self.loads[usize::from(core.0)].fetch_sub(weight, Ordering::Relaxed);
     }
 
@@ -300,9 +329,20 @@ impl Target {
         let host_nqn = host_nqn.to_string();
         let queues = BTreeMap::new();
         let queue_limit = if id == DISCOVERY { 0 } else { IO_QUEUES_MAX };
-        let controller = Controller { host_nqn, host_id, admin, enabled: false, queue_limit, queues };
+        let controller = Controller {
+            host_nqn,
+            host_id,
+            admin,
+            enabled: false,
+            queue_limit,
+            queues,
+        };
         subsystem.controllers.insert(controller_id, controller);
-        Ok(Admission { subsystem: id, controller_id, identity: Arc::clone(&subsystem.identity) })
+        Ok(Admission {
+            subsystem: id,
+            controller_id,
+            identity: Arc::clone(&subsystem.identity),
+        })
     }
 
     /// Connect to an I/O queue of a controller that is there (NVMe Base 2.0, 6.3).
@@ -324,7 +364,10 @@ impl Target {
             return Err(Refusal::Host);
         }
         let identity = Arc::clone(&subsystem.identity);
-        let controller = subsystem.controllers.get_mut(&controller_id).ok_or(Refusal::ControllerId)?;
+        let controller = subsystem
+            .controllers
+            .get_mut(&controller_id)
+            .ok_or(Refusal::ControllerId)?;
         if controller.host_nqn != host_nqn {
             return Err(Refusal::HostNqn);
         }
@@ -341,11 +384,21 @@ impl Target {
             return Err(Refusal::QueueId);
         }
         controller.queues.insert(queue_id, session);
-        Ok(Admission { subsystem: id, controller_id, identity })
+        Ok(Admission {
+            subsystem: id,
+            controller_id,
+            identity,
+        })
     }
 
     /// An I/O queue is gone.
-    pub fn disconnect_io(&self, subsystem: SubsystemId, controller_id: u16, queue_id: u16, session: SessionKey) {
+    pub fn disconnect_io(
+        &self,
+        subsystem: SubsystemId,
+        controller_id: u16,
+        queue_id: u16,
+        session: SessionKey,
+    ) {
         let mut state = self.lock();
         if let Some(controller) = state.controller(subsystem, controller_id)
             && controller.queues.get(&queue_id) == Some(&session)
@@ -355,24 +408,44 @@ impl Target {
     }
 
     /// A controller is gone; answers its I/O queues, which have to go too.
-    pub fn remove_controller(&self, subsystem: SubsystemId, controller_id: u16, admin: SessionKey) -> Vec<SessionKey> {
+    pub fn remove_controller(
+        &self,
+        subsystem: SubsystemId,
+        controller_id: u16,
+        admin: SessionKey,
+    ) -> Vec<SessionKey> {
         let mut state = self.lock();
-        let Some(subsystem) = state.get_mut(subsystem) else { return Vec::new() };
+        let Some(subsystem) = state.get_mut(subsystem) else {
+            return Vec::new();
+        };
         match subsystem.controllers.get(&controller_id) {
             Some(controller) if controller.admin == admin => {
                 let controller = subsystem.controllers.remove(&controller_id);
-                controller.map(|controller| controller.queues.into_values().collect()).unwrap_or_default()
+                controller
+                    .map(|controller| controller.queues.into_values().collect())
+                    .unwrap_or_default()
             }
             _ => Vec::new(),
         }
     }
 
     /// CC.EN changed; answers the I/O queues that have to go when it was cleared.
-    pub fn set_enabled(&self, subsystem: SubsystemId, controller_id: u16, enabled: bool) -> Vec<SessionKey> {
+    pub fn set_enabled(
+        &self,
+        subsystem: SubsystemId,
+        controller_id: u16,
+        enabled: bool,
+    ) -> Vec<SessionKey> {
         let mut state = self.lock();
-        let Some(controller) = state.controller(subsystem, controller_id) else { return Vec::new() };
+        let Some(controller) = state.controller(subsystem, controller_id) else {
+            return Vec::new();
+        };
         controller.enabled = enabled;
-        if enabled { Vec::new() } else { controller.queues.values().copied().collect() }
+        if enabled {
+            Vec::new()
+        } else {
+            controller.queues.values().copied().collect()
+        }
     }
 
     /// Number of Queues was set: Connects beyond are refused.
@@ -384,12 +457,23 @@ impl Target {
 
     /// How many I/O queues a controller has now.
     pub fn queue_count(&self, subsystem: SubsystemId, controller_id: u16) -> usize {
-        self.lock().controller(subsystem, controller_id).map_or(0, |controller| controller.queues.len())
+        self.lock()
+            .controller(subsystem, controller_id)
+            .map_or(0, |controller| controller.queues.len())
     }
 
     /// Where an I/O queue of a controller is.
-    pub fn find_queue(&self, subsystem: SubsystemId, controller_id: u16, queue_id: u16) -> Option<SessionKey> {
-        self.lock().controller(subsystem, controller_id)?.queues.get(&queue_id).copied()
+    pub fn find_queue(
+        &self,
+        subsystem: SubsystemId,
+        controller_id: u16,
+        queue_id: u16,
+    ) -> Option<SessionKey> {
+        self.lock()
+            .controller(subsystem, controller_id)?
+            .queues
+            .get(&queue_id)
+            .copied()
     }
 
     /// Controllers of a subsystem from `first` on, in order.
@@ -397,50 +481,82 @@ impl Target {
         let mut state = self.lock();
         let subsystem = state.get_mut(subsystem);
         subsystem.map_or_else(Vec::new, |subsystem| {
-            subsystem.controllers.range(first..).map(|(&controller_id, _)| controller_id).collect()
+            subsystem
+                .controllers
+                .range(first..)
+                .map(|(&controller_id, _)| controller_id)
+                .collect()
         })
     }
 
     /// What discovery shows a host, and the generation of it.
     pub fn discover(&self, host_nqn: &str) -> (u64, Vec<Discovered>) {
         let state = self.lock();
-        let visible = state.subsystems.iter().enumerate().filter_map(|(index, subsystem)| {
-            let subsystem = subsystem.as_ref().filter(|subsystem| subsystem.hosts.allow(host_nqn))?;
-            Some(Discovered { nqn: subsystem.identity.nqn.clone(), is_discovery: index == 0 })
-        });
+        let visible = state
+            .subsystems
+            .iter()
+            .enumerate()
+            .filter_map(|(index, subsystem)| {
+                let subsystem = subsystem
+                    .as_ref()
+                    .filter(|subsystem| subsystem.hosts.allow(host_nqn))?;
+                Some(Discovered {
+                    nqn: subsystem.identity.nqn.clone(),
+                    is_discovery: index == 0,
+                })
+            });
         (state.generation, visible.collect())
     }
 
     /// The subsystems there are.
     pub fn subsystem_ids(&self) -> Vec<SubsystemId> {
         let state = self.lock();
-        let present = state.subsystems.iter().enumerate().filter(|(_, subsystem)| subsystem.is_some());
-        present.map(|(index, _)| SubsystemId(index as u32)).collect()
+        let present = state
+            .subsystems
+            .iter()
+            .enumerate()
+            .filter(|(_, subsystem)| subsystem.is_some());
+        present
+            .map(|(index, _)| SubsystemId(index as u32))
+            .collect()
     }
 
     /// The namespaces of a subsystem, in order of NSID.
     pub fn namespaces(&self, subsystem: SubsystemId) -> Vec<Arc<Namespace>> {
         let mut state = self.lock();
-        state.get_mut(subsystem).map_or_else(Vec::new, |subsystem| subsystem.namespaces.values().cloned().collect())
+        state.get_mut(subsystem).map_or_else(Vec::new, |subsystem| {
+            subsystem.namespaces.values().cloned().collect()
+        })
     }
 
     /// NQN of a subsystem.
     pub fn nqn(&self, subsystem: SubsystemId) -> Option<String> {
-        self.lock().get_mut(subsystem).map(|subsystem| subsystem.identity.nqn.clone())
+        self.lock()
+            .get_mut(subsystem)
+            .map(|subsystem| subsystem.identity.nqn.clone())
     }
 
     /// Adds a namespace. The caller then tells every core.
     ///
     /// # Errors
     /// Why not; nothing has changed then.
-    pub fn add_namespace(&self, nqn: &str, config: &NamespaceConfig) -> Result<SubsystemId, ConfigError> {
+    pub fn add_namespace(
+        &self,
+        nqn: &str,
+        config: &NamespaceConfig,
+    ) -> Result<SubsystemId, ConfigError> {
         config.validate(nqn)?;
         let mut state = self.lock();
         let (id, subsystem) = state.find_configured(nqn)?;
         if subsystem.namespaces.contains_key(&config.nsid) {
-            return Err(ConfigError::DuplicateNsid { nqn: nqn.to_string(), nsid: config.nsid });
+            return Err(ConfigError::DuplicateNsid {
+                nqn: nqn.to_string(),
+                nsid: config.nsid,
+            });
         }
-        subsystem.namespaces.insert(config.nsid, make_namespace(nqn, config));
+        subsystem
+            .namespaces
+            .insert(config.nsid, make_namespace(nqn, config));
         Ok(id)
     }
 
@@ -448,10 +564,17 @@ impl Target {
     ///
     /// # Errors
     /// Why not; nothing has changed then.
-    pub fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(SubsystemId, DeviceId), ConfigError> {
+    pub fn remove_namespace(
+        &self,
+        nqn: &str,
+        nsid: u32,
+    ) -> Result<(SubsystemId, DeviceId), ConfigError> {
         let mut state = self.lock();
         let (id, subsystem) = state.find_configured(nqn)?;
-        let unknown = || ConfigError::UnknownNamespace { nqn: nqn.to_string(), nsid };
+        let unknown = || ConfigError::UnknownNamespace {
+            nqn: nqn.to_string(),
+            nsid,
+        };
         let namespace = subsystem.namespaces.remove(&nsid).ok_or_else(unknown)?;
         Ok((id, namespace.device))
     }
@@ -484,12 +607,20 @@ impl Target {
     ///
     /// # Errors
     /// Why not; nothing has changed then.
-    pub fn remove_subsystem(&self, nqn: &str) -> Result<(SubsystemId, Vec<SessionKey>), ConfigError> {
+    pub fn remove_subsystem(
+        &self,
+        nqn: &str,
+    ) -> Result<(SubsystemId, Vec<SessionKey>), ConfigError> {
         let mut state = self.lock();
         let (id, _) = state.find_configured(nqn)?;
         let removed = state.subsystems[id.0 as usize].take();
         state.generation += 1;
-        Ok((id, removed.map(|subsystem| subsystem.sessions(|_| true)).unwrap_or_default()))
+        Ok((
+            id,
+            removed
+                .map(|subsystem| subsystem.sessions(|_| true))
+                .unwrap_or_default(),
+        ))
     }
 
     /// Changes who may connect; answers the connections of hosts that no longer may. The caller then tells every core.
@@ -498,7 +629,8 @@ impl Target {
     /// Why not; nothing has changed then.
     pub fn set_hosts(&self, nqn: &str, hosts: Hosts) -> Result<Vec<SessionKey>, ConfigError> {
         if let Hosts::List(list) = &hosts {
-            list.iter().try_for_each(|host| super::config::validate_nqn(host))?;
+            list.iter()
+                .try_for_each(|host| super::config::validate_nqn(host))?;
         }
         let mut state = self.lock();
         let (_, subsystem) = state.find_configured(nqn)?;
@@ -510,13 +642,19 @@ impl Target {
 
     /// A core tells what it has done for a subsystem so far.
     pub fn publish_totals(&self, subsystem: SubsystemId, core: CoreId, totals: Totals) {
-        let mut all = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all = self
+            .totals
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         all.insert((subsystem, core), totals);
     }
 
     /// What all cores have done for a subsystem.
     pub fn totals(&self, subsystem: SubsystemId) -> Totals {
-        let all = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let all = self
+            .totals
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut sum = Totals::default();
         for (_, totals) in all.iter().filter(|((of, _), _)| *of == subsystem) {
             sum.reads += totals.reads;
@@ -526,6 +664,18 @@ impl Target {
             sum.errors += totals.errors;
         }
         sum
+    }
+
+    /// Every subsystem that hosts can use: what it is, who may connect, what is in it.
+    pub fn subsystems(&self) -> Vec<SubsystemSnapshot> {
+        let state = self.lock();
+        let of = |subsystem: &Subsystem| SubsystemSnapshot {
+            nqn: subsystem.identity.nqn.clone(),
+            hosts: subsystem.hosts.clone(),
+            namespaces: subsystem.namespaces.values().cloned().collect(),
+        };
+        // The first one is the discovery subsystem.
+        state.subsystems.iter().skip(1).flatten().map(of).collect()
     }
 
     /// Every controller there is.
@@ -541,7 +691,11 @@ impl Target {
                     host_id: controller.host_id,
                     enabled: controller.enabled,
                     core: controller.admin.core,
-                    queues: controller.queues.iter().map(|(&queue, session)| (queue, session.core)).collect(),
+                    queues: controller
+                        .queues
+                        .iter()
+                        .map(|(&queue, session)| (queue, session.core))
+                        .collect(),
                 });
             }
         }
@@ -561,7 +715,9 @@ impl State {
     /// The subsystem of this name; the well-known discovery NQN stands for the discovery subsystem.
     fn find(&mut self, nqn: &str) -> Option<(SubsystemId, &mut Subsystem)> {
         let matches = |(index, subsystem): &(usize, &mut Option<Subsystem>)| {
-            let named = subsystem.as_ref().is_some_and(|subsystem| subsystem.identity.nqn == nqn);
+            let named = subsystem
+                .as_ref()
+                .is_some_and(|subsystem| subsystem.identity.nqn == nqn);
             named || (*index == 0 && nqn == DISCOVERY_NQN)
         };
         let (index, subsystem) = self.subsystems.iter_mut().enumerate().find(matches)?;
@@ -578,13 +734,20 @@ impl State {
 impl Subsystem {
     fn new(config: &SubsystemConfig) -> Self {
         let uuid = uuid_from_names(&[&config.nqn]);
-        let serial: String = uuid.iter().take(10).map(|byte| format!("{byte:02X}")).collect();
+        let serial: String = uuid
+            .iter()
+            .take(10)
+            .map(|byte| format!("{byte:02X}"))
+            .collect();
         let identity = Identity {
             nqn: config.nqn.clone(),
             serial: config.serial.clone().unwrap_or(serial),
             model: config.model.clone().unwrap_or_else(|| "polldm".to_string()),
         };
-        let namespaces = config.namespaces.iter().map(|one| (one.nsid, make_namespace(&config.nqn, one)));
+        let namespaces = config
+            .namespaces
+            .iter()
+            .map(|one| (one.nsid, make_namespace(&config.nqn, one)));
         Self {
             identity: Arc::new(identity),
             hosts: config.hosts.clone(),
@@ -612,8 +775,19 @@ impl Subsystem {
     }
 
     fn sessions(&self, mut which: impl FnMut(&Controller) -> bool) -> Vec<SessionKey> {
-        let chosen = self.controllers.values().filter(|controller| which(controller));
-        chosen.flat_map(|controller| controller.queues.values().copied().chain([controller.admin])).collect()
+        let chosen = self
+            .controllers
+            .values()
+            .filter(|controller| which(controller));
+        chosen
+            .flat_map(|controller| {
+                controller
+                    .queues
+                    .values()
+                    .copied()
+                    .chain([controller.admin])
+            })
+            .collect()
     }
 }
 
@@ -629,8 +803,20 @@ fn make_namespace(nqn: &str, config: &NamespaceConfig) -> Arc<Namespace> {
 
 /// A UUID as people write it.
 pub fn format_uuid(uuid: &[u8; 16]) -> String {
-    let hex = |range: std::ops::Range<usize>| uuid[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
+    let hex = |range: std::ops::Range<usize>| {
+        uuid[range]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    format!(
+        "{}-{}-{}-{}-{}",
+        hex(0..4),
+        hex(4..6),
+        hex(6..8),
+        hex(8..10),
+        hex(10..16)
+    )
 }
 
 #[cfg(test)]
@@ -641,15 +827,37 @@ mod tests {
     const HOST: &str = "nqn.2026-11.io.polldm:host";
 
     fn target(hosts: Hosts) -> Target {
-        let namespace = NamespaceConfig { nsid: 1, device: DeviceId(7), device_name: "vol0".into(), uuid: None };
-        let subsystem =
-            SubsystemConfig { nqn: NQN.into(), serial: None, model: None, hosts, namespaces: vec![namespace] };
+        let namespace = NamespaceConfig {
+            nsid: 1,
+            device: DeviceId(7),
+            device_name: "vol0".into(),
+            uuid: None,
+        };
+        let subsystem = SubsystemConfig {
+            nqn: NQN.into(),
+            serial: None,
+            model: None,
+            hosts,
+            namespaces: vec![namespace],
+        };
         let listeners = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        Target::new(&Config { listeners, subsystems: vec![subsystem], discovery_nqn: None }, 2).unwrap()
+        Target::new(
+            &Config {
+                listeners,
+                subsystems: vec![subsystem],
+                discovery_nqn: None,
+            },
+            2,
+        )
+        .unwrap()
     }
 
     fn key(index: u32) -> SessionKey {
-        SessionKey { core: CoreId(0), index, generation: 0 }
+        SessionKey {
+            core: CoreId(0),
+            index,
+            generation: 0,
+        }
     }
 
     #[test]
@@ -658,23 +866,43 @@ mod tests {
         let admission = target.connect_admin(NQN, HOST, [1; 16], key(0)).unwrap();
         let id = admission.controller_id;
         let connect = |host: &str, host_id, controller, queue, session| {
-            target.connect_io(NQN, host, host_id, controller, queue, key(session)).map(|_| ())
+            target
+                .connect_io(NQN, host, host_id, controller, queue, key(session))
+                .map(|_| ())
         };
         assert_eq!(connect(HOST, [1; 16], id, 1, 1), Err(Refusal::NotEnabled));
         target.set_enabled(admission.subsystem, id, true);
         assert_eq!(connect(HOST, [2; 16], id, 1, 1), Err(Refusal::HostId));
-        assert_eq!(connect("nqn.2026-11.io.polldm:b", [1; 16], id, 1, 1), Err(Refusal::HostNqn));
-        assert_eq!(connect(HOST, [1; 16], id + 1, 1, 1), Err(Refusal::ControllerId));
-        assert_eq!(connect(HOST, [1; 16], id, IO_QUEUES_MAX + 1, 1), Err(Refusal::QueueId));
+        assert_eq!(
+            connect("nqn.2026-11.io.polldm:b", [1; 16], id, 1, 1),
+            Err(Refusal::HostNqn)
+        );
+        assert_eq!(
+            connect(HOST, [1; 16], id + 1, 1, 1),
+            Err(Refusal::ControllerId)
+        );
+        assert_eq!(
+            connect(HOST, [1; 16], id, IO_QUEUES_MAX + 1, 1),
+            Err(Refusal::QueueId)
+        );
         assert_eq!(connect(HOST, [1; 16], id, 1, 1), Ok(()));
         assert_eq!(connect(HOST, [1; 16], id, 1, 2), Err(Refusal::QueueId));
         target.disconnect_io(admission.subsystem, id, 1, key(2));
         assert_eq!(target.queue_count(admission.subsystem, id), 1);
         target.disconnect_io(admission.subsystem, id, 1, key(1));
         assert_eq!(connect(HOST, [1; 16], id, 1, 2), Ok(()));
-        assert_eq!(target.set_enabled(admission.subsystem, id, false), vec![key(2)]);
-        assert_eq!(target.remove_controller(admission.subsystem, id, key(9)), vec![]);
-        assert_eq!(target.remove_controller(admission.subsystem, id, key(0)), vec![key(2)]);
+        assert_eq!(
+            target.set_enabled(admission.subsystem, id, false),
+            vec![key(2)]
+        );
+        assert_eq!(
+            target.remove_controller(admission.subsystem, id, key(9)),
+            vec![]
+        );
+        assert_eq!(
+            target.remove_controller(admission.subsystem, id, key(0)),
+            vec![key(2)]
+        );
         assert!(target.snapshot().is_empty());
     }
 
@@ -683,7 +911,9 @@ mod tests {
         let target = target(Hosts::Any);
         let first = target.connect_admin(NQN, HOST, [1; 16], key(0)).unwrap();
         for index in 1..CONTROLLERS_MAX as u32 {
-            target.connect_admin(NQN, HOST, [1; 16], key(index)).unwrap();
+            target
+                .connect_admin(NQN, HOST, [1; 16], key(index))
+                .unwrap();
         }
         let refused = target.connect_admin(NQN, HOST, [1; 16], key(0)).map(|_| ());
         assert_eq!(refused, Err(Refusal::Busy));
@@ -693,7 +923,10 @@ mod tests {
             assert!((1..=CONTROLLER_ID_MAX).contains(&next.controller_id));
             target.remove_controller(next.subsystem, next.controller_id, key(5000));
         }
-        assert_eq!(target.controller_ids(first.subsystem, 0).len(), CONTROLLERS_MAX - 1);
+        assert_eq!(
+            target.controller_ids(first.subsystem, 0).len(),
+            CONTROLLERS_MAX - 1
+        );
     }
 
     #[test]
@@ -701,24 +934,52 @@ mod tests {
         let target = target(Hosts::List(vec![HOST.into()]));
         assert_eq!(target.discover("nqn.2026-11.io.polldm:b").1.len(), 1);
         let (generation, seen) = target.discover(HOST);
-        assert_eq!(seen[1], Discovered { nqn: NQN.into(), is_discovery: false });
-        let refused = target.connect_admin(NQN, "nqn.2026-11.io.polldm:b", [1; 16], key(0)).map(|_| ());
+        assert_eq!(
+            seen[1],
+            Discovered {
+                nqn: NQN.into(),
+                is_discovery: false
+            }
+        );
+        let refused = target
+            .connect_admin(NQN, "nqn.2026-11.io.polldm:b", [1; 16], key(0))
+            .map(|_| ());
         assert_eq!(refused, Err(Refusal::Host));
         target.connect_admin(NQN, HOST, [1; 16], key(4)).unwrap();
         assert_eq!(target.set_hosts(NQN, Hosts::List(vec![])), Ok(vec![key(4)]));
-        assert_eq!(target.discover(HOST), (generation + 1, vec![seen[0].clone()]));
+        assert_eq!(
+            target.discover(HOST),
+            (generation + 1, vec![seen[0].clone()])
+        );
     }
 
     #[test]
     fn namespaces_come_and_go() {
         let target = target(Hosts::Any);
-        let new = NamespaceConfig { nsid: 2, device: DeviceId(8), device_name: "vol1".into(), uuid: Some([9; 16]) };
+        let new = NamespaceConfig {
+            nsid: 2,
+            device: DeviceId(8),
+            device_name: "vol1".into(),
+            uuid: Some([9; 16]),
+        };
         let subsystem = target.add_namespace(NQN, &new).unwrap();
         assert_eq!(target.namespaces(subsystem).len(), 2);
-        assert!(matches!(target.add_namespace(NQN, &new), Err(ConfigError::DuplicateNsid { nsid: 2, .. })));
-        assert_eq!(target.remove_namespace(NQN, 1), Ok((subsystem, DeviceId(7))));
-        assert!(matches!(target.remove_namespace(NQN, 1), Err(ConfigError::UnknownNamespace { .. })));
-        assert!(matches!(target.add_namespace(DISCOVERY_NQN, &new), Err(ConfigError::UnknownSubsystem(_))));
+        assert!(matches!(
+            target.add_namespace(NQN, &new),
+            Err(ConfigError::DuplicateNsid { nsid: 2, .. })
+        ));
+        assert_eq!(
+            target.remove_namespace(NQN, 1),
+            Ok((subsystem, DeviceId(7)))
+        );
+        assert!(matches!(
+            target.remove_namespace(NQN, 1),
+            Err(ConfigError::UnknownNamespace { .. })
+        ));
+        assert!(matches!(
+            target.add_namespace(DISCOVERY_NQN, &new),
+            Err(ConfigError::UnknownSubsystem(_))
+        ));
     }
 
     #[test]
@@ -729,7 +990,14 @@ mod tests {
         let queues: Vec<CoreId> = (0..4).filter_map(|_| target.choose_core()).collect();
         assert_eq!(queues.iter().filter(|core| core.0 == 0).count(), 2);
         target.connection_ended(admin, true);
-        queues.iter().for_each(|core| target.connection_ended(*core, false));
-        assert!(target.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
+        queues
+            .iter()
+            .for_each(|core| target.connection_ended(*core, false));
+        assert!(
+            target
+                .loads
+                .iter()
+                .all(|load| load.load(Ordering::Relaxed) == 0)
+        );
     }
 }

@@ -97,7 +97,9 @@ impl Transmit {
         };
         // SAFETY: `reserve` gave a range within the ring that no queued iovec covers, and the ring is ours alone: the
         // kernel reads it only within `sendmsg`.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(self.ring.cast::<u8>().as_ptr().add(start), size) };
+        let bytes = unsafe {
+            std::slice::from_raw_parts_mut(self.ring.cast::<u8>().as_ptr().add(start), size)
+        };
         bytes.fill(0);
         self.write = start + size;
         self.push(bytes.as_ptr(), size);
@@ -119,7 +121,11 @@ impl Transmit {
     /// Marks that what was queued so far belongs to `slot`: [`Transmit::sent`] reports it when all of it is sent.
     #[inline]
     pub fn mark(&mut self, slot: Option<u16>) {
-        self.marks.push_back(Mark { position: self.queued, header_end: self.write, slot });
+        self.marks.push_back(Mark {
+            position: self.queued,
+            header_end: self.write,
+            slot,
+        });
     }
 
     /// What to send next, at most [`IOVECS_PER_SEND`] pieces.
@@ -194,7 +200,10 @@ impl Transmit {
                 return;
             }
         }
-        self.iovecs.push(libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: size });
+        self.iovecs.push(libc::iovec {
+            iov_base: bytes.cast_mut().cast(),
+            iov_len: size,
+        });
     }
 
     #[inline]
@@ -229,7 +238,9 @@ mod tests {
         for piece in transmit.iovecs() {
             let size = piece.iov_len.min(left);
             // SAFETY: the tests queue only static data and headers.
-            out.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), size) });
+            out.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), size)
+            });
             left -= size;
         }
         let mut released = Vec::new();

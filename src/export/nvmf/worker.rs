@@ -91,7 +91,10 @@ impl Worker {
         }
         for (index, fd) in self.listeners.fds() {
             // A listener that cannot be watched is tried again like one without descriptors.
-            if core.watch(fd, Interest::READ, LISTENER_TOKEN + index as u32).is_err() {
+            if core
+                .watch(fd, Interest::READ, LISTENER_TOKEN + index as u32)
+                .is_err()
+            {
                 core.set_timer(core.now_ns() + ACCEPT_PAUSE_NS, ACCEPT_TOKEN);
             }
         }
@@ -104,8 +107,16 @@ impl Worker {
         core: &mut Core<'_>,
         f: impl FnOnce(&mut Connection, &mut Context<'_, Core<'_>>) -> R,
     ) -> Option<R> {
-        let connection = self.places.get_mut(index as usize)?.connection.as_deref_mut()?;
-        let mut cx = Context { backend: core, local: &mut self.local, target: &self.target };
+        let connection = self
+            .places
+            .get_mut(index as usize)?
+            .connection
+            .as_deref_mut()?;
+        let mut cx = Context {
+            backend: core,
+            local: &mut self.local,
+            target: &self.target,
+        };
         Some(f(connection, &mut cx))
     }
 
@@ -125,11 +136,19 @@ impl Worker {
             self.places.len() as u32 - 1
         });
         let place = &mut self.places[index as usize];
-        let key = SessionKey { core: self.local.core, index, generation: place.generation };
+        let key = SessionKey {
+            core: self.local.core,
+            index,
+            generation: place.generation,
+        };
         let connection = Connection::new(Session::new(key), socket, core.now_ns());
         let watched = connection.and_then(|connection| {
             // Edge-triggered: a polled connection needs no events, a silent one needs one to be polled again.
-            core.watch(connection.fd(), Interest::READ | Interest::WRITE | Interest::EDGE, index)?;
+            core.watch(
+                connection.fd(),
+                Interest::READ | Interest::WRITE | Interest::EDGE,
+                index,
+            )?;
             Ok(connection)
         });
         match watched {
@@ -190,7 +209,9 @@ impl Worker {
     /// A connection has become a queue: makes room for its commands.
     #[inline]
     fn announce(&mut self, index: u32, core: &mut Core<'_>) {
-        let Some(connection) = self.places[index as usize].connection.as_deref_mut() else { return };
+        let Some(connection) = self.places[index as usize].connection.as_deref_mut() else {
+            return;
+        };
         if connection.is_announced {
             return;
         }
@@ -215,7 +236,9 @@ impl Worker {
             }
             Some((connection.fd(), connection.session.is_finished()))
         });
-        let Some(Some((fd, is_finished))) = ended else { return };
+        let Some(Some((fd, is_finished))) = ended else {
+            return;
+        };
         // It was watched when it was admitted, and is unwatched once, here.
         let _ = core.unwatch(fd, index);
         self.active.retain(|&active| active != index);
@@ -227,14 +250,17 @@ impl Worker {
     /// Frees the place of a connection that is over.
     fn bury(&mut self, index: u32) {
         let place = &mut self.places[index as usize];
-        let Some(connection) = place.connection.take() else { return };
+        let Some(connection) = place.connection.take() else {
+            return;
+        };
         place.generation = place.generation.wrapping_add(1);
         self.free.push(index);
         let queue = connection.session.queue.as_ref();
         if let Some(queue) = queue.filter(|_| connection.is_announced) {
             self.reserved -= queue.entries as usize;
         }
-        self.target.connection_ended(self.local.core, queue.is_some_and(|queue| queue.id == 0));
+        self.target
+            .connection_ended(self.local.core, queue.is_some_and(|queue| queue.id == 0));
     }
 
     /// Makes sure that time is looked after.
@@ -250,7 +276,9 @@ impl Worker {
         self.ticking = false;
         let now_ns = core.now_ns();
         for index in 0..self.places.len() as u32 {
-            let Some(connection) = self.places[index as usize].connection.as_deref() else { continue };
+            let Some(connection) = self.places[index as usize].connection.as_deref() else {
+                continue;
+            };
             if connection.is_ended {
                 continue;
             }
@@ -271,17 +299,21 @@ impl Worker {
         for (index, namespaces) in self.local.namespaces.iter().enumerate() {
             let mut totals = Totals::default();
             for namespace in namespaces.iter() {
-                let (read, write) = (namespace.stats.kind(Kind::Read), namespace.stats.kind(Kind::Write));
-                totals.reads += read.commands;
-                totals.writes += write.commands;
-                totals.read_bytes += read.bytes;
-                totals.write_bytes += write.bytes;
+                let (read, write) = (
+                    namespace.stats.kind(Kind::Read),
+                    namespace.stats.kind(Kind::Write),
+                );
+                totals.reads += read.ios;
+                totals.writes += write.ios;
+                totals.read_bytes += read.sectors * 512;
+                totals.write_bytes += write.sectors * 512;
                 totals.errors += read.errors + write.errors;
             }
             let subsystem = SubsystemId(index as u32);
             if self.published.get(&subsystem) != Some(&totals) {
                 self.published.insert(subsystem, totals);
-                self.target.publish_totals(subsystem, self.local.core, totals);
+                self.target
+                    .publish_totals(subsystem, self.local.core, totals);
             }
         }
     }
@@ -309,7 +341,10 @@ impl Worker {
         for index in 0..self.places.len() as u32 {
             let told = self.with(index, core, |connection, cx| {
                 let session = &mut connection.session;
-                let concerned = session.queue.as_ref().is_some_and(|queue| queue.subsystem == subsystem);
+                let concerned = session
+                    .queue
+                    .as_ref()
+                    .is_some_and(|queue| queue.subsystem == subsystem);
                 if concerned && session.admin.is_some() {
                     session.namespaces_changed(nsids, cx);
                 }
@@ -324,7 +359,8 @@ impl Worker {
     /// Lets go of those who wait for a device that this core is done with.
     fn answer_leaving(&mut self) {
         let local = &mut self.local;
-        self.leaving.retain(|(subsystem, device, _)| local.namespaces(*subsystem).is_leaving(*device));
+        self.leaving
+            .retain(|(subsystem, device, _)| local.namespaces(*subsystem).is_leaving(*device));
     }
 
     fn handle(&mut self, message: Message, core: &mut Core<'_>) {
@@ -335,23 +371,39 @@ impl Worker {
                     self.end(index, core);
                 }
             }
-            Message::Abort { queue, command_id, admin, slot } => {
+            Message::Abort {
+                queue,
+                command_id,
+                admin,
+                slot,
+            } => {
                 let index = self.find(queue);
                 let found = index
                     .and_then(|index| {
                         self.activate(index);
-                        self.with(index, core, |connection, cx| connection.session.abort_command(command_id, cx))
+                        self.with(index, core, |connection, cx| {
+                            connection.session.abort_command(command_id, cx)
+                        })
                     })
                     .unwrap_or(false);
-                core.send(admin.core, Box::new(Message::Aborted { admin, slot, found }));
+                core.send(
+                    admin.core,
+                    Box::new(Message::Aborted { admin, slot, found }),
+                );
             }
             Message::Aborted { admin, slot, found } => {
                 if let Some(index) = self.find(admin) {
-                    self.with(index, core, |connection, cx| connection.session.abort_answered(slot, found, cx));
+                    self.with(index, core, |connection, cx| {
+                        connection.session.abort_answered(slot, found, cx)
+                    });
                     self.activate(index);
                 }
             }
-            Message::Namespaces { subsystem, removed, done } => {
+            Message::Namespaces {
+                subsystem,
+                removed,
+                done,
+            } => {
                 self.refresh(subsystem, core);
                 if let Some(device) = removed {
                     self.leaving.push((subsystem, device, done));
@@ -360,7 +412,9 @@ impl Worker {
             }
             Message::DiscoveryChanged => {
                 for index in 0..self.places.len() as u32 {
-                    self.with(index, core, |connection, cx| connection.session.discovery_changed(cx));
+                    self.with(index, core, |connection, cx| {
+                        connection.session.discovery_changed(cx)
+                    });
                     self.activate(index);
                 }
             }
@@ -378,7 +432,13 @@ impl Worker {
         let mut all = Vec::new();
         for (index, namespaces) in self.local.namespaces.iter().enumerate() {
             let subsystem = SubsystemId(index as u32);
-            let Some(nqn) = self.target.nqn(subsystem).filter(|_| subsystem != DISCOVERY) else { continue };
+            let Some(nqn) = self
+                .target
+                .nqn(subsystem)
+                .filter(|_| subsystem != DISCOVERY)
+            else {
+                continue;
+            };
             for namespace in namespaces.iter() {
                 all.push(NamespaceReport {
                     subsystem_nqn: nqn.clone(),
@@ -392,14 +452,22 @@ impl Worker {
     }
 
     fn connection_reports(&self) -> Vec<ConnectionReport> {
-        let connections = self.places.iter().filter_map(|place| place.connection.as_deref());
+        let connections = self
+            .places
+            .iter()
+            .filter_map(|place| place.connection.as_deref());
         let report = |connection: &Connection| {
             let session = &connection.session;
             let queue = session.queue.as_ref();
             ConnectionReport {
                 core: self.local.core.0,
-                peer: connection.peer().map(|peer| peer.to_string()).unwrap_or_default(),
-                subsystem_nqn: queue.map(|queue| queue.identity.nqn.clone()).unwrap_or_default(),
+                peer: connection
+                    .peer()
+                    .map(|peer| peer.to_string())
+                    .unwrap_or_default(),
+                subsystem_nqn: queue
+                    .map(|queue| queue.identity.nqn.clone())
+                    .unwrap_or_default(),
                 controller_id: queue.map_or(0, |queue| queue.controller_id),
                 queue_id: queue.map(|queue| queue.id),
                 queue_size: queue.map_or(0, |queue| queue.entries),
@@ -415,7 +483,9 @@ impl Worker {
         loop {
             match self.listeners.accept(listener) {
                 Acceptance::Accepted(socket) => {
-                    let Some(to) = self.target.choose_core() else { continue };
+                    let Some(to) = self.target.choose_core() else {
+                        continue;
+                    };
                     if to == self.local.core {
                         self.admit(socket, core);
                     } else {
@@ -484,7 +554,9 @@ impl FrontEnd for Worker {
             return;
         }
         let place = self.places.get_mut(token as usize);
-        let Some(connection) = place.and_then(|place| place.connection.as_deref_mut()) else { return };
+        let Some(connection) = place.and_then(|place| place.connection.as_deref_mut()) else {
+            return;
+        };
         connection.is_ready(readiness.readable(), readiness.writable());
         self.activate(token);
     }
@@ -522,7 +594,9 @@ impl FrontEnd for Worker {
         let places = &mut self.places;
         let mut may_sleep = true;
         self.active.retain(|&index| {
-            let Some(connection) = places[index as usize].connection.as_deref_mut() else { return false };
+            let Some(connection) = places[index as usize].connection.as_deref_mut() else {
+                return false;
+            };
             if connection.can_rest() {
                 connection.is_active = false;
                 connection.session.rest(&mut local.chunks);
@@ -557,7 +631,9 @@ impl Worker {
     fn wind_up(&mut self, core: &mut Core<'_>) -> bool {
         let mut worked = false;
         for index in 0..self.places.len() as u32 {
-            let Some(connection) = self.places[index as usize].connection.as_deref() else { continue };
+            let Some(connection) = self.places[index as usize].connection.as_deref() else {
+                continue;
+            };
             let session = &connection.session;
             let is_done = session.running() == 0 && !session.has_output();
             if is_done && !connection.is_ended {

@@ -1,10 +1,12 @@
 //! Every PDU wrong in every field: the TermReq that the transport prescribes, and nothing after it.
 
-use super::super::harness::{Harness, capsule, capsule_with, connect, NQN};
+use super::super::harness::{Harness, NQN, capsule, capsule_with, connect};
 use super::super::session::{HOST_DATA_BYTES_MAX, IN_CAPSULE_BYTES_ADMIN, State};
 use super::host::{Answer, answers};
 use crate::nvme::opcode::{admin, io};
-use crate::nvme::pdu::{Digests, FatalError, InitializeRequest, Kind, Receiver, TermReason, Terminate, Transfer};
+use crate::nvme::pdu::{
+    Digests, FatalError, InitializeRequest, Kind, Receiver, TermReason, Terminate, Transfer,
+};
 use crate::nvme::{Command, DataPointer};
 
 const FIELD: u16 = FatalError::InvalidHeaderField as u16;
@@ -19,7 +21,14 @@ const UNSUPPORTED: u16 = FatalError::UnsupportedParameter as u16;
 fn expect(mut harness: Harness, bytes: &[u8], fes: u16, fei: u32) {
     harness.feed(bytes, usize::MAX);
     let last = answers(&mut harness).pop();
-    let Some(Answer::Terminate { fes: got, fei: at, echoed }) = last else { panic!("{last:?}") };
+    let Some(Answer::Terminate {
+        fes: got,
+        fei: at,
+        echoed,
+    }) = last
+    else {
+        panic!("{last:?}")
+    };
     assert_eq!((got, at), (fes, fei));
     assert!(bytes.windows(echoed.len()).any(|window| window == echoed));
     assert_eq!(harness.session.state, State::Terminating);
@@ -34,7 +43,14 @@ fn expect(mut harness: Harness, bytes: &[u8], fes: u16, fei: u32) {
 
 fn initialize() -> Vec<u8> {
     let digests = Digests::default();
-    InitializeRequest { format_version: 0, host_alignment: 0, digests, ready_to_transfer_max: 1 }.encode().to_vec()
+    InitializeRequest {
+        format_version: 0,
+        host_alignment: 0,
+        digests,
+        ready_to_transfer_max: 1,
+    }
+    .encode()
+    .to_vec()
 }
 
 fn admin_queue() -> Harness {
@@ -61,13 +77,19 @@ fn asked() -> (Harness, Transfer) {
     write.set_command_id(7);
     write.set_data_pointer(DataPointer::transport(64 * 1024));
     harness.feed(&capsule(&write, &[]), usize::MAX);
-    let Some(Answer::Ready(ready)) = answers(&mut harness).pop() else { panic!("no R2T") };
+    let Some(Answer::Ready(ready)) = answers(&mut harness).pop() else {
+        panic!("no R2T")
+    };
     (harness, ready)
 }
 
 fn host_data(transfer: Transfer, size: usize, flags: u8) -> Vec<u8> {
     let mut bytes = vec![0; 24];
-    Transfer { size: size as u32, ..transfer }.encode_data(&mut bytes, Kind::HostData, flags, Digests::default(), 0);
+    Transfer {
+        size: size as u32,
+        ..transfer
+    }
+    .encode_data(&mut bytes, Kind::HostData, flags, Digests::default(), 0);
     bytes.extend(std::iter::repeat_n(0x55, size));
     bytes
 }
@@ -90,8 +112,27 @@ fn initialize_request() {
 #[test]
 fn anything_but_initialize_first() {
     expect(Harness::new(), &connect(NQN, 0, 0xFFFF, 31, 0), SEQUENCE, 0);
-    expect(Harness::new(), &host_data(Transfer { command_id: 0, tag: 0, offset: 0, size: 0 }, 8, 0), SEQUENCE, 0);
-    expect(Harness::new(), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", FIELD, 0);
+    expect(
+        Harness::new(),
+        &host_data(
+            Transfer {
+                command_id: 0,
+                tag: 0,
+                offset: 0,
+                size: 0,
+            },
+            8,
+            0,
+        ),
+        SEQUENCE,
+        0,
+    );
+    expect(
+        Harness::new(),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        FIELD,
+        0,
+    );
     expect(Harness::new(), &[0xFF; 64], FIELD, 0);
 }
 
@@ -101,7 +142,9 @@ fn types_that_no_host_sends() {
         if [0x00, 0x02, 0x04, 0x06].contains(&kind) {
             continue;
         }
-        let pdu = [kind, 0, 24, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let pdu = [
+            kind, 0, 24, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
         expect(admin_queue(), &pdu, FIELD, 0);
         expect(Harness::new(), &pdu, FIELD, 0);
     }
@@ -135,7 +178,10 @@ fn command_capsules() {
 
 #[test]
 fn header_digests() {
-    let digests = Digests { header: true, data: true };
+    let digests = Digests {
+        header: true,
+        data: true,
+    };
     let mut flush = Command::new(io::FLUSH, 1);
     flush.set_command_id(1);
     let good = capsule_with(&flush, &[], digests);
@@ -145,32 +191,100 @@ fn header_digests() {
     for offset in 8..72 {
         let value = good[offset] ^ 0x10;
         let received = u32::from_le_bytes(good[72..76].try_into().unwrap());
-        expect(io_queue(digests), &changed(good.clone(), offset, value), DIGEST, received);
+        expect(
+            io_queue(digests),
+            &changed(good.clone(), offset, value),
+            DIGEST,
+            received,
+        );
     }
 }
 
 #[test]
 fn data_that_nobody_asked_for() {
     let (harness, ready) = asked();
-    expect(harness, &host_data(Transfer { tag: ready.tag + 1, ..ready }, 4096, 0), FIELD, 10);
+    expect(
+        harness,
+        &host_data(
+            Transfer {
+                tag: ready.tag + 1,
+                ..ready
+            },
+            4096,
+            0,
+        ),
+        FIELD,
+        10,
+    );
     let (harness, ready) = asked();
-    expect(harness, &host_data(Transfer { tag: u16::MAX, ..ready }, 4096, 0), FIELD, 10);
+    expect(
+        harness,
+        &host_data(
+            Transfer {
+                tag: u16::MAX,
+                ..ready
+            },
+            4096,
+            0,
+        ),
+        FIELD,
+        10,
+    );
     let (harness, ready) = asked();
-    expect(harness, &host_data(Transfer { command_id: 8, ..ready }, 4096, 0), FIELD, 8);
-    expect(io_queue(Digests::default()), &host_data(ready, 4096, 0), FIELD, 10);
+    expect(
+        harness,
+        &host_data(
+            Transfer {
+                command_id: 8,
+                ..ready
+            },
+            4096,
+            0,
+        ),
+        FIELD,
+        8,
+    );
+    expect(
+        io_queue(Digests::default()),
+        &host_data(ready, 4096, 0),
+        FIELD,
+        10,
+    );
     expect(admin_queue(), &host_data(ready, 4096, 0), FIELD, 10);
 }
 
 #[test]
 fn data_out_of_place() {
     let (harness, ready) = asked();
-    expect(harness, &host_data(Transfer { offset: 4096, ..ready }, 4096, 0), RANGE, 0);
+    expect(
+        harness,
+        &host_data(
+            Transfer {
+                offset: 4096,
+                ..ready
+            },
+            4096,
+            0,
+        ),
+        RANGE,
+        0,
+    );
     let (harness, ready) = asked();
     expect(harness, &host_data(ready, 64 * 1024 + 4, 0), RANGE, 0);
     let (harness, ready) = asked();
-    expect(harness, &host_data(Transfer { offset: 2, ..ready }, 4096, 0), FIELD, 12);
+    expect(
+        harness,
+        &host_data(Transfer { offset: 2, ..ready }, 4096, 0),
+        FIELD,
+        12,
+    );
     let (harness, ready) = asked();
-    expect(harness, &host_data(ready, HOST_DATA_BYTES_MAX as usize + 4, 0), LIMIT, 0);
+    expect(
+        harness,
+        &host_data(ready, HOST_DATA_BYTES_MAX as usize + 4, 0),
+        LIMIT,
+        0,
+    );
     // "Last" with data missing.
     let (harness, ready) = asked();
     expect(harness, &host_data(ready, 4096, 4), SEQUENCE, 0);
@@ -222,7 +336,9 @@ fn noise() {
     for round in 0..3_000 {
         let mut bytes = vec![round as u8];
         for _ in 0..200 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             bytes.push((seed >> 56) as u8);
         }
         super::super::harness::fuzz_connection(&bytes);

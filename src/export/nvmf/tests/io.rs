@@ -35,7 +35,10 @@ fn in_capsule(opcode: u8, lba: u64, count: u32) -> Command {
 
 /// H2CData for the whole of an R2T.
 fn host_data(ready: &Transfer, data: &[u8], digests: Digests) -> Vec<u8> {
-    let transfer = Transfer { size: data.len() as u32, ..*ready };
+    let transfer = Transfer {
+        size: data.len() as u32,
+        ..*ready
+    };
     let mut bytes = vec![0; 64];
     let offset = transfer.encode_data(&mut bytes, Kind::HostData, FLAG_LAST, digests, 0);
     bytes.truncate(offset);
@@ -47,7 +50,9 @@ fn host_data(ready: &Transfer, data: &[u8], digests: Digests) -> Vec<u8> {
 }
 
 fn pattern(size: usize) -> Vec<u8> {
-    (0..size).map(|index| (index / 7) as u8 ^ index as u8).collect()
+    (0..size)
+        .map(|index| (index / 7) as u8 ^ index as u8)
+        .collect()
 }
 
 #[test]
@@ -56,13 +61,26 @@ fn what_was_written_is_read_with_and_without_flow_control() {
         let mut harness = Harness::new();
         harness.connect_io(Digests::default(), flow_control);
         let data = pattern(4096);
-        assert_eq!(run(&mut harness, &in_capsule(io::WRITE, 3, 8), &data).0, Status::SUCCESS);
+        assert_eq!(
+            run(&mut harness, &in_capsule(io::WRITE, 3, 8), &data).0,
+            Status::SUCCESS
+        );
         harness.feed(&capsule(&block_io(io::READ, 3, 8), &[]), usize::MAX);
         let got = answers(&mut harness);
         // With flow control SQHD has to be told, so a response follows; without, SUCCESS stands for it.
         assert_eq!(got.len(), if flow_control { 2 } else { 1 });
-        let Answer::Data { transfer, flags, data: read } = &got[0] else { panic!("{got:?}") };
-        assert_eq!((transfer.offset, transfer.size, &read[..]), (0, 4096, &data[..]));
+        let Answer::Data {
+            transfer,
+            flags,
+            data: read,
+        } = &got[0]
+        else {
+            panic!("{got:?}")
+        };
+        assert_eq!(
+            (transfer.offset, transfer.size, &read[..]),
+            (0, 4096, &data[..])
+        );
         assert_eq!(flags & FLAG_SUCCESS != 0, !flow_control);
         end(harness);
     }
@@ -76,7 +94,9 @@ fn the_queue_head_is_told_and_wraps() {
         let mut flush = Command::new(io::FLUSH, 1);
         flush.set_command_id(1);
         harness.feed(&capsule(&flush, &[]), usize::MAX);
-        let Some(Answer::Response(completion)) = answers(&mut harness).pop() else { panic!() };
+        let Some(Answer::Response(completion)) = answers(&mut harness).pop() else {
+            panic!()
+        };
         heads.push(completion.queue_head);
     }
     let expected: Vec<u16> = (2..72).map(|head| head % 64).collect();
@@ -90,14 +110,30 @@ fn every_range_error_has_its_status() {
     let invalid_field = Status::INVALID_FIELD.do_not_retry();
     let out_of_range = Status::LBA_OUT_OF_RANGE.do_not_retry();
     let data = vec![0; 512];
-    for code in [io::READ, io::WRITE, io::COMPARE, io::VERIFY, io::WRITE_ZEROES] {
+    for code in [
+        io::READ,
+        io::WRITE,
+        io::COMPARE,
+        io::VERIFY,
+        io::WRITE_ZEROES,
+    ] {
         let make = |lba, count| {
             let mut command = block_io(code, lba, count);
             command.set_data_pointer(DataPointer::transport(u32::MAX));
             command
         };
-        for (lba, count) in [(BLOCKS, 1), (BLOCKS - 1, 2), (u64::MAX, 1), (u64::MAX, 2), (u64::MAX - 7, 8)] {
-            assert_eq!(run(&mut harness, &make(lba, count), &[]).0, out_of_range, "{code} {lba} {count}");
+        for (lba, count) in [
+            (BLOCKS, 1),
+            (BLOCKS - 1, 2),
+            (u64::MAX, 1),
+            (u64::MAX, 2),
+            (u64::MAX - 7, 8),
+        ] {
+            assert_eq!(
+                run(&mut harness, &make(lba, count), &[]).0,
+                out_of_range,
+                "{code} {lba} {count}"
+            );
         }
         for (nsid, status) in [
             (0, Status::INVALID_NAMESPACE.do_not_retry()),
@@ -115,11 +151,20 @@ fn every_range_error_has_its_status() {
             assert_eq!(run(&mut harness, &too_long, &[]).0, invalid_field, "{code}");
         }
     }
-    for opcode in [io::WRITE_UNCORRECTABLE, io::COPY, io::RESERVATION_REGISTER, 0x80, 0xFF] {
+    for opcode in [
+        io::WRITE_UNCORRECTABLE,
+        io::COPY,
+        io::RESERVATION_REGISTER,
+        0x80,
+        0xFF,
+    ] {
         let status = run(&mut harness, &block_io(opcode, 0, 1), &[]).0;
         assert_eq!(status, Status::INVALID_OPCODE.do_not_retry());
     }
-    assert_eq!(run(&mut harness, &in_capsule(io::WRITE, 0, 1), &data).0, Status::SUCCESS);
+    assert_eq!(
+        run(&mut harness, &in_capsule(io::WRITE, 0, 1), &data).0,
+        Status::SUCCESS
+    );
     end(harness);
 }
 
@@ -137,31 +182,63 @@ fn every_wrong_data_pointer_has_its_status() {
     let offset = Status::SGL_OFFSET_INVALID.do_not_retry();
     assert_eq!(try_pointer(io::READ, DataPointer::transport(511)), length);
     assert_eq!(try_pointer(io::READ, DataPointer::in_capsule(0, 512)), kind);
-    assert_eq!(try_pointer(io::WRITE, DataPointer::in_capsule(0, 0)), length);
-    assert_eq!(try_pointer(io::WRITE, DataPointer::in_capsule(1, 512)), offset);
-    assert_eq!(try_pointer(io::WRITE, DataPointer::in_capsule(u64::MAX, 512)), offset);
-    assert_eq!(try_pointer(io::WRITE, DataPointer::in_capsule(0, 4096)), offset);
-    for identifier in (0..=255).filter(|&id| id != DataPointer::IN_CAPSULE && id != DataPointer::TRANSPORT) {
-        let pointer = DataPointer { address: 0, size: 512, identifier };
+    assert_eq!(
+        try_pointer(io::WRITE, DataPointer::in_capsule(0, 0)),
+        length
+    );
+    assert_eq!(
+        try_pointer(io::WRITE, DataPointer::in_capsule(1, 512)),
+        offset
+    );
+    assert_eq!(
+        try_pointer(io::WRITE, DataPointer::in_capsule(u64::MAX, 512)),
+        offset
+    );
+    assert_eq!(
+        try_pointer(io::WRITE, DataPointer::in_capsule(0, 4096)),
+        offset
+    );
+    for identifier in
+        (0..=255).filter(|&id| id != DataPointer::IN_CAPSULE && id != DataPointer::TRANSPORT)
+    {
+        let pointer = DataPointer {
+            address: 0,
+            size: 512,
+            identifier,
+        };
         assert_eq!(try_pointer(io::WRITE, pointer), kind);
         assert_eq!(try_pointer(io::READ, pointer), kind);
     }
     for form in [0, 3] {
         let mut command = in_capsule(io::WRITE, 0, 1);
         command.set_data_transfer_form(form);
-        assert_eq!(run(&mut harness, &command, &data).0, Status::INVALID_FIELD.do_not_retry());
+        assert_eq!(
+            run(&mut harness, &command, &data).0,
+            Status::INVALID_FIELD.do_not_retry()
+        );
     }
     end(harness);
 }
 
 #[test]
 fn a_large_write_is_asked_for_and_comes_in_pieces() {
-    for digests in [Digests::default(), Digests { header: true, data: true }] {
+    for digests in [
+        Digests::default(),
+        Digests {
+            header: true,
+            data: true,
+        },
+    ] {
         let mut harness = Harness::new();
         harness.connect_io(digests, true);
         let data = pattern(64 * 1024);
-        harness.feed(&capsule_with(&block_io(io::WRITE, 0, 128), &[], digests), usize::MAX);
-        let Some(Answer::Ready(ready)) = answers(&mut harness).pop() else { panic!("no R2T") };
+        harness.feed(
+            &capsule_with(&block_io(io::WRITE, 0, 128), &[], digests),
+            usize::MAX,
+        );
+        let Some(Answer::Ready(ready)) = answers(&mut harness).pop() else {
+            panic!("no R2T")
+        };
         assert_eq!((ready.offset, ready.size), (0, 64 * 1024));
         // Two PDUs, cut anywhere.
         let (first, second) = data.split_at(40_000);
@@ -170,11 +247,21 @@ fn a_large_write_is_asked_for_and_comes_in_pieces() {
         if digests.header {
             crate::nvme::pdu::put_header_digest(&mut bytes, 24);
         }
-        bytes.extend(host_data(&Transfer { offset: 40_000, ..ready }, second, digests));
+        bytes.extend(host_data(
+            &Transfer {
+                offset: 40_000,
+                ..ready
+            },
+            second,
+            digests,
+        ));
         harness.feed(&bytes, 3001);
         assert_eq!(completion(&mut harness, 7).0, Status::SUCCESS);
         assert_eq!(harness.backend.bytes[..data.len()], data[..]);
-        harness.feed(&capsule_with(&block_io(io::READ, 0, 128), &[], digests), usize::MAX);
+        harness.feed(
+            &capsule_with(&block_io(io::READ, 0, 128), &[], digests),
+            usize::MAX,
+        );
         assert_eq!(completion(&mut harness, 7), (Status::SUCCESS, 0, data));
         end(harness);
     }
@@ -182,22 +269,39 @@ fn a_large_write_is_asked_for_and_comes_in_pieces() {
 
 #[test]
 fn a_wrong_data_digest_fails_the_command_and_nothing_else() {
-    let digests = Digests { header: false, data: true };
+    let digests = Digests {
+        header: false,
+        data: true,
+    };
     let mut harness = Harness::new();
     harness.connect_io(digests, true);
     let data = pattern(512);
     let mut bytes = capsule_with(&in_capsule(io::WRITE, 0, 1), &data, digests);
     *bytes.last_mut().unwrap() ^= 1;
     harness.feed(&bytes, usize::MAX);
-    assert_eq!(completion(&mut harness, 7).0, Status::TRANSIENT_TRANSPORT_ERROR);
-    harness.feed(&capsule_with(&block_io(io::WRITE, 0, 1), &[], digests), usize::MAX);
-    let Some(Answer::Ready(ready)) = answers(&mut harness).pop() else { panic!("no R2T") };
+    assert_eq!(
+        completion(&mut harness, 7).0,
+        Status::TRANSIENT_TRANSPORT_ERROR
+    );
+    harness.feed(
+        &capsule_with(&block_io(io::WRITE, 0, 1), &[], digests),
+        usize::MAX,
+    );
+    let Some(Answer::Ready(ready)) = answers(&mut harness).pop() else {
+        panic!("no R2T")
+    };
     let mut bytes = host_data(&ready, &data, digests);
     *bytes.last_mut().unwrap() ^= 1;
     harness.feed(&bytes, usize::MAX);
-    assert_eq!(completion(&mut harness, 7).0, Status::TRANSIENT_TRANSPORT_ERROR);
+    assert_eq!(
+        completion(&mut harness, 7).0,
+        Status::TRANSIENT_TRANSPORT_ERROR
+    );
     assert!(harness.backend.requests.is_empty());
-    harness.feed(&capsule_with(&in_capsule(io::WRITE, 0, 1), &data, digests), usize::MAX);
+    harness.feed(
+        &capsule_with(&in_capsule(io::WRITE, 0, 1), &data, digests),
+        usize::MAX,
+    );
     assert_eq!(completion(&mut harness, 7).0, Status::SUCCESS);
     end(harness);
 }
@@ -212,7 +316,12 @@ fn force_unit_access_reaches_the_device() {
     zeroes.set_force_unit_access();
     run(&mut harness, &zeroes, &[]);
     run(&mut harness, &in_capsule(io::WRITE, 0, 1), &[0; 512]);
-    let fua: Vec<bool> = harness.backend.requests.iter().map(|request| request.fua).collect();
+    let fua: Vec<bool> = harness
+        .backend
+        .requests
+        .iter()
+        .map(|request| request.fua)
+        .collect();
     assert_eq!(fua, [true, true, false]);
     end(harness);
 }
@@ -222,12 +331,18 @@ fn compare_and_verify() {
     let mut harness = connected();
     let data = pattern(2048);
     run(&mut harness, &in_capsule(io::WRITE, 5, 4), &data);
-    assert_eq!(run(&mut harness, &in_capsule(io::COMPARE, 5, 4), &data).0, Status::SUCCESS);
+    assert_eq!(
+        run(&mut harness, &in_capsule(io::COMPARE, 5, 4), &data).0,
+        Status::SUCCESS
+    );
     let mut other = data.clone();
     other[2047] ^= 1;
     let status = run(&mut harness, &in_capsule(io::COMPARE, 5, 4), &other).0;
     assert_eq!(status, Status::COMPARE_FAILURE.do_not_retry());
-    assert_eq!(run(&mut harness, &block_io(io::VERIFY, 5, 4), &[]), (Status::SUCCESS, 0, vec![]));
+    assert_eq!(
+        run(&mut harness, &block_io(io::VERIFY, 5, 4), &[]),
+        (Status::SUCCESS, 0, vec![])
+    );
     harness.backend.status = dm::Status::Medium;
     let status = run(&mut harness, &block_io(io::VERIFY, 5, 4), &[]).0;
     assert_eq!(status, Status::UNRECOVERED_READ_ERROR.do_not_retry());
@@ -258,12 +373,18 @@ fn compare_and_write_is_one_operation() {
     let mut harness = connected();
     let new = pattern(1024);
     harness.feed(&fused(&[0; 1024], &new, (1, 2)), 100);
-    assert_eq!(statuses(&mut harness), [(1, Status::SUCCESS), (2, Status::SUCCESS)]);
+    assert_eq!(
+        statuses(&mut harness),
+        [(1, Status::SUCCESS), (2, Status::SUCCESS)]
+    );
     assert_eq!(harness.backend.requests.len(), 1);
     assert_eq!(harness.backend.requests[0].op, Op::CompareAndWrite);
     assert_eq!(harness.backend.bytes[5 * 512..7 * 512], new[..]);
     harness.feed(&fused(&[0; 1024], &new, (1, 2)), usize::MAX);
-    let failed = [(1, Status::COMPARE_FAILURE.do_not_retry()), (2, Status::ABORTED_FAILED_FUSED)];
+    let failed = [
+        (1, Status::COMPARE_FAILURE.do_not_retry()),
+        (2, Status::ABORTED_FAILED_FUSED),
+    ];
     assert_eq!(statuses(&mut harness), failed);
     end(harness);
 }
@@ -279,8 +400,14 @@ fn halves_of_a_fused_pair_that_do_not_belong_together() {
     // A first whose next command is another.
     harness.feed(first, usize::MAX);
     assert_eq!(statuses(&mut harness), []);
-    harness.feed(&capsule(&in_capsule(io::WRITE, 0, 1), &[0; 512]), usize::MAX);
-    assert_eq!(statuses(&mut harness), [(1, Status::ABORTED_MISSING_FUSED), (7, Status::SUCCESS)]);
+    harness.feed(
+        &capsule(&in_capsule(io::WRITE, 0, 1), &[0; 512]),
+        usize::MAX,
+    );
+    assert_eq!(
+        statuses(&mut harness),
+        [(1, Status::ABORTED_MISSING_FUSED), (7, Status::SUCCESS)]
+    );
     // Another range.
     let mut wrong = pair.clone();
     wrong[first.len() + 8 + 40] = 6;
@@ -298,7 +425,13 @@ fn halves_of_a_fused_pair_that_do_not_belong_together() {
     harness.feed(&pair, usize::MAX);
     let exceeded = Status::ATOMIC_WRITE_UNIT_EXCEEDED.do_not_retry();
     assert_eq!(statuses(&mut harness), [(1, exceeded), (2, exceeded)]);
-    assert!(harness.backend.requests.iter().all(|request| request.op != Op::CompareAndWrite));
+    assert!(
+        harness
+            .backend
+            .requests
+            .iter()
+            .all(|request| request.op != Op::CompareAndWrite)
+    );
     end(harness);
 }
 
@@ -324,8 +457,14 @@ fn a_fused_pair_whose_data_is_asked_for() {
     assert_eq!((ready[0].command_id, ready[1].command_id), (1, 2));
     harness.feed(&host_data(&ready[1], &new, Digests::default()), usize::MAX);
     assert_eq!(statuses(&mut harness), []);
-    harness.feed(&host_data(&ready[0], &vec![0; 32 * 1024], Digests::default()), usize::MAX);
-    assert_eq!(statuses(&mut harness), [(1, Status::SUCCESS), (2, Status::SUCCESS)]);
+    harness.feed(
+        &host_data(&ready[0], &vec![0; 32 * 1024], Digests::default()),
+        usize::MAX,
+    );
+    assert_eq!(
+        statuses(&mut harness),
+        [(1, Status::SUCCESS), (2, Status::SUCCESS)]
+    );
     assert_eq!(harness.backend.bytes[..new.len()], new[..]);
     end(harness);
 }
@@ -337,7 +476,12 @@ fn dataset_management_deallocates_all_ranges_or_none() {
     let ranges = |list: &[(u64, u32)]| {
         let mut bytes = vec![0; 4096];
         for (index, &(lba, block_count)) in list.iter().enumerate() {
-            DatasetRange { context: 0, block_count, lba }.encode(&mut bytes[index * 16..]);
+            DatasetRange {
+                context: 0,
+                block_count,
+                lba,
+            }
+            .encode(&mut bytes[index * 16..]);
         }
         let mut command = Command::new(io::DATASET_MANAGEMENT, 1);
         command.set_command_id(7);
@@ -349,10 +493,18 @@ fn dataset_management_deallocates_all_ranges_or_none() {
     };
     let (command, bytes) = ranges(&[(1, 2), (0, 0), (BLOCKS - 1, 1)]);
     assert_eq!(run(&mut harness, &command, &bytes).0, Status::SUCCESS);
-    let extents: Vec<_> = harness.backend.requests.iter().map(|one| (one.op, one.sector, one.sectors)).collect();
+    let extents: Vec<_> = harness
+        .backend
+        .requests
+        .iter()
+        .map(|one| (one.op, one.sector, one.sectors))
+        .collect();
     assert_eq!(extents, [(Op::Discard, 1, 2), (Op::Discard, BLOCKS - 1, 1)]);
     let (command, bytes) = ranges(&[(1, 2), (BLOCKS, 1)]);
-    assert_eq!(run(&mut harness, &command, &bytes).0, Status::LBA_OUT_OF_RANGE.do_not_retry());
+    assert_eq!(
+        run(&mut harness, &command, &bytes).0,
+        Status::LBA_OUT_OF_RANGE.do_not_retry()
+    );
     let (mut command, bytes) = ranges(&[(1, 2)]);
     command.set_dword(11, 1);
     assert_eq!(run(&mut harness, &command, &bytes).0, Status::SUCCESS);
@@ -366,20 +518,40 @@ fn zeroes_are_written_where_the_device_cannot() {
     let mut geometry = harness.backend.geometry.unwrap();
     geometry.write_zeroes = false;
     let subsystem = harness.session.queue.as_ref().unwrap().subsystem;
-    harness.local.namespaces(subsystem).get_mut(1).unwrap().set_geometry(Some(geometry));
+    harness
+        .local
+        .namespaces(subsystem)
+        .get_mut(1)
+        .unwrap()
+        .set_geometry(Some(geometry));
     for hold in [false, true] {
         harness.backend.bytes.fill(0xFF);
         harness.backend.requests.clear();
         harness.backend.hold = hold;
-        harness.feed(&capsule(&block_io(io::WRITE_ZEROES, 1, 200), &[]), usize::MAX);
+        harness.feed(
+            &capsule(&block_io(io::WRITE_ZEROES, 1, 200), &[]),
+            usize::MAX,
+        );
         while harness.backend.held() > 0 {
             harness.finish();
         }
         assert_eq!(completion(&mut harness, 7).0, Status::SUCCESS);
-        let writes: Vec<_> = harness.backend.requests.iter().map(|one| (one.op, one.sector, one.sectors)).collect();
+        let writes: Vec<_> = harness
+            .backend
+            .requests
+            .iter()
+            .map(|one| (one.op, one.sector, one.sectors))
+            .collect();
         assert_eq!(writes, [(Op::Write, 1, 128), (Op::Write, 129, 72)]);
-        assert!(harness.backend.bytes[512..201 * 512].iter().all(|&byte| byte == 0));
-        assert_eq!((harness.backend.bytes[511], harness.backend.bytes[201 * 512]), (0xFF, 0xFF));
+        assert!(
+            harness.backend.bytes[512..201 * 512]
+                .iter()
+                .all(|&byte| byte == 0)
+        );
+        assert_eq!(
+            (harness.backend.bytes[511], harness.backend.bytes[201 * 512]),
+            (0xFF, 0xFF)
+        );
     }
     end(harness);
 }
@@ -401,7 +573,10 @@ fn flush_takes_a_namespace_or_all() {
     harness.backend.status = dm::Status::NotSupported;
     let mut flush = Command::new(io::FLUSH, NSID_ALL);
     flush.set_command_id(3);
-    assert_eq!(run(&mut harness, &flush, &[]).0, Status::INVALID_OPCODE.do_not_retry());
+    assert_eq!(
+        run(&mut harness, &flush, &[]).0,
+        Status::INVALID_OPCODE.do_not_retry()
+    );
     end(harness);
 }
 
@@ -409,16 +584,46 @@ fn flush_takes_a_namespace_or_all() {
 fn device_errors_become_the_status_that_tells_most() {
     let mut harness = connected();
     for (device, read, write) in [
-        (dm::Status::Medium, Status::UNRECOVERED_READ_ERROR.do_not_retry(), Status::WRITE_FAULT.do_not_retry()),
-        (dm::Status::NoSpace, Status::CAPACITY_EXCEEDED.do_not_retry(), Status::CAPACITY_EXCEEDED.do_not_retry()),
-        (dm::Status::Transport, Status::INTERNAL_PATH_ERROR, Status::INTERNAL_PATH_ERROR),
-        (dm::Status::IoError, Status::INTERNAL_ERROR, Status::INTERNAL_ERROR),
-        (dm::Status::Target, Status::INTERNAL_ERROR.do_not_retry(), Status::INTERNAL_ERROR.do_not_retry()),
-        (dm::Status::Aborted, Status::ABORT_REQUESTED, Status::ABORT_REQUESTED),
+        (
+            dm::Status::Medium,
+            Status::UNRECOVERED_READ_ERROR.do_not_retry(),
+            Status::WRITE_FAULT.do_not_retry(),
+        ),
+        (
+            dm::Status::NoSpace,
+            Status::CAPACITY_EXCEEDED.do_not_retry(),
+            Status::CAPACITY_EXCEEDED.do_not_retry(),
+        ),
+        (
+            dm::Status::Transport,
+            Status::INTERNAL_PATH_ERROR,
+            Status::INTERNAL_PATH_ERROR,
+        ),
+        (
+            dm::Status::IoError,
+            Status::INTERNAL_ERROR,
+            Status::INTERNAL_ERROR,
+        ),
+        (
+            dm::Status::Target,
+            Status::INTERNAL_ERROR.do_not_retry(),
+            Status::INTERNAL_ERROR.do_not_retry(),
+        ),
+        (
+            dm::Status::Aborted,
+            Status::ABORT_REQUESTED,
+            Status::ABORT_REQUESTED,
+        ),
     ] {
         harness.backend.status = device;
-        assert_eq!(run(&mut harness, &block_io(io::READ, 0, 1), &[]), (read, 0, vec![]));
-        assert_eq!(run(&mut harness, &in_capsule(io::WRITE, 0, 1), &[0; 512]).0, write);
+        assert_eq!(
+            run(&mut harness, &block_io(io::READ, 0, 1), &[]),
+            (read, 0, vec![])
+        );
+        assert_eq!(
+            run(&mut harness, &in_capsule(io::WRITE, 0, 1), &[0; 512]).0,
+            write
+        );
     }
     end(harness);
 }
@@ -447,7 +652,10 @@ fn slow_devices_keep_data_apart_from_what_comes_next() {
 fn a_connection_that_breaks_gets_its_memory_back_when_the_device_is_done() {
     let mut harness = connected();
     harness.backend.hold = true;
-    harness.feed(&capsule(&in_capsule(io::WRITE, 0, 1), &[1; 512]), usize::MAX);
+    harness.feed(
+        &capsule(&in_capsule(io::WRITE, 0, 1), &[1; 512]),
+        usize::MAX,
+    );
     let mut read = block_io(io::READ, 0, 1);
     read.set_command_id(8);
     harness.feed(&capsule(&read, &[]), usize::MAX);
@@ -465,7 +673,10 @@ fn an_identifier_in_use_is_a_conflict() {
     harness.backend.hold = true;
     harness.feed(&capsule(&block_io(io::READ, 0, 1), &[]), usize::MAX);
     harness.feed(&capsule(&block_io(io::READ, 1, 1), &[]), usize::MAX);
-    assert_eq!(statuses(&mut harness), [(7, Status::COMMAND_ID_CONFLICT.do_not_retry())]);
+    assert_eq!(
+        statuses(&mut harness),
+        [(7, Status::COMMAND_ID_CONFLICT.do_not_retry())]
+    );
     harness.finish();
     assert_eq!(completion(&mut harness, 7).2.len(), 512);
     end(harness);
@@ -483,7 +694,13 @@ fn a_host_that_does_not_read_is_stopped() {
         let taken = harness.with(|session, cx| match session.input(cx) {
             Some([_, room]) => {
                 // SAFETY: `input` says that so much may be written there.
-                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), room.iov_base.cast::<u8>(), bytes.len()) };
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        bytes.as_ptr(),
+                        room.iov_base.cast::<u8>(),
+                        bytes.len(),
+                    )
+                };
                 session.received(bytes.len(), cx);
                 true
             }

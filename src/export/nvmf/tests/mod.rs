@@ -4,4 +4,5 @@ mod admin;
 mod host;
 mod hostile;
 mod io;
+mod live;
 mod streams;

@@ -31,7 +31,15 @@ fn step() -> impl Strategy<Value = Step> {
     let lba = prop_oneof![9 => 0..BLOCKS + 2, 1 => any::<u64>()];
     let fuse = prop_oneof![8 => Just(0u8), 1 => 1u8..4];
     (opcode, nsid, lba, 1u32..9, fuse, any::<bool>(), any::<u8>()).prop_map(
-        |(opcode, nsid, lba, count, fuse, in_capsule, fill)| Step { opcode, nsid, lba, count, fuse, in_capsule, fill },
+        |(opcode, nsid, lba, count, fuse, in_capsule, fill)| Step {
+            opcode,
+            nsid,
+            lba,
+            count,
+            fuse,
+            in_capsule,
+            fill,
+        },
     )
 }
 
@@ -39,7 +47,9 @@ impl Step {
     fn bytes(&self, id: u16, digests: Digests) -> Vec<u8> {
         let mut command = Command::block_io(self.opcode, self.nsid, self.lba, self.count);
         command.set_command_id(id);
-        command.set_fuse([Fuse::Normal, Fuse::First, Fuse::Second, Fuse::Reserved][usize::from(self.fuse)]);
+        command.set_fuse(
+            [Fuse::Normal, Fuse::First, Fuse::Second, Fuse::Reserved][usize::from(self.fuse)],
+        );
         let size = self.count * 512;
         let takes_data = matches!(self.opcode, io::WRITE | io::COMPARE);
         if takes_data && self.in_capsule {
@@ -68,7 +78,13 @@ fn run(steps: &[Step], digests: Digests, piece: usize) -> (Vec<Answer>, Vec<u8>)
                     let step = &steps[usize::from(ready.command_id)];
                     let data = vec![step.fill; ready.size as usize];
                     let mut bytes = vec![0; 28];
-                    let offset = Transfer { ..*ready }.encode_data(&mut bytes, Kind::HostData, FLAG_LAST, digests, 0);
+                    let offset = Transfer { ..*ready }.encode_data(
+                        &mut bytes,
+                        Kind::HostData,
+                        FLAG_LAST,
+                        digests,
+                        0,
+                    );
                     bytes.truncate(offset);
                     bytes.extend_from_slice(&data);
                     if digests.data {
@@ -106,10 +122,14 @@ fn oracle(steps: &[Step]) -> Vec<u8> {
                 if let Some(second) = steps.get(index).filter(|second| {
                     second.opcode == io::WRITE
                         && second.fuse == 2
-                        && (second.nsid, second.lba, second.count) == (step.nsid, step.lba, step.count)
+                        && (second.nsid, second.lba, second.count)
+                            == (step.nsid, step.lba, step.count)
                 }) {
                     index += 1;
-                    if contents[range.clone()].iter().all(|&byte| byte == step.fill) {
+                    if contents[range.clone()]
+                        .iter()
+                        .all(|&byte| byte == step.fill)
+                    {
                         contents[range].fill(second.fill);
                     }
                 }
