@@ -56,16 +56,7 @@ impl Reactor {
         buffer_bytes_max: usize,
     ) -> Reactor {
         let core = CoreId(context.core() as u16);
-        let lower = Lower {
-            bdevs: bdev::Core::new(buffer_bytes_max),
-            registry,
-            tickets,
-            cores: context.cores() as u16,
-            now_ns: context.now_ns(),
-            outbox: Vec::new(),
-            completed: Vec::new(),
-            changed: Vec::new(),
-        };
+        let lower = Lower::new(registry, tickets, context.cores() as u16, buffer_bytes_max);
         Reactor {
             mapper: Mapper::new(core, OUTSTANDING_AT_START),
             lower,
