@@ -49,8 +49,12 @@ impl Fake {
     pub fn with_devices() -> Fake {
         let fake = Fake::default();
         fake.create("vol0", "", false).unwrap();
-        fake.load("vol0", "0 1048576 linear ram0 0\n1048576 1048576 zero", false)
-            .unwrap();
+        fake.load(
+            "vol0",
+            "0 1048576 linear ram0 0\n1048576 1048576 zero",
+            false,
+        )
+        .unwrap();
         fake.resume("vol0").unwrap();
         fake.names.lock().unwrap().open("vol0").unwrap();
         fake.create("vol1", "my-uuid", true).unwrap();
@@ -261,6 +265,12 @@ impl Backend for Fake {
                 listeners: vec!["127.0.0.1:4420".into()],
                 subsystems: vec![subsystem],
                 connections: vec![connection(0), connection(1)],
+                events: NvmfEvents {
+                    accepted: 9,
+                    refused: 1,
+                    violations: 2,
+                    keep_alive_expired: 3,
+                },
             }),
         }
     }

@@ -426,6 +426,8 @@ fn limits_after(old: Option<&Limits>, new: &Table, open: bool) -> Result<Arc<Lim
     if new.lowers.is_empty() && sectors.is_multiple_of(u64::from(old.block_sectors())) {
         return Ok(Arc::new(Limits {
             sectors,
+            // Whether it takes writes is the table's own affair (1.4, step 4).
+            read_only: own.read_only,
             ..old.clone()
         }));
     }

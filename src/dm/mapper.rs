@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use super::bound::{Bound, Piece};
 use super::device::Home;
 use super::env::{Env, Submit};
-use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Tag};
+use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 use super::message::{Epoch, Event, Gate, Message, Steps};
 use super::parked::{Parked, Parking};
 use super::slab::Slab;
@@ -175,12 +175,23 @@ impl<E: Env> Mapper<E> {
             sectors,
             map,
         } = live.piece(io.op, io.sector, io.sectors);
-        let Map::Remapped { channel, sector } = map else {
-            return self.submit_slowly(env, id, io);
-        };
         if sectors != io.sectors {
             return self.submit_slowly(env, id, io);
         }
+        let (channel, sector) = match map {
+            Map::Remapped { channel, sector } => (channel, sector),
+            Map::Zero => {
+                if io.op == Op::Read {
+                    io.payload.fill_zero();
+                }
+                device.stats.of(io.op).done(sectors, Status::Ok, 0);
+                return Some(Status::Ok);
+            }
+            Map::Kill => {
+                device.stats.of(io.op).done(sectors, Status::IoError, 0);
+                return Some(Status::IoError);
+            }
+        };
         let slot = self.originals.next();
         let lower = LowerIo {
             op: io.op,
@@ -335,7 +346,7 @@ impl<E: Env> Mapper<E> {
     }
 
     /// Everything that is not a plain read or write through an open gate to one place.
-    #[cold]
+    #[inline(never)]
     fn submit_slowly(&mut self, env: &mut E, id: DeviceId, io: Io<E::Payload>) -> Option<Status> {
         let device = self.known(id);
         // IO-1: "no table" is tested before "suspended" (LC-1).
@@ -427,33 +438,39 @@ impl<E: Env> Mapper<E> {
     }
 
     /// The last clone of an original has ended: gives the slot and the in-flight count back, then completes (IO-25).
+    #[inline]
     pub(super) fn finish(&mut self, env: &mut E, slot: u32) {
-        let Original {
-            device: id,
-            status,
-            in_sequence,
-            ..
-        } = self.originals[slot];
-        if in_sequence {
-            // The front end is answered when the whole sequence has ended (FL-7); until then the slot is the original's.
-            let original = &mut self.originals[slot];
-            (original.in_sequence, original.stage) = (false, Stage::Sequenced);
-            self.known(id).sequenced += 1;
-            self.leave(env, id);
-            return send_home(env, id, Event::DataDone(status));
+        let original = &self.originals[slot];
+        let (id, status, started_ns) = (original.device, original.status, original.started_ns);
+        let Io {
+            tag, op, sectors, ..
+        } = original.io;
+        if original.in_sequence {
+            return self.data_step_ended(env, slot);
         }
-        let Original { io, started_ns, .. } = self.originals.remove(slot);
+        self.originals.discard(slot);
         self.leave(env, id);
-        if io.tag.client == INTERNAL {
+        if tag.client == INTERNAL {
             // By message, so that sequences that follow one another never nest, however many wait (AT-28).
             return send_home(env, id, Event::FlushDone(status));
         }
         let latency_ns = env.now_ns().saturating_sub(started_ns);
         self.known(id)
             .stats
-            .of(io.op)
-            .done(io.sectors, status, latency_ns);
-        env.complete(io.tag, status);
+            .of(op)
+            .done(sectors, status, latency_ns);
+        env.complete(tag, status);
+    }
+
+    /// The front end is answered when the whole sequence has ended (FL-7); until then the slot is the original's.
+    #[cold]
+    fn data_step_ended(&mut self, env: &mut E, slot: u32) {
+        let original = &mut self.originals[slot];
+        (original.in_sequence, original.stage) = (false, Stage::Sequenced);
+        let (id, status) = (original.device, original.status);
+        self.known(id).sequenced += 1;
+        self.leave(env, id);
+        send_home(env, id, Event::DataDone(status));
     }
 
     /// Counts one original out, and tells the home core if that was what it waited for (IO-18, PM-2).
@@ -504,7 +521,7 @@ impl<C> Device<C> {
         if io.op == Op::Flush {
             return Ok(());
         }
-        if live.table.limits.read_only && io.op != Op::Read {
+        if live.limits.read_only && io.op != Op::Read {
             return Err(Status::IoError);
         }
         let inside = io
@@ -567,19 +584,6 @@ impl Stats {
             Op::Flush => &mut self.flush,
             Op::Discard | Op::WriteZeroes => &mut self.discard,
         }
-    }
-}
-
-impl Counters {
-    #[inline(always)]
-    pub(super) fn done(&mut self, sectors: u32, status: Status, latency_ns: u64) {
-        self.ios += 1;
-        if status.is_ok() {
-            self.sectors += u64::from(sectors);
-        } else {
-            self.errors += 1;
-        }
-        self.latency.record(latency_ns);
     }
 }
 

@@ -94,6 +94,19 @@ impl<T> Slab<T> {
         value
     }
 
+    /// Empties a slot whose content is of no more use; panics as [`Slab::remove`] does. Spares moving the content out.
+    #[inline(always)]
+    pub fn discard(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        assert!(
+            matches!(slot, Slot::Used(_)),
+            "slot {index} was completed twice"
+        );
+        *slot = Slot::Free { next: self.free };
+        self.free = index;
+        self.used -= 1;
+    }
+
     /// How many slots are in use.
     pub fn used(&self) -> u32 {
         self.used

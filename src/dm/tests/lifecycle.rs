@@ -335,6 +335,48 @@ fn a_table_without_devices_keeps_the_limits() {
     assert_eq!(cluster.mappers[0].limits(DEVICE), Some(&before));
 }
 
+/// 1.4 step 4: a table over a read-only device refuses whatever would change it, on every path; a table after it decides
+/// for itself, also one without devices.
+#[test]
+fn a_read_only_table_refuses_changes() {
+    let mut cluster = empty();
+    cluster.disk(0).lower.read_only = true;
+    cluster.switch_to(DEVICE, "0 64 linear d0 0");
+    assert!(cluster.info(DEVICE).read_only);
+    let changes = [
+        Ask::fill(0, 1, 1),
+        Ask::fill(0, 1, 1).fua(),
+        Ask::range(Op::Discard, 0, 1),
+        Ask::range(Op::WriteZeroes, 0, 1),
+        Ask::compare_and_write(0, 1, 0, 1),
+    ];
+    cluster.seen();
+    for ask in changes.clone() {
+        let what = format!("{ask:?}");
+        assert_eq!(cluster.run(0, DEVICE, ask).0, Status::IoError, "{what}");
+    }
+    let seen = cluster.seen();
+    assert!(
+        !seen.iter().any(|s| matches!(s, Seen::Submitted { .. })),
+        "{seen:?}"
+    );
+    assert_eq!(cluster.run(0, DEVICE, Ask::read(0, 64)).0, Status::Ok);
+    assert_eq!(cluster.run(0, DEVICE, Ask::flush()).0, Status::Ok);
+    cluster.switch_to(DEVICE, "0 64 zero");
+    assert!(!cluster.info(DEVICE).read_only);
+    assert_eq!(cluster.run(0, DEVICE, Ask::fill(0, 1, 1)).0, Status::Ok);
+    assert_eq!(
+        cluster.run(0, DEVICE, Ask::fill(0, 1, 1).fua()).0,
+        Status::Ok
+    );
+    // What was parked for a writable table is judged by the one that is live when it is re-issued (IO-22).
+    cluster.done(DEVICE, Request::Suspend);
+    let parked = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1));
+    cluster.switch_to(DEVICE, "0 64 linear d0 0");
+    cluster.settle();
+    assert_eq!(cluster.status(parked), Some(Status::IoError));
+}
+
 /// LC-18, LC-21, AT-58: remove, running or suspended: I/O below ends by itself, what is parked is aborted, each once.
 #[test]
 fn lc_21_remove_completes_parked_io_once() {

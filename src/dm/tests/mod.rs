@@ -2,6 +2,7 @@
 
 mod exclusive;
 mod flush;
+mod fuzz;
 mod lifecycle;
 mod mapping;
 mod oracle;

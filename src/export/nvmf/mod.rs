@@ -48,7 +48,7 @@ pub use config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
 pub use export::{Export, Snapshot, StartError};
 pub use listener::BindError;
 pub use message::{ConnectionReport, NamespaceReport};
-pub use target::ControllerSnapshot;
+pub use target::{ControllerSnapshot, SubsystemSnapshot};
 
 #[cfg(test)]
 mod tests;

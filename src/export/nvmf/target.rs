@@ -142,6 +142,17 @@ pub struct ControllerSnapshot {
     pub queues: Vec<(u16, CoreId)>,
 }
 
+/// A subsystem at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemSnapshot {
+    /// Its NQN.
+    pub nqn: String,
+    /// Who may connect.
+    pub hosts: Hosts,
+    /// Its namespaces, by NSID.
+    pub namespaces: Vec<Arc<Namespace>>,
+}
+
 /// Counters of the target as a whole. Written on the control path only.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -653,6 +664,18 @@ impl Target {
             sum.errors += totals.errors;
         }
         sum
+    }
+
+    /// Every subsystem that hosts can use: what it is, who may connect, what is in it.
+    pub fn subsystems(&self) -> Vec<SubsystemSnapshot> {
+        let state = self.lock();
+        let of = |subsystem: &Subsystem| SubsystemSnapshot {
+            nqn: subsystem.identity.nqn.clone(),
+            hosts: subsystem.hosts.clone(),
+            namespaces: subsystem.namespaces.values().cloned().collect(),
+        };
+        // The first one is the discovery subsystem.
+        state.subsystems.iter().skip(1).flatten().map(of).collect()
     }
 
     /// Every controller there is.

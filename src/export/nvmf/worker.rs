@@ -307,10 +307,10 @@ impl Worker {
                     namespace.stats.kind(Kind::Read),
                     namespace.stats.kind(Kind::Write),
                 );
-                totals.reads += read.commands;
-                totals.writes += write.commands;
-                totals.read_bytes += read.bytes;
-                totals.write_bytes += write.bytes;
+                totals.reads += read.ios;
+                totals.writes += write.ios;
+                totals.read_bytes += read.sectors * 512;
+                totals.write_bytes += write.sectors * 512;
                 totals.errors += read.errors + write.errors;
             }
             let subsystem = SubsystemId(index as u32);

@@ -1,0 +1,307 @@
+//! AT-90: in steady state the I/O path allocates nothing.
+//!
+//! A counting allocator watches a warmed-up path; one allocation per thread of interest fails the test. [`steady`] takes any
+//! path: a step that does some I/O and leaves nothing behind.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use polldm::dm::{
+    Answer, CloneId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId, LowerIo, Mapper, Message,
+    Op, Payload, Request, Status, Submit, Table, Tag, Ticket,
+};
+
+thread_local! {
+    /// Allocations of this thread; tests run on threads of their own.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    // A thread that is being torn down has no counter any more, and no test.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged; counting touches no memory of its own.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, bytes) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Rounds before counting begins: enough for every queue and slab to have grown to its size.
+const WARM_UP_ROUNDS: u64 = 200;
+/// Rounds that must not allocate.
+const ROUNDS: u64 = 2_000;
+
+/// Runs `step` until it is warm, then demands that it allocates nothing on this thread. This is where another path (a front
+/// end, a transport) is put under guard: give it a step.
+fn steady(what: &str, mut step: impl FnMut(u64)) {
+    (0..WARM_UP_ROUNDS).for_each(&mut step);
+    let before = ALLOCATIONS.get();
+    (0..ROUNDS).for_each(&mut step);
+    let allocations = ALLOCATIONS.get() - before;
+    assert_eq!(
+        allocations, 0,
+        "{what}: {allocations} allocations in {ROUNDS} rounds"
+    );
+}
+
+/// A payload of no bytes.
+#[derive(Clone, Copy)]
+struct Nothing;
+
+impl Payload for Nothing {
+    fn empty() -> Nothing {
+        Nothing
+    }
+    fn slice(self, _offset: u32, _length: u32) -> Nothing {
+        Nothing
+    }
+    fn fill_zero(self) {}
+    fn equals(self, _other: Nothing) -> bool {
+        true
+    }
+}
+
+/// One core over devices that hold nothing.
+#[derive(Default)]
+struct Tiny {
+    /// Clones are answered when they are polled, rather than at once.
+    later: bool,
+    /// Every so many submissions there is no room.
+    busy_every: u64,
+    submitted: u64,
+    pending: VecDeque<CloneId>,
+    messages: VecDeque<Message>,
+    completed: u64,
+}
+
+impl Env for Tiny {
+    type Payload = Nothing;
+    type Channel = ();
+
+    fn open(&mut self, _lower: LowerId) -> Result<(), String> {
+        Ok(())
+    }
+    fn close(&mut self, _channel: ()) {}
+    fn submit(&mut self, _channel: &mut (), _io: &LowerIo<Nothing>, clone: CloneId) -> Submit {
+        self.submitted += 1;
+        if self.busy_every != 0 && self.submitted.is_multiple_of(self.busy_every) {
+            return Submit::Busy;
+        }
+        if !self.later {
+            return Submit::Done(Status::Ok);
+        }
+        self.pending.push_back(clone);
+        Submit::Pending
+    }
+    fn complete(&mut self, _tag: Tag, status: Status) {
+        assert_eq!(status, Status::Ok);
+        self.completed += 1;
+    }
+    fn send(&mut self, _core: CoreId, message: Message) {
+        self.messages.push_back(message);
+    }
+    fn reply(&mut self, _ticket: Ticket, answer: Answer) {
+        answer.expect("set-up succeeds");
+    }
+    fn changed(&mut self, _device: DeviceId) {}
+    fn cores(&self) -> u16 {
+        1
+    }
+    fn now_ns(&self) -> u64 {
+        self.submitted
+    }
+}
+
+const DEVICE: DeviceId = DeviceId(0);
+
+/// A mapper with one device, as a front end with `outstanding` commands finds it.
+fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Mapper<Tiny> {
+    let resolve = |name: &str| {
+        let id = name.strip_prefix('d')?.parse().ok()?;
+        Some(Lower {
+            id: LowerId(id),
+            name: name.into(),
+            sectors: 1 << 20,
+            block_bytes: 512,
+            volatile_cache: true,
+            flush: true,
+            fua: id == 0,
+            discard: true,
+            write_zeroes: true,
+            transfer_sectors_max: 64,
+            optimal_write_bytes: 4096,
+            read_only: false,
+        })
+    };
+    let table = Arc::new(Table::parse(table, &resolve).expect("a good table"));
+    let mut mapper = Mapper::new(CoreId(0), 1);
+    mapper.reserve(outstanding);
+    let requests = [
+        Request::Create { ordered },
+        Request::Load(table),
+        Request::Resume { open: false },
+    ];
+    for (ticket, request) in requests.into_iter().enumerate() {
+        let event = Event::Request(request, Ticket(ticket as u64));
+        env.messages.push_back(Message::Event {
+            device: DEVICE,
+            event,
+        });
+    }
+    poll(&mut mapper, env);
+    mapper
+}
+
+/// Until nothing is left to do.
+fn poll(mapper: &mut Mapper<Tiny>, env: &mut Tiny) {
+    loop {
+        mapper.retry_busy(env);
+        if let Some(message) = env.messages.pop_front() {
+            mapper.message(env, message);
+        } else if let Some(clone) = env.pending.pop_front() {
+            mapper.complete_clone(env, clone, Status::Ok);
+        } else if mapper.busy() == 0 {
+            return;
+        }
+    }
+}
+
+/// Originals under way at once, as front ends announce them.
+const OUTSTANDING: usize = 128;
+
+/// A round of mixed I/O: whole, cut, flushes, FUA (passed and emulated), discards, write-zeroes, compare-and-write.
+fn round(mapper: &mut Mapper<Tiny>, env: &mut Tiny, number: u64) {
+    for n in 0..OUTSTANDING as u64 {
+        let sector = (number * 37 + n * 8) % 3000;
+        let (op, sectors, fua) = match n % 16 {
+            0 => (Op::Flush, 0, false),
+            1 => (Op::Write, 8, true),
+            2 => (Op::Write, 60, true),
+            3 => (Op::Discard, 100, false),
+            4 => (Op::WriteZeroes, 100, true),
+            5 => (Op::CompareAndWrite, 8, n % 32 == 5),
+            6 => (Op::Read, 100, false),
+            7 | 8 => (Op::Write, 20, false),
+            _ => (Op::Read, 8, false),
+        };
+        let tag = Tag {
+            client: 0,
+            command: n as u32,
+        };
+        let io = Io {
+            tag,
+            op,
+            fua,
+            sector,
+            sectors,
+            payload: Nothing,
+        };
+        if mapper.submit(env, DEVICE, io).is_some() {
+            env.completed += 1;
+        }
+    }
+    poll(mapper, env);
+    assert_eq!(env.completed, OUTSTANDING as u64 * (number + 1));
+    assert_eq!(mapper.outstanding(), 0);
+}
+
+const LINEAR: &str = "0 2000 linear d0 0\n2000 2000 linear d1 0";
+const STRIPED: &str = "0 4000 striped 2 8 d0 0 d1 0";
+const STRIPED_ODD: &str = "0 4005 striped 3 5 d0 0 d1 0 d2 0";
+
+fn guard(ordered: bool, later: bool, busy_every: u64) {
+    for table in [LINEAR, STRIPED, STRIPED_ODD] {
+        let mut env = Tiny {
+            later,
+            busy_every,
+            ..Tiny::default()
+        };
+        let mut mapper = mapper(&mut env, ordered, table, OUTSTANDING);
+        // What `poll` counts begins anew with every `steady`.
+        let mut rounds = 0;
+        steady(table, |_| {
+            round(&mut mapper, &mut env, rounds);
+            rounds += 1;
+        });
+    }
+}
+
+#[test]
+fn at_90_io_answered_at_once_allocates_nothing() {
+    guard(false, false, 0);
+}
+
+#[test]
+fn at_90_io_answered_later_allocates_nothing() {
+    guard(false, true, 0);
+}
+
+#[test]
+fn at_90_back_pressure_allocates_nothing() {
+    guard(false, true, 7);
+}
+
+/// AT-31: nor do the sequences of the ordered policy.
+#[test]
+fn at_31_barriers_allocate_nothing() {
+    guard(true, false, 0);
+    guard(true, true, 5);
+}
+
+/// A front end that announced its queue finds room for all of it at the first I/O: no warm-up needed.
+#[test]
+fn announced_io_allocates_nothing_from_the_first() {
+    let mut env = Tiny {
+        later: true,
+        ..Tiny::default()
+    };
+    let mut mapper = mapper(&mut env, false, "0 4000 linear d0 0", OUTSTANDING);
+    env.pending.reserve(OUTSTANDING);
+    let before = ALLOCATIONS.get();
+    for n in 0..OUTSTANDING as u32 {
+        let tag = Tag {
+            client: 0,
+            command: n,
+        };
+        let io = Io {
+            tag,
+            op: Op::Write,
+            fua: false,
+            sector: 0,
+            sectors: 8,
+            payload: Nothing,
+        };
+        assert_eq!(mapper.submit(&mut env, DEVICE, io), None);
+    }
+    poll(&mut mapper, &mut env);
+    assert_eq!(ALLOCATIONS.get(), before);
+}
+
+/// The guard sees what it is to see.
+#[test]
+#[should_panic(expected = "allocations in")]
+fn an_allocation_is_noticed() {
+    steady("a boxed number", |round| {
+        drop(std::hint::black_box(Box::new(round)))
+    });
+}
