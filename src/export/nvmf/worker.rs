@@ -131,7 +131,9 @@ impl Worker {
 
     /// Takes a connection in.
     fn admit(&mut self, socket: OwnedFd, core: &mut Core<'_>) {
-        if self.stop_deadline_ns.is_some() || self.places.len() - self.free.len() >= CONNECTIONS_PER_CORE_MAX {
+        if self.stop_deadline_ns.is_some()
+            || self.places.len() - self.free.len() >= CONNECTIONS_PER_CORE_MAX
+        {
             self.target.connection_ended(self.local.core, false);
             return;
         }
@@ -638,7 +640,9 @@ impl Worker {
     /// Stopping: ends connections that have nothing at devices and nothing left to say, and all of them when [`STOP_NS`] is over.
     fn wind_up(&mut self, core: &mut Core<'_>) -> bool {
         let mut worked = false;
-        let is_late = self.stop_deadline_ns.is_some_and(|deadline_ns| core.now_ns() >= deadline_ns);
+        let is_late = self
+            .stop_deadline_ns
+            .is_some_and(|deadline_ns| core.now_ns() >= deadline_ns);
         for index in 0..self.places.len() as u32 {
             let Some(connection) = self.places[index as usize].connection.as_deref() else {
                 continue;
