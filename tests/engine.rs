@@ -74,7 +74,12 @@ impl Driver {
         self.seen.completed.fetch_add(1, Ordering::Relaxed);
         if status != Status::Ok {
             self.seen.failed.fetch_add(1, Ordering::Relaxed);
-        } else if slot.reading && slot.buffer.iter().any(|byte| *byte != slot.generation as u8) {
+        } else if slot.reading
+            && slot
+                .buffer
+                .iter()
+                .any(|byte| *byte != slot.generation as u8)
+        {
             self.seen.stale.fetch_add(1, Ordering::Relaxed);
         }
         self.ready.push(command);
@@ -92,7 +97,8 @@ impl FrontEnd for Driver {
         self.device.is_some()
     }
     fn completed(&mut self, done: &[(u32, Status)], _core: &mut Core<'_>) {
-        done.iter().for_each(|(command, status)| self.ended(*command, *status));
+        done.iter()
+            .for_each(|(command, status)| self.ended(*command, *status));
     }
     fn ready(&mut self, _token: u32, _readiness: Readiness, _core: &mut Core<'_>) {}
     fn timer(&mut self, _token: u32, _core: &mut Core<'_>) {}
@@ -117,14 +123,25 @@ fn engine(bdevs: &[(&str, Spec)], reactors: usize) -> Engine {
         registry.add(name, spec.clone()).unwrap();
     }
     let cpus = reactor::available_cpus().unwrap();
-    let cpus = (0..reactors).map(|index| cpus[index % cpus.len()]).collect();
-    let poll = PollMode::Adaptive { spin: Duration::from_micros(20) };
-    let config = Config { reactors: reactor::Config { cpus, poll }, buffer_bytes_max: 16 << 20 };
+    let cpus = (0..reactors)
+        .map(|index| cpus[index % cpus.len()])
+        .collect();
+    let poll = PollMode::Adaptive {
+        spin: Duration::from_micros(20),
+    };
+    let config = Config {
+        reactors: reactor::Config { cpus, poll },
+        buffer_bytes_max: 16 << 20,
+    };
     Engine::start(&config, registry).unwrap()
 }
 
 fn malloc(megabytes: u64) -> Spec {
-    Spec::Malloc { bytes: megabytes << 20, block_bytes: 4096, volatile_cache: false }
+    Spec::Malloc {
+        bytes: megabytes << 20,
+        block_bytes: 4096,
+        volatile_cache: false,
+    }
 }
 
 /// Adds drivers on all cores and waits until each has got going on `device`.
@@ -173,7 +190,11 @@ fn a_table_is_swapped_under_load_without_an_error() {
     let seen = drive(&engine, device);
     after(&seen, 1000);
     for round in 0..100 {
-        let table = if round % 2 == 0 { "0 8192 striped 1 16 a 0" } else { "0 4096 linear a 0\n4096 4096 linear a 4096" };
+        let table = if round % 2 == 0 {
+            "0 8192 striped 1 16 a 0"
+        } else {
+            "0 4096 linear a 0\n4096 4096 linear a 4096"
+        };
         engine.load("vol", table, false).unwrap();
         engine.resume("vol").unwrap();
         after(&seen, 200);
@@ -218,12 +239,25 @@ fn suspended_io_waits_and_is_not_lost() {
 fn mistakes_are_refused() {
     let engine = engine(&[("a", malloc(4))], 2);
     assert_eq!(engine.info("nix").unwrap_err().errno.name(), "ENXIO");
-    assert_eq!(engine.create("a/b", "", false).unwrap_err().errno.name(), "EINVAL");
+    assert_eq!(
+        engine.create("a/b", "", false).unwrap_err().errno.name(),
+        "EINVAL"
+    );
     engine.create("vol", "", false).unwrap();
-    assert_eq!(engine.create("vol", "", false).unwrap_err().errno.name(), "EBUSY");
+    assert_eq!(
+        engine.create("vol", "", false).unwrap_err().errno.name(),
+        "EBUSY"
+    );
     engine.suspend("vol").unwrap();
     assert_eq!(engine.resume("vol").unwrap_err().errno.name(), "EINVAL");
-    assert_eq!(engine.load("vol", "0 9000 linear a 0", false).unwrap_err().errno.name(), "EINVAL");
+    assert_eq!(
+        engine
+            .load("vol", "0 9000 linear a 0", false)
+            .unwrap_err()
+            .errno
+            .name(),
+        "EINVAL"
+    );
     assert!(!engine.info("vol").unwrap().info.inactive);
     engine.load("vol", "0 8192 linear a 0", false).unwrap();
     engine.resume("vol").unwrap();
@@ -233,7 +267,10 @@ fn mistakes_are_refused() {
     engine.rename("vol", "new").unwrap();
     assert_eq!(engine.info("new").unwrap().info.event_nr, 1);
     let lines = engine.table("new", false).unwrap();
-    assert_eq!((lines.len(), lines[0].target, lines[0].text.as_str()), (1, "linear", "a 0"));
+    assert_eq!(
+        (lines.len(), lines[0].target, lines[0].text.as_str()),
+        (1, "linear", "a 0")
+    );
     engine.close(engine.open("new").unwrap());
     engine.stop(Duration::from_secs(10)).unwrap();
 }

@@ -23,12 +23,20 @@ pub(super) struct Column {
 impl Column {
     /// A column of words.
     pub const fn left(heading: &'static str) -> Column {
-        Column { heading, width_min: 0, align: Align::Left }
+        Column {
+            heading,
+            width_min: 0,
+            align: Align::Left,
+        }
     }
 
     /// A column of numbers.
     pub const fn right(heading: &'static str) -> Column {
-        Column { heading, width_min: 0, align: Align::Right }
+        Column {
+            heading,
+            width_min: 0,
+            align: Align::Right,
+        }
     }
 }
 
@@ -47,15 +55,27 @@ pub(super) struct Layout<'a> {
 
 impl Layout<'_> {
     /// As this program's own tables look.
-    pub const OURS: Layout<'static> =
-        Layout { separator: "  ", aligned: true, headings: true, headings_as_column: true };
+    pub const OURS: Layout<'static> = Layout {
+        separator: "  ",
+        aligned: true,
+        headings: true,
+        headings_as_column: true,
+    };
 }
 
 /// Lays out rows, each with as many cells as there are columns. Lines have no blanks at their end.
 pub(super) fn render(columns: &[Column], rows: &[Vec<String>], layout: Layout<'_>) -> String {
     let width = |index: usize| {
-        let cells = rows.iter().map(|row| row[index].chars().count()).max().unwrap_or(0);
-        let heading = if layout.headings { columns[index].heading.chars().count() } else { 0 };
+        let cells = rows
+            .iter()
+            .map(|row| row[index].chars().count())
+            .max()
+            .unwrap_or(0);
+        let heading = if layout.headings {
+            columns[index].heading.chars().count()
+        } else {
+            0
+        };
         cells.max(heading).max(columns[index].width_min)
     };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
@@ -70,11 +90,28 @@ pub(super) fn render(columns: &[Column], rows: &[Vec<String>], layout: Layout<'_
         text.push('\n');
     };
     if layout.headings {
-        let align = |column: &Column| if layout.headings_as_column { column.align } else { Align::Left };
-        line(columns.iter().enumerate().map(|(index, column)| pad(column.heading, index, align(column))).collect());
+        let align = |column: &Column| {
+            if layout.headings_as_column {
+                column.align
+            } else {
+                Align::Left
+            }
+        };
+        line(
+            columns
+                .iter()
+                .enumerate()
+                .map(|(index, column)| pad(column.heading, index, align(column)))
+                .collect(),
+        );
     }
     for row in rows {
-        line(row.iter().enumerate().map(|(index, cell)| pad(cell, index, columns[index].align)).collect());
+        line(
+            row.iter()
+                .enumerate()
+                .map(|(index, cell)| pad(cell, index, columns[index].align))
+                .collect(),
+        );
     }
     text
 }
@@ -87,7 +124,12 @@ pub(super) fn duration(ns: u64) -> String {
 
 /// A size for people: three digits and a unit.
 pub(super) fn bytes(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    const UNITS: [(u64, &str); 4] = [
+        (1 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ];
     scaled(bytes, &UNITS).unwrap_or_else(|| format!("{bytes} B"))
 }
 
@@ -109,13 +151,25 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let columns = [Column::left("NAME"), Column::right("IOS"), Column::left("X")];
-        let rows = vec![vec!["a".into(), "12345".into(), "".into()], vec!["long-name".into(), "1".into(), "x".into()]];
+        let columns = [
+            Column::left("NAME"),
+            Column::right("IOS"),
+            Column::left("X"),
+        ];
+        let rows = vec![
+            vec!["a".into(), "12345".into(), "".into()],
+            vec!["long-name".into(), "1".into(), "x".into()],
+        ];
         assert_eq!(
             render(&columns, &rows, Layout::OURS),
             "NAME         IOS  X\na          12345\nlong-name      1  x\n"
         );
-        let bare = Layout { separator: ":", aligned: false, headings: false, headings_as_column: false };
+        let bare = Layout {
+            separator: ":",
+            aligned: false,
+            headings: false,
+            headings_as_column: false,
+        };
         assert_eq!(render(&columns, &rows, bare), "a:12345:\nlong-name:1:x\n");
         assert_eq!(render(&columns, &[], Layout::OURS), "NAME  IOS  X\n");
     }
@@ -134,6 +188,13 @@ mod tests {
         ] {
             assert_eq!(duration(ns), text);
         }
-        assert_eq!((bytes(0).as_str(), bytes(4096).as_str(), bytes(1_500_000).as_str()), ("0 B", "4 KiB", "1.43 MiB"));
+        assert_eq!(
+            (
+                bytes(0).as_str(),
+                bytes(4096).as_str(),
+                bytes(1_500_000).as_str()
+            ),
+            ("0 B", "4 KiB", "1.43 MiB")
+        );
     }
 }

@@ -185,18 +185,26 @@ impl TableSource {
             (Some(table), _) => return Ok(table.clone()),
             (None, Some(path)) if path != Path::new("-") => {
                 let read = File::open(path).and_then(read_table);
-                read.map_err(|error| Failure::Usage(format!("cannot read the table {}: {error}", path.display())))?
+                read.map_err(|error| {
+                    Failure::Usage(format!("cannot read the table {}: {error}", path.display()))
+                })?
             }
             (None, _) => {
                 if io::stdin().is_terminal() {
                     eprintln!("polldm: the table, from the terminal; end it with Ctrl-D");
                 }
                 let read = read_table(io::stdin().lock());
-                read.map_err(|error| Failure::Usage(format!("cannot read the table from standard input: {error}")))?
+                read.map_err(|error| {
+                    Failure::Usage(format!(
+                        "cannot read the table from standard input: {error}"
+                    ))
+                })?
             }
         };
         if text.trim().is_empty() {
-            return Err(Failure::Usage("the table is empty: it takes at least one line, 'START LENGTH TYPE …'".into()));
+            return Err(Failure::Usage(
+                "the table is empty: it takes at least one line, 'START LENGTH TYPE …'".into(),
+            ));
         }
         Ok(text)
     }
@@ -205,9 +213,13 @@ impl TableSource {
 /// Reads a table, bounded, as text.
 fn read_table(from: impl Read) -> io::Result<String> {
     let mut text = String::new();
-    from.take(TABLE_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+    from.take(TABLE_BYTES_MAX as u64 + 1)
+        .read_to_string(&mut text)?;
     if text.len() > TABLE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {TABLE_BYTES_MAX} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {TABLE_BYTES_MAX} bytes"),
+        ));
     }
     Ok(text)
 }
@@ -221,46 +233,89 @@ pub(super) fn run(dm: Dm, connection: &Connection) -> Result<(), Failure> {
             show(json, &result, || output::ls(&result))
         }
         Verb::Info(arguments) => info(&arguments, json, connection),
-        Verb::Table { devices, target, inactive } => {
+        Verb::Table {
+            devices,
+            target,
+            inactive,
+        } => {
             let named = devices.len() != 1;
             let result = ask_each(connection, devices, |client, name| {
-                client.call::<DmTable>(&TableParams { name, target: target.clone(), inactive }).map(|result| result.devices)
+                client
+                    .call::<DmTable>(&TableParams {
+                        name,
+                        target: target.clone(),
+                        inactive,
+                    })
+                    .map(|result| result.devices)
             })?;
             show_lines(json, LinesResult { devices: result }, named)
         }
         Verb::Status { devices, target } => {
             let named = devices.len() != 1;
             let result = ask_each(connection, devices, |client, name| {
-                client.call::<DmStatus>(&StatusParams { name, target: target.clone() }).map(|result| result.devices)
+                client
+                    .call::<DmStatus>(&StatusParams {
+                        name,
+                        target: target.clone(),
+                    })
+                    .map(|result| result.devices)
             })?;
             show_lines(json, LinesResult { devices: result }, named)
         }
-        Verb::Create { device: name, table, notable, uuid, flush, readonly: read_only } => {
+        Verb::Create {
+            device: name,
+            table,
+            notable,
+            uuid,
+            flush,
+            readonly: read_only,
+        } => {
             let table = if notable { None } else { Some(table.read()?) };
             let flush = match flush {
                 Flush::Relaxed => FlushPolicy::Relaxed,
                 Flush::Ordered => FlushPolicy::Ordered,
             };
-            let done = connection.open()?.call::<DmCreate>(&CreateParams { name, uuid, flush, table, read_only })?;
+            let done = connection.open()?.call::<DmCreate>(&CreateParams {
+                name,
+                uuid,
+                flush,
+                table,
+                read_only,
+            })?;
             show(json, &done, String::new)
         }
-        Verb::Load { device: name, table, readonly: read_only } => {
+        Verb::Load {
+            device: name,
+            table,
+            readonly: read_only,
+        } => {
             let table = table.read()?;
-            let done = connection.open()?.call::<DmLoad>(&LoadParams { name, table, read_only })?;
+            let done = connection.open()?.call::<DmLoad>(&LoadParams {
+                name,
+                table,
+                read_only,
+            })?;
             show(json, &done, String::new)
         }
         Verb::Clear { devices } => each::<DmClear>(json, connection, devices),
         Verb::Suspend { devices } => each::<DmSuspend>(json, connection, devices),
         Verb::Resume { devices } => each::<DmResume>(json, connection, devices),
-        Verb::Rename { device: name, new_name } => {
-            let done = connection.open()?.call::<DmRename>(&RenameParams { name, new_name })?;
+        Verb::Rename {
+            device: name,
+            new_name,
+        } => {
+            let done = connection
+                .open()?
+                .call::<DmRename>(&RenameParams { name, new_name })?;
             show(json, &done, String::new)
         }
         Verb::Remove { devices } => each::<DmRemove>(json, connection, devices),
         Verb::Deps { devices } => {
             let named = devices.len() != 1;
             let devices = ask_each(connection, devices, |client, name| {
-                client.call::<DmDeps>(&InfoParams { name }).map(|result| result.devices)
+                client
+                    .call::<DmDeps>(&InfoParams { name })
+                    .map(|result| result.devices)
             })?;
             let result = DepsResult { devices };
             show(json, &result, || output::deps(&result, named))
@@ -274,15 +329,25 @@ pub(super) fn run(dm: Dm, connection: &Connection) -> Result<(), Failure> {
 
 fn info(arguments: &Info, json: bool, connection: &Connection) -> Result<(), Failure> {
     let devices = ask_each(connection, arguments.devices.clone(), |client, name| {
-        client.call::<DmInfo>(&InfoParams { name }).map(|result| result.devices)
+        client
+            .call::<DmInfo>(&InfoParams { name })
+            .map(|result| result.devices)
     })?;
     let result = InfoResult { devices };
     let in_columns = arguments.columns || arguments.fields.is_some();
     if json || !in_columns {
         return show(json, &result, || output::info(&result));
     }
-    let fields = arguments.fields.as_deref().unwrap_or(output::FIELDS_DEFAULT);
-    let text = output::info_columns(&result, fields, arguments.separator.as_deref(), !arguments.noheadings);
+    let fields = arguments
+        .fields
+        .as_deref()
+        .unwrap_or(output::FIELDS_DEFAULT);
+    let text = output::info_columns(
+        &result,
+        fields,
+        arguments.separator.as_deref(),
+        !arguments.noheadings,
+    );
     print(&text.map_err(Failure::Usage)?)
 }
 
@@ -290,7 +355,10 @@ fn info(arguments: &Info, json: bool, connection: &Connection) -> Result<(), Fai
 fn ask_each<T>(
     connection: &Connection,
     devices: Vec<String>,
-    ask: impl Fn(&mut crate::control::Client, Option<String>) -> Result<Vec<T>, crate::control::ClientError>,
+    ask: impl Fn(
+        &mut crate::control::Client,
+        Option<String>,
+    ) -> Result<Vec<T>, crate::control::ClientError>,
 ) -> Result<Vec<T>, Failure> {
     let mut client = connection.open()?;
     if devices.is_empty() {
@@ -313,17 +381,31 @@ where
     for name in devices {
         match client.call::<M>(&DeviceParams { name }) {
             Ok(Done {}) => {}
-            Err(error @ crate::control::ClientError::Refused { .. }) => refused.push(error.to_string()),
+            Err(error @ crate::control::ClientError::Refused { .. }) => {
+                refused.push(error.to_string())
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    if refused.is_empty() { show(json, &Done {}, String::new) } else { Err(Failure::Operation(refused.join("\npolldm: "))) }
+    if refused.is_empty() {
+        show(json, &Done {}, String::new)
+    } else {
+        Err(Failure::Operation(refused.join("\npolldm: ")))
+    }
 }
 
 fn show_lines(json: bool, result: LinesResult, named: bool) -> Result<(), Failure> {
     show(json, &result, || output::lines(&result, named))
 }
 
-fn show<T: serde::Serialize>(json: bool, result: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
-    if json { print_json(result) } else { print(&text()) }
+fn show<T: serde::Serialize>(
+    json: bool,
+    result: &T,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if json {
+        print_json(result)
+    } else {
+        print(&text())
+    }
 }

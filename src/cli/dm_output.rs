@@ -4,7 +4,9 @@
 //! block device, and the device's own number as minor) and a read-ahead (left out).
 
 use super::columns::{Align, Column, Layout, render};
-use crate::control::schema::{DepsResult, DeviceInfo, InfoResult, LinesResult, LsResult, TargetsResult};
+use crate::control::schema::{
+    DepsResult, DeviceInfo, InfoResult, LinesResult, LsResult, TargetsResult,
+};
 
 /// What dmsetup says when there is nothing to list.
 const NO_DEVICES: &str = "No devices found\n";
@@ -14,7 +16,11 @@ pub(super) fn ls(result: &LsResult) -> String {
     if result.devices.is_empty() {
         return NO_DEVICES.into();
     }
-    result.devices.iter().map(|device| format!("{}\t(0:{})\n", device.name, device.id)).collect()
+    result
+        .devices
+        .iter()
+        .map(|device| format!("{}\t(0:{})\n", device.name, device.id))
+        .collect()
 }
 
 /// `info`: a block per device, blank lines between them.
@@ -22,11 +28,19 @@ pub(super) fn info(result: &InfoResult) -> String {
     if result.devices.is_empty() {
         return NO_DEVICES.into();
     }
-    result.devices.iter().map(|device| info_block(device) + "\n").collect()
+    result
+        .devices
+        .iter()
+        .map(|device| info_block(device) + "\n")
+        .collect()
 }
 
 fn info_block(device: &DeviceInfo) -> String {
-    let state = if device.suspended { "SUSPENDED" } else { "ACTIVE" };
+    let state = if device.suspended {
+        "SUSPENDED"
+    } else {
+        "ACTIVE"
+    };
     let read_only = if device.read_only { " (READ-ONLY)" } else { "" };
     let tables = match (device.live_table, device.inactive_table) {
         (true, true) => "LIVE & INACTIVE",
@@ -46,7 +60,10 @@ fn info_block(device: &DeviceInfo) -> String {
     if !device.uuid.is_empty() {
         lines.push(("UUID:", device.uuid.clone()));
     }
-    lines.into_iter().map(|(key, value)| format!("{key:<18} {value}\n")).collect()
+    lines
+        .into_iter()
+        .map(|(key, value)| format!("{key:<18} {value}\n"))
+        .collect()
 }
 
 /// A column of `info -c`: its name for `-o`, its layout, its text.
@@ -63,35 +80,79 @@ const fn field(
     align: Align,
     text: fn(&DeviceInfo) -> String,
 ) -> Field {
-    Field { name, column: Column { heading, width_min, align }, text }
+    Field {
+        name,
+        column: Column {
+            heading,
+            width_min,
+            align,
+        },
+        text,
+    }
 }
 
 /// The columns there are, with dmsetup's names, headings and widths; `size` is ours.
 const FIELDS: &[Field] = &[
-    field("name", "Name", 16, Align::Left, |device| device.name.clone()),
+    field("name", "Name", 16, Align::Left, |device| {
+        device.name.clone()
+    }),
     field("major", "Maj", 3, Align::Right, |_| "0".into()),
-    field("minor", "Min", 3, Align::Right, |device| device.id.to_string()),
+    field("minor", "Min", 3, Align::Right, |device| {
+        device.id.to_string()
+    }),
     field("attr", "Stat", 4, Align::Left, attributes),
-    field("open", "Open", 4, Align::Right, |device| device.open_count.to_string()),
-    field("segments", "Targ", 4, Align::Right, |device| device.target_count.to_string()),
-    field("events", "Event", 6, Align::Right, |device| device.event_nr.to_string()),
-    field("uuid", "UUID", 32, Align::Left, |device| device.uuid.clone()),
-    field("devno", "DevNo", 5, Align::Left, |device| format!("0:{}", device.id)),
-    field("tables_loaded", "Tables", 6, Align::Left, |device| match (device.live_table, device.inactive_table) {
-        (true, true) => "Both".into(),
-        (true, false) => "Live".into(),
-        (false, true) => "Inactive".into(),
-        (false, false) => "None".into(),
+    field("open", "Open", 4, Align::Right, |device| {
+        device.open_count.to_string()
+    }),
+    field("segments", "Targ", 4, Align::Right, |device| {
+        device.target_count.to_string()
+    }),
+    field("events", "Event", 6, Align::Right, |device| {
+        device.event_nr.to_string()
+    }),
+    field("uuid", "UUID", 32, Align::Left, |device| {
+        device.uuid.clone()
+    }),
+    field("devno", "DevNo", 5, Align::Left, |device| {
+        format!("0:{}", device.id)
+    }),
+    field("tables_loaded", "Tables", 6, Align::Left, |device| {
+        match (device.live_table, device.inactive_table) {
+            (true, true) => "Both".into(),
+            (true, false) => "Live".into(),
+            (false, true) => "Inactive".into(),
+            (false, false) => "None".into(),
+        }
     }),
     field("suspended", "Suspended", 9, Align::Left, |device| {
-        if device.suspended { "Suspended" } else { "Active" }.into()
+        if device.suspended {
+            "Suspended"
+        } else {
+            "Active"
+        }
+        .into()
     }),
     field("readonly", "Read-only", 9, Align::Left, |device| {
-        if device.read_only { "Read-only" } else { "Writeable" }.into()
+        if device.read_only {
+            "Read-only"
+        } else {
+            "Writeable"
+        }
+        .into()
     }),
-    field("device_count", "#Devs", 5, Align::Right, |device| device.bdevs.len().to_string()),
-    field("blkdevs_used", "BlkDevNamesUsed", 16, Align::Left, |device| device.bdevs.join(",")),
-    field("size", "Size", 10, Align::Right, |device| device.sectors.to_string()),
+    field("device_count", "#Devs", 5, Align::Right, |device| {
+        device.bdevs.len().to_string()
+    }),
+    field(
+        "blkdevs_used",
+        "BlkDevNamesUsed",
+        16,
+        Align::Left,
+        |device| device.bdevs.join(","),
+    ),
+    field("size", "Size", 10, Align::Right, |device| {
+        device.sectors.to_string()
+    }),
 ];
 
 /// The columns of `info -c` when none are named.
@@ -131,8 +192,11 @@ pub(super) fn info_columns(
         return Ok(NO_DEVICES.into());
     }
     let columns: Vec<_> = chosen.iter().map(|field| field.column).collect();
-    let rows: Vec<Vec<String>> =
-        result.devices.iter().map(|device| chosen.iter().map(|field| (field.text)(device)).collect()).collect();
+    let rows: Vec<Vec<String>> = result
+        .devices
+        .iter()
+        .map(|device| chosen.iter().map(|field| (field.text)(device)).collect())
+        .collect();
     let layout = Layout {
         separator: separator.unwrap_or(" "),
         aligned: separator.is_none(),
@@ -149,12 +213,19 @@ pub(super) fn lines(result: &LinesResult, named: bool) -> String {
     }
     let mut text = String::new();
     for device in &result.devices {
-        let prefix = if named { format!("{}: ", device.name) } else { String::new() };
+        let prefix = if named {
+            format!("{}: ", device.name)
+        } else {
+            String::new()
+        };
         if device.targets.is_empty() && named {
             text.push_str(&format!("{}:\n", device.name));
         }
         for target in &device.targets {
-            let line = format!("{prefix}{} {} {} {}", target.start, target.sectors, target.target, target.text);
+            let line = format!(
+                "{prefix}{} {} {} {}",
+                target.start, target.sectors, target.target, target.text
+            );
             text.push_str(line.trim_end());
             text.push('\n');
         }
@@ -169,17 +240,34 @@ pub(super) fn deps(result: &DepsResult, named: bool) -> String {
     }
     let mut text = String::new();
     for device in &result.devices {
-        let prefix = if named { format!("{}: ", device.name) } else { String::new() };
-        let bdevs: String = device.bdevs.iter().map(|bdev| format!(" ({bdev})")).collect();
-        text.push_str(&format!("{prefix}{} dependencies\t:{bdevs}\n", device.bdevs.len()));
+        let prefix = if named {
+            format!("{}: ", device.name)
+        } else {
+            String::new()
+        };
+        let bdevs: String = device
+            .bdevs
+            .iter()
+            .map(|bdev| format!(" ({bdev})"))
+            .collect();
+        text.push_str(&format!(
+            "{prefix}{} dependencies\t:{bdevs}\n",
+            device.bdevs.len()
+        ));
     }
     text
 }
 
 /// `targets`: a type and its version per line.
 pub(super) fn targets(result: &TargetsResult) -> String {
-    let line = |name: &str, [major, minor, patch]: [u32; 3]| format!("{name:<16} v{major}.{minor}.{patch}\n");
-    result.targets.iter().map(|target| line(&target.name, target.version)).collect()
+    let line = |name: &str, [major, minor, patch]: [u32; 3]| {
+        format!("{name:<16} v{major}.{minor}.{patch}\n")
+    };
+    result
+        .targets
+        .iter()
+        .map(|target| line(&target.name, target.version))
+        .collect()
 }
 
 #[cfg(test)]
@@ -230,9 +318,17 @@ UUID:              my-uuid
         assert_eq!(info(&infos()), expected);
         let mut device = infos().devices.remove(0);
         (device.suspended, device.read_only, device.inactive_table) = (true, true, true);
-        let text = info(&InfoResult { devices: vec![device] });
-        assert!(text.contains("State:             SUSPENDED (READ-ONLY)\n"), "{text}");
-        assert!(text.contains("Tables present:    LIVE & INACTIVE\n"), "{text}");
+        let text = info(&InfoResult {
+            devices: vec![device],
+        });
+        assert!(
+            text.contains("State:             SUSPENDED (READ-ONLY)\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Tables present:    LIVE & INACTIVE\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -242,28 +338,58 @@ Name             Maj Min Stat Open Targ Event  UUID
 vol0               0   0 L--w    1    2      0
 vol1               0   1 ---w    0    0      0 my-uuid
 ";
-        assert_eq!(info_columns(&infos(), FIELDS_DEFAULT, None, true).unwrap(), expected);
+        assert_eq!(
+            info_columns(&infos(), FIELDS_DEFAULT, None, true).unwrap(),
+            expected
+        );
         let some = info_columns(&infos(), "name,open,blkdevs_used,size", Some(":"), false).unwrap();
         assert_eq!(some, "vol0:1:ram0:2097152\nvol1:0::0\n");
         let wrong = info_columns(&infos(), "name,colour", None, true).unwrap_err();
-        assert!(wrong.starts_with("there is no column 'colour'; there are name,major"), "{wrong}");
+        assert!(
+            wrong.starts_with("there is no column 'colour'; there are name,major"),
+            "{wrong}"
+        );
     }
 
     #[test]
     fn table_and_status_name_the_device_when_there_may_be_several() {
         let all = Serve::<DmTable>::serve(&service(), TableParams::default()).unwrap();
-        assert_eq!(lines(&all, true), "vol0: 0 1048576 linear ram0 0\nvol0: 1048576 1048576 zero\nvol1:\n");
-        let one = Serve::<DmTable>::serve(&service(), TableParams { name: Some("vol0".into()), ..TableParams::default() });
-        assert_eq!(lines(&one.unwrap(), false), "0 1048576 linear ram0 0\n1048576 1048576 zero\n");
+        assert_eq!(
+            lines(&all, true),
+            "vol0: 0 1048576 linear ram0 0\nvol0: 1048576 1048576 zero\nvol1:\n"
+        );
+        let one = Serve::<DmTable>::serve(
+            &service(),
+            TableParams {
+                name: Some("vol0".into()),
+                ..TableParams::default()
+            },
+        );
+        assert_eq!(
+            lines(&one.unwrap(), false),
+            "0 1048576 linear ram0 0\n1048576 1048576 zero\n"
+        );
         let status = Serve::<DmStatus>::serve(&service(), StatusParams::default()).unwrap();
-        assert_eq!(lines(&status, true), "vol0: 0 1048576 linear\nvol0: 1048576 1048576 zero\nvol1:\n");
+        assert_eq!(
+            lines(&status, true),
+            "vol0: 0 1048576 linear\nvol0: 1048576 1048576 zero\nvol1:\n"
+        );
     }
 
     #[test]
     fn deps_and_targets() {
         let all = Serve::<DmDeps>::serve(&service(), InfoParams::default()).unwrap();
-        assert_eq!(deps(&all, true), "vol0: 1 dependencies\t: (ram0)\nvol1: 0 dependencies\t:\n");
+        assert_eq!(
+            deps(&all, true),
+            "vol0: 1 dependencies\t: (ram0)\nvol1: 0 dependencies\t:\n"
+        );
         let types = Serve::<DmTargets>::serve(&service(), NoParams {}).unwrap();
-        assert!(targets(&types).lines().any(|line| line == "linear           v1.0.0"), "{}", targets(&types));
+        assert!(
+            targets(&types)
+                .lines()
+                .any(|line| line == "linear           v1.0.0"),
+            "{}",
+            targets(&types)
+        );
     }
 }

@@ -4,7 +4,10 @@ use clap::{Args, Subcommand};
 
 use super::columns::{Column, Layout, bytes, render};
 use super::{Connection, Failure, print, print_json};
-use crate::control::schema::{self, AddNamespaceParams, Bdev, BdevLs, BdevsResult, ExportLs, ExportsResult, NoParams, NvmfAddNamespace, NvmfRemoveNamespace, RemoveNamespaceParams};
+use crate::control::schema::{
+    self, AddNamespaceParams, Bdev, BdevLs, BdevsResult, ExportLs, ExportsResult, NoParams,
+    NvmfAddNamespace, NvmfRemoveNamespace, RemoveNamespaceParams,
+};
 
 /// Backing devices: what mapped devices are made of
 #[derive(Debug, Args)]
@@ -71,7 +74,11 @@ enum ExportVerb {
 pub(super) fn run_bdev(command: &BdevCommand, connection: &Connection) -> Result<(), Failure> {
     let BdevVerb::Ls = command.verb;
     let result = connection.open()?.call::<BdevLs>(&NoParams {})?;
-    if command.json { print_json(&result) } else { print(&bdevs(&result)) }
+    if command.json {
+        print_json(&result)
+    } else {
+        print(&bdevs(&result))
+    }
 }
 
 /// Runs `polldm export`.
@@ -81,7 +88,11 @@ pub(super) fn run_export(command: ExportCommand, connection: &Connection) -> Res
     let done = match command.verb {
         ExportVerb::Ls => {
             let result = client.call::<ExportLs>(&NoParams {})?;
-            return if json { print_json(&result) } else { print(&exports(&result)) };
+            return if json {
+                print_json(&result)
+            } else {
+                print(&exports(&result))
+            };
         }
         ExportVerb::AddNs { nqn, nsid, device } => {
             client.call::<NvmfAddNamespace>(&AddNamespaceParams { nqn, nsid, device })?
@@ -104,8 +115,17 @@ fn bdevs(result: &BdevsResult) -> String {
         Column::left("USED BY"),
     ];
     let row = |bdev: &Bdev| {
-        let can = [(bdev.flush, "flush"), (bdev.fua, "fua"), (bdev.discard, "discard"), (bdev.write_zeroes, "zeroes")];
-        let mut can: Vec<_> = can.iter().filter(|(able, _)| *able).map(|(_, what)| *what).collect();
+        let can = [
+            (bdev.flush, "flush"),
+            (bdev.fua, "fua"),
+            (bdev.discard, "discard"),
+            (bdev.write_zeroes, "zeroes"),
+        ];
+        let mut can: Vec<_> = can
+            .iter()
+            .filter(|(able, _)| *able)
+            .map(|(_, what)| *what)
+            .collect();
         if bdev.read_only {
             can.push("read-only");
         }
@@ -114,12 +134,25 @@ fn bdevs(result: &BdevsResult) -> String {
             bdev.kind.clone(),
             bytes(bdev.sectors.saturating_mul(512)),
             bdev.block_bytes.to_string(),
-            if bdev.volatile_cache { "volatile" } else { "none" }.to_owned(),
+            if bdev.volatile_cache {
+                "volatile"
+            } else {
+                "none"
+            }
+            .to_owned(),
             can.join(","),
-            if bdev.devices.is_empty() { "-".to_owned() } else { bdev.devices.join(",") },
+            if bdev.devices.is_empty() {
+                "-".to_owned()
+            } else {
+                bdev.devices.join(",")
+            },
         ]
     };
-    render(&columns, &result.bdevs.iter().map(row).collect::<Vec<_>>(), Layout::OURS)
+    render(
+        &columns,
+        &result.bdevs.iter().map(row).collect::<Vec<_>>(),
+        Layout::OURS,
+    )
 }
 
 fn exports(result: &ExportsResult) -> String {
@@ -135,7 +168,10 @@ fn exports(result: &ExportsResult) -> String {
         };
         text.push_str(&format!("  hosts: {hosts}\n"));
         for namespace in &subsystem.namespaces {
-            text.push_str(&format!("  namespace {}: {}  {}\n", namespace.nsid, namespace.device, namespace.uuid));
+            text.push_str(&format!(
+                "  namespace {}: {}  {}\n",
+                namespace.nsid, namespace.device, namespace.uuid
+            ));
         }
         for controller in &subsystem.controllers {
             text.push_str(&format!(
@@ -168,8 +204,14 @@ fn connections(connections: &[schema::Connection]) -> String {
     let unknown = || "-".to_owned();
     let row = |connection: &schema::Connection| {
         vec![
-            if connection.peer.is_empty() { unknown() } else { connection.peer.clone() },
-            connection.controller.map_or_else(unknown, |id| id.to_string()),
+            if connection.peer.is_empty() {
+                unknown()
+            } else {
+                connection.peer.clone()
+            },
+            connection
+                .controller
+                .map_or_else(unknown, |id| id.to_string()),
             match connection.queue {
                 None => unknown(),
                 Some(0) => "admin".to_owned(),
@@ -185,10 +227,18 @@ fn connections(connections: &[schema::Connection]) -> String {
                 (false, false) => "none",
             }
             .to_owned(),
-            if connection.nqn.is_empty() { unknown() } else { connection.nqn.clone() },
+            if connection.nqn.is_empty() {
+                unknown()
+            } else {
+                connection.nqn.clone()
+            },
         ]
     };
-    render(&columns, &connections.iter().map(row).collect::<Vec<_>>(), Layout::OURS)
+    render(
+        &columns,
+        &connections.iter().map(row).collect::<Vec<_>>(),
+        Layout::OURS,
+    )
 }
 
 #[cfg(test)]

@@ -149,7 +149,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bdev(bdev) => export::run_bdev(&bdev, connection),
         Command::Export(export) => export::run_export(export, connection),
         Command::Stats(stats) => stats::run(stats, connection),
-        Command::Schema(schema) => print_json(&if schema.control { describe() } else { config::schema() }),
+        Command::Schema(schema) => print_json(&if schema.control {
+            describe()
+        } else {
+            config::schema()
+        }),
     }
 }
 
@@ -158,12 +162,38 @@ fn summary(plan: &config::Plan, file: &std::path::Path) -> String {
     let mut text = format!("{}: all is well\n", file.display());
     let mut line = |what: &str, names: Vec<&str>| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {:<11} {}", format!("{what}:"), if names.is_empty() { "none".into() } else { names.join(", ") });
+        let _ = writeln!(
+            text,
+            "  {:<11} {}",
+            format!("{what}:"),
+            if names.is_empty() {
+                "none".into()
+            } else {
+                names.join(", ")
+            }
+        );
     };
-    line("bdevs", plan.bdevs.iter().map(|bdev| bdev.name.value.as_str()).collect());
-    line("devices", plan.devices.iter().map(|device| device.name.value.as_str()).collect());
+    line(
+        "bdevs",
+        plan.bdevs
+            .iter()
+            .map(|bdev| bdev.name.value.as_str())
+            .collect(),
+    );
+    line(
+        "devices",
+        plan.devices
+            .iter()
+            .map(|device| device.name.value.as_str())
+            .collect(),
+    );
     let subsystems = plan.nvmf.iter().flat_map(|nvmf| &nvmf.subsystems);
-    line("subsystems", subsystems.map(|subsystem| subsystem.nqn.value.as_str()).collect());
+    line(
+        "subsystems",
+        subsystems
+            .map(|subsystem| subsystem.nqn.value.as_str())
+            .collect(),
+    );
     text
 }
 
@@ -173,7 +203,9 @@ fn print(text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever reads may have seen enough: `polldm dm ls | head -1`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Failure::Operation(format!("cannot write the output: {error}"))),
+        other => {
+            other.map_err(|error| Failure::Operation(format!("cannot write the output: {error}")))
+        }
     }
 }
 

@@ -56,7 +56,8 @@ struct Running {
 pub(super) fn run(serve: &Serve, socket: Option<PathBuf>) -> Result<(), Failure> {
     let begun = Instant::now();
     let Engine::Native = serve.engine;
-    let signals = EndSignals::block().map_err(|error| Failure::Operation(format!("cannot wait for signals: {error}")))?;
+    let signals = EndSignals::block()
+        .map_err(|error| Failure::Operation(format!("cannot wait for signals: {error}")))?;
     let mut plan = config::load(&serve.file)?;
     if let Some(socket) = socket {
         plan.control_socket = socket;
@@ -65,11 +66,13 @@ pub(super) fn run(serve: &Serve, socket: Option<PathBuf>) -> Result<(), Failure>
     announce(&running, &plan, begun)?;
     let signal = signals.wait();
     say(&format!("{signal}: stopping"));
-    let impatient = thread::Builder::new().name("signals".into()).spawn(move || {
-        let signal = signals.wait();
-        say(&format!("{signal} again: ending at once"));
-        std::process::exit(1);
-    });
+    let impatient = thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let signal = signals.wait();
+            say(&format!("{signal} again: ending at once"));
+            std::process::exit(1);
+        });
     if impatient.is_err() {
         say("no thread to wait for a second signal; SIGKILL would end this at once");
     }
@@ -78,28 +81,41 @@ pub(super) fn run(serve: &Serve, socket: Option<PathBuf>) -> Result<(), Failure>
 
 /// Starts everything, or nothing: what can be in somebody else's hands is taken first.
 fn start(plan: &Plan) -> Result<Running, Failure> {
-    let socket =
-        Socket::bind(&plan.control_socket).map_err(|error| plan.error_of_whole(&error.to_string()))?;
+    let socket = Socket::bind(&plan.control_socket)
+        .map_err(|error| plan.error_of_whole(&error.to_string()))?;
     let listener = match &plan.metrics {
         None => None,
         Some(at) => Some(TcpListener::bind(at.value).map_err(|error| {
             let message = format!("cannot listen on {} for metrics: {error}", at.value);
-            plan.error_at(at.span, &message, Some("another process may have the port; 'ss -ltnp' shows which"))
+            plan.error_at(
+                at.span,
+                &message,
+                Some("another process may have the port; 'ss -ltnp' shows which"),
+            )
         })?),
     };
     let node = Arc::new(Node::start(plan)?);
     let service = Service::new(node.clone());
     let threads = |error| Failure::Operation(format!("cannot start a thread: {error}"));
-    let metrics = listener.map(|listener| Metrics::start(listener, service.clone())).transpose().map_err(threads)?;
+    let metrics = listener
+        .map(|listener| Metrics::start(listener, service.clone()))
+        .transpose()
+        .map_err(threads)?;
     let server = Server::start(socket, service).map_err(threads)?;
-    Ok(Running { server, metrics, node })
+    Ok(Running {
+        server,
+        metrics,
+        node,
+    })
 }
 
 /// One line per way in, and that all is ready.
 fn announce(running: &Running, plan: &Plan, begun: Instant) -> Result<(), Failure> {
     let mut text = format!("control: {}\n", running.server.path().display());
     if let Some(metrics) = &running.metrics {
-        let address = metrics.address().map_err(|error| Failure::Operation(error.to_string()))?;
+        let address = metrics
+            .address()
+            .map_err(|error| Failure::Operation(error.to_string()))?;
         text.push_str(&format!("metrics: http://{address}/metrics\n"));
     }
     let reactors = plan.reactors.cpus.len();
@@ -117,7 +133,11 @@ fn count(number: usize, what: &str) -> String {
 }
 
 fn stop(running: Running) -> Result<(), Failure> {
-    let Running { server, metrics, node } = running;
+    let Running {
+        server,
+        metrics,
+        node,
+    } = running;
     if !server.stop(VERBS_STOP_WITHIN) {
         say("a verb of the control socket still runs; it is given up");
     }
@@ -125,5 +145,6 @@ fn stop(running: Running) -> Result<(), Failure> {
     if let Some(metrics) = metrics {
         metrics.stop();
     }
-    node.stop().map_err(|error| Failure::Operation(error.to_string()))
+    node.stop()
+        .map_err(|error| Failure::Operation(error.to_string()))
 }

@@ -40,6 +40,10 @@ impl EndSignals {
         // for a set with no signal of the system's in it, which this one is not.
         let result = unsafe { libc::sigwait(&raw const self.set, &raw mut signal) };
         assert_eq!(result, 0, "sigwait knows these signals");
-        if signal == libc::SIGTERM { "SIGTERM" } else { "SIGINT" }
+        if signal == libc::SIGTERM {
+            "SIGTERM"
+        } else {
+            "SIGINT"
+        }
     }
 }

@@ -30,8 +30,14 @@ pub(super) struct StatsCommand {
 
 /// Runs `polldm stats`.
 pub(super) fn run(command: StatsCommand, connection: &Connection) -> Result<(), Failure> {
-    let result = connection.open()?.call::<Stats>(&StatsParams { device: command.device })?;
-    if command.json { print_json(&result) } else { print(&text(&result)) }
+    let result = connection.open()?.call::<Stats>(&StatsParams {
+        device: command.device,
+    })?;
+    if command.json {
+        print_json(&result)
+    } else {
+        print(&text(&result))
+    }
 }
 
 /// The columns that devices and namespaces have in common.
@@ -51,12 +57,33 @@ const OPERATION_COLUMNS: [Column; 9] = [
 fn rows(key: &[String], operations: &[OperationStats]) -> Vec<Vec<String>> {
     let row = |one: &OperationStats| {
         let latency = &one.latency;
-        let times = [latency.mean_ns(), latency.p50_ns, latency.p99_ns, latency.p999_ns, latency.max_ns];
-        let times = times.map(|ns| if latency.count == 0 { "-".to_owned() } else { duration(ns) });
-        let counts = [one.operation.clone(), one.ios.to_string(), one.errors.to_string(), bytes(one.bytes)];
+        let times = [
+            latency.mean_ns(),
+            latency.p50_ns,
+            latency.p99_ns,
+            latency.p999_ns,
+            latency.max_ns,
+        ];
+        let times = times.map(|ns| {
+            if latency.count == 0 {
+                "-".to_owned()
+            } else {
+                duration(ns)
+            }
+        });
+        let counts = [
+            one.operation.clone(),
+            one.ios.to_string(),
+            one.errors.to_string(),
+            bytes(one.bytes),
+        ];
         key.iter().cloned().chain(counts).chain(times).collect()
     };
-    let happened: Vec<_> = operations.iter().filter(|one| one.ios > 0 || one.errors > 0).map(row).collect();
+    let happened: Vec<_> = operations
+        .iter()
+        .filter(|one| one.ios > 0 || one.errors > 0)
+        .map(row)
+        .collect();
     if happened.is_empty() {
         let nothing = ["-", "0", "0", "0 B", "-", "-", "-", "-", "-"].map(str::to_owned);
         return vec![key.iter().cloned().chain(nothing).collect()];
@@ -66,8 +93,11 @@ fn rows(key: &[String], operations: &[OperationStats]) -> Vec<Vec<String>> {
 
 fn text(result: &StatsResult) -> String {
     let columns = [&[Column::left("DEVICE")][..], &OPERATION_COLUMNS].concat();
-    let devices: Vec<_> =
-        result.devices.iter().flat_map(|device| rows(&[device.name.clone()], &device.operations)).collect();
+    let devices: Vec<_> = result
+        .devices
+        .iter()
+        .flat_map(|device| rows(&[device.name.clone()], &device.operations))
+        .collect();
     let mut parts = vec![render(&columns, &devices, Layout::OURS)];
     let columns = [
         Column::left("DEVICE"),
@@ -76,26 +106,57 @@ fn text(result: &StatsResult) -> String {
         Column::right("BACK-PRESSURE"),
     ];
     let gauges = result.devices.iter().map(|device| {
-        vec![device.name.clone(), device.in_flight.to_string(), device.parked.to_string(), device.busy.to_string()]
+        vec![
+            device.name.clone(),
+            device.in_flight.to_string(),
+            device.parked.to_string(),
+            device.busy.to_string(),
+        ]
     });
     parts.push(render(&columns, &gauges.collect::<Vec<_>>(), Layout::OURS));
     if !result.namespaces.is_empty() {
-        let columns = [&[Column::left("SUBSYSTEM"), Column::right("NSID")][..], &OPERATION_COLUMNS].concat();
+        let columns = [
+            &[Column::left("SUBSYSTEM"), Column::right("NSID")][..],
+            &OPERATION_COLUMNS,
+        ]
+        .concat();
         let namespaces = result
             .namespaces
             .iter()
             .flat_map(|one| rows(&[one.nqn.clone(), one.nsid.to_string()], &one.operations));
-        parts.push(render(&columns, &namespaces.collect::<Vec<_>>(), Layout::OURS));
+        parts.push(render(
+            &columns,
+            &namespaces.collect::<Vec<_>>(),
+            Layout::OURS,
+        ));
     }
-    let columns =
-        [Column::right("REACTOR"), Column::right("BUSY"), Column::right("POLLING"), Column::right("ASLEEP")];
+    let columns = [
+        Column::right("REACTOR"),
+        Column::right("BUSY"),
+        Column::right("POLLING"),
+        Column::right("ASLEEP"),
+    ];
     let reactors = result.reactors.iter().map(|reactor| {
-        let polling = reactor.elapsed_ns.saturating_sub(reactor.busy_ns).saturating_sub(reactor.asleep_ns);
-        let shares = [reactor.busy_ns, polling, reactor.asleep_ns]
-            .map(|ns| format!("{:.1} %", 100.0 * ns as f64 / reactor.elapsed_ns.max(1) as f64));
-        [reactor.reactor.to_string()].into_iter().chain(shares).collect()
+        let polling = reactor
+            .elapsed_ns
+            .saturating_sub(reactor.busy_ns)
+            .saturating_sub(reactor.asleep_ns);
+        let shares = [reactor.busy_ns, polling, reactor.asleep_ns].map(|ns| {
+            format!(
+                "{:.1} %",
+                100.0 * ns as f64 / reactor.elapsed_ns.max(1) as f64
+            )
+        });
+        [reactor.reactor.to_string()]
+            .into_iter()
+            .chain(shares)
+            .collect()
     });
-    parts.push(render(&columns, &reactors.collect::<Vec<_>>(), Layout::OURS));
+    parts.push(render(
+        &columns,
+        &reactors.collect::<Vec<_>>(),
+        Layout::OURS,
+    ));
     parts.join("\n")
 }
 
@@ -109,7 +170,9 @@ mod tests {
 
     #[test]
     fn the_whole_summary() {
-        let stats = Service::new(Arc::new(Fake::with_devices())).stats(Some("vol0")).unwrap();
+        let stats = Service::new(Arc::new(Fake::with_devices()))
+            .stats(Some("vol0"))
+            .unwrap();
         let expected = "\
 DEVICE  OPERATION  IOS  ERRORS    DATA    MEAN      P50      P99    P99.9      MAX
 vol0    read         5       1  16 KiB  411 us  20.5 us  2.10 ms  2.10 ms  2.10 ms
@@ -129,6 +192,9 @@ REACTOR    BUSY  POLLING  ASLEEP
     #[test]
     fn a_device_that_did_nothing_has_a_row_all_the_same() {
         let rows = rows(&["vol9".into()], &[]);
-        assert_eq!((rows.len(), rows[0].len()), (1, 1 + OPERATION_COLUMNS.len()));
+        assert_eq!(
+            (rows.len(), rows[0].len()),
+            (1, 1 + OPERATION_COLUMNS.len())
+        );
     }
 }

@@ -48,7 +48,11 @@ fn the_commands_of_the_manual_are_taken() {
         "polldm export remove-ns nqn.x --nsid 2",
         "polldm stats vol0 --json",
     ] {
-        assert!(parse(words).is_ok(), "{words}: {}", parse(words).unwrap_err());
+        assert!(
+            parse(words).is_ok(),
+            "{words}: {}",
+            parse(words).unwrap_err()
+        );
     }
 }
 
@@ -68,26 +72,51 @@ fn what_makes_no_sense_is_refused_with_exit_code_2() {
         "polldm serve",
         "polldm serve --engine steam a.yaml",
     ] {
-        let error = parse(words).err().unwrap_or_else(|| panic!("{words} is taken"));
+        let error = parse(words)
+            .err()
+            .unwrap_or_else(|| panic!("{words} is taken"));
         assert_eq!(error.exit_code(), 2, "{words}");
     }
 }
 
 #[test]
 fn the_socket_is_found_wherever_it_stands() {
-    for words in ["polldm --socket /s dm ls", "polldm dm --socket /s ls", "polldm dm ls --socket /s"] {
-        assert_eq!(parse(words).unwrap().connection.socket, Some(PathBuf::from("/s")), "{words}");
+    for words in [
+        "polldm --socket /s dm ls",
+        "polldm dm --socket /s ls",
+        "polldm dm ls --socket /s",
+    ] {
+        assert_eq!(
+            parse(words).unwrap().connection.socket,
+            Some(PathBuf::from("/s")),
+            "{words}"
+        );
     }
 }
 
 #[test]
 fn every_command_and_option_has_a_help_text() {
     fn check(command: &clap::Command) {
-        assert!(command.get_about().is_some(), "'{}' has no help", command.get_name());
-        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
-            assert!(argument.get_help().is_some(), "'{}' of '{}' has no help", argument.get_id(), command.get_name());
+        assert!(
+            command.get_about().is_some(),
+            "'{}' has no help",
+            command.get_name()
+        );
+        for argument in command
+            .get_arguments()
+            .filter(|argument| !argument.is_hide_set())
+        {
+            assert!(
+                argument.get_help().is_some(),
+                "'{}' of '{}' has no help",
+                argument.get_id(),
+                command.get_name()
+            );
         }
-        command.get_subcommands().filter(|command| command.get_name() != "help").for_each(check);
+        command
+            .get_subcommands()
+            .filter(|command| command.get_name() != "help")
+            .for_each(check);
     }
     let mut command = Cli::command();
     command.build();
@@ -98,9 +127,12 @@ fn every_command_and_option_has_a_help_text() {
 fn a_server_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("none.sock");
-    let cli = Cli::try_parse_from(["polldm", "dm", "ls", "--socket", socket.to_str().unwrap()]).unwrap();
+    let cli =
+        Cli::try_parse_from(["polldm", "dm", "ls", "--socket", socket.to_str().unwrap()]).unwrap();
     match run(cli) {
-        Err(Failure::Operation(reason)) => assert!(reason.contains("no polldm serves on") && reason.contains("none.sock")),
+        Err(Failure::Operation(reason)) => {
+            assert!(reason.contains("no polldm serves on") && reason.contains("none.sock"))
+        }
         other => panic!("{other:?}"),
     }
 }

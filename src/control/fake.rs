@@ -49,8 +49,12 @@ impl Fake {
     pub fn with_devices() -> Fake {
         let fake = Fake::default();
         fake.create("vol0", "", false).unwrap();
-        fake.load("vol0", "0 1048576 linear ram0 0\n1048576 1048576 zero", false)
-            .unwrap();
+        fake.load(
+            "vol0",
+            "0 1048576 linear ram0 0\n1048576 1048576 zero",
+            false,
+        )
+        .unwrap();
         fake.resume("vol0").unwrap();
         fake.names.lock().unwrap().open("vol0").unwrap();
         fake.create("vol1", "my-uuid", true).unwrap();

@@ -1,7 +1,9 @@
 //! A node of the native engine, as operators reach it.
 
 use super::backend::Backend;
-use super::schema::{AddNamespaceParams, ExportsResult, NamespaceStats, ReactorStats, RemoveNamespaceParams};
+use super::schema::{
+    AddNamespaceParams, ExportsResult, NamespaceStats, ReactorStats, RemoveNamespaceParams,
+};
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error};
 use crate::node::Node;
@@ -41,7 +43,9 @@ impl Backend for Node {
     }
 
     fn info(&self, name: &str) -> Result<(Entry, dm::Info), Error> {
-        self.engine().info(name).map(|device| (device.entry, device.info))
+        self.engine()
+            .info(name)
+            .map(|device| (device.entry, device.info))
     }
 
     fn status(&self, name: &str) -> Result<Vec<dm::TargetLine>, Error> {
@@ -57,7 +61,11 @@ impl Backend for Node {
     }
 
     fn bdevs(&self) -> Vec<(&'static str, dm::Lower)> {
-        self.bdevs().list().iter().map(|bdev| (bdev.kind(), bdev.declare())).collect()
+        self.bdevs()
+            .list()
+            .iter()
+            .map(|bdev| (bdev.kind(), bdev.declare()))
+            .collect()
     }
 
     fn reactors(&self) -> Vec<ReactorStats> {
@@ -70,7 +78,12 @@ impl Backend for Node {
             sleeps: stats.sleeps,
             messages: stats.messages,
         };
-        self.engine().reactor_stats().into_iter().enumerate().map(reading).collect()
+        self.engine()
+            .reactor_stats()
+            .into_iter()
+            .enumerate()
+            .map(reading)
+            .collect()
     }
 
     fn exports(&self) -> ExportsResult {
@@ -91,5 +104,8 @@ impl Backend for Node {
 }
 
 fn no_export() -> Error {
-    Error::new(Errno::Enxio, "this node has no NVMe/TCP export: its configuration has no 'exports: nvmf:'")
+    Error::new(
+        Errno::Enxio,
+        "this node has no NVMe/TCP export: its configuration has no 'exports: nvmf:'",
+    )
 }

@@ -110,7 +110,11 @@ impl Engine {
     /// # Errors
     /// Names the reactors that had not come to rest `within` the time.
     pub fn stop(&self, within: Duration) -> Result<(), NotStopped> {
-        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let handle = self
+            .handle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         handle.map_or(Ok(()), |handle| handle.stop(within))
     }
 

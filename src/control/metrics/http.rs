@@ -27,7 +27,13 @@ struct Answer {
 impl Answer {
     fn refusal(status: &'static str, reason: &str) -> Answer {
         let media_type = "text/plain; charset=utf-8";
-        Answer { status, header: "", media_type, body: format!("{reason}\n"), header_only: false }
+        Answer {
+            status,
+            header: "",
+            media_type,
+            body: format!("{reason}\n"),
+            header_only: false,
+        }
     }
 }
 
@@ -43,8 +49,13 @@ pub(super) fn serve(
     let deadline = Instant::now() + time_max;
     let answer = match read_header(stream, deadline)? {
         Header::Whole(header) => answer(&header, metrics),
-        Header::TooLarge => Answer::refusal("431 Request Header Fields Too Large", "the header is too large"),
-        Header::TooSlow => Answer::refusal("408 Request Timeout", "the request did not end in time"),
+        Header::TooLarge => Answer::refusal(
+            "431 Request Header Fields Too Large",
+            "the header is too large",
+        ),
+        Header::TooSlow => {
+            Answer::refusal("408 Request Timeout", "the request did not end in time")
+        }
         Header::Gone => return Ok(()),
     };
     let head = format!(
@@ -64,24 +75,41 @@ pub(super) fn serve(
 /// What a request wants: the method and the path are all that matters.
 fn answer(header: &[u8], metrics: impl FnOnce() -> Result<String, String>) -> Answer {
     let bad = || Answer::refusal("400 Bad Request", "this is not HTTP/1.1");
-    let line = header.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let Ok(line) = std::str::from_utf8(line) else { return bad() };
+    let line = header
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let Ok(line) = std::str::from_utf8(line) else {
+        return bad();
+    };
     let words: Vec<&str> = line.trim_end_matches('\r').split(' ').collect();
-    let [method, target, version] = words[..] else { return bad() };
+    let [method, target, version] = words[..] else {
+        return bad();
+    };
     if !version.starts_with("HTTP/1.") {
         return bad();
     }
     let path = target.split('?').next().unwrap_or_default();
     match (method, path) {
         ("GET" | "HEAD", "/metrics") => match metrics() {
-            Ok(body) => {
-                Answer { status: "200 OK", header: "", media_type: MEDIA_TYPE, body, header_only: method == "HEAD" }
-            }
+            Ok(body) => Answer {
+                status: "200 OK",
+                header: "",
+                media_type: MEDIA_TYPE,
+                body,
+                header_only: method == "HEAD",
+            },
             Err(reason) => Answer::refusal("503 Service Unavailable", &reason),
         },
         (_, "/metrics") => {
-            let refusal = Answer::refusal("405 Method Not Allowed", "only GET and HEAD are served here");
-            Answer { header: "Allow: GET, HEAD\r\n", ..refusal }
+            let refusal = Answer::refusal(
+                "405 Method Not Allowed",
+                "only GET and HEAD are served here",
+            );
+            Answer {
+                header: "Allow: GET, HEAD\r\n",
+                ..refusal
+            }
         }
         _ => Answer::refusal("404 Not Found", "the metrics are at /metrics"),
     }
@@ -116,7 +144,12 @@ fn read_header(mut stream: &TcpStream, deadline: Instant) -> io::Result<Header> 
             Ok(0) => return Ok(Header::Gone),
             Ok(read) => header.extend_from_slice(&chunk[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
+            {
                 return Ok(Header::TooSlow);
             }
             Err(error) => return Err(error),
@@ -176,7 +209,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
-        let server = std::thread::spawn(move || serve(&stream, time_max, || Ok("a 1\n".to_owned())));
+        let server =
+            std::thread::spawn(move || serve(&stream, time_max, || Ok("a 1\n".to_owned())));
         // The server may answer and close before it has read everything.
         let _ = peer.write_all(request);
         let mut answer = String::new();
@@ -193,28 +227,56 @@ mod tests {
 
     #[test]
     fn one_path_two_methods() {
-        let get = ask(b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", Duration::from_secs(60));
-        assert!(get.ends_with("\r\n\r\na 1\n") && get.contains("version=0.0.4"), "{get}");
+        let get = ask(
+            b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n",
+            Duration::from_secs(60),
+        );
+        assert!(
+            get.ends_with("\r\n\r\na 1\n") && get.contains("version=0.0.4"),
+            "{get}"
+        );
         let head = ask(b"HEAD /metrics HTTP/1.0\r\n\r\n", Duration::from_secs(60));
-        assert!(head.contains("Content-Length: 4\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(
+            head.contains("Content-Length: 4\r\n") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
         assert_eq!(status(b"GET / HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 Not Found");
         let post = ask(b"POST /metrics HTTP/1.1\r\n\r\n", Duration::from_secs(60));
-        assert!(post.starts_with("HTTP/1.1 405 Method Not Allowed") && post.contains("Allow: GET, HEAD"), "{post}");
+        assert!(
+            post.starts_with("HTTP/1.1 405 Method Not Allowed")
+                && post.contains("Allow: GET, HEAD"),
+            "{post}"
+        );
     }
 
     #[test]
     fn what_is_no_http_is_refused() {
-        for request in [&b"\n\n"[..], b"GET /metrics\r\n\r\n", b"GET /metrics FTP/1\r\n\r\n", b"\xff\xfe x HTTP/1.1\r\n\r\n"] {
+        for request in [
+            &b"\n\n"[..],
+            b"GET /metrics\r\n\r\n",
+            b"GET /metrics FTP/1\r\n\r\n",
+            b"\xff\xfe x HTTP/1.1\r\n\r\n",
+        ] {
             assert_eq!(status(request), "HTTP/1.1 400 Bad Request", "{request:?}");
         }
-        let large = [b"GET /metrics HTTP/1.1\r\n".to_vec(), vec![b'x'; HEADER_BYTES_MAX]].concat();
-        assert_eq!(status(&large), "HTTP/1.1 431 Request Header Fields Too Large");
+        let large = [
+            b"GET /metrics HTTP/1.1\r\n".to_vec(),
+            vec![b'x'; HEADER_BYTES_MAX],
+        ]
+        .concat();
+        assert_eq!(
+            status(&large),
+            "HTTP/1.1 431 Request Header Fields Too Large"
+        );
     }
 
     #[test]
     fn half_a_request_is_given_up() {
         let answer = ask(b"GET /metrics HT", Duration::from_millis(20));
         // The time for the answer is up as well: it is sent only if the system takes it at once.
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+            "{answer}"
+        );
     }
 }

@@ -47,9 +47,15 @@ impl Metrics {
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = {
             let (listener, stopping) = (listener.clone(), stopping.clone());
-            thread::Builder::new().name("metrics".into()).spawn(move || accept(&listener, &stopping, &service))?
+            thread::Builder::new()
+                .name("metrics".into())
+                .spawn(move || accept(&listener, &stopping, &service))?
         };
-        Ok(Metrics { listener, stopping, thread })
+        Ok(Metrics {
+            listener,
+            stopping,
+            thread,
+        })
     }
 
     /// Where it listens.
@@ -109,13 +115,21 @@ mod tests {
         let metrics = Metrics::start(listener, service).unwrap();
         for _ in 0..2 {
             let mut stream = TcpStream::connect(metrics.address().unwrap()).unwrap();
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                .unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             let (header, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(header.starts_with("HTTP/1.1 200 OK\r\n"), "{header}");
-            assert!(header.contains(&format!("Content-Length: {}", body.len())), "{header}");
-            assert!(body.contains("polldm_device_ios_total{device=\"vol0\",operation=\"read\"} 5\n"), "{body}");
+            assert!(
+                header.contains(&format!("Content-Length: {}", body.len())),
+                "{header}"
+            );
+            assert!(
+                body.contains("polldm_device_ios_total{device=\"vol0\",operation=\"read\"} 5\n"),
+                "{body}"
+            );
         }
         let address = metrics.address().unwrap();
         metrics.stop();
