@@ -99,7 +99,10 @@ pub struct Job<'a, B, D> {
     done: Vec<Done>,
     alike: Alike,
     now: u64,
+    /// Polls without a completion since the clock was looked at.
     idle_polls: u32,
+    /// Turns without a completion since the last one.
+    idle_turns: u32,
     /// Whether completions count, and until when they count as throughput.
     recording: bool,
     record_end: u64,
@@ -136,6 +139,7 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
             },
             now,
             idle_polls: 0,
+            idle_turns: 0,
             recording: false,
             record_end: u64::MAX,
             completed: 0,
@@ -250,8 +254,14 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
             if self.idle_polls >= IDLE_POLLS_MAX {
                 self.look_at_clock();
             }
+            self.idle_turns = self.idle_turns.wrapping_add(1);
+            if self.idle_turns.is_multiple_of(IDLE_POLLS_MAX) {
+                // Some 20 us of waiting, longer than a local target takes: maybe it waits for this processor.
+                std::thread::yield_now();
+            }
             return Ok(());
         }
+        self.idle_turns = 0;
         self.look_at_clock();
         for index in 0..count {
             self.complete(self.done[index]);

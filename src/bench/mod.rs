@@ -8,7 +8,7 @@
 //! | [`workload`] | which I/O comes next |
 //! | [`pattern`] | places, and the contents that `--verify` checks |
 //! | [`job`] | the measuring loop of one thread |
-//! | [`run`] | all jobs, the progress line, the files |
+//! | [`mod@run`] | all jobs, the progress line, the files |
 //! | [`report`] | text, JSON, histogram log |
 //! | [`plot`] | percentile plot |
 //! | [`cores`] | pinning, processor time |

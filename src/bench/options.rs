@@ -119,12 +119,15 @@ impl std::fmt::Display for TargetAddress {
 /// Measures the latency and throughput of a namespace or a mapped device.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// nvme-tcp://HOST[:PORT]/NQN[?nsid=N], or dm:FILE#DEVICE to measure the mapper alone
+    /// What to measure.
+    #[arg(
+        help = "nvme-tcp://HOST[:PORT]/NQN[?nsid=N], or dm:FILE#DEVICE to measure the mapper alone"
+    )]
     pub target: TargetAddress,
     /// Access pattern
     #[arg(long, value_enum, default_value_t = Pattern::RandRead)]
     pub rw: Pattern,
-    /// Percentage of reads with --rw randrw [default: 50]
+    /// Percentage of reads with --rw randrw (50 when left out)
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub rwmixread: Option<u8>,
     /// Bytes per I/O: a multiple of the block size, such as 4096, 4k or 1MiB
@@ -152,7 +155,7 @@ pub struct Options {
     /// A flush after every N writes of a job
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub flush_every: Option<u32>,
-    /// Use only this much of the target, from its start [default: all]
+    /// Use only this much of the target, from its start; all of it when left out
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
     /// Seed of places and patterns: the same seed repeats the same run

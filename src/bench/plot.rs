@@ -222,7 +222,12 @@ fn curve(svg: &mut String, scale: &Scale, histogram: &Histogram<u64>, colour: &s
     for point in 0..=points {
         let nines = point as f64 / POINTS_PER_NINE;
         let nines = nines.min(end);
-        let value = histogram.value_at_quantile(1.0 - 10f64.powf(-nines));
+        // The last point of a curve is the slowest I/O of all.
+        let value = if nines >= end {
+            histogram.max()
+        } else {
+            histogram.value_at_quantile(1.0 - 10f64.powf(-nines))
+        };
         let y = scale.y((value.max(1) as f64 / 1000.0).log10());
         let command = if point == 0 { 'M' } else { 'L' };
         let _ = write!(path, "{command}{:.1} {y:.1}", scale.x(nines));

@@ -137,7 +137,7 @@ fn scaled(value: u64, units: &[(u64, &str)]) -> Option<String> {
     let (unit, name) = units.iter().find(|(unit, _)| value >= *unit)?;
     let scaled = value as f64 / *unit as f64;
     let digits = match scaled {
-        _ if value % unit == 0 => 0,
+        _ if value.is_multiple_of(*unit) => 0,
         scaled if scaled >= 99.95 => 0,
         scaled if scaled >= 9.995 => 1,
         _ => 2,

@@ -30,8 +30,9 @@ Examples:
   polldm dm info -c --noheadings --separator : -o name,open,attr
   polldm dm info --json | jq -r '.devices[] | select(.suspended).name'
 
-Tables are dmsetup's: a line 'START LENGTH TYPE ARGUMENTS…' per target, in sectors of 512 bytes, without gaps.
-Backing devices go by their names; 'polldm bdev ls' shows them.";
+Tables are dmsetup's: a line 'START LENGTH TYPE ARGUMENTS…' per target, in
+sectors of 512 bytes, without gaps. Backing devices go by their names;
+'polldm bdev ls' shows them.";
 
 /// Mapped devices: dmsetup's verbs
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 //! | 1 | refused, or failed on the way |
 //! | 2 | the command line or the configuration is wrong; nothing was begun |
 
+mod bench;
 mod columns;
 mod dm;
 mod dm_output;
@@ -35,10 +36,12 @@ Examples:
   polldm stats                           what do they do?
   polldm export ls                       who is connected?
 
-All commands but check, serve, schema and bench speak to a running server through its control socket. Without --socket that
-is /run/polldm.sock for root, $XDG_RUNTIME_DIR/polldm.sock for others, and /tmp/polldm-UID/control.sock where that is not set.
+dm, bdev, export and stats speak to a running server through its control
+socket. Without --socket that is /run/polldm.sock for root, for others
+$XDG_RUNTIME_DIR/polldm.sock, or /tmp/polldm-UID/control.sock without that.
 
-Exit codes: 0 done, 1 refused or failed, 2 the command line or the configuration is wrong.";
+Exit codes: 0 done; 1 refused or failed; 2 the command line or the
+configuration is wrong, and nothing was begun.";
 
 #[derive(Debug, Parser)]
 #[command(name = "polldm", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 120)]
@@ -57,6 +60,7 @@ enum Command {
     Bdev(export::BdevCommand),
     Export(export::ExportCommand),
     Stats(stats::StatsCommand),
+    Bench(bench::Bench),
     Schema(Schema),
 }
 
@@ -79,7 +83,7 @@ struct Schema {
 /// How to reach a running server.
 #[derive(Debug, Args)]
 struct Connection {
-    /// The control socket
+    /// The server's control socket
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
@@ -148,6 +152,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dm(dm) => dm::run(dm, connection),
         Command::Bdev(bdev) => export::run_bdev(&bdev, connection),
         Command::Export(export) => export::run_export(export, connection),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Stats(stats) => stats::run(stats, connection),
         Command::Schema(schema) => print_json(&if schema.control {
             describe()

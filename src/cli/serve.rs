@@ -24,8 +24,9 @@ Examples:
   polldm serve --socket /tmp/polldm.sock conf/quickstart.yaml &
   polldm --socket /tmp/polldm.sock dm ls
 
-SIGTERM and SIGINT end it: no new connections, what is in flight ends or is given up after 10 s, exit code 0. A second signal ends
-it at once, with exit code 1.";
+SIGTERM and SIGINT end it: no new connections, what is in flight ends or is
+given up after 10 s, exit code 0. A second signal ends it at once, with exit
+code 1.";
 
 /// Run the target that a configuration describes, until SIGTERM or SIGINT
 #[derive(Debug, Args)]
@@ -112,6 +113,9 @@ fn start(plan: &Plan) -> Result<Running, Failure> {
 /// One line per way in, and that all is ready.
 fn announce(running: &Running, plan: &Plan, begun: Instant) -> Result<(), Failure> {
     let mut text = format!("control: {}\n", running.server.path().display());
+    for address in running.node.addresses() {
+        text.push_str(&format!("nvme-tcp: {address}\n"));
+    }
     if let Some(metrics) = &running.metrics {
         let address = metrics
             .address()

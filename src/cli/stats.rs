@@ -11,11 +11,14 @@ Examples:
   polldm stats
   polldm stats vol0
   watch -n 1 polldm stats
-  polldm stats --json | jq '.devices[] | {name, p99_us: (.operations[0].latency.p99_ns / 1000)}'
+  polldm stats --json | jq '.devices[0].operations[0].latency.p99_ns'
 
-Counters are since the start and never go back. Latencies are read off histograms, so they are up to 25 % too high for
-devices, 6 % for namespaces, and never too low. A device's are those of the mapper: from admission to completion, parked time included. A
-namespace's are from the arrival of the command to its response. With 'metrics: { listen: … }' in the configuration, Prometheus gets the same.";
+Counters are since the start and never go back. Latencies are read off
+histograms: up to 25 % too high for devices, 6 % for namespaces, never too
+low. A device's count from submission to completion, with the time it was
+parked; a namespace's from the arrival of a command to its response. Time is
+read once per turn of a reactor: what begins and ends in one turn took 0 ns.
+With 'metrics: { listen: … }' in the configuration, Prometheus gets the same.";
 
 /// Counters and latencies of devices, namespaces and reactors
 #[derive(Debug, Args)]
@@ -96,7 +99,7 @@ fn text(result: &StatsResult) -> String {
     let devices: Vec<_> = result
         .devices
         .iter()
-        .flat_map(|device| rows(&[device.name.clone()], &device.operations))
+        .flat_map(|device| rows(std::slice::from_ref(&device.name), &device.operations))
         .collect();
     let mut parts = vec![render(&columns, &devices, Layout::OURS)];
     let columns = [

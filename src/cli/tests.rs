@@ -47,6 +47,7 @@ fn the_commands_of_the_manual_are_taken() {
         "polldm export add-ns nqn.x --nsid 2 --device vol1",
         "polldm export remove-ns nqn.x --nsid 2",
         "polldm stats vol0 --json",
+        "polldm bench nvme-tcp://127.0.0.1/nqn.2026-11.io.polldm:a --json --qd 4",
     ] {
         assert!(
             parse(words).is_ok(),
@@ -100,6 +101,17 @@ fn every_command_and_option_has_a_help_text() {
         assert!(
             command.get_about().is_some(),
             "'{}' has no help",
+            command.get_name()
+        );
+        let after = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let wide = after.lines().find(|line| line.chars().count() > 79);
+        assert_eq!(
+            wide,
+            None,
+            "'{}' does not fit a terminal",
             command.get_name()
         );
         for argument in command

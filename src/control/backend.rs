@@ -137,7 +137,10 @@ impl Service {
             devices,
             namespaces,
             reactors: self.backend.reactors(),
-            nvmf_connections: nvmf.map_or(0, |nvmf| nvmf.connections.len() as u64),
+            nvmf: nvmf.map(|nvmf| NvmfStats {
+                connections: nvmf.connections.len() as u64,
+                events: nvmf.events,
+            }),
         })
     }
 
@@ -437,18 +440,23 @@ fn device_stats(name: &str, stats: &dm::Stats) -> DeviceStats {
         ("flush", &stats.flush),
         ("discard", &stats.discard),
     ];
-    let operations = kinds.map(|(operation, counters)| OperationStats {
-        operation: operation.to_owned(),
-        ios: counters.ios,
-        errors: counters.errors,
-        bytes: counters.sectors * 512,
-        latency: Latency::from(&counters.latency),
-    });
+    let operations = kinds.map(|(operation, counters)| operation_stats(operation, counters));
     DeviceStats {
         name: name.to_owned(),
         operations: operations.into(),
         in_flight: stats.in_flight,
         parked: stats.parked,
         busy: stats.busy,
+    }
+}
+
+/// Counters of one kind of I/O, of a device or a namespace.
+pub(super) fn operation_stats(operation: &str, counters: &dm::stats::Counters) -> OperationStats {
+    OperationStats {
+        operation: operation.to_owned(),
+        ios: counters.ios,
+        errors: counters.errors,
+        bytes: counters.sectors * 512,
+        latency: Latency::from(&counters.latency),
     }
 }

@@ -265,6 +265,12 @@ impl Backend for Fake {
                 listeners: vec!["127.0.0.1:4420".into()],
                 subsystems: vec![subsystem],
                 connections: vec![connection(0), connection(1)],
+                events: NvmfEvents {
+                    accepted: 9,
+                    refused: 1,
+                    violations: 2,
+                    keep_alive_expired: 3,
+                },
             }),
         }
     }

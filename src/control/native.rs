@@ -1,12 +1,14 @@
 //! A node of the native engine, as operators reach it.
 
-use super::backend::Backend;
+use super::backend::{Backend, operation_stats};
 use super::schema::{
-    AddNamespaceParams, ExportsResult, NamespaceStats, ReactorStats, RemoveNamespaceParams,
+    AddNamespaceParams, Connection, Controller, ExportsResult, Namespace, NamespaceStats,
+    NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, Subsystem,
 };
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error};
-use crate::node::Node;
+use crate::export::nvmf::{self, stats::Kind};
+use crate::node::{ExportError, Node};
 use crate::reactor::monotonic_ns;
 
 impl Backend for Node {
@@ -87,25 +89,111 @@ impl Backend for Node {
     }
 
     fn exports(&self) -> ExportsResult {
-        ExportsResult::default()
+        ExportsResult {
+            nvmf: self
+                .nvmf()
+                .map(|nvmf| nvmf_export(&nvmf.snapshot(self.engine()))),
+        }
     }
 
     fn namespace_stats(&self) -> Vec<NamespaceStats> {
-        Vec::new()
+        let Some(nvmf) = self.nvmf() else {
+            return Vec::new();
+        };
+        let of = |report: nvmf::NamespaceReport| {
+            let operations =
+                Kind::ALL.map(|(kind, name)| operation_stats(name, report.stats.kind(kind)));
+            let nvmf::NamespaceReport {
+                subsystem_nqn,
+                nsid,
+                device_name,
+                ..
+            } = report;
+            NamespaceStats {
+                nqn: subsystem_nqn,
+                nsid,
+                device: device_name,
+                operations: operations.into(),
+            }
+        };
+        nvmf.stats(self.engine()).into_iter().map(of).collect()
     }
 
-    fn add_namespace(&self, _: &AddNamespaceParams) -> Result<(), Error> {
-        Err(no_export())
+    fn add_namespace(&self, params: &AddNamespaceParams) -> Result<(), Error> {
+        Node::add_namespace(self, &params.nqn, params.nsid, &params.device).map_err(export_error)
     }
 
-    fn remove_namespace(&self, _: &RemoveNamespaceParams) -> Result<(), Error> {
-        Err(no_export())
+    fn remove_namespace(&self, params: &RemoveNamespaceParams) -> Result<(), Error> {
+        Node::remove_namespace(self, &params.nqn, params.nsid).map_err(export_error)
     }
 }
 
-fn no_export() -> Error {
-    Error::new(
-        Errno::Enxio,
-        "this node has no NVMe/TCP export: its configuration has no 'exports: nvmf:'",
-    )
+/// The errno of a refusal by an export.
+fn export_error(error: ExportError) -> Error {
+    use nvmf::ConfigError::{DuplicateNsid, UnknownNamespace, UnknownSubsystem};
+    let reason = error.to_string();
+    match error {
+        ExportError::Device(error) => error,
+        ExportError::NoExport
+        | ExportError::Export(UnknownSubsystem(_) | UnknownNamespace { .. }) => {
+            Error::new(Errno::Enxio, reason)
+        }
+        ExportError::Export(DuplicateNsid { .. }) => Error::new(Errno::Ebusy, reason),
+        ExportError::Export(_) => Error::new(Errno::Einval, reason),
+    }
+}
+
+fn nvmf_export(snapshot: &nvmf::Snapshot) -> NvmfExport {
+    let connection = |report: &nvmf::ConnectionReport| Connection {
+        peer: report.peer.clone(),
+        nqn: report.subsystem_nqn.clone(),
+        controller: report.queue_id.map(|_| report.controller_id),
+        queue: report.queue_id,
+        queue_size: report.queue_size,
+        outstanding: report.outstanding as u64,
+        reactor: report.core,
+        header_digest: report.digests.0,
+        data_digest: report.digests.1,
+    };
+    let subsystem = |subsystem: &nvmf::SubsystemSnapshot| {
+        let of_it =
+            |controller: &&nvmf::ControllerSnapshot| controller.subsystem_nqn == subsystem.nqn;
+        Subsystem {
+            nqn: subsystem.nqn.clone(),
+            hosts: match &subsystem.hosts {
+                nvmf::Hosts::Any => None,
+                nvmf::Hosts::List(list) => Some(list.clone()),
+            },
+            namespaces: subsystem
+                .namespaces
+                .iter()
+                .map(|namespace| Namespace {
+                    nsid: namespace.nsid,
+                    device: namespace.device_name.clone(),
+                    uuid: nvmf::target::format_uuid(&namespace.uuid),
+                })
+                .collect(),
+            controllers: snapshot
+                .controllers
+                .iter()
+                .filter(of_it)
+                .map(|controller| Controller {
+                    id: controller.controller_id,
+                    host_nqn: controller.host_nqn.clone(),
+                    io_queues: controller.queues.len() as u32,
+                })
+                .collect(),
+        }
+    };
+    NvmfExport {
+        events: NvmfEvents {
+            accepted: snapshot.accepted,
+            refused: snapshot.refused,
+            violations: snapshot.violations,
+            keep_alive_expired: snapshot.keep_alive_expired,
+        },
+        listeners: snapshot.addresses.iter().map(ToString::to_string).collect(),
+        subsystems: snapshot.subsystems.iter().map(subsystem).collect(),
+        connections: snapshot.connections.iter().map(connection).collect(),
+    }
 }

@@ -461,6 +461,21 @@ pub struct NvmfExport {
     pub subsystems: Vec<Subsystem>,
     /// Every connection, those without a controller among them.
     pub connections: Vec<Connection>,
+    /// Since the start.
+    pub events: NvmfEvents,
+}
+
+/// What has happened to connections since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NvmfEvents {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused because there were too many.
+    pub refused: u64,
+    /// Connections ended because the host broke the protocol.
+    pub violations: u64,
+    /// Controllers whose keep-alive timer expired.
+    pub keep_alive_expired: u64,
 }
 
 /// A subsystem.
@@ -564,8 +579,18 @@ pub struct StatsResult {
     pub namespaces: Vec<NamespaceStats>,
     /// Per reactor.
     pub reactors: Vec<ReactorStats>,
-    /// Connections of the NVMe/TCP target now.
-    pub nvmf_connections: u64,
+    /// The NVMe/TCP target's connections; left out when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvmf: Option<NvmfStats>,
+}
+
+/// Connections of the NVMe/TCP target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NvmfStats {
+    /// Connections now.
+    pub connections: u64,
+    /// Since the start.
+    pub events: NvmfEvents,
 }
 
 /// Counters of a mapped device.

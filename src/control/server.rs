@@ -145,6 +145,15 @@ impl Shared {
     }
 }
 
+/// Forgets a connection however its thread ends.
+struct Ended<'a>(&'a Shared, u64);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.forget(self.1);
+    }
+}
+
 fn accept(socket: &Socket, shared: &Arc<Shared>) {
     while !shared.stopping.load(Ordering::Acquire) {
         let stream = match socket.listener().accept() {
@@ -167,9 +176,9 @@ fn accept(socket: &Socket, shared: &Arc<Shared>) {
         let serving = shared.clone();
         let thread = thread::Builder::new().name(format!("control-{number}"));
         let spawned = thread.spawn(move || {
+            let _ended = Ended(&serving, number);
             // A connection that breaks is its client's affair only.
             let _ = serve(&stream, &serving);
-            serving.forget(number);
         });
         if spawned.is_err() {
             shared.forget(number);

@@ -203,9 +203,9 @@ fn questions_about_all_and_about_one() {
         (
             stats.devices.len(),
             stats.namespaces.len(),
-            stats.nvmf_connections
+            stats.nvmf.map(|nvmf| nvmf.connections)
         ),
-        (1, 1, 2)
+        (1, 1, Some(2))
     );
     assert!(
         client

@@ -42,12 +42,12 @@ impl fmt::Display for BindError {
         match self {
             BindError::InUse(path) => write!(
                 f,
-                "the control socket {} is in use: another polldm serves there; stop it, or set another path with control.socket",
+                "the control socket {} is in use: another polldm serves there; stop it, or choose another path",
                 path.display()
             ),
             BindError::NotASocket(path) => write!(
                 f,
-                "the control socket {} cannot be made: a file that is no socket is there; remove it, or set another path with control.socket",
+                "the control socket {} cannot be made: a file that is no socket is there; remove it, or choose another path",
                 path.display()
             ),
             BindError::UnsafeDirectory { directory, reason } => write!(

@@ -587,19 +587,6 @@ impl Stats {
     }
 }
 
-impl Counters {
-    #[inline(always)]
-    pub(super) fn done(&mut self, sectors: u32, status: Status, latency_ns: u64) {
-        self.ios += 1;
-        if status.is_ok() {
-            self.sectors += u64::from(sectors);
-        } else {
-            self.errors += 1;
-        }
-        self.latency.record(latency_ns);
-    }
-}
-
 /// The home core of a device: devices are dealt out to the cores in turn.
 pub fn home(device: DeviceId, cores: u16) -> CoreId {
     CoreId((device.0 % u32::from(cores)) as u16)

@@ -1,5 +1,7 @@
 //! Counters and latency histograms of one device on one core; the control plane adds the cores up.
 
+use super::status::Status;
+
 /// Buckets per doubling: 4, so a bucket's bounds are within 25 % of each other.
 const STEPS: u32 = 4;
 /// Everything below 2^10 ns (1 us) is one bucket: finer than the clock of a poll.
@@ -112,6 +114,28 @@ pub struct Counters {
     pub latency: Histogram,
 }
 
+impl Counters {
+    /// Counts one that has ended.
+    #[inline(always)]
+    pub fn done(&mut self, sectors: u32, status: Status, latency_ns: u64) {
+        self.ios += 1;
+        if status.is_ok() {
+            self.sectors += u64::from(sectors);
+        } else {
+            self.errors += 1;
+        }
+        self.latency.record(latency_ns);
+    }
+
+    /// Adds another core's counts.
+    pub fn add(&mut self, other: &Counters) {
+        self.ios += other.ios;
+        self.errors += other.errors;
+        self.sectors += other.sectors;
+        self.latency.add(&other.latency);
+    }
+}
+
 /// Everything that is counted for a device on one core.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -140,12 +164,7 @@ impl Stats {
             (&mut self.flush, &other.flush),
             (&mut self.discard, &other.discard),
         ];
-        for (to, from) in pairs {
-            to.ios += from.ios;
-            to.errors += from.errors;
-            to.sectors += from.sectors;
-            to.latency.add(&from.latency);
-        }
+        pairs.into_iter().for_each(|(to, from)| to.add(from));
         self.in_flight += other.in_flight;
         self.parked += other.parked;
         self.busy += other.busy;

@@ -3,22 +3,42 @@
 use std::sync::Arc;
 
 use crate::bdev;
-use crate::config::{BdevKind, BdevPlan, Direct, Error, FlushPolicy, Plan, PollPlan};
-use crate::engine::{Config, Engine};
+use crate::config::{
+    BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan, PollPlan,
+};
+use crate::dm::Table;
+use crate::engine::{Config, Engine, parse_table};
+use crate::export::nvmf;
 use crate::reactor::{self, PollMode};
 
 /// The most that the I/O buffers of one reactor may take: 256 commands of the largest transfer of 1 MiB. What is not used is
 /// never mapped.
 const BUFFER_BYTES_MAX: usize = 256 << 20;
 
-/// Opens the backing devices and starts the reactors.
-pub(super) fn engine(plan: &Plan) -> Result<Engine, Error> {
+/// Opens the backing devices.
+pub(super) fn bdevs(plan: &Plan) -> Result<Arc<bdev::Registry>, Error> {
     let registry = Arc::new(bdev::Registry::default());
     for bdev in &plan.bdevs {
         registry
             .add(&bdev.name.value, spec(bdev))
             .map_err(|error| plan.error_at(span(bdev), &error.to_string(), None))?;
     }
+    Ok(registry)
+}
+
+/// Builds a device's table against open backing devices, whose sizes are known now.
+pub(super) fn table(
+    plan: &Plan,
+    device: &DevicePlan,
+    bdevs: &bdev::Registry,
+) -> Result<Arc<Table>, Error> {
+    parse_table(bdevs, &device.table.value, device.read_only)
+        .map_err(|error| plan.table_error(device, error.line, None, &error.reason, None))
+}
+
+/// Opens the backing devices and starts the reactors.
+pub(super) fn engine(plan: &Plan) -> Result<Engine, Error> {
+    let bdevs = bdevs(plan)?;
     let poll = match plan.reactors.poll {
         PollPlan::Busy => PollMode::Busy,
         PollPlan::Adaptive { spin } => PollMode::Adaptive { spin },
@@ -31,7 +51,7 @@ pub(super) fn engine(plan: &Plan) -> Result<Engine, Error> {
         reactors,
         buffer_bytes_max: BUFFER_BYTES_MAX,
     };
-    Engine::start(&config, registry).map_err(|error| plan.error_of_whole(&error.to_string()))
+    Engine::start(&config, bdevs).map_err(|error| plan.error_of_whole(&error.to_string()))
 }
 
 /// Creates the mapped devices, loads their tables and lets them run.
@@ -40,9 +60,7 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
         let name = &device.name.value;
         let at_name =
             |error: crate::dm::Error| plan.error_at(device.name.span, &error.to_string(), None);
-        let table = engine
-            .parse(&device.table.value, device.read_only)
-            .map_err(|error| plan.table_error(device, error.line, None, &error.reason, None))?;
+        let table = table(plan, device, engine.bdevs())?;
         engine
             .create(
                 name,
@@ -54,6 +72,75 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
         engine.resume(name).map_err(at_name)?;
     }
     Ok(())
+}
+
+/// Opens the ports of the NVMe/TCP target, last of all: whoever connects finds everything there.
+pub(super) fn nvmf(plan: &Plan, engine: &Engine) -> Result<Option<nvmf::Export>, Error> {
+    let Some(export) = &plan.nvmf else {
+        return Ok(None);
+    };
+    let mut subsystems = Vec::with_capacity(export.subsystems.len());
+    for subsystem in &export.subsystems {
+        let mut namespaces = Vec::with_capacity(subsystem.namespaces.len());
+        for namespace in &subsystem.namespaces {
+            let name = &plan.devices[namespace.device].name.value;
+            let device = engine
+                .open(name)
+                .map_err(|error| plan.error_at(namespace.span, &error.to_string(), None))?;
+            namespaces.push(nvmf::NamespaceConfig {
+                nsid: namespace.nsid,
+                device,
+                device_name: name.clone(),
+                uuid: Some(namespace.uuid.0),
+            });
+        }
+        subsystems.push(nvmf::SubsystemConfig {
+            nqn: subsystem.nqn.value.clone(),
+            serial: Some(subsystem.serial.clone()),
+            model: Some(subsystem.model.clone()),
+            hosts: hosts(&subsystem.hosts),
+            namespaces,
+        });
+    }
+    let config = nvmf_config(export, subsystems);
+    nvmf::Export::start(engine, &config)
+        .map(Some)
+        .map_err(|error| match &error {
+            nvmf::StartError::Bind(bind) => {
+                let listener = export
+                    .listeners
+                    .iter()
+                    .find(|listener| listener.value == bind.address);
+                match listener {
+                    Some(listener) => plan.error_at(
+                        listener.span,
+                        &error.to_string(),
+                        Some("`ss -ltnp` shows who listens where"),
+                    ),
+                    None => plan.error_of_whole(&error.to_string()),
+                }
+            }
+            nvmf::StartError::Config(_) => plan.error_of_whole(&error.to_string()),
+        })
+}
+
+fn nvmf_config(export: &NvmfPlan, subsystems: Vec<nvmf::SubsystemConfig>) -> nvmf::Config {
+    nvmf::Config {
+        listeners: export
+            .listeners
+            .iter()
+            .map(|listener| listener.value)
+            .collect(),
+        subsystems,
+        discovery_nqn: None,
+    }
+}
+
+fn hosts(hosts: &HostsPlan) -> nvmf::Hosts {
+    match hosts {
+        HostsPlan::Any => nvmf::Hosts::Any,
+        HostsPlan::List(list) => nvmf::Hosts::List(list.clone()),
+    }
 }
 
 fn spec(bdev: &BdevPlan) -> bdev::Spec {

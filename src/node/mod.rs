@@ -5,14 +5,20 @@
 //! started, so nothing is ever half-started.
 
 mod build;
+mod measure;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bdev;
 use crate::config::{Error, Plan};
+use crate::dm;
 use crate::engine::Engine;
+use crate::export::nvmf;
 use crate::reactor::NotStopped;
+
+pub use measure::DeviceTarget;
 
 /// How long a node that is told to stop waits for I/O that is in flight before it ends all the same.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -20,7 +26,34 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// A running node.
 pub struct Node {
     engine: Engine,
+    nvmf: Option<nvmf::Export>,
 }
+
+/// Why a namespace could not be added or removed while running.
+#[derive(Debug)]
+pub enum ExportError {
+    /// The device: [`dm::Error`].
+    Device(dm::Error),
+    /// The export: what it says.
+    Export(nvmf::ConfigError),
+    /// The node has no such export.
+    NoExport,
+}
+
+impl std::fmt::Display for ExportError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ExportError::Device(error) => error.fmt(f),
+            ExportError::Export(error) => error.fmt(f),
+            ExportError::NoExport => write!(
+                f,
+                "this node has no NVMe/TCP export: its configuration has no 'exports: nvmf:'"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ExportError {}
 
 impl Node {
     /// Builds and starts everything a plan asks for.
@@ -29,9 +62,9 @@ impl Node {
     /// What could not be opened, at its place in the configuration; then nothing runs.
     pub fn start(plan: &Plan) -> Result<Node, Error> {
         let engine = build::engine(plan)?;
-        let node = Node { engine };
-        match build::devices(plan, &node.engine) {
-            Ok(()) => Ok(node),
+        let node = Node { engine, nvmf: None };
+        match build::devices(plan, &node.engine).and_then(|()| build::nvmf(plan, &node.engine)) {
+            Ok(nvmf) => Ok(Node { nvmf, ..node }),
             Err(error) => {
                 // Nothing was exported yet, so nothing is in flight.
                 let _ = node.stop();
@@ -48,6 +81,53 @@ impl Node {
     /// The backing devices.
     pub fn bdevs(&self) -> &Arc<bdev::Registry> {
         self.engine.bdevs()
+    }
+
+    /// The NVMe/TCP export, if there is one.
+    pub fn nvmf(&self) -> Option<&nvmf::Export> {
+        self.nvmf.as_ref()
+    }
+
+    /// Where hosts can connect, with the ports that the system chose.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.nvmf
+            .as_ref()
+            .map_or_else(Vec::new, |nvmf| nvmf.addresses().to_vec())
+    }
+
+    /// Serves a device as one more namespace; hosts that are connected are told.
+    ///
+    /// # Errors
+    /// When there is no such device, or the subsystem cannot have it.
+    pub fn add_namespace(&self, nqn: &str, nsid: u32, device: &str) -> Result<(), ExportError> {
+        let nvmf = self.nvmf.as_ref().ok_or(ExportError::NoExport)?;
+        let id = self.engine.open(device).map_err(ExportError::Device)?;
+        let namespace = nvmf::NamespaceConfig {
+            nsid,
+            device: id,
+            device_name: device.into(),
+            uuid: None,
+        };
+        nvmf.add_namespace(&self.engine, nqn, &namespace)
+            .map_err(|error| {
+                self.engine.close(id);
+                ExportError::Export(error)
+            })
+    }
+
+    /// Takes a namespace away from its hosts and lets go of its device, when the I/O on it has ended.
+    ///
+    /// # Errors
+    /// When there is no such namespace.
+    pub fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(), ExportError> {
+        let nvmf = self.nvmf.as_ref().ok_or(ExportError::NoExport)?;
+        let (id, idle) = nvmf
+            .remove_namespace(&self.engine, nqn, nsid)
+            .map_err(ExportError::Export)?;
+        // Disconnected, never sent to, when no core has commands at the device any more.
+        let _ = idle.recv();
+        self.engine.close(id);
+        Ok(())
     }
 
     /// Stops: no new connections, what is in flight ends or is given up after [`STOP_WITHIN`].

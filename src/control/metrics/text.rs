@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::control::schema::{DeviceInfo, Latency, OperationStats, StatsResult};
+use crate::control::schema::{
+    DeviceInfo, Latency, NvmfEvents, NvmfStats, OperationStats, StatsResult,
+};
 
 /// Bounds of the latency buckets in nanoseconds: doublings of 5.12 us up to 1.34 s, with one more between two up to 1.8 ms,
 /// where devices of today are. Each is a bucket bound of [`crate::dm::Histogram`] too, so nothing is attributed wrongly.
@@ -161,6 +163,37 @@ fn operations(out: &mut Exposition, prefix: &str, what: &str, all: &[Operations<
     }
 }
 
+fn nvmf(out: &mut Exposition, connections: u64, events: NvmfEvents) {
+    let name = "polldm_nvmf_connections";
+    out.family(name, Kind::Gauge, "Connections of the NVMe/TCP target.");
+    out.sample(name, &[], connections);
+    for (name, help, count) in [
+        (
+            "polldm_nvmf_accepted_total",
+            "Connections accepted.",
+            events.accepted,
+        ),
+        (
+            "polldm_nvmf_refused_total",
+            "Connections refused because there were too many.",
+            events.refused,
+        ),
+        (
+            "polldm_nvmf_violations_total",
+            "Connections ended because the host broke the protocol.",
+            events.violations,
+        ),
+        (
+            "polldm_nvmf_keep_alive_expired_total",
+            "Controllers lost to their keep-alive timer.",
+            events.keep_alive_expired,
+        ),
+    ] {
+        out.family(name, Kind::Counter, help);
+        out.sample(name, &[], count);
+    }
+}
+
 /// The whole text.
 pub fn exposition(infos: &[DeviceInfo], stats: &StatsResult) -> String {
     let mut out = Exposition::default();
@@ -277,9 +310,13 @@ pub fn exposition(infos: &[DeviceInfo], stats: &StatsResult) -> String {
             );
         }
     }
-    let name = "polldm_nvmf_connections";
-    out.family(name, Kind::Gauge, "Connections of the NVMe/TCP target.");
-    out.sample(name, &[], stats.nvmf_connections);
+    if let Some(NvmfStats {
+        connections,
+        events,
+    }) = stats.nvmf
+    {
+        nvmf(&mut out, connections, events);
+    }
     out.text
 }
 
@@ -425,6 +462,10 @@ mod tests {
             1_073_741_824.0
         );
         assert_eq!(find(&samples, "polldm_nvmf_connections", &[])[0].value, 2.0);
+        assert_eq!(
+            find(&samples, "polldm_nvmf_violations_total", &[])[0].value,
+            2.0
+        );
         assert_eq!(
             find(
                 &samples,

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
 use super::listener::{self, BindError};
 use super::message::{ConnectionReport, Message, NamespaceReport};
-use super::target::{ControllerSnapshot, SessionKey, SubsystemId, Target};
+use super::target::{ControllerSnapshot, SessionKey, SubsystemId, SubsystemSnapshot, Target};
 use super::worker::{ACCEPTING_CORE, Worker};
 use crate::dm::{CoreId, DeviceId};
 use crate::engine::{ClientId, Engine};
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub addresses: Vec<SocketAddr>,
     /// Connections, in order of core.
     pub connections: Vec<ConnectionReport>,
+    /// The subsystems, in the order they were made.
+    pub subsystems: Vec<SubsystemSnapshot>,
     /// Controllers, in order of subsystem.
     pub controllers: Vec<ControllerSnapshot>,
     /// Connections accepted so far.
@@ -176,6 +178,7 @@ impl Export {
         Snapshot {
             addresses: self.addresses().to_vec(),
             connections: self.ask(engine, Message::Connections),
+            subsystems: self.target.subsystems(),
             controllers: self.target.snapshot(),
             accepted: counters.get(&counters.accepted),
             refused: counters.get(&counters.refused),

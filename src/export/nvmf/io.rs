@@ -690,12 +690,9 @@ impl<L: Lend> Session<L> {
                 _ => Kind::Write,
             };
             let latency = now_ns.saturating_sub(slot.started_ns);
-            namespace.stats.record(
-                kind,
-                slot.status.is_success(),
-                u64::from(slot.size),
-                latency,
-            );
+            namespace
+                .stats
+                .record(kind, slot.status.is_success(), slot.size / 512, latency);
         }
         namespaces.finished(nsid, slot.device);
     }

@@ -267,8 +267,8 @@ fn data_written_on_one_core_is_read_on_another() {
     let stats = node.export.stats(&node.engine);
     let counted = |kind| {
         (
-            stats[0].stats.kind(kind).commands,
-            stats[0].stats.kind(kind).bytes,
+            stats[0].stats.kind(kind).ios,
+            stats[0].stats.kind(kind).sectors * 512,
         )
     };
     assert_eq!(counted(Counted::Read), (4, 3 * 8192 + 256 * 1024));

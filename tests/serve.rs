@@ -1,0 +1,472 @@
+//! `polldm` as its users run it: a process that serves, others that ask it, and signals.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+const POLLDM: &str = env!("CARGO_BIN_EXE_polldm");
+
+/// A configuration with one reactor, two bdevs and one device; `{…}` are filled in.
+fn configuration(directory: &Path, more: &str) -> PathBuf {
+    let text = format!(
+        "\
+reactors: {{ count: 1 }}
+control: {{ socket: {}/control.sock }}
+{more}
+bdevs:
+  - malloc: {{ name: ram0, size: 64MiB, block_size: 4096 }}
+  - null: {{ name: null0, size: 1TiB }}
+devices:
+  - name: vol0
+    table: |
+      0 65536 linear ram0 0
+      65536 65536 zero
+",
+        directory.display()
+    );
+    let file = directory.join("polldm.yaml");
+    fs::write(&file, text).unwrap();
+    file
+}
+
+/// A serving process; it is killed when dropped.
+struct Served {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// What it said before it was ready.
+    announced: Vec<String>,
+    directory: tempfile::TempDir,
+}
+
+impl Served {
+    fn start(more: &str) -> Served {
+        let directory = tempfile::tempdir().unwrap();
+        configuration(directory.path(), more);
+        Served::start_in(directory)
+    }
+
+    /// Starts on the configuration that is in `directory`.
+    fn start_in(directory: tempfile::TempDir) -> Served {
+        let mut child = Command::new(POLLDM)
+            .arg("serve")
+            .arg(directory.path().join("polldm.yaml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut announced = Vec::new();
+        loop {
+            let mut line = String::new();
+            let read = stdout.read_line(&mut line).unwrap();
+            assert!(read > 0, "it ended before it was ready: {announced:?}");
+            let ready = line.starts_with("ready after ");
+            announced.push(line.trim_end().to_owned());
+            if ready {
+                break;
+            }
+        }
+        Served {
+            child,
+            stdout,
+            announced,
+            directory,
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
+    fn ask(&self, words: &[&str]) -> Output {
+        Command::new(POLLDM)
+            .arg("--socket")
+            .arg(self.socket())
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn told(&self, words: &[&str]) -> String {
+        let output = self.ask(words);
+        assert!(
+            output.status.success(),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, words: &[&str], code: i32) -> String {
+        let output = self.ask(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        assert!(output.stdout.is_empty(), "{words:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end: exit code, and what it still said on standard error.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        let mut complaints = String::new();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut complaints)
+            .unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(!self.socket().exists(), "the socket is left behind");
+        (status.code(), complaints)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // After `end` there is nothing left to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_devices_life_from_the_command_line() {
+    let served = Served::start("");
+    assert_eq!(
+        served.announced[0],
+        format!("control: {}", served.socket().display())
+    );
+    assert_eq!(
+        served.told(&["dm", "table"]),
+        "vol0: 0 65536 linear ram0 0\nvol0: 65536 65536 zero\n"
+    );
+
+    served.told(&[
+        "dm",
+        "create",
+        "vol1",
+        "--table",
+        "0 2048 linear null0 0",
+        "-u",
+        "u1",
+    ]);
+    served.told(&[
+        "dm",
+        "load",
+        "vol1",
+        "--table",
+        "0 4096 striped 2 8 null0 0 null0 8192",
+    ]);
+    assert!(
+        served
+            .told(&["dm", "info", "vol1"])
+            .contains("Tables present:    LIVE & INACTIVE\n")
+    );
+    assert_eq!(
+        served.told(&["dm", "table", "vol1"]),
+        "0 2048 linear null0 0\n"
+    );
+    assert_eq!(
+        served.told(&["dm", "table", "--inactive", "vol1"]),
+        "0 4096 striped 2 8 null0 0 null0 8192\n"
+    );
+    served.told(&["dm", "suspend", "vol0", "vol1"]);
+    let columns = [
+        "dm",
+        "info",
+        "-c",
+        "--noheadings",
+        "--separator",
+        ":",
+        "-o",
+        "name,attr,uuid",
+    ];
+    assert_eq!(served.told(&columns), "vol0:L-sw:\nvol1:LIsw:u1\n");
+    served.told(&["dm", "resume", "vol1", "vol0"]);
+    assert_eq!(
+        served.told(&["dm", "table", "vol1"]),
+        "0 4096 striped 2 8 null0 0 null0 8192\n"
+    );
+    served.told(&["dm", "rename", "vol1", "fast"]);
+
+    let refusal = served.refused(&["dm", "remove", "nope", "fast", "neither"], 1);
+    assert_eq!(
+        refusal,
+        "polldm: there is no device 'nope' (ENXIO)\npolldm: there is no device 'neither' (ENXIO)\n"
+    );
+    assert_eq!(served.told(&["dm", "ls"]), "vol0\t(0:0)\n");
+
+    let file = served.directory.path().join("table");
+    fs::write(&file, "# two lines\n0 8 zero\n8 8 error\n").unwrap();
+    served.told(&["dm", "create", "vol2", "--readonly", file.to_str().unwrap()]);
+    assert!(
+        served
+            .told(&["dm", "info", "vol2"])
+            .contains("State:             ACTIVE (READ-ONLY)\n")
+    );
+    let empty = served.refused(&["dm", "load", "vol2"], 2);
+    assert!(empty.contains("the table is empty"), "{empty}");
+    let wrong = served.refused(&["dm", "load", "vol2", "--table", "0 8 zero\n9 8 zero"], 1);
+    assert!(wrong.starts_with("polldm: table line 2: a gap"), "{wrong}");
+
+    let json: serde_json::Value =
+        serde_json::from_str(&served.told(&["dm", "info", "--json"])).unwrap();
+    assert_eq!(json["devices"][0]["name"], "vol0");
+    assert!(served.told(&["bdev", "ls"]).contains("null0  null"));
+    assert!(served.told(&["stats"]).contains("REACTOR"));
+}
+
+#[test]
+fn sigterm_ends_it_with_0_even_while_somebody_asks() {
+    for signal in ["TERM", "INT"] {
+        let served = Served::start("");
+        let mut idle = UnixStream::connect(served.socket()).unwrap();
+        idle.write_all(b"{\"jsonrpc\":\"2.0\",").unwrap();
+        served.signal(signal);
+        let (code, complaints) = served.end();
+        assert_eq!(code, Some(0), "{complaints}");
+        assert_eq!(complaints, format!("polldm: SIG{signal}: stopping\n"));
+    }
+}
+
+#[test]
+fn kill_9_leaves_nothing_in_the_way_of_the_next_start() {
+    let mut served = Served::start("");
+    served.child.kill().unwrap();
+    served.child.wait().unwrap();
+    assert!(served.socket().exists());
+    let directory = std::mem::replace(&mut served.directory, tempfile::tempdir().unwrap());
+    let again = Served::start_in(directory);
+    assert_eq!(again.told(&["dm", "ls"]), "vol0\t(0:0)\n");
+}
+
+#[test]
+fn what_is_in_use_is_told_with_its_place_and_nothing_is_started() {
+    let served = Served::start("");
+    let again = Command::new(POLLDM)
+        .arg("serve")
+        .arg(served.directory.path().join("polldm.yaml"))
+        .output()
+        .unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    let complaint = String::from_utf8(again.stderr).unwrap();
+    assert!(
+        complaint.starts_with("error: the control socket") && complaint.contains("in use"),
+        "{complaint}"
+    );
+    assert_eq!(
+        served.told(&["dm", "ls"]),
+        "vol0\t(0:0)\n",
+        "the first one serves on"
+    );
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let more = format!("metrics: {{ listen: \"{}\" }}", taken.local_addr().unwrap());
+    let file = configuration(directory.path(), &more);
+    let refused = Command::new(POLLDM)
+        .arg("serve")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let complaint = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        complaint.contains("for metrics: Address already in use"),
+        "{complaint}"
+    );
+    assert!(complaint.contains("polldm.yaml:3:20"), "{complaint}");
+    assert!(!directory.path().join("control.sock").exists());
+}
+
+#[test]
+fn check_says_what_serve_would_say_and_opens_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = configuration(directory.path(), "");
+    let good = Command::new(POLLDM)
+        .arg("check")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(good.status.success());
+    assert!(!directory.path().join("control.sock").exists());
+    let text = fs::read_to_string(&file)
+        .unwrap()
+        .replace("linear ram0", "linear rum0");
+    fs::write(&file, text).unwrap();
+    let complaints = ["check", "serve"].map(|command| {
+        let output = Command::new(POLLDM)
+            .arg(command)
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        String::from_utf8(output.stderr).unwrap()
+    });
+    assert_eq!(complaints[0], complaints[1]);
+    assert!(
+        complaints[0].contains("rum0") && complaints[0].contains("did you mean `ram0`?"),
+        "{}",
+        complaints[0]
+    );
+}
+
+#[test]
+fn metrics_are_there_only_when_asked_for() {
+    let served = Served::start("metrics: { listen: \"127.0.0.1:0\" }");
+    let address = served.announced[1]
+        .strip_prefix("metrics: http://")
+        .unwrap()
+        .strip_suffix("/metrics")
+        .unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(
+        answer.contains("polldm_device_size_bytes{device=\"vol0\"} 67108864\n"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("polldm_reactor_busy_seconds_total{reactor=\"0\"}"),
+        "{answer}"
+    );
+    served.signal("TERM");
+    assert_eq!(served.end().0, Some(0));
+    assert_eq!(Served::start("").announced.len(), 2, "control and ready");
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_failure() {
+    let served = Served::start("");
+    let mut child = Command::new(POLLDM)
+        .arg("--socket")
+        .arg(served.socket())
+        .args(["schema", "--control"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
+const NQN: &str = "nqn.2026-11.io.polldm:test";
+
+/// An export of `vol0` on `address`.
+fn export(address: &str) -> String {
+    format!(
+        "exports: {{ nvmf: {{ listeners: [ \"{address}\" ], subsystems: [ {{ nqn: \"{NQN}\", hosts: any, namespaces: [ {{ nsid: 1, device: vol0 }} ] }} ] }} }}"
+    )
+}
+
+#[test]
+fn a_host_is_seen_while_it_is_connected_and_counted_when_it_is_gone() {
+    let served = Served::start(&export("127.0.0.1:0"));
+    let address = served.announced[1]
+        .strip_prefix("nvme-tcp: ")
+        .unwrap()
+        .to_owned();
+    let target = format!("nvme-tcp://{address}/{NQN}");
+    let bench = [
+        "bench", &target, "--qd", "4", "--time", "100ms", "--warmup", "0ms", "--json",
+    ];
+    let report: serde_json::Value = serde_json::from_str(&served.told(&bench)).unwrap();
+    assert!(report.is_object());
+    let stats = || -> serde_json::Value {
+        serde_json::from_str(&served.told(&["stats", "--json"])).unwrap()
+    };
+    let stats = stats();
+    let read = &stats["namespaces"][0]["operations"][0];
+    assert_eq!(
+        (&read["operation"], &stats["namespaces"][0]["nsid"]),
+        (&"read".into(), &1.into())
+    );
+    assert!(
+        read["ios"].as_u64().unwrap() > 0 && read["errors"] == 0,
+        "{read}"
+    );
+    assert!(
+        stats["nvmf"]["events"]["accepted"].as_u64().unwrap() >= 2,
+        "{stats}"
+    );
+
+    served.told(&[
+        "dm",
+        "create",
+        "vol1",
+        "--table",
+        "0 2048 linear ram0 65536",
+    ]);
+    let nobody = served.refused(
+        &[
+            "export",
+            "add-ns",
+            "nqn.2026-11.io.polldm:other",
+            "--nsid",
+            "2",
+            "--device",
+            "vol1",
+        ],
+        1,
+    );
+    assert!(
+        nobody.contains("there is no subsystem") && nobody.contains("(ENXIO)"),
+        "{nobody}"
+    );
+    let add = ["export", "add-ns", NQN, "--nsid", "2", "--device", "vol1"];
+    served.told(&add);
+    assert!(served.refused(&add, 1).contains("(EBUSY)"));
+    assert!(
+        served
+            .refused(&["dm", "remove", "vol1"], 1)
+            .contains("(EBUSY)")
+    );
+    let listed = served.told(&["export", "ls"]);
+    assert!(
+        listed.contains("  namespace 1: vol0") && listed.contains("  namespace 2: vol1"),
+        "{listed}"
+    );
+    served.told(&["export", "remove-ns", NQN, "--nsid", "2"]);
+    served.told(&["dm", "remove", "vol1"]);
+    served.signal("TERM");
+    assert_eq!(served.end().0, Some(0));
+}
+
+#[test]
+fn a_listener_that_is_taken_is_told_with_its_place() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = configuration(
+        directory.path(),
+        &export(&taken.local_addr().unwrap().to_string()),
+    );
+    let refused = Command::new(POLLDM)
+        .arg("serve")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let complaint = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        complaint.contains("cannot listen on 127.0.0.1:"),
+        "{complaint}"
+    );
+    assert!(complaint.contains("polldm.yaml:3:"), "{complaint}");
+    assert!(!directory.path().join("control.sock").exists());
+}
