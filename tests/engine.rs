@@ -42,8 +42,7 @@ struct Command {
 }
 
 impl Driver {
-    fn submit(&mut self, command: u32, core: &mut Core<'_>) {
-        let Some(device) = self.device else { return };
+    fn submit(&mut self, device: DeviceId, command: u32, core: &mut Core<'_>) {
         let slot = &mut self.commands[command as usize];
         slot.reading = !slot.reading;
         if slot.reading {
@@ -88,13 +87,16 @@ impl Driver {
 
 impl FrontEnd for Driver {
     fn poll(&mut self, core: &mut Core<'_>) -> bool {
+        let Some(device) = self.device else {
+            return false;
+        };
         if self.seen.enough.load(Ordering::Relaxed) {
             return false;
         }
         for command in std::mem::take(&mut self.ready) {
-            self.submit(command, core);
+            self.submit(device, command, core);
         }
-        self.device.is_some()
+        true
     }
     fn completed(&mut self, done: &[(u32, Status)], _core: &mut Core<'_>) {
         done.iter()

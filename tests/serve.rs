@@ -365,3 +365,108 @@ fn output_that_nobody_reads_is_no_failure() {
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
 }
+
+const NQN: &str = "nqn.2026-11.io.polldm:test";
+
+/// An export of `vol0` on `address`.
+fn export(address: &str) -> String {
+    format!(
+        "exports: {{ nvmf: {{ listeners: [ \"{address}\" ], subsystems: [ {{ nqn: \"{NQN}\", hosts: any, namespaces: [ {{ nsid: 1, device: vol0 }} ] }} ] }} }}"
+    )
+}
+
+#[test]
+fn a_host_is_seen_while_it_is_connected_and_counted_when_it_is_gone() {
+    let served = Served::start(&export("127.0.0.1:0"));
+    let address = served.announced[1]
+        .strip_prefix("nvme-tcp: ")
+        .unwrap()
+        .to_owned();
+    let target = format!("nvme-tcp://{address}/{NQN}");
+    let bench = [
+        "bench", &target, "--qd", "4", "--time", "100ms", "--warmup", "0ms", "--json",
+    ];
+    let report: serde_json::Value = serde_json::from_str(&served.told(&bench)).unwrap();
+    assert!(report.is_object());
+    let stats = || -> serde_json::Value {
+        serde_json::from_str(&served.told(&["stats", "--json"])).unwrap()
+    };
+    let stats = stats();
+    let read = &stats["namespaces"][0]["operations"][0];
+    assert_eq!(
+        (&read["operation"], &stats["namespaces"][0]["nsid"]),
+        (&"read".into(), &1.into())
+    );
+    assert!(
+        read["ios"].as_u64().unwrap() > 0 && read["errors"] == 0,
+        "{read}"
+    );
+    assert!(
+        stats["nvmf"]["events"]["accepted"].as_u64().unwrap() >= 2,
+        "{stats}"
+    );
+
+    served.told(&[
+        "dm",
+        "create",
+        "vol1",
+        "--table",
+        "0 2048 linear ram0 65536",
+    ]);
+    let nobody = served.refused(
+        &[
+            "export",
+            "add-ns",
+            "nqn.2026-11.io.polldm:other",
+            "--nsid",
+            "2",
+            "--device",
+            "vol1",
+        ],
+        1,
+    );
+    assert!(
+        nobody.contains("there is no subsystem") && nobody.contains("(ENXIO)"),
+        "{nobody}"
+    );
+    let add = ["export", "add-ns", NQN, "--nsid", "2", "--device", "vol1"];
+    served.told(&add);
+    assert!(served.refused(&add, 1).contains("(EBUSY)"));
+    assert!(
+        served
+            .refused(&["dm", "remove", "vol1"], 1)
+            .contains("(EBUSY)")
+    );
+    let listed = served.told(&["export", "ls"]);
+    assert!(
+        listed.contains("  namespace 1: vol0") && listed.contains("  namespace 2: vol1"),
+        "{listed}"
+    );
+    served.told(&["export", "remove-ns", NQN, "--nsid", "2"]);
+    served.told(&["dm", "remove", "vol1"]);
+    served.signal("TERM");
+    assert_eq!(served.end().0, Some(0));
+}
+
+#[test]
+fn a_listener_that_is_taken_is_told_with_its_place() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = configuration(
+        directory.path(),
+        &export(&taken.local_addr().unwrap().to_string()),
+    );
+    let refused = Command::new(POLLDM)
+        .arg("serve")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let complaint = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        complaint.contains("cannot listen on 127.0.0.1:"),
+        "{complaint}"
+    );
+    assert!(complaint.contains("polldm.yaml:3:"), "{complaint}");
+    assert!(!directory.path().join("control.sock").exists());
+}

@@ -19,7 +19,7 @@ const RING_ENTRIES: u32 = 512;
 /// runs, so that a front end which holds all its own buffers cannot keep its own I/O from ending.
 const BOUNCE_BYTES_MAX: usize = 32 << 20;
 
-/// Memory given back to the system in one turn; with pages present this takes about 100 us.
+/// Memory given back to the system in one turn: some ten to hundred microseconds when its pages are present.
 const ZERO_PER_TURN_BYTES: u64 = 1 << 20;
 
 /// A large range of a malloc device that is being zeroed, a piece per turn.

@@ -193,6 +193,8 @@ impl Request {
                 self.step = Step::Sync;
                 Next::Again
             }
+            // Two syncs at once, from two reactors: the kernel told only one of them that data is lost.
+            Step::Sync if self.file.0.has_lost_writes() => Next::Ended(Status::IoError),
             Step::ZeroRange | Step::PunchHole | Step::Sync => Next::Ended(Status::Ok),
         }
     }
@@ -235,7 +237,13 @@ impl Request {
 
     #[cold]
     fn failed(&mut self, errno: i32) -> Next {
+        let writes = matches!(self.step, Step::Write | Step::WriteZeroes);
+        // What makes the kernel write the page cache back, and tell of all of it, not only of this I/O's data.
+        let writes_back =
+            self.step == Step::Sync || (writes && self.fua && !self.file.0.is_direct());
         match errno {
+            // No back-pressure where it may be the kernel's one report that data was not written back: the next sync would succeed.
+            libc::ENOMEM | libc::EBUSY | libc::ENOBUFS if writes_back => {}
             // Back-pressure of the file system or the block layer, not an error of the I/O (PM-15).
             libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::EBUSY | libc::ENOBUFS => {
                 return Next::Later;
@@ -247,25 +255,134 @@ impl Request {
             }
             _ => {}
         }
-        if self.step == Step::Sync {
+        if writes_back {
             self.file.0.note_lost_writes();
         }
         Next::Ended(status_of(errno))
     }
 }
 
-/// The status for an errno of the block layer; the inverse of the table in the semantics, section 0.
+/// The status for an errno: the inverse of the table in the semantics, section 0, and what file systems say besides.
 fn status_of(errno: i32) -> Status {
     match errno {
         libc::EOPNOTSUPP | libc::ENOSYS => Status::NotSupported,
         libc::ETIMEDOUT => Status::Timeout,
-        libc::ENOSPC | libc::EDQUOT => Status::NoSpace,
-        libc::ENOLINK => Status::Transport,
-        libc::EREMOTEIO => Status::Target,
+        // A file at its largest size, too: the host has to free space, not replace a disk.
+        libc::ENOSPC | libc::EDQUOT | libc::EFBIG => Status::NoSpace,
+        // The device, or its server, is gone; another path may still reach it.
+        libc::ENOLINK | libc::ENODEV | libc::ENXIO | libc::ENOTCONN | libc::ESTALE => {
+            Status::Transport
+        }
+        // The device is there and will not do it.
+        libc::EREMOTEIO | libc::EROFS | libc::EPERM | libc::EACCES => Status::Target,
         libc::EBADE => Status::ReservationConflict,
         libc::ENODATA => Status::Medium,
         libc::EILSEQ => Status::Protection,
         libc::ECANCELED => Status::Aborted,
         _ => Status::IoError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bdev::Direct;
+
+    /// An I/O as it is when the kernel answers, on a file that goes through the page cache.
+    fn request(file: &Rc<FileHandle>, step: Step, fua: bool) -> Request {
+        Request {
+            file: Rc::clone(file),
+            clone: CloneId(0),
+            step,
+            fua,
+            offset: 0,
+            left: 4096,
+            bytes: std::ptr::null_mut(),
+            payload: Payload::empty(),
+            buffer: None,
+        }
+    }
+
+    fn file() -> (tempfile::TempDir, Rc<FileHandle>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk");
+        let file = OpenFile::open(&path, Some(4096), 512, Direct::Off, false).expect("opens");
+        (directory, Rc::new(FileHandle(Arc::new(file))))
+    }
+
+    fn ended(next: Next) -> Option<Status> {
+        match next {
+            Next::Ended(status) => Some(status),
+            Next::Again | Next::Later => None,
+        }
+    }
+
+    #[test]
+    fn no_room_in_the_kernel_is_tried_again() {
+        let (_directory, file) = file();
+        for (step, fua) in [(Step::Read, false), (Step::Write, false)] {
+            for errno in [libc::EAGAIN, libc::EINTR, libc::ENOMEM] {
+                let next = request(&file, step, fua).completed(-errno);
+                assert!(matches!(next, Next::Later), "{step:?} {errno}");
+            }
+        }
+        let interrupted = request(&file, Step::Sync, false).completed(-libc::EINTR);
+        assert!(matches!(interrupted, Next::Later));
+        assert!(!file.0.has_lost_writes());
+    }
+
+    /// The kernel reports a failed write-back once. Whatever its reason, and whether a flush or a write with FUA was told, no flush
+    /// succeeds from then on, those under way included.
+    #[test]
+    fn lost_writes_are_not_forgotten() {
+        for (step, fua) in [
+            (Step::Sync, false),
+            (Step::Write, true),
+            (Step::WriteZeroes, true),
+        ] {
+            for errno in [libc::EIO, libc::ENOMEM, libc::ENOSPC] {
+                let (_directory, file) = file();
+                let mut under_way = request(&file, Step::Sync, false);
+                let next = request(&file, step, fua).completed(-errno);
+                assert_eq!(ended(next), Some(status_of(errno)), "{step:?} {errno}");
+                assert!(file.0.has_lost_writes(), "{step:?} {errno}");
+                assert_eq!(ended(under_way.completed(0)), Some(Status::IoError));
+            }
+        }
+    }
+
+    /// A write that fails is its own host's affair: nothing that was completed is lost.
+    #[test]
+    fn a_failed_write_loses_nothing_else() {
+        let (_directory, file) = file();
+        let next = request(&file, Step::Write, false).completed(-libc::EIO);
+        assert_eq!(ended(next), Some(Status::IoError));
+        assert!(!file.0.has_lost_writes());
+        let flush = request(&file, Step::Sync, false).completed(0);
+        assert_eq!(ended(flush), Some(Status::Ok));
+    }
+
+    #[test]
+    fn errors_of_the_kernel() {
+        for (errno, status) in [
+            (libc::EOPNOTSUPP, Status::NotSupported),
+            (libc::ETIMEDOUT, Status::Timeout),
+            (libc::ENOSPC, Status::NoSpace),
+            (libc::EDQUOT, Status::NoSpace),
+            (libc::EFBIG, Status::NoSpace),
+            (libc::ENOLINK, Status::Transport),
+            (libc::ENODEV, Status::Transport),
+            (libc::ENXIO, Status::Transport),
+            (libc::EREMOTEIO, Status::Target),
+            (libc::EROFS, Status::Target),
+            (libc::EBADE, Status::ReservationConflict),
+            (libc::ENODATA, Status::Medium),
+            (libc::EILSEQ, Status::Protection),
+            (libc::ECANCELED, Status::Aborted),
+            (libc::EIO, Status::IoError),
+            (libc::EINVAL, Status::IoError),
+        ] {
+            assert_eq!(status_of(errno), status, "{errno}");
+        }
     }
 }

@@ -6,11 +6,12 @@
 //!
 //! | kind | completes | cost of submit and complete | reads |
 //! |---|---|---|---|
-//! | null | at the next poll | a few ns | lend zeroes, or leave the memory as it is |
-//! | malloc | at once | a few ns and the copy | lend the device's own memory, or copy |
+//! | null | at the next poll | 4.4 ns; lent 13 ns | lend zeroes, or leave the memory as it is |
+//! | malloc | at once | 4 KiB: lent 13 ns, copied 39 ns, written 83 ns | lend the device's own memory, or copy |
 //! | file | when io_uring says so | the kernel's | lend pool buffers, or straight into the payload |
 //!
-//! Figures: `cargo bench --bench mailbox`.
+//! Measured with `cargo bench --bench mailbox` (CPU time, 128 I/Os per poll, without LTO, on a Xeon of 2023); a lent read includes giving the
+//! data back.
 
 mod core;
 mod error;

@@ -38,7 +38,7 @@ pub(super) struct OpenFile {
     discard: bool,
     /// Cleared when the file system says that it cannot.
     zero_ranges: AtomicBool,
-    /// A sync has failed: the kernel has dropped what it could not write, and would call the next sync a success.
+    /// Writing back has failed: the kernel has dropped what it could not write, and would call the next sync a success.
     lost_writes: AtomicBool,
 }
 
@@ -159,7 +159,7 @@ impl OpenFile {
         self.zero_ranges.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a sync has failed since it was opened. From then on every flush fails: the kernel reports a failed write-back once and forgets
+    /// Whether a sync, or a write with FUA through the page cache, has failed since it was opened. From then on every flush fails: the kernel reports a failed write-back once and forgets
     /// it, but the data stays lost.
     pub(super) fn has_lost_writes(&self) -> bool {
         self.lost_writes.load(Ordering::Relaxed)
@@ -397,7 +397,8 @@ fn punches_holes(file: &File, bytes: u64) -> bool {
     }
 }
 
-/// As the block layer says in sysfs; for a partition, of the disk it is on.
+/// As the block layer says in sysfs; for a partition, of the disk it is on. To punch a hole in a block device is to have it zero the
+/// range by itself: its limit for write-zeroes decides, and one that only discards refuses (EOPNOTSUPP).
 fn block_device_discards(file: &File) -> bool {
     let Ok(metadata) = file.metadata() else {
         return false;
@@ -409,7 +410,7 @@ fn block_device_discards(file: &File) -> bool {
         libc::minor(device)
     );
     ["queue", "../queue"].iter().any(|queue| {
-        std::fs::read_to_string(format!("{base}/{queue}/discard_max_bytes"))
+        std::fs::read_to_string(format!("{base}/{queue}/write_zeroes_max_bytes"))
             .is_ok_and(|value| value.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0))
     })
 }

@@ -6,6 +6,8 @@ use clap::Args;
 
 use super::Failure;
 use crate::bench::{NvmeTcpTarget, Options, TargetAddress, execute};
+use crate::config;
+use crate::node::DeviceTarget;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,6 +15,7 @@ Examples:
   polldm bench nvme-tcp://127.0.0.1/NQN?nsid=2 --rw randwrite --qd 1 --time 30s
   polldm bench nvme-tcp://127.0.0.1/NQN --rate 50000 --plot latency.svg
   polldm bench nvme-tcp://127.0.0.1/NQN --rw randrw --verify --flush-every 64
+  polldm bench dm:conf/quickstart.yaml#vol1 --qd 128
 
 Writes destroy what is on the target. With --rate, latency counts from when an
 I/O was due, so a stall is charged to everything that had to wait for it.";
@@ -35,11 +38,9 @@ pub(super) fn run(bench: &Bench) -> Result<(), Failure> {
                 NvmeTcpTarget::connect(address, options).map_err(Failure::Operation)?;
             execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
         }
-        TargetAddress::Device { .. } => {
-            return Err(Failure::Usage(format!(
-                "{} cannot be measured in this process yet: serve it, and measure it over nvme-tcp://",
-                options.target
-            )));
+        TargetAddress::Device { file, device } => {
+            let mut target = DeviceTarget::open(&config::load(file)?, device)?;
+            execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
         }
     };
     if clean {

@@ -16,8 +16,9 @@ Examples:
 Counters are since the start and never go back. Latencies are read off
 histograms: up to 25 % too high for devices, 6 % for namespaces, never too
 low. A device's count from submission to completion, with the time it was
-parked; a namespace's from the arrival of a command to its response. With
-'metrics: { listen: … }' in the configuration, Prometheus gets the same.";
+parked; a namespace's from the arrival of a command to its response. Time is
+read once per turn of a reactor: what begins and ends in one turn took 0 ns.
+With 'metrics: { listen: … }' in the configuration, Prometheus gets the same.";
 
 /// Counters and latencies of devices, namespaces and reactors
 #[derive(Debug, Args)]

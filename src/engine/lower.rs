@@ -26,6 +26,27 @@ pub struct Lower {
     pub(super) changed: Vec<DeviceId>,
 }
 
+impl Lower {
+    /// The lower side of a core, with no front end and nothing open.
+    pub(super) fn new(
+        registry: Arc<bdev::Registry>,
+        tickets: Arc<Tickets>,
+        cores: u16,
+        buffer_bytes_max: usize,
+    ) -> Lower {
+        Lower {
+            bdevs: bdev::Core::new(buffer_bytes_max),
+            registry,
+            tickets,
+            cores,
+            now_ns: 0,
+            outbox: Vec::new(),
+            completed: Vec::new(),
+            changed: Vec::new(),
+        }
+    }
+}
+
 impl Env for Lower {
     type Payload = Payload;
     type Channel = Channel;

@@ -9,6 +9,7 @@ mod core;
 mod front_end;
 mod lower;
 mod service;
+mod solo;
 mod tickets;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +28,7 @@ use crate::reactor::{self, Handle, NotStopped, ReactorStats, Reactors, Remote, S
 pub use core::Core;
 pub use front_end::{ClientId, FrontEnd};
 pub use service::{Message, Reactor};
+pub use solo::Solo;
 
 use tickets::Tickets;
 
@@ -154,17 +156,6 @@ impl Engine {
             .send(usize::from(core.0), Message::FrontEnd { client, message });
     }
 
-    /// Builds a table from its text, against the backing devices of now; `read_only` makes one that refuses writes.
-    ///
-    /// # Errors
-    /// The line and the reason.
-    pub fn parse(&self, text: &str, read_only: bool) -> Result<Arc<Table>, dm::TableError> {
-        let resolve =
-            |name: &str| -> Option<LowerDeclaration> { Some(self.bdevs.by_name(name)?.declare()) };
-        let table = Table::parse(text, &resolve)?;
-        Ok(Arc::new(if read_only { table.read_only() } else { table }))
-    }
-
     /// Makes a device without a table.
     ///
     /// # Errors
@@ -181,13 +172,12 @@ impl Engine {
     /// ENXIO without such a device, or when a lower device cannot be opened; EINVAL for the table.
     pub fn load(&self, name: &str, text: &str, read_only: bool) -> Result<(), Error> {
         self.names().find(name)?;
-        let table = self
-            .parse(text, read_only)
+        let table = parse_table(&self.bdevs, text, read_only)
             .map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
         self.load_table(name, table)
     }
 
-    /// Loads a table that was built before ([`Engine::parse`]).
+    /// Loads a table that was built before ([`parse_table`]).
     ///
     /// # Errors
     /// ENXIO without such a device, or when a lower device cannot be opened.
@@ -354,4 +344,18 @@ impl Engine {
     fn names(&self) -> MutexGuard<'_, Registry> {
         self.names.lock().expect("no holder of this lock can panic")
     }
+}
+
+/// Builds a table from its text, against the backing devices of now; `read_only` makes one that refuses writes.
+///
+/// # Errors
+/// The line and the reason.
+pub fn parse_table(
+    bdevs: &bdev::Registry,
+    text: &str,
+    read_only: bool,
+) -> Result<Arc<Table>, dm::TableError> {
+    let resolve = |name: &str| -> Option<LowerDeclaration> { Some(bdevs.by_name(name)?.declare()) };
+    let table = Table::parse(text, &resolve)?;
+    Ok(Arc::new(if read_only { table.read_only() } else { table }))
 }

@@ -56,16 +56,7 @@ impl Reactor {
         buffer_bytes_max: usize,
     ) -> Reactor {
         let core = CoreId(context.core() as u16);
-        let lower = Lower {
-            bdevs: bdev::Core::new(buffer_bytes_max),
-            registry,
-            tickets,
-            cores: context.cores() as u16,
-            now_ns: context.now_ns(),
-            outbox: Vec::new(),
-            completed: Vec::new(),
-            changed: Vec::new(),
-        };
+        let lower = Lower::new(registry, tickets, context.cores() as u16, buffer_bytes_max);
         Reactor {
             mapper: Mapper::new(core, OUTSTANDING_AT_START),
             lower,
@@ -210,7 +201,7 @@ impl Service for Reactor {
     }
 
     fn before_sleep(&mut self, context: &mut Context<Message>) -> bool {
-        let mut may = self.lower.bdevs.before_sleep() && self.mapper.busy() == 0;
+        let mut may = true;
         for index in 0..self.front_ends.len() {
             may &= self
                 .with(index, context, |front_end, core| {
@@ -218,7 +209,9 @@ impl Service for Reactor {
                 })
                 .unwrap_or(true);
         }
-        !self.deliver(context) && may
+        may &= !self.deliver(context);
+        // Last: what front ends have just submitted must be with the kernel, or be tried again, before the reactor sleeps.
+        self.lower.bdevs.before_sleep() && self.mapper.busy() == 0 && may
     }
 
     fn stop(&mut self, context: &mut Context<Message>) {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::bdev;
 use crate::config::{
-    BdevKind, BdevPlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan, PollPlan,
+    BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan, PollPlan,
 };
-use crate::engine::{Config, Engine};
+use crate::dm::Table;
+use crate::engine::{Config, Engine, parse_table};
 use crate::export::nvmf;
 use crate::reactor::{self, PollMode};
 
@@ -14,14 +15,30 @@ use crate::reactor::{self, PollMode};
 /// never mapped.
 const BUFFER_BYTES_MAX: usize = 256 << 20;
 
-/// Opens the backing devices and starts the reactors.
-pub(super) fn engine(plan: &Plan) -> Result<Engine, Error> {
+/// Opens the backing devices.
+pub(super) fn bdevs(plan: &Plan) -> Result<Arc<bdev::Registry>, Error> {
     let registry = Arc::new(bdev::Registry::default());
     for bdev in &plan.bdevs {
         registry
             .add(&bdev.name.value, spec(bdev))
             .map_err(|error| plan.error_at(span(bdev), &error.to_string(), None))?;
     }
+    Ok(registry)
+}
+
+/// Builds a device's table against open backing devices, whose sizes are known now.
+pub(super) fn table(
+    plan: &Plan,
+    device: &DevicePlan,
+    bdevs: &bdev::Registry,
+) -> Result<Arc<Table>, Error> {
+    parse_table(bdevs, &device.table.value, device.read_only)
+        .map_err(|error| plan.table_error(device, error.line, None, &error.reason, None))
+}
+
+/// Opens the backing devices and starts the reactors.
+pub(super) fn engine(plan: &Plan) -> Result<Engine, Error> {
+    let bdevs = bdevs(plan)?;
     let poll = match plan.reactors.poll {
         PollPlan::Busy => PollMode::Busy,
         PollPlan::Adaptive { spin } => PollMode::Adaptive { spin },
@@ -34,7 +51,7 @@ pub(super) fn engine(plan: &Plan) -> Result<Engine, Error> {
         reactors,
         buffer_bytes_max: BUFFER_BYTES_MAX,
     };
-    Engine::start(&config, registry).map_err(|error| plan.error_of_whole(&error.to_string()))
+    Engine::start(&config, bdevs).map_err(|error| plan.error_of_whole(&error.to_string()))
 }
 
 /// Creates the mapped devices, loads their tables and lets them run.
@@ -43,9 +60,7 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
         let name = &device.name.value;
         let at_name =
             |error: crate::dm::Error| plan.error_at(device.name.span, &error.to_string(), None);
-        let table = engine
-            .parse(&device.table.value, device.read_only)
-            .map_err(|error| plan.table_error(device, error.line, None, &error.reason, None))?;
+        let table = table(plan, device, engine.bdevs())?;
         engine
             .create(
                 name,

@@ -5,6 +5,7 @@
 //! started, so nothing is ever half-started.
 
 mod build;
+mod measure;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::dm;
 use crate::engine::Engine;
 use crate::export::nvmf;
 use crate::reactor::NotStopped;
+
+pub use measure::DeviceTarget;
 
 /// How long a node that is told to stop waits for I/O that is in flight before it ends all the same.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);

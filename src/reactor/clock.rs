@@ -2,7 +2,7 @@
 
 /// Nanoseconds of CLOCK_MONOTONIC: comparable between the threads of this machine, meaningless elsewhere.
 ///
-/// Answered by the vDSO without a system call, about 25 ns; reactors therefore read it once per turn.
+/// Answered by the vDSO without a system call, some tens of nanoseconds; reactors therefore read it once per turn.
 #[inline]
 pub fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {

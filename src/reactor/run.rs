@@ -22,7 +22,7 @@ const MESSAGES_PER_TURN: usize = 128;
 /// Timers handled in one turn, for the same reason.
 const TIMERS_PER_TURN: usize = 64;
 
-/// Turns between two looks at epoll while spinning. A look is a system call of about 300 ns, an idle turn about 50 ns.
+/// Turns between two looks at epoll while spinning. A look is a system call and costs several idle turns.
 const TURNS_PER_LOOK: u32 = 16;
 
 /// A look at epoll is never put off for longer than this, however long the turns are.

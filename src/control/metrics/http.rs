@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 pub const HEADER_BYTES_MAX: usize = 8 << 10;
 /// Most bytes that are still read, and thrown away, after an answer.
 const REST_BYTES_MAX: usize = 64 << 10;
+/// How long a peer has to close its side after an answer. It keeps the next scraper, and a stop, waiting.
+const REST_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// The media type of the text format.
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -69,7 +71,7 @@ pub(super) fn serve(
     write_within(stream, format!("{head}{body}").as_bytes(), deadline)?;
     stream.shutdown(Shutdown::Write)?;
     // Closed with bytes unread, the kernel would reset the connection and the answer might be lost on its way.
-    drain(stream, deadline)
+    drain(stream, deadline.min(Instant::now() + REST_TIME_MAX))
 }
 
 /// What a request wants: the method and the path are all that matters.

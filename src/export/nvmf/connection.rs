@@ -44,6 +44,8 @@ pub struct Connection {
     deadline_ns: Option<u64>,
     /// Whether its queue has been counted and its I/O reserved.
     pub is_announced: bool,
+    /// Whether the target is stopping: nothing more is taken from the host.
+    pub is_stopping: bool,
     /// Whether it is over, and only waits for its commands at devices.
     pub is_ended: bool,
 }
@@ -92,6 +94,7 @@ impl Connection {
             opened_ns: now_ns,
             deadline_ns: None,
             is_announced: false,
+            is_stopping: false,
             is_ended: false,
         })
     }
@@ -120,7 +123,9 @@ impl Connection {
     #[inline]
     pub fn turn(&mut self, cx: &mut Context<'_, Core<'_>>) -> Turn {
         let mut worked = self.session.poll(cx);
-        if matches!(self.session.state, State::Initialize | State::Open) {
+        if self.is_stopping {
+            // What is in flight ends, and the connection with it.
+        } else if matches!(self.session.state, State::Initialize | State::Open) {
             for _ in 0..RECEIVES_PER_TURN {
                 let Some(space) = self.session.input(cx) else {
                     break;

@@ -10,7 +10,7 @@
 //! | `queue`, `command` | what every command goes through; slots |
 //! | `io` | I/O commands |
 //! | `admin`, `fabrics`, `features`, `identify`, `log`, `controller` | the controller at its admin queue |
-//! | [`target`], [`namespace`], [`message`] | what cores know together, and tell each other |
+//! | [`target`], `registry`, `changes`, [`namespace`], [`message`] | what cores know together, and tell each other |
 //! | [`stats`] | counters and latency histograms |
 //! | [`backend`] | what all this needs of the world |
 //! | `core_backend`, `connection`, `listener`, `worker` | the same on a reactor: devices, sockets, the poll loop |
@@ -19,6 +19,7 @@
 
 mod admin;
 pub mod backend;
+mod changes;
 mod chunk;
 mod command;
 pub mod config;
@@ -37,6 +38,7 @@ pub mod message;
 pub mod namespace;
 mod queue;
 mod receive;
+mod registry;
 mod respond;
 pub mod session;
 pub mod stats;

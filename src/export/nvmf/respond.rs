@@ -2,7 +2,7 @@
 
 use super::backend::{Backend, Lend};
 use super::command::Phase;
-use super::session::{Context, Session, State};
+use super::session::{Context, Session};
 use crate::nvme::pdu::{
     self, DATA_HEADER_SIZE, DIGEST_SIZE, Digests, FLAG_LAST, FLAG_SUCCESS, Kind,
     RESPONSE_HEADER_SIZE, Transfer,
@@ -15,7 +15,7 @@ const CAPSULE_RESPONSE_SIZE_MAX: usize = RESPONSE_HEADER_SIZE + DIGEST_SIZE;
 impl<L: Lend> Session<L> {
     /// Answers a command that moves no data to the host, or that failed.
     pub(super) fn respond<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
-        if self.state == State::Dead {
+        if self.is_silent() {
             self.discard(index, cx);
             return;
         }
@@ -32,7 +32,7 @@ impl<L: Lend> Session<L> {
         index: u16,
         cx: &mut Context<'_, B>,
     ) {
-        if self.state == State::Dead {
+        if self.is_silent() {
             self.discard(index, cx);
             return;
         }
@@ -62,7 +62,7 @@ impl<L: Lend> Session<L> {
         index: u16,
         cx: &mut Context<'_, B>,
     ) {
-        if self.state == State::Dead {
+        if self.is_silent() {
             self.discard(index, cx);
             return;
         }

@@ -236,6 +236,12 @@ impl<L: Lend> Session<L> {
         self.slots.is_full() || self.transmit.pending_bytes() > OUTPUT_BYTES_MAX
     }
 
+    /// Whether nothing may be said any more: the connection is over, or a TermReq was its last word.
+    #[inline]
+    pub(super) fn is_silent(&self) -> bool {
+        self.violated || self.state == State::Dead
+    }
+
     /// Whether the connection is over and nothing of it is at a device.
     pub fn is_finished(&self) -> bool {
         self.state == State::Dead && self.running == 0

@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use super::config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
+use super::config::{Config, ConfigError, Hosts, SubsystemConfig};
 use super::namespace::{Namespace, uuid_from_names};
-use crate::dm::{CoreId, DeviceId};
-use crate::nvme::DISCOVERY_NQN;
+use super::registry::{Controller, State, Subsystem};
+
+pub use super::registry::format_uuid;
+use crate::dm::CoreId;
 
 /// I/O queues of one controller: as many as a host with 128 CPUs makes.
 pub const IO_QUEUES_MAX: u16 = 128;
@@ -23,9 +25,6 @@ pub const CONTROLLERS_MAX: usize = 1024;
 /// Connections of the whole target: 8 hosts with 128 queues and as many small ones. Each costs a descriptor and, once connected, the slots
 /// of its queue.
 pub const CONNECTIONS_MAX: u32 = 4096;
-
-/// The largest controller identifier that may be given out (NVMe Base 2.0, 3.1.3.1: FFF0h to FFFFh are reserved).
-const CONTROLLER_ID_MAX: u16 = 0xFFEF;
 
 /// A subsystem's place in the target's list; 0 is the discovery subsystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,32 +53,6 @@ pub struct Identity {
     pub serial: String,
     /// Model number.
     pub model: String,
-}
-
-/// A controller, as far as others than its own admin queue need to know.
-#[derive(Clone, Debug)]
-struct Controller {
-    host_nqn: String,
-    host_id: [u8; 16],
-    admin: SessionKey,
-    enabled: bool,
-    queue_limit: u16,
-    queues: BTreeMap<u16, SessionKey>,
-}
-
-struct Subsystem {
-    identity: Arc<Identity>,
-    hosts: Hosts,
-    namespaces: BTreeMap<u32, Arc<Namespace>>,
-    controllers: BTreeMap<u16, Controller>,
-    next_controller_id: u16,
-}
-
-struct State {
-    /// By [`SubsystemId`]; `None` where one was removed. Numbers are never used again.
-    subsystems: Vec<Option<Subsystem>>,
-    /// Counts changes of the discovery log page (GENCTR).
-    generation: u64,
 }
 
 /// Why a Connect is refused.
@@ -202,7 +175,7 @@ pub struct Totals {
 pub struct Target {
     state: Mutex<State>,
     /// How busy each core is: see [`Target::choose_core`].
-    loads: Vec<AtomicU32>,
+    pub(super) loads: Vec<AtomicU32>,
     connections: AtomicU32,
     addresses: OnceLock<Vec<SocketAddr>>,
     totals: Mutex<BTreeMap<(SubsystemId, CoreId), Totals>>,
@@ -258,7 +231,7 @@ impl Target {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic brings the process down, so a poisoned lock is only ever seen by tests; the state is valid between statements.
         self.state
             .lock()
@@ -536,110 +509,6 @@ impl Target {
             .map(|subsystem| subsystem.identity.nqn.clone())
     }
 
-    /// Adds a namespace. The caller then tells every core.
-    ///
-    /// # Errors
-    /// Why not; nothing has changed then.
-    pub fn add_namespace(
-        &self,
-        nqn: &str,
-        config: &NamespaceConfig,
-    ) -> Result<SubsystemId, ConfigError> {
-        config.validate(nqn)?;
-        let mut state = self.lock();
-        let (id, subsystem) = state.find_configured(nqn)?;
-        if subsystem.namespaces.contains_key(&config.nsid) {
-            return Err(ConfigError::DuplicateNsid {
-                nqn: nqn.to_string(),
-                nsid: config.nsid,
-            });
-        }
-        subsystem
-            .namespaces
-            .insert(config.nsid, make_namespace(nqn, config));
-        Ok(id)
-    }
-
-    /// Removes a namespace. The caller then tells every core.
-    ///
-    /// # Errors
-    /// Why not; nothing has changed then.
-    pub fn remove_namespace(
-        &self,
-        nqn: &str,
-        nsid: u32,
-    ) -> Result<(SubsystemId, DeviceId), ConfigError> {
-        let mut state = self.lock();
-        let (id, subsystem) = state.find_configured(nqn)?;
-        let unknown = || ConfigError::UnknownNamespace {
-            nqn: nqn.to_string(),
-            nsid,
-        };
-        let namespace = subsystem.namespaces.remove(&nsid).ok_or_else(unknown)?;
-        Ok((id, namespace.device))
-    }
-
-    /// Adds a subsystem. The caller then tells every core.
-    ///
-    /// # Errors
-    /// Why not; nothing has changed then.
-    pub fn add_subsystem(&self, config: &SubsystemConfig) -> Result<SubsystemId, ConfigError> {
-        let alone = Config {
-            listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            subsystems: vec![config.clone()],
-            discovery_nqn: None,
-        };
-        alone.validate()?;
-        let mut state = self.lock();
-        if state.find(&config.nqn).is_some() {
-            return Err(ConfigError::DuplicateNqn(config.nqn.clone()));
-        }
-        let count = state.subsystems.iter().flatten().count();
-        if count > super::config::SUBSYSTEMS_MAX {
-            return Err(ConfigError::TooManySubsystems(count));
-        }
-        state.subsystems.push(Some(Subsystem::new(config)));
-        state.generation += 1;
-        Ok(SubsystemId(state.subsystems.len() as u32 - 1))
-    }
-
-    /// Removes a subsystem; answers the connections that have to go. The caller then tells every core.
-    ///
-    /// # Errors
-    /// Why not; nothing has changed then.
-    pub fn remove_subsystem(
-        &self,
-        nqn: &str,
-    ) -> Result<(SubsystemId, Vec<SessionKey>), ConfigError> {
-        let mut state = self.lock();
-        let (id, _) = state.find_configured(nqn)?;
-        let removed = state.subsystems[id.0 as usize].take();
-        state.generation += 1;
-        Ok((
-            id,
-            removed
-                .map(|subsystem| subsystem.sessions(|_| true))
-                .unwrap_or_default(),
-        ))
-    }
-
-    /// Changes who may connect; answers the connections of hosts that no longer may. The caller then tells every core.
-    ///
-    /// # Errors
-    /// Why not; nothing has changed then.
-    pub fn set_hosts(&self, nqn: &str, hosts: Hosts) -> Result<Vec<SessionKey>, ConfigError> {
-        if let Hosts::List(list) = &hosts {
-            list.iter()
-                .try_for_each(|host| super::config::validate_nqn(host))?;
-        }
-        let mut state = self.lock();
-        let (_, subsystem) = state.find_configured(nqn)?;
-        subsystem.hosts = hosts;
-        let gone = subsystem.sessions(|controller| !subsystem.hosts.allow(&controller.host_nqn));
-        state.generation += 1;
-        Ok(gone)
-    }
-
     /// A core tells what it has done for a subsystem so far.
     pub fn publish_totals(&self, subsystem: SubsystemId, core: CoreId, totals: Totals) {
         let mut all = self
@@ -700,304 +569,5 @@ impl Target {
             }
         }
         all
-    }
-}
-
-impl State {
-    fn get_mut(&mut self, id: SubsystemId) -> Option<&mut Subsystem> {
-        self.subsystems.get_mut(id.0 as usize)?.as_mut()
-    }
-
-    fn controller(&mut self, id: SubsystemId, controller_id: u16) -> Option<&mut Controller> {
-        self.get_mut(id)?.controllers.get_mut(&controller_id)
-    }
-
-    /// The subsystem of this name; the well-known discovery NQN stands for the discovery subsystem.
-    fn find(&mut self, nqn: &str) -> Option<(SubsystemId, &mut Subsystem)> {
-        let matches = |(index, subsystem): &(usize, &mut Option<Subsystem>)| {
-            let named = subsystem
-                .as_ref()
-                .is_some_and(|subsystem| subsystem.identity.nqn == nqn);
-            named || (*index == 0 && nqn == DISCOVERY_NQN)
-        };
-        let (index, subsystem) = self.subsystems.iter_mut().enumerate().find(matches)?;
-        Some((SubsystemId(index as u32), subsystem.as_mut()?))
-    }
-
-    /// The same for changes by the operator, who cannot change the discovery subsystem.
-    fn find_configured(&mut self, nqn: &str) -> Result<(SubsystemId, &mut Subsystem), ConfigError> {
-        let found = self.find(nqn).filter(|(id, _)| *id != DISCOVERY);
-        found.ok_or_else(|| ConfigError::UnknownSubsystem(nqn.to_string()))
-    }
-}
-
-impl Subsystem {
-    fn new(config: &SubsystemConfig) -> Self {
-        let uuid = uuid_from_names(&[&config.nqn]);
-        let serial: String = uuid
-            .iter()
-            .take(10)
-            .map(|byte| format!("{byte:02X}"))
-            .collect();
-        let identity = Identity {
-            nqn: config.nqn.clone(),
-            serial: config.serial.clone().unwrap_or(serial),
-            model: config.model.clone().unwrap_or_else(|| "polldm".to_string()),
-        };
-        let namespaces = config
-            .namespaces
-            .iter()
-            .map(|one| (one.nsid, make_namespace(&config.nqn, one)));
-        Self {
-            identity: Arc::new(identity),
-            hosts: config.hosts.clone(),
-            namespaces: namespaces.collect(),
-            controllers: BTreeMap::new(),
-            next_controller_id: 1,
-        }
-    }
-
-    /// A free controller identifier. They are given out in turn, so that one that was just given up is used again as late as can be:
-    /// a host that still holds it is then told apart.
-    fn new_controller_id(&mut self) -> Option<u16> {
-        if self.controllers.len() >= CONTROLLERS_MAX {
-            return None;
-        }
-        // One of any CONTROLLERS_MAX + 1 identifiers in a row is free.
-        for _ in 0..=CONTROLLERS_MAX {
-            let id = self.next_controller_id;
-            self.next_controller_id = if id == CONTROLLER_ID_MAX { 1 } else { id + 1 };
-            if !self.controllers.contains_key(&id) {
-                return Some(id);
-            }
-        }
-        None
-    }
-
-    fn sessions(&self, mut which: impl FnMut(&Controller) -> bool) -> Vec<SessionKey> {
-        let chosen = self
-            .controllers
-            .values()
-            .filter(|controller| which(controller));
-        chosen
-            .flat_map(|controller| {
-                controller
-                    .queues
-                    .values()
-                    .copied()
-                    .chain([controller.admin])
-            })
-            .collect()
-    }
-}
-
-fn make_namespace(nqn: &str, config: &NamespaceConfig) -> Arc<Namespace> {
-    let made = || uuid_from_names(&[nqn, &config.nsid.to_string(), &config.device_name]);
-    Arc::new(Namespace {
-        nsid: config.nsid,
-        device: config.device,
-        device_name: config.device_name.clone(),
-        uuid: config.uuid.unwrap_or_else(made),
-    })
-}
-
-/// A UUID as people write it.
-pub fn format_uuid(uuid: &[u8; 16]) -> String {
-    let hex = |range: std::ops::Range<usize>| {
-        uuid[range]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
-    format!(
-        "{}-{}-{}-{}-{}",
-        hex(0..4),
-        hex(4..6),
-        hex(6..8),
-        hex(8..10),
-        hex(10..16)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NQN: &str = "nqn.2026-11.io.polldm:a";
-    const HOST: &str = "nqn.2026-11.io.polldm:host";
-
-    fn target(hosts: Hosts) -> Target {
-        let namespace = NamespaceConfig {
-            nsid: 1,
-            device: DeviceId(7),
-            device_name: "vol0".into(),
-            uuid: None,
-        };
-        let subsystem = SubsystemConfig {
-            nqn: NQN.into(),
-            serial: None,
-            model: None,
-            hosts,
-            namespaces: vec![namespace],
-        };
-        let listeners = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        Target::new(
-            &Config {
-                listeners,
-                subsystems: vec![subsystem],
-                discovery_nqn: None,
-            },
-            2,
-        )
-        .unwrap()
-    }
-
-    fn key(index: u32) -> SessionKey {
-        SessionKey {
-            core: CoreId(0),
-            index,
-            generation: 0,
-        }
-    }
-
-    #[test]
-    fn an_io_queue_needs_an_enabled_controller_of_the_same_host() {
-        let target = target(Hosts::Any);
-        let admission = target.connect_admin(NQN, HOST, [1; 16], key(0)).unwrap();
-        let id = admission.controller_id;
-        let connect = |host: &str, host_id, controller, queue, session| {
-            target
-                .connect_io(NQN, host, host_id, controller, queue, key(session))
-                .map(|_| ())
-        };
-        assert_eq!(connect(HOST, [1; 16], id, 1, 1), Err(Refusal::NotEnabled));
-        target.set_enabled(admission.subsystem, id, true);
-        assert_eq!(connect(HOST, [2; 16], id, 1, 1), Err(Refusal::HostId));
-        assert_eq!(
-            connect("nqn.2026-11.io.polldm:b", [1; 16], id, 1, 1),
-            Err(Refusal::HostNqn)
-        );
-        assert_eq!(
-            connect(HOST, [1; 16], id + 1, 1, 1),
-            Err(Refusal::ControllerId)
-        );
-        assert_eq!(
-            connect(HOST, [1; 16], id, IO_QUEUES_MAX + 1, 1),
-            Err(Refusal::QueueId)
-        );
-        assert_eq!(connect(HOST, [1; 16], id, 1, 1), Ok(()));
-        assert_eq!(connect(HOST, [1; 16], id, 1, 2), Err(Refusal::QueueId));
-        target.disconnect_io(admission.subsystem, id, 1, key(2));
-        assert_eq!(target.queue_count(admission.subsystem, id), 1);
-        target.disconnect_io(admission.subsystem, id, 1, key(1));
-        assert_eq!(connect(HOST, [1; 16], id, 1, 2), Ok(()));
-        assert_eq!(
-            target.set_enabled(admission.subsystem, id, false),
-            vec![key(2)]
-        );
-        assert_eq!(
-            target.remove_controller(admission.subsystem, id, key(9)),
-            vec![]
-        );
-        assert_eq!(
-            target.remove_controller(admission.subsystem, id, key(0)),
-            vec![key(2)]
-        );
-        assert!(target.snapshot().is_empty());
-    }
-
-    #[test]
-    fn controller_identifiers_are_unique_and_used_again() {
-        let target = target(Hosts::Any);
-        let first = target.connect_admin(NQN, HOST, [1; 16], key(0)).unwrap();
-        for index in 1..CONTROLLERS_MAX as u32 {
-            target
-                .connect_admin(NQN, HOST, [1; 16], key(index))
-                .unwrap();
-        }
-        let refused = target.connect_admin(NQN, HOST, [1; 16], key(0)).map(|_| ());
-        assert_eq!(refused, Err(Refusal::Busy));
-        target.remove_controller(first.subsystem, first.controller_id, key(0));
-        for _ in 0..70_000 {
-            let next = target.connect_admin(NQN, HOST, [1; 16], key(5000)).unwrap();
-            assert!((1..=CONTROLLER_ID_MAX).contains(&next.controller_id));
-            target.remove_controller(next.subsystem, next.controller_id, key(5000));
-        }
-        assert_eq!(
-            target.controller_ids(first.subsystem, 0).len(),
-            CONTROLLERS_MAX - 1
-        );
-    }
-
-    #[test]
-    fn hosts_see_and_reach_only_what_they_may() {
-        let target = target(Hosts::List(vec![HOST.into()]));
-        assert_eq!(target.discover("nqn.2026-11.io.polldm:b").1.len(), 1);
-        let (generation, seen) = target.discover(HOST);
-        assert_eq!(
-            seen[1],
-            Discovered {
-                nqn: NQN.into(),
-                is_discovery: false
-            }
-        );
-        let refused = target
-            .connect_admin(NQN, "nqn.2026-11.io.polldm:b", [1; 16], key(0))
-            .map(|_| ());
-        assert_eq!(refused, Err(Refusal::Host));
-        target.connect_admin(NQN, HOST, [1; 16], key(4)).unwrap();
-        assert_eq!(target.set_hosts(NQN, Hosts::List(vec![])), Ok(vec![key(4)]));
-        assert_eq!(
-            target.discover(HOST),
-            (generation + 1, vec![seen[0].clone()])
-        );
-    }
-
-    #[test]
-    fn namespaces_come_and_go() {
-        let target = target(Hosts::Any);
-        let new = NamespaceConfig {
-            nsid: 2,
-            device: DeviceId(8),
-            device_name: "vol1".into(),
-            uuid: Some([9; 16]),
-        };
-        let subsystem = target.add_namespace(NQN, &new).unwrap();
-        assert_eq!(target.namespaces(subsystem).len(), 2);
-        assert!(matches!(
-            target.add_namespace(NQN, &new),
-            Err(ConfigError::DuplicateNsid { nsid: 2, .. })
-        ));
-        assert_eq!(
-            target.remove_namespace(NQN, 1),
-            Ok((subsystem, DeviceId(7)))
-        );
-        assert!(matches!(
-            target.remove_namespace(NQN, 1),
-            Err(ConfigError::UnknownNamespace { .. })
-        ));
-        assert!(matches!(
-            target.add_namespace(DISCOVERY_NQN, &new),
-            Err(ConfigError::UnknownSubsystem(_))
-        ));
-    }
-
-    #[test]
-    fn connections_spread_and_admin_queues_weigh_little() {
-        let target = target(Hosts::Any);
-        let admin = target.choose_core().unwrap();
-        target.is_admin(admin);
-        let queues: Vec<CoreId> = (0..4).filter_map(|_| target.choose_core()).collect();
-        assert_eq!(queues.iter().filter(|core| core.0 == 0).count(), 2);
-        target.connection_ended(admin, true);
-        queues
-            .iter()
-            .for_each(|core| target.connection_ended(*core, false));
-        assert!(
-            target
-                .loads
-                .iter()
-                .all(|load| load.load(Ordering::Relaxed) == 0)
-        );
     }
 }

@@ -34,6 +34,9 @@ const TICK_NS: u64 = 250_000_000;
 /// How long accepting rests when the process has no descriptors left, in nanoseconds.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 
+/// How long hosts have to take what they are still owed when the target stops, in nanoseconds.
+const STOP_NS: u64 = 2_000_000_000;
+
 /// Most connections of one core: what is left of a command's tag when its slot is named.
 const CONNECTIONS_PER_CORE_MAX: usize = 1 << (31 - super::session::TAG_SLOT_BITS);
 
@@ -56,7 +59,8 @@ pub struct Worker {
     /// Entries of all queues here, for which the core has room.
     reserved: usize,
     ticking: bool,
-    stopping: bool,
+    /// When connections are ended whatever they still have to do; set when the target stops.
+    stop_deadline_ns: Option<u64>,
     /// Who waits for this core to be done with a device.
     leaving: Vec<(SubsystemId, DeviceId, Sender<()>)>,
     published: HashMap<SubsystemId, Totals>,
@@ -73,7 +77,7 @@ impl Worker {
             active: Vec::new(),
             reserved: 0,
             ticking: false,
-            stopping: false,
+            stop_deadline_ns: None,
             leaving: Vec::new(),
             published: HashMap::new(),
             target,
@@ -86,7 +90,7 @@ impl Worker {
     }
 
     fn watch_listeners(&mut self, core: &mut Core<'_>) {
-        if self.stopping {
+        if self.stop_deadline_ns.is_some() {
             return;
         }
         for (index, fd) in self.listeners.fds() {
@@ -127,7 +131,9 @@ impl Worker {
 
     /// Takes a connection in.
     fn admit(&mut self, socket: OwnedFd, core: &mut Core<'_>) {
-        if self.stopping || self.places.len() - self.free.len() >= CONNECTIONS_PER_CORE_MAX {
+        if self.stop_deadline_ns.is_some()
+            || self.places.len() - self.free.len() >= CONNECTIONS_PER_CORE_MAX
+        {
             self.target.connection_ended(self.local.core, false);
             return;
         }
@@ -523,7 +529,7 @@ impl FrontEnd for Worker {
         if !self.local.outbox.is_empty() {
             self.send_out(core);
         }
-        if self.stopping {
+        if self.stop_deadline_ns.is_some() {
             worked |= self.wind_up(core);
         }
         worked
@@ -610,32 +616,39 @@ impl FrontEnd for Worker {
     }
 
     fn stop(&mut self, core: &mut Core<'_>) {
-        self.stopping = true;
+        self.stop_deadline_ns = Some(core.now_ns() + STOP_NS);
+        // Sleep must not outlast the deadline.
+        core.set_timer(core.now_ns() + STOP_NS, TICK_TOKEN);
         for (index, fd) in self.listeners.fds() {
             let _ = core.unwatch(fd, LISTENER_TOKEN + index as u32);
         }
         self.listeners.close();
         for index in 0..self.places.len() as u32 {
+            if let Some(connection) = self.places[index as usize].connection.as_deref_mut() {
+                connection.is_stopping = true;
+            }
             self.activate(index);
         }
     }
 
     fn stopped(&self) -> bool {
-        self.stopping && self.places.len() == self.free.len()
+        self.stop_deadline_ns.is_some() && self.places.len() == self.free.len()
     }
 }
 
 impl Worker {
-    /// Stopping: ends connections that have nothing at devices and nothing left to say. The others end by themselves soon, or
-    /// by the engine's deadline.
+    /// Stopping: ends connections that have nothing at devices and nothing left to say, and all of them when [`STOP_NS`] is over.
     fn wind_up(&mut self, core: &mut Core<'_>) -> bool {
         let mut worked = false;
+        let is_late = self
+            .stop_deadline_ns
+            .is_some_and(|deadline_ns| core.now_ns() >= deadline_ns);
         for index in 0..self.places.len() as u32 {
             let Some(connection) = self.places[index as usize].connection.as_deref() else {
                 continue;
             };
             let session = &connection.session;
-            let is_done = session.running() == 0 && !session.has_output();
+            let is_done = is_late || session.running() == 0 && !session.has_output();
             if is_done && !connection.is_ended {
                 self.end(index, core);
                 worked = true;

@@ -6,3 +6,4 @@ mod hostile;
 mod io;
 mod live;
 mod streams;
+mod target;
