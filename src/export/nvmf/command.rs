@@ -62,6 +62,8 @@ pub struct Slot<L> {
     pub size: u32,
     /// Bytes received so far ([`Phase::AwaitsData`]).
     pub received: u32,
+    /// What it counts for in its session's bytes of reads.
+    pub read_bytes: u32,
     /// Blocks done so far of a command that is carried out in steps.
     pub progress: u32,
     /// When it arrived.
@@ -92,6 +94,7 @@ impl<L: Default> Default for Slot<L> {
             pending: 0,
             size: 0,
             received: 0,
+            read_bytes: 0,
             progress: 0,
             started_ns: 0,
             device: DeviceId(0),

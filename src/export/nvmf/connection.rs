@@ -12,6 +12,16 @@ use crate::engine::Core;
 /// or stalled must not hold buffers for ever. A host that is merely slow acknowledges something within this time.
 const USER_TIMEOUT_MS: libc::c_int = 30_000;
 
+/// Socket options: a host that is gone without a word is noticed even if it had nothing outstanding and no keep alive timer, after 30
+/// seconds of silence and three probes ten seconds apart.
+const OPTIONS: [(libc::c_int, libc::c_int, libc::c_int); 5] = [
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 30),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 10),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3),
+];
+
 /// Receives per connection and turn: enough for a burst that fills a few chunks, few enough that others have their turn soon.
 const RECEIVES_PER_TURN: usize = 2;
 
@@ -76,7 +86,9 @@ impl Connection {
         let socket = TcpStream::from(socket);
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
-        set_user_timeout(socket.as_raw_fd())?;
+        for (level, option, value) in OPTIONS {
+            set_option(socket.as_raw_fd(), level, option, value)?;
+        }
         let peer = socket.peer_addr().ok();
         session.local_ip = socket.local_addr().ok().map(|address| match address.ip() {
             // A listener for both families tells IPv4 as a mapped address.
@@ -261,18 +273,15 @@ impl Connection {
     }
 }
 
-fn set_user_timeout(fd: RawFd) -> io::Result<()> {
-    let timeout = USER_TIMEOUT_MS;
+fn set_option(
+    fd: RawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the option's value is the integer pointed to, of the size given.
-    let result = unsafe {
-        libc::setsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_USER_TIMEOUT,
-            (&raw const timeout).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), size) };
     if result == 0 {
         Ok(())
     } else {

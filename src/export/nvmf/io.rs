@@ -136,7 +136,10 @@ impl<L: Lend> Session<L> {
             io::READ => {
                 let bytes = self.check_range(index, transfer_max, false, cx)? as u32;
                 self.check_read_pointer(index, bytes)?;
-                self.slots.get_mut(index).size = bytes;
+                let slot = self.slots.get_mut(index);
+                slot.size = bytes;
+                slot.read_bytes = bytes;
+                self.read_bytes += u64::from(bytes);
                 Ok(Plan::Execute)
             }
             io::WRITE => Ok(Plan::Receive(

@@ -53,6 +53,10 @@ const SLOTS_BEFORE_CONNECT: u16 = 4;
 /// window. What is in flight already adds at most a queue's worth of reads, and those of a device that lends cost no memory.
 pub const OUTPUT_BYTES_MAX: u64 = 4 << 20;
 
+/// Bytes of reads that one connection may have between device and socket: a device that fills buffers instead of lending its own memory
+/// takes that much of the core's for it, and keeps it for as long as the host does not read.
+pub const READ_BYTES_MAX: u64 = 4 << 20;
+
 /// Bytes of pool buffers that one connection may hold, so that a slow host cannot take all of a core's. At least two transfers.
 pub const BUFFER_BYTES_MAX: usize = 8 << 20;
 
@@ -155,6 +159,8 @@ pub struct Session<L> {
     pub(super) waiting: VecDeque<u16>,
     /// Pool buffers held, in bytes.
     pub(super) buffer_bytes: usize,
+    /// Bytes of reads between device and socket.
+    pub(super) read_bytes: u64,
     /// Slots whose data lies in a chunk while at a device.
     pub(super) pinned: usize,
     /// The first of a fused pair, when it was the last command.
@@ -199,6 +205,7 @@ impl<L: Lend> Session<L> {
             receive: Receive::default(),
             waiting: VecDeque::new(),
             buffer_bytes: 0,
+            read_bytes: 0,
             pinned: 0,
             fused_first: None,
             running: 0,
@@ -225,15 +232,21 @@ impl<L: Lend> Session<L> {
     }
 
     /// Whether more may be read from the host now. If not, it will be after something was sent or has completed.
+    ///
+    /// A connection without room for a command still reads until it has one that must wait: until then it may be data that is
+    /// read, and the commands that it belongs to are what room is waiting for.
     #[inline]
     pub fn may_receive(&self) -> bool {
-        matches!(self.state, State::Initialize | State::Open) && !self.is_blocked()
+        matches!(self.state, State::Initialize | State::Open)
+            && !(self.is_blocked() && self.receive.has_bytes())
     }
 
-    /// Whether commands wait in the receive chunk for room.
+    /// Whether there is no room for another command now.
     #[inline]
     pub(super) fn is_blocked(&self) -> bool {
-        self.slots.is_full() || self.transmit.pending_bytes() > OUTPUT_BYTES_MAX
+        self.slots.is_full()
+            || self.transmit.pending_bytes() > OUTPUT_BYTES_MAX
+            || self.read_bytes > READ_BYTES_MAX
     }
 
     /// Whether nothing may be said any more: the connection is over, or a TermReq was its last word.
@@ -302,7 +315,7 @@ impl<L: Lend> Session<L> {
     /// Takes note that the socket took `count` bytes of [`Session::output`].
     pub fn sent<B: Backend<Lend = L>>(&mut self, count: usize, cx: &mut Context<'_, B>) {
         let (transmit, slots) = (&mut self.transmit, &mut self.slots);
-        let buffer_bytes = &mut self.buffer_bytes;
+        let (buffer_bytes, read_bytes) = (&mut self.buffer_bytes, &mut self.read_bytes);
         transmit.sent(count, |index| {
             let slot = slots.get_mut(index);
             if let super::command::Memory::Buffer(buffer) = &slot.memory {
@@ -310,6 +323,7 @@ impl<L: Lend> Session<L> {
             }
             slot.release_memory(&mut cx.local.chunks);
             slot.lend.release();
+            *read_bytes -= u64::from(std::mem::take(&mut slot.read_bytes));
             slots.give(index);
         });
     }
@@ -365,7 +379,9 @@ impl<L: Lend> Session<L> {
     /// Frees a slot of a dead session.
     pub(super) fn discard<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.drop_memory(index, cx);
-        self.slots.get_mut(index).lend.release();
+        let slot = self.slots.get_mut(index);
+        slot.lend.release();
+        self.read_bytes -= u64::from(std::mem::take(&mut slot.read_bytes));
         self.slots.give(index);
     }
 

@@ -36,6 +36,9 @@ const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// How long hosts have to take what they are still owed when the target stops, in nanoseconds.
 const STOP_NS: u64 = 2_000_000_000;
 
+/// Connections accepted before the core does something else: epoll reports a listener for as long as it has more.
+const ACCEPTS_PER_CALL: usize = 64;
+
 /// Most connections of one core: what is left of a command's tag when its slot is named.
 const CONNECTIONS_PER_CORE_MAX: usize = 1 << (31 - super::session::TAG_SLOT_BITS);
 
@@ -488,7 +491,7 @@ impl Worker {
 
     /// Accepts what a listener has and spreads it over the cores.
     fn accept(&mut self, listener: usize, core: &mut Core<'_>) {
-        loop {
+        for _ in 0..ACCEPTS_PER_CALL {
             match self.listeners.accept(listener) {
                 Acceptance::Accepted(socket) => {
                     let Some(to) = self.target.choose_core() else {

@@ -716,3 +716,55 @@ fn a_host_that_does_not_read_is_stopped() {
     assert_eq!(answers(&mut harness).len(), 2 * fed);
     end(harness);
 }
+
+/// A host without flow control may fill every slot with writes whose data is still to come.
+#[test]
+fn a_queue_full_of_commands_still_takes_their_data() {
+    let mut harness = Harness::new();
+    harness.connect_io(Digests::default(), false);
+    let mut commands = Vec::new();
+    for id in 0..64u16 {
+        let mut write = block_io(io::WRITE, u64::from(id), 1);
+        write.set_command_id(id);
+        commands.extend(capsule(&write, &[]));
+    }
+    harness.feed(&commands, usize::MAX);
+    let ready: Vec<Transfer> = answers(&mut harness)
+        .into_iter()
+        .filter_map(|answer| match answer {
+            Answer::Ready(ready) => Some(ready),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ready.len(), 64);
+    for ready in ready.iter().rev() {
+        let data = [ready.command_id as u8; 512];
+        harness.feed(&host_data(ready, &data, Digests::default()), 100);
+    }
+    assert_eq!(statuses(&mut harness).len(), 64);
+    assert!((0..64).all(|block| harness.backend.bytes[block * 512] == block as u8));
+    end(harness);
+}
+
+/// Reads at a slow device are bounded in bytes, however many fit the queue.
+#[test]
+fn reads_of_a_connection_are_bounded() {
+    let mut harness = connected();
+    harness.backend.hold = true;
+    let mut commands = Vec::new();
+    for id in 0..63u16 {
+        let mut read = block_io(io::READ, 0, 256);
+        read.set_command_id(id);
+        commands.extend(capsule(&read, &[]));
+    }
+    harness.feed(&commands, usize::MAX);
+    assert_eq!(
+        harness.backend.held(),
+        63,
+        "63 times 128 KiB is within the bound"
+    );
+    harness.finish();
+    assert_eq!(answers(&mut harness).len(), 2 * 63);
+    assert_eq!(harness.session.outstanding(), 0);
+    end(harness);
+}
