@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::reactor::{BUFFER_ALIGNMENT, BufferPool};
 
@@ -15,6 +17,13 @@ use super::error::Error;
 
 /// `_IOR(0x12, 114, size_t)`: the size of a block device in bytes.
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
+
+/// How long a lock is waited for. The kernel ends the io_uring of a process that was killed after the process itself is gone, and
+/// with it the last hold on the file: whoever starts polldm again at once meets the dead one's lock. To wait is also what is
+/// right, since until then the writes that it had in flight may still reach the file.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Between two attempts at the lock.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// An open, locked file or block device; shared by all reactors.
 pub(super) struct OpenFile {
@@ -180,21 +189,31 @@ fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
     } else {
         libc::F_WRLCK
     } as libc::c_short;
-    // SAFETY: `lock` is valid for the call, and the descriptor is open.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) };
-    if result == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Err(Error::Locked {
-            path: path.to_path_buf(),
-        }),
-        _ => Err(Error::File {
-            path: path.to_path_buf(),
-            what: "lock it",
-            error,
-        }),
+    let deadline = Instant::now() + LOCK_WAIT_MAX;
+    loop {
+        // SAFETY: `lock` is valid for the call, and the descriptor is open.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) if Instant::now() < deadline => {
+                thread::sleep(LOCK_RETRY)
+            }
+            Some(libc::EAGAIN | libc::EACCES) => {
+                return Err(Error::Locked {
+                    path: path.to_path_buf(),
+                });
+            }
+            _ => {
+                return Err(Error::File {
+                    path: path.to_path_buf(),
+                    what: "lock it",
+                    error,
+                });
+            }
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 # What every job of the Linux-host test can call. Sourced by the agent; $job is the job's number.
 
+# busybox prefers its own applets to what is in /bin, but these have options that its own do not know.
+blkdiscard() { /bin/blkdiscard "$@"; }
+dd() { /bin/dd "$@"; }
+
 # Sends one line to the test driver while the job goes on.
 tell() {
     printf 'event %s %s\n' "$job" "$*" >&3
