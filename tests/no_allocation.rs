@@ -305,3 +305,78 @@ fn an_allocation_is_noticed() {
         drop(std::hint::black_box(Box::new(round)))
     });
 }
+
+/// A connection of the NVMe/TCP target, with every kind of transfer: reads, in-capsule writes and flushes in one burst, and a write whose
+/// data is asked for.
+#[test]
+fn nvmf_connection() {
+    use polldm::export::nvmf::harness::{Harness, capsule};
+    use polldm::nvme::opcode::io;
+    use polldm::nvme::pdu::{Digests, FLAG_LAST, Kind, Transfer};
+    use polldm::nvme::{Command, DataPointer};
+
+    let with_id = |mut command: Command, id: u16, pointer| {
+        command.set_command_id(id);
+        command.set_data_pointer(pointer);
+        command
+    };
+    let mut burst = Vec::new();
+    for id in 0..16u16 {
+        let lba = u64::from(id) * 8;
+        let read = Command::block_io(io::READ, 1, lba, 8);
+        let write = Command::block_io(io::WRITE, 1, lba, 8);
+        let flush = Command::new(io::FLUSH, 1);
+        burst.extend(capsule(
+            &with_id(read, id, DataPointer::transport(4096)),
+            &[],
+        ));
+        let in_capsule = DataPointer::in_capsule(0, 4096);
+        burst.extend(capsule(
+            &with_id(write, 100 + id, in_capsule),
+            &[id as u8; 4096],
+        ));
+        burst.extend(capsule(
+            &with_id(flush, 200 + id, DataPointer::transport(0)),
+            &[],
+        ));
+    }
+    let large = Command::block_io(io::WRITE, 1, 0, 64);
+    let large = capsule(&with_id(large, 300, DataPointer::transport(32768)), &[]);
+    let mut data = vec![0; 24];
+
+    for digests in [false, true] {
+        let digests = Digests {
+            header: false,
+            data: digests,
+        };
+        if digests.data {
+            // Digests change what the host sends; what is watched here is the controller, so the burst stays without data.
+            burst = (0..16u16)
+                .flat_map(|id| {
+                    let read = Command::block_io(io::READ, 1, u64::from(id) * 8, 8);
+                    capsule(&with_id(read, id, DataPointer::transport(4096)), &[])
+                })
+                .collect();
+        }
+        let mut harness = Harness::new();
+        harness.connect_io(digests, true);
+        steady("nvmf connection", |_| {
+            harness.output.clear();
+            harness.backend.requests.clear();
+            harness.feed(&burst, 10_000);
+            if digests.data {
+                return;
+            }
+            harness.output.clear();
+            harness.feed(&large, usize::MAX);
+            let ready = Transfer::decode(&harness.output);
+            assert_eq!((ready.command_id, ready.size), (300, 32768));
+            data.resize(24, 0);
+            ready.encode_data(&mut data, Kind::HostData, FLAG_LAST, digests, 0);
+            data.resize(24 + 32768, 7);
+            harness.feed(&data, 5_000);
+        });
+        harness.disconnect_admin();
+        harness.close();
+    }
+}

@@ -304,18 +304,17 @@ impl Harness {
     pub fn drain(&mut self) {
         loop {
             while self.session.has_output() {
-                let pieces = self.session.output().to_vec();
-                if pieces.is_empty() {
-                    break;
-                }
                 let mut count = 0;
-                for piece in pieces {
+                for piece in self.session.output() {
                     // SAFETY: what is queued stays readable until `sent`.
                     let bytes = unsafe {
                         std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), piece.iov_len)
                     };
                     self.output.extend_from_slice(bytes);
                     count += piece.iov_len;
+                }
+                if count == 0 {
+                    break;
                 }
                 self.with(|session, cx| session.sent(count, cx));
             }

@@ -110,6 +110,8 @@ impl<L: Lend> Session<L> {
         let header_size =
             pdu::data_offset(DATA_HEADER_SIZE, self.digests.header, self.host_alignment);
         if let Ok(bytes) = self.transmit.header(header_size) {
+            // The padding that HPDA asks for.
+            bytes[DATA_HEADER_SIZE..].fill(0);
             transfer.encode_data(
                 bytes,
                 Kind::ControllerData,

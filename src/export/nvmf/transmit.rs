@@ -85,7 +85,7 @@ impl Transmit {
         self.sent
     }
 
-    /// Queues `size` header bytes for the caller to fill in, all zero at first.
+    /// Queues `size` header bytes for the caller to fill in, every one of them: at first they are those of some earlier header.
     ///
     /// # Errors
     /// [`Overflow`]; the queue stays marked and sends nothing more.
@@ -100,7 +100,6 @@ impl Transmit {
         let bytes = unsafe {
             std::slice::from_raw_parts_mut(self.ring.cast::<u8>().as_ptr().add(start), size)
         };
-        bytes.fill(0);
         self.write = start + size;
         self.push(bytes.as_ptr(), size);
         Ok(bytes)
