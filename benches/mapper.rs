@@ -41,7 +41,7 @@ impl Payload for Extent {
         black_box(self.address);
     }
     fn equals(self, other: Extent) -> bool {
-        self.address == other.address
+        (self.address, self.length) == (other.address, other.length)
     }
 }
 
@@ -162,7 +162,7 @@ fn next_sector(state: &mut u64, blocks: u64) -> u64 {
     *state = state
         .wrapping_mul(6364136223846793005)
         .wrapping_add(1442695040888963407);
-    ((*state >> 33) * blocks >> 31) * 8
+    (((*state >> 33) * blocks) >> 31) * 8
 }
 
 /// One batch without a mapper.

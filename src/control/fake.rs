@@ -62,6 +62,7 @@ impl Fake {
     }
 
     /// From now on suspends wait (true), or all that wait end (false).
+    #[cfg(test)]
     pub fn set_busy(&self, busy: bool) {
         *self.busy.lock().unwrap() = busy;
         self.idle.notify_all();

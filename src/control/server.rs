@@ -92,7 +92,7 @@ impl Server {
         self.socket.path()
     }
 
-    /// Accepts no more, lets the verbs that run end and be answered. True if all had ended `within` the time.
+    /// Accepts no more, removes the socket's file, lets the verbs that run end and be answered. True if all had ended `within` the time.
     pub fn stop(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         self.shared.stopping.store(true, Ordering::Release);
@@ -100,6 +100,8 @@ impl Server {
         if let Ok(listener) = self.socket.listener().try_clone() {
             let _ = UnixStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both);
         }
+        // Here, not when the last thread lets go of it: the process may end before that.
+        self.socket.remove();
         let mut connections = self.shared.connections();
         for stream in connections.streams.values() {
             let _ = stream.shutdown(Shutdown::Read);

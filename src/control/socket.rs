@@ -121,6 +121,15 @@ impl Socket {
         &self.path
     }
 
+    /// Removes the socket's file, if it is still the one that was made.
+    pub fn remove(&self) {
+        let ours = |metadata| identity(metadata) == self.identity;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours) {
+            // Left behind it does no harm: the next server replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
     fn turn_away(&self) -> io::Result<()> {
         self.listener.set_nonblocking(true)?;
         loop {
@@ -136,12 +145,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| identity(metadata) == self.identity)
-        {
-            // Left behind it does no harm: the next server replaces it.
-            let _ = fs::remove_file(&self.path);
-        }
+        self.remove();
     }
 }
 

@@ -204,7 +204,7 @@ fn data_written_on_one_core_is_read_on_another() {
     let node = Node::start();
     let (admin, id) = node.admin(0);
     let mut queues = [node.io(id, 1), node.io(id, 2), node.io(id, 3)];
-    let data: Vec<u8> = (0..8192u32).map(|index| (index * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..8192u32).map(|index| ((index * 7) >> 3) as u8).collect();
     let write = block_io(io::WRITE, 8, 16, DataPointer::in_capsule(0, 8192));
     assert_eq!(queues[0].run(write, &data).0, Status::SUCCESS);
     for queue in &mut queues {

@@ -1,0 +1,262 @@
+//! Mapped devices and what is beneath them: `dm.*` and `bdev.*`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Names a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceParams {
+    /// Its name.
+    pub name: String,
+}
+
+/// What a flush promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FlushPolicy {
+    /// What had completed when the flush was issued is durable when the flush completes, as with a disk.
+    #[default]
+    Relaxed,
+    /// A flush is also a barrier.
+    Ordered,
+}
+
+/// A new device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateParams {
+    /// Its name, 1 to 127 bytes.
+    pub name: String,
+    /// An identifier that stays when it is renamed, at most 128 bytes; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uuid: String,
+    /// What a flush promises.
+    #[serde(default)]
+    pub flush: FlushPolicy,
+    /// Its first table, to be made live; without one the device is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// The table refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// A table for a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadParams {
+    /// The device's name.
+    pub name: String,
+    /// Lines of `start length type arguments…`, in sectors.
+    pub table: String,
+    /// It refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// A new name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenameParams {
+    /// The device's name.
+    pub name: String,
+    /// The name it is to have.
+    pub new_name: String,
+}
+
+/// Which devices to name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LsParams {
+    /// Only those whose live table has a target of this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// Names of devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LsResult {
+    /// In order of their names.
+    pub devices: Vec<DeviceName>,
+}
+
+/// A device's names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceName {
+    /// Its name.
+    pub name: String,
+    /// Its uuid; empty if it has none.
+    pub uuid: String,
+    /// Its number, which stands for a minor number.
+    pub id: u32,
+}
+
+/// Which device to tell about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InfoParams {
+    /// The device's name; all devices when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// State of devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InfoResult {
+    /// In order of their names.
+    pub devices: Vec<DeviceInfo>,
+}
+
+/// State of a device (LC-22).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its uuid; empty if it has none.
+    pub uuid: String,
+    /// Its number, which stands for a minor number.
+    pub id: u32,
+    /// No I/O passes until it is resumed.
+    pub suspended: bool,
+    /// It refuses writes.
+    pub read_only: bool,
+    /// It has a live table.
+    pub live_table: bool,
+    /// It has an inactive table.
+    pub inactive_table: bool,
+    /// How many exports hold it.
+    pub open_count: u32,
+    /// Events so far.
+    pub event_nr: u32,
+    /// Targets of the live table.
+    pub target_count: u32,
+    /// Size in sectors; 0 without a live table.
+    pub sectors: u64,
+    /// What a flush promises.
+    pub flush: FlushPolicy,
+    /// The backing devices beneath the live table.
+    pub bdevs: Vec<String>,
+}
+
+/// Which status lines to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StatusParams {
+    /// The device's name; all devices when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Only targets of this type, and devices that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// Which table lines to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TableParams {
+    /// The device's name; all devices when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Only targets of this type, and devices that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The inactive table rather than the live one.
+    #[serde(default)]
+    pub inactive: bool,
+}
+
+/// Lines about targets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LinesResult {
+    /// In order of their names.
+    pub devices: Vec<DeviceLines>,
+}
+
+/// One line for each target of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceLines {
+    /// The device's name.
+    pub name: String,
+    /// Its targets in ascending order; empty without a table.
+    pub targets: Vec<TargetLine>,
+}
+
+/// One target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetLine {
+    /// First sector.
+    pub start: u64,
+    /// Length in sectors.
+    pub sectors: u64,
+    /// Its type.
+    pub target: String,
+    /// Its arguments (table) or what it says of itself (status).
+    pub text: String,
+}
+
+/// Backing devices of devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DepsResult {
+    /// In order of their names.
+    pub devices: Vec<DeviceDeps>,
+}
+
+/// Backing devices of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceDeps {
+    /// The device's name.
+    pub name: String,
+    /// The backing devices beneath its live table.
+    pub bdevs: Vec<String>,
+}
+
+/// Target types.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetsResult {
+    /// As they are known to tables.
+    pub targets: Vec<TargetType>,
+}
+
+/// A target type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetType {
+    /// What table lines call it.
+    pub name: String,
+    /// Version of its table and status texts.
+    pub version: [u32; 3],
+}
+
+/// Backing devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BdevsResult {
+    /// In order of their names.
+    pub bdevs: Vec<Bdev>,
+}
+
+/// A backing device and what it declares of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Bdev {
+    /// Its name.
+    pub name: String,
+    /// Its kind, as the configuration calls it.
+    pub kind: String,
+    /// Size in sectors.
+    pub sectors: u64,
+    /// Logical block size in bytes.
+    pub block_bytes: u32,
+    /// A completed write can be lost at a power cut until a flush.
+    pub volatile_cache: bool,
+    /// It can flush.
+    pub flush: bool,
+    /// A write can be made durable by itself; the mapper emulates it where not.
+    pub fua: bool,
+    /// It takes discards.
+    pub discard: bool,
+    /// It takes write-zeroes.
+    pub write_zeroes: bool,
+    /// It refuses writes.
+    pub read_only: bool,
+    /// The devices whose live table uses it.
+    pub devices: Vec<String>,
+}

@@ -1,0 +1,121 @@
+//! What hosts reach: `export.*` and `nvmf.*`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What hosts can reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExportsResult {
+    /// The NVMe/TCP target; left out when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvmf: Option<NvmfExport>,
+}
+
+/// The NVMe/TCP target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NvmfExport {
+    /// Addresses it listens on.
+    pub listeners: Vec<String>,
+    /// Its subsystems.
+    pub subsystems: Vec<Subsystem>,
+    /// Every connection, those without a controller among them.
+    pub connections: Vec<Connection>,
+    /// Since the start.
+    pub events: NvmfEvents,
+}
+
+/// What has happened to connections since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NvmfEvents {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused because there were too many.
+    pub refused: u64,
+    /// Connections ended because the host broke the protocol.
+    pub violations: u64,
+    /// Controllers whose keep-alive timer expired.
+    pub keep_alive_expired: u64,
+}
+
+/// A subsystem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Subsystem {
+    /// Its NQN.
+    pub nqn: String,
+    /// The host NQNs that may connect; left out when every host may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
+    /// Its namespaces, by NSID.
+    pub namespaces: Vec<Namespace>,
+    /// The hosts' controllers.
+    pub controllers: Vec<Controller>,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Namespace {
+    /// Its identifier.
+    pub nsid: u32,
+    /// The device.
+    pub device: String,
+    /// What hosts know it by.
+    pub uuid: String,
+}
+
+/// A host's controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Controller {
+    /// CNTLID.
+    pub id: u16,
+    /// The host's NQN.
+    pub host_nqn: String,
+    /// I/O queues it has connected.
+    pub io_queues: u32,
+}
+
+/// A connection: one queue of a controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Connection {
+    /// The host's address; empty when it is no longer known.
+    pub peer: String,
+    /// The subsystem; empty before Connect.
+    pub nqn: String,
+    /// CNTLID; left out before Connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<u16>,
+    /// The queue, 0 for the admin queue; left out before Connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u16>,
+    /// Entries of the queue.
+    pub queue_size: u32,
+    /// Commands that have not been answered.
+    pub outstanding: u64,
+    /// The reactor it lives on.
+    pub reactor: u16,
+    /// PDU headers carry a digest.
+    pub header_digest: bool,
+    /// PDU data carry a digest.
+    pub data_digest: bool,
+}
+
+/// A new namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddNamespaceParams {
+    /// The subsystem.
+    pub nqn: String,
+    /// Its identifier, from 1.
+    pub nsid: u32,
+    /// The device.
+    pub device: String,
+}
+
+/// A namespace to take away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveNamespaceParams {
+    /// The subsystem.
+    pub nqn: String,
+    /// The namespace's identifier.
+    pub nsid: u32,
+}
