@@ -1,15 +1,16 @@
 //! Admin commands (NVMe Base 2.0, 5): what each queue may be asked, Abort, events, and the answers that are pages.
 
 use super::backend::{Backend, Lend};
-use super::command::{Memory, Phase};
+use super::command::{Memory, Phase, Slot};
 use super::controller::{ABORTS_MAX, ASYNC_EVENTS_MAX, Event};
 use super::message::Message;
 use super::queue::Plan;
 use super::session::{Context, Session, TRANSFER_BYTES_MAX};
 use super::target::SessionKey;
+use crate::dm::CoreId;
 use crate::nvme::Status;
 use crate::nvme::identify::PAGE_SIZE;
-use crate::nvme::log::{ErrorEntry, TRANSPORT_TCP};
+use crate::nvme::log::{ErrorEntry, TRANSPORT_TCP, page};
 use crate::nvme::opcode::admin;
 
 impl<L: Lend> Session<L> {
@@ -60,6 +61,10 @@ impl<L: Lend> Session<L> {
         let command = self.slots.get(index).command;
         let answer = match command.opcode() {
             admin::IDENTIFY => self.identify(&command, cx).map(Some),
+            admin::GET_LOG_PAGE if command.log_id() == page::SMART && !self.is_discovery() => {
+                self.gather_totals(index, cx);
+                return;
+            }
             admin::GET_LOG_PAGE => self.log_page(&command, cx).map(Some),
             admin::GET_FEATURES => self.get_features(index, cx),
             admin::SET_FEATURES => self.set_features(index, cx).map(|()| None),
@@ -77,6 +82,17 @@ impl<L: Lend> Session<L> {
             },
             _ => Ok(None),
         };
+        self.answer(index, answer, cx);
+        self.report_events(cx);
+    }
+
+    /// Answers with a page, without, or with an error that goes into the error log.
+    fn answer<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        answer: Result<Option<Vec<u8>>, Status>,
+        cx: &mut Context<'_, B>,
+    ) {
         match answer {
             Ok(Some(page)) => {
                 self.drop_memory(index, cx);
@@ -91,7 +107,40 @@ impl<L: Lend> Session<L> {
                 self.fail(index, status, cx);
             }
         }
-        self.report_events(cx);
+    }
+
+    fn is_discovery(&self) -> bool {
+        self.admin.as_ref().is_some_and(|state| state.is_discovery)
+    }
+
+    /// Has every core publish what it has counted; the SMART log is answered when all have.
+    fn gather_totals<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let cores = cx.target.cores();
+        let slot = self.slots.get_mut(index);
+        slot.phase = Phase::AwaitsTotals;
+        slot.pending = u32::from(cores);
+        for core in 0..cores {
+            let message = Message::Publish {
+                admin: self.key,
+                slot: index,
+            };
+            cx.local.outbox.push((CoreId(core), message));
+        }
+    }
+
+    /// A core has published its totals.
+    pub fn totals_published<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let waits = |slot: &Slot<L>| slot.phase == Phase::AwaitsTotals;
+        if !self.slots.try_get(index).is_some_and(waits) {
+            return;
+        }
+        let slot = self.slots.get_mut(index);
+        slot.pending -= 1;
+        if slot.pending == 0 {
+            let command = slot.command;
+            let answer = self.log_page(&command, cx).map(Some);
+            self.answer(index, answer, cx);
+        }
     }
 
     fn record_error(&mut self, index: u16, status: Status) {
@@ -212,7 +261,7 @@ impl<L: Lend> Session<L> {
                 self.fail(index, Status::ABORT_REQUESTED, cx);
                 true
             }
-            Phase::AwaitsAbort | Phase::Responding | Phase::Free => false,
+            Phase::AwaitsAbort | Phase::AwaitsTotals | Phase::Responding | Phase::Free => false,
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Phase {
     Running,
     /// An Abort that waits for the core of the queue it names.
     AwaitsAbort,
+    /// A Get Log Page that waits for every core to publish its totals.
+    AwaitsTotals,
     /// An Asynchronous Event Request without an event.
     AwaitsEvent,
     /// Its response is queued.

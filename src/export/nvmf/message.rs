@@ -34,6 +34,20 @@ pub enum Message {
         /// Whether the command was found and will be aborted.
         found: bool,
     },
+    /// Publish the totals of this core now: a SMART log was asked for.
+    Publish {
+        /// The admin queue that asks.
+        admin: SessionKey,
+        /// Its Get Log Page.
+        slot: u16,
+    },
+    /// The answer to [`Message::Publish`].
+    Published {
+        /// The admin queue that asked.
+        admin: SessionKey,
+        /// Its Get Log Page.
+        slot: u16,
+    },
     /// The namespaces of a subsystem changed. The sender of the answer is dropped when this core no longer has
     /// commands at a device that was taken away.
     Namespaces {

@@ -101,6 +101,8 @@ pub struct LocalNamespaces {
     table: Vec<Option<LocalNamespace>>,
     /// Namespaces that were removed while commands were at the device. They are dropped when the last command is done.
     leaving: Vec<LocalNamespace>,
+    /// What namespaces that are gone have counted: the SMART log never goes back.
+    retired: NamespaceStats,
 }
 
 impl LocalNamespaces {
@@ -130,6 +132,12 @@ impl LocalNamespaces {
     /// Active namespaces, in order of NSID.
     pub fn active(&self) -> impl Iterator<Item = &LocalNamespace> {
         self.iter().filter(|namespace| namespace.is_active())
+    }
+
+    /// The counters of all namespaces that are or were here.
+    pub fn stats(&self) -> impl Iterator<Item = &NamespaceStats> {
+        let present = self.iter().chain(&self.leaving);
+        present.map(|local| &*local.stats).chain([&self.retired])
     }
 
     /// Takes over a new list. `geometry` is asked for devices that are new here. Returns the NSIDs that hosts see change.
@@ -200,7 +208,14 @@ impl LocalNamespaces {
     }
 
     fn forget_idle(&mut self) {
-        self.leaving.retain(|local| local.in_flight > 0);
+        let retired = &mut self.retired;
+        self.leaving.retain(|local| {
+            let stays = local.in_flight > 0;
+            if !stays {
+                retired.merge(&local.stats);
+            }
+            stays
+        });
     }
 }
 
@@ -223,6 +238,7 @@ pub fn uuid_from_names(names: &[&str]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stats::Kind;
     use super::*;
 
     fn geometry(sectors: u64, block_bytes: u32) -> Geometry {
@@ -257,7 +273,9 @@ mod tests {
         );
         assert_eq!(local.get(1).unwrap().blocks, 8);
         assert!(local.get(0).is_none() && local.get(2).is_none() && local.get(4).is_none());
-        local.get_mut(1).unwrap().in_flight = 1;
+        let in_use = local.get_mut(1).unwrap();
+        in_use.in_flight = 1;
+        in_use.stats.record(Kind::Write, true, 8, 100);
         assert_eq!(
             local.replace(&[namespace(1, 10), namespace(2, 20)], all),
             vec![2, 3]
@@ -267,6 +285,8 @@ mod tests {
         assert!(local.is_leaving(DeviceId(10)));
         local.finished(1, DeviceId(10));
         assert!(!local.is_leaving(DeviceId(10)));
+        let written: u64 = local.stats().map(|stats| stats.kind(Kind::Write).ios).sum();
+        assert_eq!(written, 1, "what is gone still counts");
     }
 
     #[test]

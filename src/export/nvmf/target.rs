@@ -156,7 +156,7 @@ impl Counters {
     }
 }
 
-/// What a subsystem has done for its hosts, for the SMART log: published by each core a few times a second.
+/// What a subsystem has done for its hosts, for the SMART log: published by each core when one is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Read commands, and Compare and Verify.
@@ -247,6 +247,11 @@ impl Target {
     /// Where the target listens; empty until it does.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.addresses.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> u16 {
+        self.loads.len() as u16
     }
 
     /// The core for a new connection: the one with the least to do. It is charged as an I/O queue until [`Target::is_admin`]

@@ -1,7 +1,6 @@
 //! The target's part on one core: its connections, polled in turn, and its copy of the namespaces.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use crate::reactor::{Interest, Readiness};
 /// Tokens from here on are listeners; below are connections.
 const LISTENER_TOKEN: u32 = 1 << 31;
 
-/// The timer for what takes seconds: time-outs, and totals for the SMART log.
+/// The timer for what takes seconds: time-outs.
 const TICK_TOKEN: u32 = 0;
 /// The timer after which accepting is tried again.
 const ACCEPT_TOKEN: u32 = 1;
@@ -63,7 +62,6 @@ pub struct Worker {
     stop_deadline_ns: Option<u64>,
     /// Who waits for this core to be done with a device.
     leaving: Vec<(SubsystemId, DeviceId, Sender<()>)>,
-    published: HashMap<SubsystemId, Totals>,
 }
 
 impl Worker {
@@ -79,7 +77,6 @@ impl Worker {
             ticking: false,
             stop_deadline_ns: None,
             leaving: Vec::new(),
-            published: HashMap::new(),
             target,
         };
         for subsystem in worker.target.subsystem_ids() {
@@ -277,7 +274,7 @@ impl Worker {
         }
     }
 
-    /// Ends what is overdue and publishes totals.
+    /// Ends what is overdue.
     fn ticked(&mut self, core: &mut Core<'_>) {
         self.ticking = false;
         let now_ns = core.now_ns();
@@ -297,18 +294,14 @@ impl Worker {
             }
         }
         self.send_out(core);
-        self.publish();
         self.tick(core);
     }
 
     fn publish(&mut self) {
         for (index, namespaces) in self.local.namespaces.iter().enumerate() {
             let mut totals = Totals::default();
-            for namespace in namespaces.iter() {
-                let (read, write) = (
-                    namespace.stats.kind(Kind::Read),
-                    namespace.stats.kind(Kind::Write),
-                );
+            for stats in namespaces.stats() {
+                let (read, write) = (stats.kind(Kind::Read), stats.kind(Kind::Write));
                 totals.reads += read.ios;
                 totals.writes += write.ios;
                 totals.read_bytes += read.sectors * 512;
@@ -316,11 +309,8 @@ impl Worker {
                 totals.errors += read.errors + write.errors;
             }
             let subsystem = SubsystemId(index as u32);
-            if self.published.get(&subsystem) != Some(&totals) {
-                self.published.insert(subsystem, totals);
-                self.target
-                    .publish_totals(subsystem, self.local.core, totals);
-            }
+            self.target
+                .publish_totals(subsystem, self.local.core, totals);
         }
     }
 
@@ -401,6 +391,18 @@ impl Worker {
                 if let Some(index) = self.find(admin) {
                     self.with(index, core, |connection, cx| {
                         connection.session.abort_answered(slot, found, cx)
+                    });
+                    self.activate(index);
+                }
+            }
+            Message::Publish { admin, slot } => {
+                self.publish();
+                core.send(admin.core, Box::new(Message::Published { admin, slot }));
+            }
+            Message::Published { admin, slot } => {
+                if let Some(index) = self.find(admin) {
+                    self.with(index, core, |connection, cx| {
+                        connection.session.totals_published(slot, cx);
                     });
                     self.activate(index);
                 }

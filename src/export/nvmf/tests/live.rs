@@ -202,7 +202,7 @@ fn block_io(opcode: u8, lba: u64, count: u32, pointer: DataPointer) -> Command {
 #[test]
 fn data_written_on_one_core_is_read_on_another() {
     let node = Node::start();
-    let (admin, id) = node.admin(0);
+    let (mut admin, id) = node.admin(0);
     let mut queues = [node.io(id, 1), node.io(id, 2), node.io(id, 3)];
     let data: Vec<u8> = (0..8192u32).map(|index| ((index * 7) >> 3) as u8).collect();
     let write = block_io(io::WRITE, 8, 16, DataPointer::in_capsule(0, 8192));
@@ -273,6 +273,16 @@ fn data_written_on_one_core_is_read_on_another() {
     };
     assert_eq!(counted(Counted::Read), (4, 3 * 8192 + 256 * 1024));
     assert_eq!(counted(Counted::Write), (2, 8192 + 256 * 1024));
+
+    let mut smart = Command::get_log_page(NSID_ALL, 2, 512, 0);
+    smart.set_data_pointer(DataPointer::transport(512));
+    let (_, _, page) = admin.run(smart, &[]);
+    let smart = crate::nvme::log::Smart::decode(&page);
+    assert_eq!(
+        (smart.read_commands, smart.write_commands),
+        (4, 2),
+        "every core's, as of now"
+    );
 
     // The admin queue goes, and its I/O queues are closed.
     let disconnect = fabrics_command(fabrics::DISCONNECT);
