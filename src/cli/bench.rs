@@ -4,7 +4,7 @@ use std::io;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, NoSocket};
 use crate::bench::{NvmeTcpTarget, Options, TargetAddress, execute};
 use crate::config;
 use crate::node::DeviceTarget;
@@ -26,6 +26,8 @@ I/O was due, so a stall is charged to everything that had to wait for it.";
 pub(super) struct Bench {
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    _no_socket: NoSocket,
 }
 
 /// Runs it; whether no I/O failed and nothing was read that had not been written is its success.

@@ -70,6 +70,8 @@ struct Check {
     /// The configuration
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    #[command(flatten)]
+    _no_socket: NoSocket,
 }
 
 /// Print the JSON Schema of the configuration, for editors
@@ -78,6 +80,8 @@ struct Schema {
     /// That of the control socket's methods instead
     #[arg(long)]
     control: bool,
+    #[command(flatten)]
+    _no_socket: NoSocket,
 }
 
 /// How to reach a running server.
@@ -86,6 +90,13 @@ struct Connection {
     /// The server's control socket
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
+}
+
+/// Keeps `--socket` out of the help of a command that reaches no server; [`run`] refuses it there.
+#[derive(Debug, Args)]
+struct NoSocket {
+    #[arg(id = "socket", long, hide = true, value_name = "PATH")]
+    _socket: Option<PathBuf>,
 }
 
 impl Connection {
@@ -143,6 +154,15 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let connection = &cli.connection;
+    if connection.socket.is_some()
+        && matches!(
+            cli.command,
+            Command::Check(_) | Command::Bench(_) | Command::Schema(_)
+        )
+    {
+        let reason = "--socket: check, bench and schema reach no server; leave it out";
+        return Err(Failure::Usage(reason.into()));
+    }
     match cli.command {
         Command::Serve(serve) => serve::run(&serve, cli.connection.socket),
         Command::Check(check) => {

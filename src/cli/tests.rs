@@ -66,6 +66,7 @@ fn what_makes_no_sense_is_refused_with_exit_code_2() {
         "polldm dm suspend",
         "polldm dm rename vol0",
         "polldm dm create vol0 --notable --table x",
+        "polldm dm create vol0 --notable --readonly",
         "polldm dm load vol0 file --table x",
         "polldm dm create vol0 --flush never",
         "polldm export add-ns nqn.x --nsid minus --device d",
@@ -92,6 +93,35 @@ fn the_socket_is_found_wherever_it_stands() {
             Some(PathBuf::from("/s")),
             "{words}"
         );
+    }
+}
+
+/// What would be without effect is refused before anything is opened.
+#[test]
+fn options_without_a_meaning_are_refused() {
+    for words in [
+        "polldm --socket /s check /nowhere.yaml",
+        "polldm check /nowhere.yaml --socket /s",
+        "polldm schema --socket /s",
+        "polldm bench --socket /s dm:/nowhere.yaml#vol0",
+        "polldm dm info --json -c",
+        "polldm dm info --json --noheadings",
+    ] {
+        match run(parse(words).unwrap()) {
+            Err(Failure::Usage(reason)) => assert!(reason.contains("leave"), "{words}: {reason}"),
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+    let mut command = Cli::command();
+    command.build();
+    for (name, shown) in [
+        ("check", false),
+        ("bench", false),
+        ("schema", false),
+        ("stats", true),
+    ] {
+        let help = command.find_subcommand_mut(name).unwrap().render_help();
+        assert_eq!(help.to_string().contains("--socket"), shown, "{name}");
     }
 }
 

@@ -49,6 +49,8 @@ pub const REACTORS_MAX: usize = 256;
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Most listeners of the NVMe/TCP target: each is a socket to poll and an entry per subsystem in the discovery log.
 pub const LISTENERS_MAX: usize = 64;
+/// Most subsystems of the NVMe/TCP target: each is a table per reactor and an entry per listener in the discovery log.
+pub const SUBSYSTEMS_MAX: usize = 256;
 /// Largest namespace identifier, and so the number of namespaces a subsystem can have (NN): the changed-namespace list of
 /// NVMe holds 1024 entries.
 pub const NSID_MAX: u32 = 1024;

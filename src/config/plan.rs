@@ -132,7 +132,7 @@ pub struct DevicePlan {
 /// The NVMe/TCP target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NvmfPlan {
-    /// Addresses to listen on, all different (but for port 0, which asks the kernel for any port). Every subsystem is
+    /// Addresses to listen on, at least one, all different (but for port 0, which asks the kernel for any port). Every subsystem is
     /// reachable through each.
     pub listeners: Vec<At<SocketAddr>>,
     /// Subsystems, in the order written.

@@ -206,7 +206,7 @@ pub(super) struct Exports {
 #[serde(deny_unknown_fields)]
 pub(super) struct Nvmf {
     /// Addresses to listen on, such as "127.0.0.1:4420" or "[::1]:4420". Every subsystem is reachable through each.
-    pub listeners: Vec<At<String>>,
+    pub listeners: At<Vec<At<String>>>,
     /// The subsystems hosts connect to.
     pub subsystems: Vec<At<Subsystem>>,
 }

@@ -12,7 +12,7 @@ use crate::config::raw::{Namespace, Nvmf, Subsystem};
 use crate::config::scalar::Hosts;
 use crate::config::source::{At, Problem, Span, shown};
 use crate::config::suggest::nearest;
-use crate::config::{LISTENERS_MAX, NSID_MAX, some_of};
+use crate::config::{LISTENERS_MAX, NSID_MAX, SUBSYSTEMS_MAX, some_of};
 
 /// Bytes of the serial number in Identify Controller (NVMe Base 2.0, section 5.17.2.1).
 const SERIAL_BYTES_MAX: usize = 20;
@@ -38,7 +38,7 @@ pub(super) fn nvmf(
     devices: &[DevicePlan],
     bdevs: &[BdevPlan],
 ) -> Result<NvmfPlan, Problem> {
-    let listeners = listeners(&written.listeners)?;
+    let listeners = listeners(&written.listeners.value)?;
     let known = Known {
         devices: devices
             .iter()
@@ -49,8 +49,19 @@ pub(super) fn nvmf(
     };
     let mut taken = Taken::default();
     let mut subsystems = Vec::with_capacity(written.subsystems.len());
-    for subsystem in written.subsystems {
+    for (index, subsystem) in written.subsystems.into_iter().enumerate() {
+        if index == SUBSYSTEMS_MAX {
+            return Err(Problem::at(subsystem.span, "too many subsystems")
+                .help(format!("there can be {SUBSYSTEMS_MAX}")));
+        }
         subsystems.push(subsystem_plan(subsystem.value, &known, &mut taken)?);
+    }
+    // Last, because what is wrong with a subsystem says more.
+    if listeners.is_empty() {
+        return Err(
+            Problem::at(written.listeners.span, "no host could reach this target")
+                .help("name at least one address, such as \"127.0.0.1:4420\""),
+        );
     }
     Ok(NvmfPlan {
         listeners,

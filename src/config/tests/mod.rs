@@ -131,6 +131,31 @@ exports: { nvmf: { listeners: [ '[::1]:0', '[::1]:0' ], subsystems: [
 }
 
 #[test]
+fn what_the_plan_allows_the_target_allows() {
+    use crate::export::nvmf::config as target;
+    assert_eq!(LISTENERS_MAX, target::LISTENERS_MAX);
+    assert_eq!(SUBSYSTEMS_MAX, target::SUBSYSTEMS_MAX);
+    assert_eq!(NSID_MAX, target::NAMESPACES_MAX);
+    let subsystem =
+        |index| format!("{{ nqn: 'nqn.2026-11.io:{index}', hosts: any, namespaces: [] }}");
+    let with = |count: usize| {
+        let subsystems: Vec<String> = (0..count).map(subsystem).collect();
+        let subsystems = subsystems.join(",\n");
+        read(format!(
+            "exports: {{ nvmf: {{ listeners: [ '127.0.0.1:0' ], subsystems: [\n{subsystems} ] }} }}"
+        ))
+    };
+    let most = with(SUBSYSTEMS_MAX)
+        .expect("valid")
+        .nvmf
+        .expect("an export");
+    assert_eq!(most.subsystems.len(), SUBSYSTEMS_MAX);
+    let error = with(SUBSYSTEMS_MAX + 1).expect_err("one too many");
+    assert_eq!(error.message(), "too many subsystems");
+    assert_eq!(error.position().map(|(line, _)| line), Some(258));
+}
+
+#[test]
 fn reactors_share_cpus_in_turn_when_there_are_more_of_them() {
     let plan = read("reactors: { cores: '1-2', count: 5, poll: busy }").expect("valid");
     assert_eq!(plan.reactors.cpus, [1, 2, 1, 2, 1]);

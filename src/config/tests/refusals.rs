@@ -441,6 +441,8 @@ const IN_SHORT: &[(In, &str, (u32, u32), &str)] = &[
         "`127.0.0.1:4420` and `0.0.0.0:4420` cannot both be bound"),
     (Nvmf, "    listeners: [ 127.0.0.1:4420, 127.0.0.1:4420 ]\n    subsystems: []\n", (10, 34),
         "`127.0.0.1:4420` is listed twice"),
+    (Nvmf, "    listeners: []\n    subsystems: []\n", (10, 16),
+        "no host could reach this target"),
     (Nvmf, "    listeners: []\n    subsystems: []\n    queue_depth: 128\n", (12, 5),
         "unknown key `queue_depth`"),
     (File, "metrics: { listen: 127.0.0.1:4420 }\nexports: { nvmf: { listeners: [ 127.0.0.1:4420 ], subsystems: [] } }\n", (1, 20),
