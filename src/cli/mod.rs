@@ -87,7 +87,7 @@ struct Schema {
 /// How to reach a running server.
 #[derive(Debug, Args)]
 struct Connection {
-    /// The control socket of the server: where serve makes it, where dm, bdev, export and stats look for it
+    /// The server's control socket
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
 }

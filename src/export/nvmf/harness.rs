@@ -56,7 +56,7 @@ pub struct MemoryBackend {
     pub bytes: Box<[u8]>,
     /// What it claims to be.
     pub geometry: Option<Geometry>,
-    /// Keep I/O until [`MemoryBackend::finish`].
+    /// Keep I/O until [`Harness::finish`].
     pub hold: bool,
     /// How the next I/Os end.
     pub status: Status,
