@@ -17,14 +17,14 @@ const TABLE_BYTES_MAX: usize = REQUEST_BYTES_MAX / 2;
 const EXAMPLES: &str = "\
 Examples:
   # A new device over the first GiB of bdev ram0
-  polldm dm create vol1 --table '0 2097152 linear ram0 0'
+  polldm dm create vol2 --table '0 2097152 linear ram0 0'
 
-  # Move it, under load: hosts see a pause, never an error
-  polldm dm load vol1 --table '0 2097152 linear disk0 0'
-  polldm dm suspend vol1 && polldm dm resume vol1
+  # Another table, under load: hosts see a pause, never an error
+  polldm dm load vol2 --table '0 2097152 linear ram1 0'
+  polldm dm resume vol2
 
-  # What the same table would look like elsewhere
-  polldm dm table vol1 | ssh other polldm dm create vol1
+  # The same device on another machine that has such bdevs
+  polldm dm table vol2 | ssh other polldm dm create vol2
 
   # For scripts
   polldm dm info -c --noheadings --separator : -o name,open,attr

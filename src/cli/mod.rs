@@ -92,7 +92,8 @@ struct Connection {
     socket: Option<PathBuf>,
 }
 
-/// Keeps `--socket` out of the help of a command that reaches no server; [`run`] refuses it there.
+/// Keeps `--socket` out of the help of a command that reaches no server. It is taken there all the same, so that
+/// `alias p='polldm --socket PATH'` does for every command.
 #[derive(Debug, Args)]
 struct NoSocket {
     #[arg(id = "socket", long, hide = true, value_name = "PATH")]
@@ -154,15 +155,6 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let connection = &cli.connection;
-    if connection.socket.is_some()
-        && matches!(
-            cli.command,
-            Command::Check(_) | Command::Bench(_) | Command::Schema(_)
-        )
-    {
-        let reason = "--socket: check, bench and schema reach no server; leave it out";
-        return Err(Failure::Usage(reason.into()));
-    }
     match cli.command {
         Command::Serve(serve) => serve::run(&serve, cli.connection.socket),
         Command::Check(check) => {

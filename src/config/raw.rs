@@ -206,6 +206,7 @@ pub(super) struct Exports {
 #[serde(deny_unknown_fields)]
 pub(super) struct Nvmf {
     /// Addresses to listen on, such as "127.0.0.1:4420" or "[::1]:4420". Every subsystem is reachable through each.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub listeners: At<Vec<At<String>>>,
     /// The subsystems hosts connect to.
     pub subsystems: Vec<At<Subsystem>>,
