@@ -442,6 +442,21 @@ fn a_host_is_seen_while_it_is_connected_and_counted_when_it_is_gone() {
         listed.contains("  namespace 1: vol0") && listed.contains("  namespace 2: vol1"),
         "{listed}"
     );
+    // A namespace that is taken away and added again is the disk it was; two at once are two.
+    let uuid = |listed: &str, nsid: u32| -> String {
+        let start = format!("  namespace {nsid}: ");
+        let line = listed.lines().find(|line| line.starts_with(&start));
+        let line = line.unwrap_or_else(|| panic!("no namespace {nsid} in {listed}"));
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    served.told(&["export", "add-ns", NQN, "--nsid", "3", "--device", "vol0"]);
+    let both = served.told(&["export", "ls"]);
+    assert_ne!(uuid(&both, 1), uuid(&both, 3), "{both}");
+    served.told(&["export", "remove-ns", NQN, "--nsid", "3"]);
+    served.told(&["export", "remove-ns", NQN, "--nsid", "1"]);
+    served.told(&["export", "add-ns", NQN, "--nsid", "1", "--device", "vol0"]);
+    let again = served.told(&["export", "ls"]);
+    assert_eq!(uuid(&again, 1), uuid(&listed, 1), "{again}");
     served.told(&["export", "remove-ns", NQN, "--nsid", "2"]);
     served.told(&["dm", "remove", "vol1"]);
     served.signal("TERM");

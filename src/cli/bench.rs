@@ -4,21 +4,24 @@ use std::io;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, NoSocket};
 use crate::bench::{NvmeTcpTarget, Options, TargetAddress, execute};
 use crate::config;
 use crate::node::DeviceTarget;
 
 const EXAMPLES: &str = "\
 Examples:
-  polldm bench nvme-tcp://127.0.0.1:4420/nqn.2026-11.io.polldm:quickstart
-  polldm bench nvme-tcp://127.0.0.1/NQN?nsid=2 --rw randwrite --qd 1 --time 30s
+  polldm bench \\
+    'nvme-tcp://127.0.0.1:4420/nqn.2026-11.io.polldm:quickstart?nsid=1'
+  polldm bench 'nvme-tcp://127.0.0.1/NQN?nsid=2' --rw randwrite --time 30s
   polldm bench nvme-tcp://127.0.0.1/NQN --rate 50000 --plot latency.svg
   polldm bench nvme-tcp://127.0.0.1/NQN --rw randrw --verify --flush-every 64
   polldm bench dm:conf/quickstart.yaml#vol1 --qd 128
 
-Writes destroy what is on the target. With --rate, latency counts from when an
-I/O was due, so a stall is charged to everything that had to wait for it.";
+NQN stands for the subsystem's name; nsid may be left out where it has only
+one namespace. Writes destroy what is on the target. With --rate, latency
+counts from when an I/O was due, so a stall is charged to everything that had
+to wait for it.";
 
 /// Measure latency and throughput of a namespace or a mapped device
 #[derive(Debug, Args)]
@@ -26,6 +29,8 @@ I/O was due, so a stall is charged to everything that had to wait for it.";
 pub(super) struct Bench {
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    _no_socket: NoSocket,
 }
 
 /// Runs it; whether no I/O failed and nothing was read that had not been written is its success.

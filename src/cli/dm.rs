@@ -17,14 +17,14 @@ const TABLE_BYTES_MAX: usize = REQUEST_BYTES_MAX / 2;
 const EXAMPLES: &str = "\
 Examples:
   # A new device over the first GiB of bdev ram0
-  polldm dm create vol1 --table '0 2097152 linear ram0 0'
+  polldm dm create vol2 --table '0 2097152 linear ram0 0'
 
-  # Move it, under load: hosts see a pause, never an error
-  polldm dm load vol1 --table '0 2097152 linear disk0 0'
-  polldm dm suspend vol1 && polldm dm resume vol1
+  # Another table, under load: hosts see a pause, never an error
+  polldm dm load vol2 --table '0 2097152 linear ram1 0'
+  polldm dm resume vol2
 
-  # What the same table would look like elsewhere
-  polldm dm table vol1 | ssh other polldm dm create vol1
+  # The same device on another machine that has such bdevs
+  polldm dm table vol2 | ssh other polldm dm create vol2
 
   # For scripts
   polldm dm info -c --noheadings --separator : -o name,open,attr
@@ -89,8 +89,8 @@ enum Verb {
         /// What a flush promises
         #[arg(long, value_enum, default_value_t = Flush::Relaxed, value_name = "POLICY")]
         flush: Flush,
-        /// Refuse writes
-        #[arg(short, long)]
+        /// Refuse writes, as long as this table is live
+        #[arg(short, long, conflicts_with = "notable")]
         readonly: bool,
     },
     /// Load a table into the inactive slot; resume makes it live
@@ -100,7 +100,7 @@ enum Verb {
         device: String,
         #[command(flatten)]
         table: TableSource,
-        /// Refuse writes
+        /// Refuse writes, as long as this table is live
         #[arg(short, long)]
         readonly: bool,
     },
@@ -151,13 +151,13 @@ struct Info {
     /// A row per device
     #[arg(short, short_alias = 'C', long)]
     columns: bool,
-    /// The columns to show, with commas between them
+    /// The columns to show, with commas between them (implies -c)
     #[arg(short = 'o', long = "options", value_name = "COLUMNS")]
     fields: Option<String>,
-    /// Between columns, which are then not aligned
+    /// Between columns, which are then not aligned (implies -c)
     #[arg(long)]
     separator: Option<String>,
-    /// Leave the headings out
+    /// Leave the headings out (implies -c)
     #[arg(long)]
     noheadings: bool,
 }
@@ -329,13 +329,21 @@ pub(super) fn run(dm: Dm, connection: &Connection) -> Result<(), Failure> {
 }
 
 fn info(arguments: &Info, json: bool, connection: &Connection) -> Result<(), Failure> {
+    let in_columns = arguments.columns
+        || arguments.fields.is_some()
+        || arguments.separator.is_some()
+        || arguments.noheadings;
+    if json && in_columns {
+        let reason =
+            "--json has every field and no columns; leave -c, -o, --separator and --noheadings out";
+        return Err(Failure::Usage(reason.into()));
+    }
     let devices = ask_each(connection, arguments.devices.clone(), |client, name| {
         client
             .call::<DmInfo>(&InfoParams { name })
             .map(|result| result.devices)
     })?;
     let result = InfoResult { devices };
-    let in_columns = arguments.columns || arguments.fields.is_some();
     if json || !in_columns {
         return show(json, &result, || output::info(&result));
     }

@@ -28,8 +28,8 @@ enum BdevVerb {
 const EXPORT_EXAMPLES: &str = "\
 Examples:
   polldm export ls
-  polldm export add-ns nqn.2026-11.io.polldm:quickstart --nsid 2 --device vol1
-  polldm export remove-ns nqn.2026-11.io.polldm:quickstart --nsid 2
+  polldm export add-ns nqn.2026-11.io.polldm:quickstart --nsid 3 --device vol2
+  polldm export remove-ns nqn.2026-11.io.polldm:quickstart --nsid 3
   polldm export ls --json | jq '.nvmf.connections[] | select(.outstanding > 0)'
 
 Hosts that are connected are told and rescan by themselves.";

@@ -70,6 +70,8 @@ struct Check {
     /// The configuration
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    #[command(flatten)]
+    _no_socket: NoSocket,
 }
 
 /// Print the JSON Schema of the configuration, for editors
@@ -78,6 +80,8 @@ struct Schema {
     /// That of the control socket's methods instead
     #[arg(long)]
     control: bool,
+    #[command(flatten)]
+    _no_socket: NoSocket,
 }
 
 /// How to reach a running server.
@@ -86,6 +90,14 @@ struct Connection {
     /// The server's control socket
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
+}
+
+/// Keeps `--socket` out of the help of a command that reaches no server. It is taken there all the same, so that
+/// `alias p='polldm --socket PATH'` does for every command.
+#[derive(Debug, Args)]
+struct NoSocket {
+    #[arg(id = "socket", long, hide = true, value_name = "PATH")]
+    _socket: Option<PathBuf>,
 }
 
 impl Connection {

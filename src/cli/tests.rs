@@ -24,6 +24,7 @@ fn the_commands_of_the_manual_are_taken() {
         "polldm dm ls",
         "polldm dm ls --target linear --json",
         "polldm --socket /s dm ls",
+        "polldm --socket /s check a.yaml",
         "polldm dm --socket /s load vol0 --table x",
         "polldm dm load vol0 table.txt",
         "polldm dm load -r vol0",
@@ -66,6 +67,7 @@ fn what_makes_no_sense_is_refused_with_exit_code_2() {
         "polldm dm suspend",
         "polldm dm rename vol0",
         "polldm dm create vol0 --notable --table x",
+        "polldm dm create vol0 --notable --readonly",
         "polldm dm load vol0 file --table x",
         "polldm dm create vol0 --flush never",
         "polldm export add-ns nqn.x --nsid minus --device d",
@@ -92,6 +94,35 @@ fn the_socket_is_found_wherever_it_stands() {
             Some(PathBuf::from("/s")),
             "{words}"
         );
+    }
+}
+
+/// What would be without effect is refused before anything is opened.
+#[test]
+fn options_without_a_meaning_are_refused() {
+    for words in [
+        "polldm dm info --json -c",
+        "polldm dm info --json --noheadings",
+    ] {
+        match run(parse(words).unwrap()) {
+            Err(Failure::Usage(reason)) => assert!(reason.contains("leave"), "{words}: {reason}"),
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_socket_is_in_the_help_of_commands_that_use_it() {
+    let mut command = Cli::command();
+    command.build();
+    for (name, shown) in [
+        ("check", false),
+        ("bench", false),
+        ("schema", false),
+        ("stats", true),
+    ] {
+        let help = command.find_subcommand_mut(name).unwrap().render_help();
+        assert_eq!(help.to_string().contains("--socket"), shown, "{name}");
     }
 }
 

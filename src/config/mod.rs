@@ -49,31 +49,11 @@ pub const REACTORS_MAX: usize = 256;
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Most listeners of the NVMe/TCP target: each is a socket to poll and an entry per subsystem in the discovery log.
 pub const LISTENERS_MAX: usize = 64;
+/// Most subsystems of the NVMe/TCP target: each is a table per reactor and an entry per listener in the discovery log.
+pub const SUBSYSTEMS_MAX: usize = 256;
 /// Largest namespace identifier, and so the number of namespaces a subsystem can have (NN): the changed-namespace list of
 /// NVMe holds 1024 entries.
 pub const NSID_MAX: u32 = 1024;
-/// Most I/O queues a controller may be configured to have.
-pub const IO_QUEUES_MAX: u16 = 1024;
-/// I/O queues of a controller by default.
-pub const IO_QUEUES_DEFAULT: u16 = 128;
-/// Fewest commands in an I/O queue.
-pub const QUEUE_DEPTH_MIN: u16 = 16;
-/// Most commands in an I/O queue, and the default.
-pub const QUEUE_DEPTH_MAX: u16 = 1024;
-/// Least in-capsule data in bytes, and the default: what NVMe/TCP asks of the admin queue, and a 4 KiB
-/// write fits.
-pub const IN_CAPSULE_DATA_MIN: u32 = 8 << 10;
-/// Most in-capsule data in bytes: a connection may have to hold that much for each command of its queue.
-pub const IN_CAPSULE_DATA_MAX: u32 = 64 << 10;
-/// Least value of the largest transfer in bytes: not less than the in-capsule data.
-pub const MAX_DATA_TRANSFER_MIN: u32 = 8 << 10;
-/// Largest transfer of a command in bytes by default.
-pub const MAX_DATA_TRANSFER_DEFAULT: u32 = 1 << 20;
-/// Greatest value of the largest transfer in bytes: one command may hold that much buffer.
-pub const MAX_DATA_TRANSFER_MAX: u32 = 4 << 20;
-
-const _: () = assert!(IN_CAPSULE_DATA_MIN <= MAX_DATA_TRANSFER_MIN);
-const _: () = assert!(MAX_DATA_TRANSFER_DEFAULT.is_power_of_two());
 
 /// What to put into an empty file.
 const SMALLEST: &str = "the smallest useful configuration has `bdevs`, `devices` and `exports`: see conf/quickstart.yaml";

@@ -132,16 +132,9 @@ pub struct DevicePlan {
 /// The NVMe/TCP target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NvmfPlan {
-    /// Addresses to listen on, all different (but for port 0, which asks the kernel for any port).
+    /// Addresses to listen on, at least one, all different (but for port 0, which asks the kernel for any port). Every subsystem is
+    /// reachable through each.
     pub listeners: Vec<At<SocketAddr>>,
-    /// Most I/O queues of one controller.
-    pub max_io_queues: u16,
-    /// Most commands outstanding on one I/O queue: CAP.MQES is this minus 1.
-    pub max_queue_depth: u16,
-    /// Most data in a capsule, in bytes; a multiple of 16.
-    pub in_capsule_data: u32,
-    /// Most data of one command, in bytes: a power of two, for MDTS.
-    pub max_data_transfer: u32,
     /// Subsystems, in the order written.
     pub subsystems: Vec<SubsystemPlan>,
 }
@@ -159,8 +152,6 @@ pub struct SubsystemPlan {
     pub hosts: HostsPlan,
     /// Namespaces, in the order written; NSIDs are unique and from 1 to [`super::NSID_MAX`].
     pub namespaces: Vec<NamespacePlan>,
-    /// Indices into [`NvmfPlan::listeners`], ascending, never empty unless the target has no listener.
-    pub listeners: Vec<usize>,
 }
 
 /// Who may connect to a subsystem.

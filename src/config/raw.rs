@@ -205,20 +205,9 @@ pub(super) struct Exports {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nvmf {
-    /// Addresses to listen on, such as "127.0.0.1:4420" or "[::1]:4420".
-    pub listeners: Vec<At<String>>,
-    /// Most I/O queues of one controller. Default: 128.
-    #[schemars(range(min = 1, max = 1024), extend("default" = 128))]
-    pub max_io_queues: Option<At<u32>>,
-    /// Most commands outstanding on one I/O queue. Default: 1024.
-    #[schemars(range(min = 16, max = 1024), extend("default" = 1024))]
-    pub max_queue_depth: Option<At<u32>>,
-    /// Most data a write command may carry in its own capsule, 8KiB (the default) to 64KiB.
-    #[schemars(extend("default" = "8KiB"))]
-    pub in_capsule_data: Option<At<SizeText>>,
-    /// Most data of one command, a power of two from 8KiB to 4MiB. Default: 1MiB.
-    #[schemars(extend("default" = "1MiB"))]
-    pub max_data_transfer: Option<At<SizeText>>,
+    /// Addresses to listen on, such as "127.0.0.1:4420" or "[::1]:4420". Every subsystem is reachable through each.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
+    pub listeners: At<Vec<At<String>>>,
     /// The subsystems hosts connect to.
     pub subsystems: Vec<At<Subsystem>>,
 }
@@ -240,8 +229,6 @@ pub(super) struct Subsystem {
     pub hosts: At<Hosts>,
     /// The namespaces hosts see.
     pub namespaces: Vec<At<Namespace>>,
-    /// The listeners this subsystem is reached through; all of them when left out.
-    pub listeners: Option<At<Vec<At<String>>>>,
 }
 
 /// A namespace: a mapped device under a number.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Orders from a device's home core change gates and tables here ([`Mapper::message`]); the home core's own side of it is
-//! in [`super::device`].
+//! in `dm/device.rs`.
 
 use std::collections::VecDeque;
 

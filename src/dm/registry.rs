@@ -121,7 +121,7 @@ impl Registry {
         if open_count > 0 {
             return Err(Error::new(
                 Errno::Ebusy,
-                format!("device '{name}' is in use: {open_count} namespace(s) or LUN(s) export it"),
+                format!("device '{name}' is in use: {open_count} namespace(s) export it"),
             ));
         }
         self.entry(id).deleting = true;

@@ -55,10 +55,15 @@ impl Core<'_> {
         self.mapper.stats(device)
     }
 
-    /// Announces that this core's front ends may have `outstanding` I/Os more, so that none of them will have to allocate.
+    /// Announces that this front end may have up to `outstanding` I/Os on this core, so that none of them will have to allocate.
     pub fn reserve(&mut self, outstanding: usize) {
-        let so_far = self.mapper.outstanding() as usize;
-        self.mapper.reserve(so_far + outstanding);
+        let reserved = &mut self.lower.reserved;
+        let index = self.client.0 as usize;
+        if reserved.len() <= index {
+            reserved.resize(index + 1, 0);
+        }
+        reserved[index] = outstanding;
+        self.mapper.reserve(reserved.iter().sum());
     }
 
     /// Nanoseconds on this core's clock, as of this turn.

@@ -22,6 +22,8 @@ pub struct Lower {
     pub(super) outbox: Vec<(CoreId, dm::Message)>,
     /// Per front end: what ended since it was told last.
     pub(super) completed: Vec<Vec<(u32, Status)>>,
+    /// Per front end: what it has announced that it may have outstanding ([`super::Core::reserve`]).
+    pub(super) reserved: Vec<usize>,
     /// Devices that front ends must look at again.
     pub(super) changed: Vec<DeviceId>,
 }
@@ -42,6 +44,7 @@ impl Lower {
             now_ns: 0,
             outbox: Vec::new(),
             completed: Vec::new(),
+            reserved: Vec::new(),
             changed: Vec::new(),
         }
     }

@@ -11,7 +11,7 @@ use crate::engine::{Config, Engine, parse_table};
 use crate::export::nvmf;
 use crate::reactor::{self, PollMode};
 
-/// The most that the I/O buffers of one reactor may take: 256 commands of the largest transfer of 1 MiB. What is not used is
+/// The most that the I/O buffers of one reactor may take: 1,024 commands of the largest transfer, 256 KiB. What is not used is
 /// never mapped.
 const BUFFER_BYTES_MAX: usize = 256 << 20;
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bdev;
-use crate::config::{Error, Plan};
+use crate::config::{Error, Plan, Uuid};
 use crate::dm;
 use crate::engine::Engine;
 use crate::export::nvmf;
@@ -102,11 +102,22 @@ impl Node {
     pub fn add_namespace(&self, nqn: &str, nsid: u32, device: &str) -> Result<(), ExportError> {
         let nvmf = self.nvmf.as_ref().ok_or(ExportError::NoExport)?;
         let id = self.engine.open(device).map_err(ExportError::Device)?;
+        // What the configuration would derive, so that hosts find the same disk when the namespace is written there later.
+        // A second namespace of one device gets another, made with the NSID: hosts refuse two of one UUID.
+        let derived = Uuid::derived(nqn, device).0;
+        let taken = nvmf
+            .snapshot(&self.engine)
+            .subsystems
+            .iter()
+            .any(|subsystem| {
+                let mut namespaces = subsystem.namespaces.iter();
+                namespaces.any(|namespace| namespace.uuid == derived)
+            });
         let namespace = nvmf::NamespaceConfig {
             nsid,
             device: id,
             device_name: device.into(),
-            uuid: None,
+            uuid: (!taken).then_some(derived),
         };
         nvmf.add_namespace(&self.engine, nqn, &namespace)
             .map_err(|error| {

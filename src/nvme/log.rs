@@ -320,8 +320,6 @@ pub mod discovery_subtype {
 
 /// Transport type of NVMe/TCP.
 pub const TRANSPORT_TCP: u8 = 3;
-/// TREQ: no secure channel is needed (bits 1:0 = 10b).
-pub const SECURE_CHANNEL_NOT_REQUIRED: u8 = 2;
 /// TREQ: submission queue flow control can be disabled (bit 2).
 pub const FLOW_CONTROL_OPTIONAL: u8 = 1 << 2;
 /// EFLAGS: every port of this discovery service returns the same entries (bit 0).

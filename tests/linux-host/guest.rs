@@ -238,6 +238,12 @@ impl Job<'_> {
         Ok(events)
     }
 
+    /// Whether the job has ended, without waiting. Events that nobody has asked for are dropped.
+    pub fn is_finished(&mut self) -> Result<bool, String> {
+        self.events_so_far()?;
+        Ok(self.status.is_some())
+    }
+
     /// Waits for the end and returns exit status and output.
     pub fn finish(mut self) -> Result<(i32, String), String> {
         let deadline = Instant::now() + JOB_LIMIT;

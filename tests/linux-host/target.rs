@@ -177,18 +177,18 @@ impl Target {
         Ok(())
     }
 
-    /// `polldm dm VERB…` against this target; its output.
-    pub fn dm(&self, arguments: &[&str]) -> Result<String, String> {
+    /// A polldm command against this target; its output.
+    pub fn command(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(&self.binary)
-            .args(["dm", "--socket"])
+            .arg("--socket")
             .arg(self.directory.path().join("control.sock"))
             .args(arguments)
             .stdin(Stdio::null())
             .output()
-            .map_err(|e| format!("cannot run polldm dm: {e}"))?;
+            .map_err(|e| format!("cannot run polldm: {e}"))?;
         if !output.status.success() {
             return Err(format!(
-                "polldm dm {} ended with {}: {}",
+                "polldm {} ended with {}: {}",
                 arguments.join(" "),
                 output.status,
                 String::from_utf8_lossy(&output.stderr).trim()
@@ -199,9 +199,9 @@ impl Target {
 
     /// Loads a table and makes it live: the three steps an operator takes.
     pub fn swap_table(&self, device: &str, table: &str) -> Result<(), String> {
-        self.dm(&["load", device, "--table", table])?;
-        self.dm(&["suspend", device])?;
-        self.dm(&["resume", device])?;
+        self.command(&["dm", "load", device, "--table", table])?;
+        self.command(&["dm", "suspend", device])?;
+        self.command(&["dm", "resume", device])?;
         Ok(())
     }
 

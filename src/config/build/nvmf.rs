@@ -3,20 +3,16 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{Unique, address, collide, size};
+use super::{Unique, address, collide};
 use crate::config::names::{DISCOVERY_NQN, Uuid, check_ascii_field, check_nqn, derived_serial};
 use crate::config::plan::{
     BdevPlan, DevicePlan, HostsPlan, NamespacePlan, NvmfPlan, SubsystemPlan,
 };
 use crate::config::raw::{Namespace, Nvmf, Subsystem};
-use crate::config::scalar::{Hosts, SizeText, size_shown};
+use crate::config::scalar::Hosts;
 use crate::config::source::{At, Problem, Span, shown};
 use crate::config::suggest::nearest;
-use crate::config::{
-    IN_CAPSULE_DATA_MAX, IN_CAPSULE_DATA_MIN, IO_QUEUES_DEFAULT, IO_QUEUES_MAX, LISTENERS_MAX,
-    MAX_DATA_TRANSFER_DEFAULT, MAX_DATA_TRANSFER_MAX, MAX_DATA_TRANSFER_MIN, NSID_MAX,
-    QUEUE_DEPTH_MAX, QUEUE_DEPTH_MIN, some_of,
-};
+use crate::config::{LISTENERS_MAX, NSID_MAX, SUBSYSTEMS_MAX, some_of};
 
 /// Bytes of the serial number in Identify Controller (NVMe Base 2.0, section 5.17.2.1).
 const SERIAL_BYTES_MAX: usize = 20;
@@ -24,9 +20,6 @@ const SERIAL_BYTES_MAX: usize = 20;
 const MODEL_BYTES_MAX: usize = 40;
 /// Model number when none is given.
 const MODEL_DEFAULT: &str = "polldm";
-/// Capsule sizes are told to hosts in this unit (IOCCSZ, NVMe over Fabrics).
-const CAPSULE_UNIT: u32 = 16;
-
 /// Names of devices, for namespaces to find.
 struct Known<'a> {
     devices: HashMap<&'a str, usize>,
@@ -45,8 +38,7 @@ pub(super) fn nvmf(
     devices: &[DevicePlan],
     bdevs: &[BdevPlan],
 ) -> Result<NvmfPlan, Problem> {
-    let listeners = listeners(&written.listeners)?;
-    let max_data_transfer = max_data_transfer(written.max_data_transfer.as_ref())?;
+    let listeners = listeners(&written.listeners.value)?;
     let known = Known {
         devices: devices
             .iter()
@@ -57,32 +49,22 @@ pub(super) fn nvmf(
     };
     let mut taken = Taken::default();
     let mut subsystems = Vec::with_capacity(written.subsystems.len());
-    for subsystem in written.subsystems {
-        subsystems.push(subsystem_plan(
-            subsystem.value,
-            &listeners,
-            &known,
-            &mut taken,
-        )?);
+    for (index, subsystem) in written.subsystems.into_iter().enumerate() {
+        if index == SUBSYSTEMS_MAX {
+            return Err(Problem::at(subsystem.span, "too many subsystems")
+                .help(format!("there can be {SUBSYSTEMS_MAX}")));
+        }
+        subsystems.push(subsystem_plan(subsystem.value, &known, &mut taken)?);
+    }
+    // Last, because what is wrong with a subsystem says more.
+    if listeners.is_empty() {
+        return Err(
+            Problem::at(written.listeners.span, "no host could reach this target")
+                .help("name at least one address, such as \"127.0.0.1:4420\""),
+        );
     }
     Ok(NvmfPlan {
         listeners,
-        max_io_queues: bounded(
-            written.max_io_queues.as_ref(),
-            "I/O queues",
-            1,
-            IO_QUEUES_MAX,
-            IO_QUEUES_DEFAULT,
-        )?,
-        max_queue_depth: bounded(
-            written.max_queue_depth.as_ref(),
-            "commands in a queue",
-            QUEUE_DEPTH_MIN,
-            QUEUE_DEPTH_MAX,
-            QUEUE_DEPTH_MAX,
-        )?,
-        in_capsule_data: in_capsule_data(written.in_capsule_data.as_ref(), max_data_transfer)?,
-        max_data_transfer,
         subsystems,
     })
 }
@@ -116,79 +98,8 @@ fn listeners(written: &[At<String>]) -> Result<Vec<At<SocketAddr>>, Problem> {
     Ok(listeners)
 }
 
-fn bounded(
-    written: Option<&At<u32>>,
-    what: &str,
-    least: u16,
-    most: u16,
-    default: u16,
-) -> Result<u16, Problem> {
-    let Some(written) = written else {
-        return Ok(default);
-    };
-    u16::try_from(written.value)
-        .ok()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| {
-            Problem::at(
-                written.span,
-                format!("{} {what} are out of range", written.value),
-            )
-            .help(format!("from {least} to {most}"))
-        })
-}
-
-fn in_capsule_data(written: Option<&At<SizeText>>, max_data_transfer: u32) -> Result<u32, Problem> {
-    let Some(written) = written else {
-        return Ok(IN_CAPSULE_DATA_MIN);
-    };
-    let bytes = size(written)?.value;
-    let most = IN_CAPSULE_DATA_MAX.min(max_data_transfer);
-    u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| {
-            (IN_CAPSULE_DATA_MIN..=most).contains(bytes) && bytes.is_multiple_of(CAPSULE_UNIT)
-        })
-        .ok_or_else(|| {
-            Problem::at(
-                written.span,
-                format!("{} in a capsule are out of range", size_shown(bytes)),
-            )
-            .help(format!(
-                "a multiple of {CAPSULE_UNIT} bytes from {} to {}, and at most `max_data_transfer`",
-                size_shown(IN_CAPSULE_DATA_MIN.into()),
-                size_shown(most.into()),
-            ))
-        })
-}
-
-fn max_data_transfer(written: Option<&At<SizeText>>) -> Result<u32, Problem> {
-    let Some(written) = written else {
-        return Ok(MAX_DATA_TRANSFER_DEFAULT);
-    };
-    let bytes = size(written)?.value;
-    u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| {
-            (MAX_DATA_TRANSFER_MIN..=MAX_DATA_TRANSFER_MAX).contains(bytes)
-                && bytes.is_power_of_two()
-        })
-        .ok_or_else(|| {
-            Problem::at(
-                written.span,
-                format!("`max_data_transfer` cannot be {}", size_shown(bytes)),
-            )
-            .help(format!(
-                "a power of two from {} to {}: hosts are told its logarithm (MDTS)",
-                size_shown(MAX_DATA_TRANSFER_MIN.into()),
-                size_shown(MAX_DATA_TRANSFER_MAX.into()),
-            ))
-        })
-}
-
 fn subsystem_plan(
     written: Subsystem,
-    listeners: &[At<SocketAddr>],
     known: &Known<'_>,
     taken: &mut Taken,
 ) -> Result<SubsystemPlan, Problem> {
@@ -219,17 +130,12 @@ fn subsystem_plan(
     let model = field(written.model, "model", MODEL_BYTES_MAX)?;
     let hosts = hosts(&written.hosts)?;
     let namespaces = namespaces(&written.namespaces, &nqn.value, known, &mut taken.uuids)?;
-    let listeners = match &written.listeners {
-        None => (0..listeners.len()).collect(),
-        Some(subset) => subset_of_listeners(subset, listeners)?,
-    };
     Ok(SubsystemPlan {
         serial: serial.unwrap_or_else(|| derived_serial(&nqn.value)),
         model: model.unwrap_or_else(|| MODEL_DEFAULT.to_owned()),
         nqn,
         hosts,
         namespaces,
-        listeners,
     })
 }
 
@@ -372,44 +278,4 @@ fn device_index(device: &At<String>, known: &Known<'_>) -> Result<usize, Problem
         None if names.is_empty() => problem.help("`devices` defines none"),
         None => problem.help(format!("`devices` defines {}", some_of(&names))),
     })
-}
-
-fn subset_of_listeners(
-    subset: &At<Vec<At<String>>>,
-    listeners: &[At<SocketAddr>],
-) -> Result<Vec<usize>, Problem> {
-    if subset.value.is_empty() {
-        return Err(
-            Problem::at(subset.span, "no host could reach this subsystem")
-                .help("leave `listeners` out for all of them, or name at least one"),
-        );
-    }
-    let mut indices = Vec::with_capacity(subset.value.len());
-    for text in &subset.value {
-        let wanted = address(text, 4420)?;
-        let found = listeners
-            .iter()
-            .position(|listener| listener.value == wanted.value);
-        let Some(index) = found else {
-            let known: Vec<String> = listeners
-                .iter()
-                .map(|listener| listener.value.to_string())
-                .collect();
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            return Err(Problem::at(
-                text.span,
-                format!("`{}` is not a listener of this target", wanted.value),
-            )
-            .help(format!("`exports.nvmf.listeners` has {}", some_of(&known))));
-        };
-        if indices.contains(&index) {
-            return Err(
-                Problem::at(text.span, format!("`{}` is listed twice", wanted.value))
-                    .help("remove one of them"),
-            );
-        }
-        indices.push(index);
-    }
-    indices.sort_unstable();
-    Ok(indices)
 }

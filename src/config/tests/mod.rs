@@ -118,21 +118,41 @@ exports: { nvmf: { listeners: [ '[::1]:0', '[::1]:0' ], subsystems: [
     );
     assert_eq!((device.sectors, device.block_size), (8, 512));
     let nvmf = plan.nvmf.expect("an export");
-    assert_eq!((nvmf.max_io_queues, nvmf.max_queue_depth), (128, 1024));
-    assert_eq!(
-        (nvmf.in_capsule_data, nvmf.max_data_transfer),
-        (8192, 1 << 20)
-    );
     let subsystem = &nvmf.subsystems[0];
     assert_eq!(subsystem.model, "polldm");
     assert_eq!(subsystem.serial.len(), 16);
     assert_eq!(subsystem.hosts, HostsPlan::Any);
-    assert_eq!(subsystem.listeners, [0, 1]);
+    assert_eq!(nvmf.listeners.len(), 2, "port 0 may be asked for twice");
     assert_eq!(subsystem.namespaces[0].nsid, 7);
     assert_eq!(
         subsystem.namespaces[0].uuid,
         Uuid::derived("nqn.2026-11.io:x", "d")
     );
+}
+
+#[test]
+fn what_the_plan_allows_the_target_allows() {
+    use crate::export::nvmf::config as target;
+    assert_eq!(LISTENERS_MAX, target::LISTENERS_MAX);
+    assert_eq!(SUBSYSTEMS_MAX, target::SUBSYSTEMS_MAX);
+    assert_eq!(NSID_MAX, target::NAMESPACES_MAX);
+    let subsystem =
+        |index| format!("{{ nqn: 'nqn.2026-11.io:{index}', hosts: any, namespaces: [] }}");
+    let with = |count: usize| {
+        let subsystems: Vec<String> = (0..count).map(subsystem).collect();
+        let subsystems = subsystems.join(",\n");
+        read(format!(
+            "exports: {{ nvmf: {{ listeners: [ '127.0.0.1:0' ], subsystems: [\n{subsystems} ] }} }}"
+        ))
+    };
+    let most = with(SUBSYSTEMS_MAX)
+        .expect("valid")
+        .nvmf
+        .expect("an export");
+    assert_eq!(most.subsystems.len(), SUBSYSTEMS_MAX);
+    let error = with(SUBSYSTEMS_MAX + 1).expect_err("one too many");
+    assert_eq!(error.message(), "too many subsystems");
+    assert_eq!(error.position().map(|(line, _)| line), Some(258));
 }
 
 #[test]

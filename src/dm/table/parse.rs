@@ -79,7 +79,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// A word as [`words`] would read it back: white space and back-slashes quoted.
+/// A word as a table line would read it back: white space and back-slashes quoted.
 pub fn quote(word: &str) -> String {
     let mut quoted = String::with_capacity(word.len());
     for character in word.chars() {

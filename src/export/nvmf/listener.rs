@@ -1,8 +1,8 @@
 //! Listening sockets: bound by whoever starts the target, accepted from by one core.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::net::{SocketAddr, SocketAddrV6, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// An address that the target cannot listen on.
 #[derive(Debug)]
@@ -55,7 +55,10 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAdd
     let mut bound = Vec::new();
     for &address in addresses {
         let open = || {
-            let listener = TcpListener::bind(address)?;
+            let listener = match address {
+                SocketAddr::V4(_) => TcpListener::bind(address)?,
+                SocketAddr::V6(address) => bind_v6(address)?,
+            };
             listener.set_nonblocking(true)?;
             let local = listener.local_addr()?;
             Ok((listener, local))
@@ -65,6 +68,50 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAdd
         bound.push(local);
     }
     Ok((listeners, bound))
+}
+
+/// Connections that may wait to be accepted on an IPv6 listener: what the standard library takes as well, and what Linux cuts to
+/// `net.core.somaxconn`.
+const BACKLOG: libc::c_int = 4096;
+
+/// Listens for IPv6 alone. The standard library's listener on `[::]` takes IPv4 connections too, so that `0.0.0.0` and `[::]` cannot
+/// both be had; and whether they can would depend on a setting of the machine (`net.ipv6.bindv6only`).
+fn bind_v6(address: SocketAddrV6) -> io::Result<TcpListener> {
+    let succeeded = |result: libc::c_int| match result {
+        -1 => Err(io::Error::last_os_error()),
+        result => Ok(result),
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointer is passed.
+    let fd = succeeded(unsafe { libc::socket(libc::AF_INET6, kind, 0) })?;
+    // SAFETY: the socket was just made, and nobody else has its descriptor.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let options = [
+        (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+        // As the standard library does: connections of a target that has just ended do not keep the next from its port.
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+    ];
+    for (level, option) in options {
+        let on: libc::c_int = 1;
+        let size = size_of_val(&on) as libc::socklen_t;
+        // SAFETY: the option's value is the integer pointed to, of the size given.
+        succeeded(unsafe { libc::setsockopt(fd, level, option, (&raw const on).cast(), size) })?;
+    }
+    let name = libc::sockaddr_in6 {
+        sin6_family: libc::AF_INET6 as libc::sa_family_t,
+        sin6_port: address.port().to_be(),
+        sin6_flowinfo: address.flowinfo(),
+        sin6_addr: libc::in6_addr {
+            s6_addr: address.ip().octets(),
+        },
+        sin6_scope_id: address.scope_id(),
+    };
+    let size = size_of_val(&name) as libc::socklen_t;
+    // SAFETY: the address pointed to is whole and of the size given.
+    succeeded(unsafe { libc::bind(fd, (&raw const name).cast(), size) })?;
+    // SAFETY: no pointer is passed.
+    succeeded(unsafe { libc::listen(fd, BACKLOG) })?;
+    Ok(socket.into())
 }
 
 /// What a listener had.
@@ -139,6 +186,34 @@ mod tests {
             error.to_string().contains("another process does"),
             "{error}"
         );
+    }
+
+    /// The mapped address stands for IPv4, which a socket of both families would take; so `0.0.0.0` and `[::]` go together.
+    #[test]
+    fn ipv6_listeners_leave_ipv4_alone() {
+        let mapped = "[::ffff:127.0.0.1]:0".parse().unwrap();
+        assert_eq!(bind(&[mapped]).unwrap_err().address, mapped);
+        match bind(&["[::1]:0".parse().unwrap()]) {
+            Ok((listeners, bound)) => {
+                assert!(bound[0].is_ipv6() && bound[0].port() != 0);
+                let listeners = Listeners::new(listeners);
+                assert!(matches!(listeners.accept(0), Acceptance::Nothing));
+                let _host = std::net::TcpStream::connect(bound[0]).unwrap();
+                assert!(matches!(listeners.accept(0), Acceptance::Accepted(_)));
+                assert_eq!(
+                    bind(&bound).unwrap_err().error.kind(),
+                    io::ErrorKind::AddrInUse
+                );
+            }
+            // A machine without IPv6.
+            Err(error) => assert!(
+                matches!(
+                    error.error.raw_os_error(),
+                    Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                ),
+                "{error}"
+            ),
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::target::{Backing, Volume};
 
 const MIB: u64 = 1 << 20;
 
+/// How often the controller is reset under one run of fio.
+const RESETS_MAX: usize = 12;
+
 /// The discovery log names the subsystem with its port; a subsystem that does not exist is refused at once.
 pub fn discovery(context: &Context<'_>) -> Result<(), String> {
     let mut target = context.target(
@@ -213,10 +216,16 @@ pub fn reset_under_load(context: &Context<'_>) -> Result<(), String> {
     )?;
     let connection = context.connect(&target, "")?;
     let controller = connection.controller()?;
-    let writes = start_verified_writes(context.guest, &connection.device(1)?, 4096)?;
-    for _ in 0..3 {
+    let mut writes = start_verified_writes(context.guest, &connection.device(1)?, 4096)?;
+    let mut resets = 0;
+    // Each reset holds fio up: a limit, so that it ends.
+    while resets < RESETS_MAX && !writes.is_finished()? {
         context.guest.run(&format!("nvme reset {controller}"))?;
         connection.await_state("live")?;
+        resets += 1;
+    }
+    if resets < 3 {
+        return Err(format!("only {resets} resets happened while fio ran"));
     }
     writes.succeed()?;
     connection.close()?;

@@ -99,6 +99,10 @@ pub const SCENARIOS: &[Scenario] = &[
         run: reconfiguration::resize,
     },
     Scenario {
+        name: "namespaces_come_and_go",
+        run: reconfiguration::namespaces_come_and_go,
+    },
+    Scenario {
         name: "table_swaps_under_fio_cost_no_io",
         run: reconfiguration::table_swaps_under_load,
     },

@@ -36,8 +36,56 @@ pub fn resize(context: &Context<'_>) -> Result<(), String> {
     target.terminate()
 }
 
-/// Twenty table swaps under fio: the same data, one time as one line and one time as three. Each swap suspends and resumes the device.
-/// No I/O may fail, and every block must verify.
+/// A namespace is added and taken away, three times, while fio uses another one over the same connection: the host sees
+/// both by itself, and fio notices nothing.
+pub fn namespaces_come_and_go(context: &Context<'_>) -> Result<(), String> {
+    let volume = Volume::new("stays", Backing::Malloc, 4096, 128).on_bdev_of(160);
+    let guest = context.guest;
+    let mut target = context.target("namespaces", &[volume])?;
+    let connection = context.connect(&target, "")?;
+    let writes = start_verified_writes(guest, &connection.device(1)?, 4096)?;
+    let behind = format!(
+        "0 {} linear stays-bdev {}",
+        32 * SECTORS_PER_MIB,
+        128 * SECTORS_PER_MIB
+    );
+    target.command(&["dm", "create", "comes", "--table", &behind])?;
+    for _ in 0..3 {
+        target.command(&[
+            "export",
+            "add-ns",
+            &target.nqn,
+            "--nsid",
+            "7",
+            "--device",
+            "comes",
+        ])?;
+        let device = connection.device(7)?;
+        guest.run(&format!(
+            r"
+            set -e
+            size_is {device} {}
+            dd if=/dev/urandom of=/tmp/data bs=1M count=8 status=none
+            dd if=/tmp/data of={device} bs=1M oflag=direct conv=notrunc,fsync status=none
+            dd if={device} of=/tmp/read bs=1M count=8 iflag=direct status=none
+            cmp /tmp/data /tmp/read || fail 'the new namespace returned something else'
+            ",
+            32 * SECTORS_PER_MIB,
+        ))?;
+        target.command(&["export", "remove-ns", &target.nqn, "--nsid", "7"])?;
+        guest.run(&format!(
+            "gone() {{ ! find_device {} 7; }}\nawait 20 gone >/dev/null",
+            target.nqn
+        ))?;
+    }
+    target.command(&["dm", "remove", "comes"])?;
+    writes.succeed()?;
+    connection.close()?;
+    target.terminate()
+}
+
+/// Table swaps for as long as fio runs: the same data, one time as one line and one time as three. Each swap suspends and
+/// resumes the device. No I/O may fail, and every block must verify.
 pub fn table_swaps_under_load(context: &Context<'_>) -> Result<(), String> {
     let volume = Volume::new("swapped", Backing::Malloc, 4096, 128);
     let whole = volume.linear_table(128);
@@ -47,11 +95,17 @@ pub fn table_swaps_under_load(context: &Context<'_>) -> Result<(), String> {
     let mut target = context.target("swaps", &[volume])?;
     let connection = context.connect(&target, "")?;
     let device = connection.device(1)?;
-    let writes = start_verified_writes(context.guest, &device, 4096)?;
-    for round in 0..20 {
-        target.swap_table("swapped", if round % 2 == 0 { in_three } else { &whole })?;
+    let mut writes = start_verified_writes(context.guest, &device, 4096)?;
+    let mut swaps = 0;
+    while !writes.is_finished()? {
+        target.swap_table("swapped", if swaps % 2 == 0 { in_three } else { &whole })?;
+        swaps += 1;
     }
     writes.succeed()?;
+    // fio takes seconds, a swap a few milliseconds.
+    if swaps < 10 {
+        return Err(format!("only {swaps} tables were swapped while fio ran"));
+    }
     connection.close()?;
     target.terminate()
 }
