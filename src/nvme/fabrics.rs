@@ -91,7 +91,8 @@ pub struct ConnectData<'a> {
     pub controller_id: u16,
     /// Subsystem NQN.
     pub subsystem_nqn: &'a str,
-    /// Host NQN.
+    /// Host NQN. Empty from hosts that give themselves no name (`spdk_nvme_perf` unless told): no list of hosts has it, but
+    /// a subsystem for any host need not refuse them.
     pub host_nqn: &'a str,
 }
 
@@ -103,10 +104,10 @@ impl<'a> ConnectData<'a> {
     /// "Connect invalid parameters" with the result that names the field, where an NQN is not terminated,
     /// not UTF-8 or too long.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, (Status, u64)> {
-        let nqn = |offset: u16| {
+        let nqn = |offset: u16, size_min: usize| {
             let field = &bytes[usize::from(offset)..usize::from(offset) + 256];
             let size = field.iter().position(|&byte| byte == 0);
-            size.filter(|&size| size > 0 && size <= super::NQN_SIZE_MAX)
+            size.filter(|size| (size_min..=super::NQN_SIZE_MAX).contains(size))
                 .and_then(|size| get_text(field, 0, size))
                 .ok_or((
                     Status::CONNECT_INVALID_PARAMETERS.do_not_retry(),
@@ -116,8 +117,8 @@ impl<'a> ConnectData<'a> {
         Ok(Self {
             host_id: get_array(bytes, 0),
             controller_id: get_u16(bytes, 16),
-            subsystem_nqn: nqn(DATA_OFFSET_SUBSYSTEM_NQN)?,
-            host_nqn: nqn(DATA_OFFSET_HOST_NQN)?,
+            subsystem_nqn: nqn(DATA_OFFSET_SUBSYSTEM_NQN, 1)?,
+            host_nqn: nqn(DATA_OFFSET_HOST_NQN, 0)?,
         })
     }
 
@@ -391,8 +392,14 @@ mod tests {
         not_text[512] = 0xFF;
         assert_eq!(ConnectData::decode(&not_text), refused(512));
         let mut empty = bytes;
-        empty[512] = 0;
-        assert_eq!(ConnectData::decode(&empty), refused(512));
+        empty[256] = 0;
+        assert_eq!(ConnectData::decode(&empty), refused(256));
+        let mut nameless = bytes;
+        nameless[512] = 0;
+        assert_eq!(
+            ConnectData::decode(&nameless).map(|data| data.host_nqn),
+            Ok("")
+        );
     }
 
     #[test]
