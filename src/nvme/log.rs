@@ -400,7 +400,7 @@ mod tests {
             transport: TRANSPORT_TCP,
             address_family: address_family::IPV4,
             subtype: discovery_subtype::NVM,
-            requirements: SECURE_CHANNEL_NOT_REQUIRED,
+            requirements: FLOW_CONTROL_OPTIONAL,
             port_id: 1,
             controller_id: 0xFFFF,
             admin_queue_size: 128,
@@ -411,7 +411,7 @@ mod tests {
         };
         let mut bytes = [0xFF; DISCOVERY_ENTRY_SIZE];
         entry.encode(&mut bytes);
-        assert_eq!(bytes[..12], [3, 1, 2, 2, 1, 0, 0xFF, 0xFF, 128, 0, 1, 0]);
+        assert_eq!(bytes[..12], [3, 1, 2, 4, 1, 0, 0xFF, 0xFF, 128, 0, 1, 0]);
         assert_eq!(&bytes[32..38], b"4420  ");
         assert_eq!(&bytes[512..521], b"127.0.0.1");
         assert_eq!(DiscoveryEntry::decode(&bytes), entry);
