@@ -114,6 +114,7 @@ fn lower(name: &str) -> Option<Lower> {
         flush: true,
         fua: false,
         discard: true,
+        discard_zeroes: false,
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: 4096,

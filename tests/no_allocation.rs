@@ -147,6 +147,7 @@ fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Map
             flush: true,
             fua: id == 0,
             discard: true,
+            discard_zeroes: false,
             write_zeroes: true,
             transfer_sectors_max: 64,
             optimal_write_bytes: 4096,

@@ -141,13 +141,18 @@ impl Bdev {
             flush: true,
             fua: true,
             discard: true,
+            discard_zeroes: true,
             write_zeroes: true,
             transfer_sectors_max: 0,
             optimal_write_bytes: 4096,
             read_only: self.read_only,
         };
         match &self.body {
-            Body::Null => lower,
+            // Reads into memory of the reader's leave it as it is, discarded or not.
+            Body::Null => Lower {
+                discard_zeroes: false,
+                ..lower
+            },
             Body::Malloc { volatile_cache, .. } => Lower {
                 volatile_cache: *volatile_cache,
                 ..lower

@@ -37,6 +37,7 @@ pub(crate) fn ram0() -> dm::Lower {
         flush: true,
         fua: true,
         discard: true,
+        discard_zeroes: true,
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: 4096,

@@ -23,6 +23,8 @@ pub struct Lower {
     pub fua: bool,
     /// Whether it takes discards.
     pub discard: bool,
+    /// Whether what was discarded reads as zeroes.
+    pub discard_zeroes: bool,
     /// Whether it takes write-zeroes.
     pub write_zeroes: bool,
     /// The largest single read or write, in sectors; 0 for no limit.

@@ -17,6 +17,7 @@ fn lower(index: usize, bdev: &BdevPlan) -> Lower {
         flush: true,
         fua: true,
         discard: true,
+        discard_zeroes: false,
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: bdev.block_size,

@@ -18,6 +18,8 @@ pub struct Limits {
     pub volatile_cache: bool,
     /// Every target takes discards (TG-1).
     pub discard: bool,
+    /// What was discarded reads as zeroes, wherever it lies.
+    pub discard_zeroes: bool,
     /// Every target takes write-zeroes.
     pub write_zeroes: bool,
     /// Writes of this many bytes, so aligned, are best; at least the block size.
@@ -51,6 +53,7 @@ impl Limits {
             block_bytes,
             volatile_cache: lowers.iter().any(|lower| lower.volatile_cache),
             discard: all(Op::Discard),
+            discard_zeroes: all(Op::Discard) && lowers.iter().all(|lower| lower.discard_zeroes),
             write_zeroes: all(Op::WriteZeroes),
             optimal_write_bytes: u32::try_from(optimal).unwrap_or(block_bytes),
             read_only: lowers.iter().any(|lower| lower.read_only),

@@ -16,6 +16,7 @@ pub(crate) fn lower(id: u32, name: &str, sectors: u64, block_bytes: u32) -> Lowe
         flush: true,
         fua: true,
         discard: true,
+        discard_zeroes: false,
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: block_bytes,

@@ -319,6 +319,7 @@ impl Cluster {
             flush: true,
             fua: true,
             discard: true,
+            discard_zeroes: false,
             write_zeroes: true,
             transfer_sectors_max: 0,
             optimal_write_bytes: 512,

@@ -31,6 +31,7 @@ impl Geometry {
             block_bytes: limits.block_bytes,
             volatile_cache: limits.volatile_cache,
             discard: limits.discard,
+            discard_zeroes: limits.discard_zeroes,
             write_zeroes: limits.write_zeroes,
             optimal_write_bytes: limits.optimal_write_bytes,
             read_only: limits.read_only,

@@ -80,6 +80,7 @@ impl MemoryBackend {
                 block_bytes: 512,
                 volatile_cache: true,
                 discard: true,
+                discard_zeroes: true,
                 write_zeroes: true,
                 optimal_write_bytes: 4096,
                 read_only: false,

@@ -9,9 +9,10 @@ use super::namespace::LocalNamespace;
 use super::session::{Context, IN_CAPSULE_BYTES, QUEUE_ENTRIES_MAX, Session, TRANSFER_PAGES_LOG2};
 use crate::nvme::feature::{EVENT_DISCOVERY_CHANGE, EVENT_NAMESPACE_ATTRIBUTE};
 use crate::nvme::identify::{
-    self, COMMAND_SET_NVM, Controller, NAMESPACE_SHARED, NAMESPACE_WRITE_PROTECTED, Namespace,
-    NamespaceIdentity, NvmLimits, PAGE_SIZE, Page, controller_type, log_attribute,
-    namespace_feature, optional_io, sgl_support, sharing, structure,
+    self, COMMAND_SET_NVM, Controller, DEALLOCATED_READS_ZERO, NAMESPACE_SHARED,
+    NAMESPACE_WRITE_PROTECTED, Namespace, NamespaceIdentity, NvmLimits, PAGE_SIZE, Page,
+    WRITE_ZEROES_DEALLOCATES, controller_type, log_attribute, namespace_feature, optional_io,
+    sgl_support, sharing, structure,
 };
 use crate::nvme::{Command, NSID_ALL, Status, VERSION_2_0};
 
@@ -298,8 +299,12 @@ fn describe(namespace: &LocalNamespace) -> Namespace {
         used: namespace.blocks,
         features: namespace_feature::ATOMICITY | namespace_feature::OPTIMAL_PERFORMANCE,
         sharing: NAMESPACE_SHARED,
-        // What deallocated blocks read as is up to the device, and Write Zeroes ignores DEAC: nothing is promised (DLFEAT 0).
-        deallocate: 0,
+        // Where what was discarded may read as anything, nothing is promised, and Write Zeroes does not deallocate (DLFEAT 0).
+        deallocate: if geometry.discard_zeroes {
+            DEALLOCATED_READS_ZERO | WRITE_ZEROES_DEALLOCATES
+        } else {
+            0
+        },
         atomic_write: 0,
         atomic_write_power_fail: 0,
         atomic_compare_write: blocks(COMPARE_AND_WRITE_BYTES_MAX) - 1,

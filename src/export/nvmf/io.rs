@@ -478,31 +478,27 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// Write Zeroes (NVM Command Set 1.0, 3.2.8). DEAC is a wish that the device may fulfil in its own way.
+    /// Write Zeroes (NVM Command Set 1.0, 3.2.8). With DEAC, on a device where that reads as zeroes, the blocks are discarded
+    /// (DLFEAT); not with FUA, which a discard does not know.
     fn write_zeroes<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let Some(extent) = self.extent(index, cx) else {
             self.fail(index, Status::LBA_OUT_OF_RANGE.do_not_retry(), cx);
             return;
         };
         let command = self.slots.get(index).command;
-        let supported = self.namespace(command.nsid(), cx).is_ok_and(|namespace| {
-            namespace
-                .geometry
-                .is_some_and(|geometry| geometry.write_zeroes)
-        });
+        let fua = command.is_force_unit_access();
+        let geometry = self.namespace(command.nsid(), cx);
+        let op = match geometry.ok().and_then(|namespace| namespace.geometry) {
+            Some(geometry) if geometry.discard_zeroes && command.is_deallocate() && !fua => {
+                Some(Op::Discard)
+            }
+            Some(geometry) if geometry.write_zeroes => Some(Op::WriteZeroes),
+            _ => None,
+        };
         self.start(index, cx);
-        if supported {
-            let fua = command.is_force_unit_access();
+        if let Some(op) = op {
             let (sector, sectors) = (extent.sector, u64::from(extent.sectors));
-            self.submit_cut(
-                index,
-                Op::WriteZeroes,
-                extent.device,
-                sector,
-                sectors,
-                fua,
-                cx,
-            );
+            self.submit_cut(index, op, extent.device, sector, sectors, fua, cx);
             self.completed(index, dm::Status::Ok, cx);
         } else {
             self.slots.get_mut(index).pending = 0;

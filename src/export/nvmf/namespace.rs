@@ -19,6 +19,8 @@ pub struct Geometry {
     pub volatile_cache: bool,
     /// Whether it takes discards.
     pub discard: bool,
+    /// Whether what was discarded reads as zeroes.
+    pub discard_zeroes: bool,
     /// Whether it takes write-zeroes.
     pub write_zeroes: bool,
     /// The size and alignment of writes that it does best, in bytes.
@@ -247,6 +249,7 @@ mod tests {
             block_bytes,
             volatile_cache: false,
             discard: true,
+            discard_zeroes: true,
             write_zeroes: true,
             optimal_write_bytes: block_bytes,
             read_only: false,

@@ -512,6 +512,29 @@ fn dataset_management_deallocates_all_ranges_or_none() {
     end(harness);
 }
 
+/// DEAC deallocates where that reads as zeroes, and where the wish for durability does not stand against it.
+#[test]
+fn write_zeroes_deallocates_where_that_reads_as_zeroes() {
+    let mut harness = connected();
+    let mut wish = block_io(io::WRITE_ZEROES, 3, 4);
+    wish.set_deallocate();
+    let mut durable = wish;
+    durable.set_force_unit_access();
+    run(&mut harness, &wish, &[]);
+    run(&mut harness, &durable, &[]);
+    run(&mut harness, &block_io(io::WRITE_ZEROES, 3, 4), &[]);
+    let mut geometry = harness.backend.geometry.unwrap();
+    geometry.discard_zeroes = false;
+    let subsystem = harness.session.queue.as_ref().unwrap().subsystem;
+    let namespace = harness.local.namespaces(subsystem).get_mut(1).unwrap();
+    namespace.set_geometry(Some(geometry));
+    run(&mut harness, &wish, &[]);
+    let ops: Vec<Op> = harness.backend.requests.iter().map(|one| one.op).collect();
+    let zeroes = Op::WriteZeroes;
+    assert_eq!(ops, [Op::Discard, zeroes, zeroes, zeroes]);
+    end(harness);
+}
+
 #[test]
 fn zeroes_are_written_where_the_device_cannot() {
     let mut harness = connected();
