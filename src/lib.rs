@@ -12,6 +12,7 @@
 //! | [`mod@bench`] | load generator and reports |
 //! | [`host`] | the NVMe/TCP initiator |
 //! | [`nvme`] | NVMe and NVMe/TCP as bytes: commands, status codes, PDUs; shared by target and initiator |
+//! | [`sim`] | the simulator: the mapper of several cores under a seeded scheduler, and what checks it |
 //! | [`engine`] | what one reactor of the native engine holds: a mapper, its lower channels, its front ends |
 //! | [`bdev`] | backing devices of the native engine |
 //! | [`reactor`] | pinned threads that poll: mailbox, timers, sleep, buffers |
@@ -29,3 +30,4 @@ pub mod host;
 pub mod node;
 pub mod nvme;
 pub mod reactor;
+pub mod sim;

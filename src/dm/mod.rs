@@ -17,6 +17,7 @@ mod clones;
 mod device;
 pub mod env;
 pub mod error;
+mod invariants;
 pub mod io;
 pub mod limits;
 pub mod mapper;
@@ -30,8 +31,6 @@ pub mod stats;
 pub mod status;
 pub mod table;
 pub mod target;
-#[cfg(test)]
-pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -3,8 +3,9 @@
 use super::super::io::{DeviceId, Op};
 use super::super::message::Request;
 use super::super::status::Status;
-use super::super::testing::{Answers, Ask, Cluster, Random, for_seeds};
 use super::clones;
+use super::for_seeds;
+use crate::sim::{Answers, Ask, Cluster, Random};
 
 const DEVICE: DeviceId = DeviceId(0);
 

@@ -3,8 +3,8 @@
 use super::super::io::{DeviceId, Op};
 use super::super::limits::Lower;
 use super::super::status::Status;
-use super::super::testing::{Answers, Ask, Cluster};
 use super::clones;
+use crate::sim::{Answers, Ask, Cluster};
 
 const DEVICE: DeviceId = DeviceId(0);
 const FLUSH: (Op, bool) = (Op::Flush, false);

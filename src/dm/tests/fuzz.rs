@@ -8,7 +8,8 @@ use super::super::io::{DeviceId, Op};
 use super::super::message::{Answer, Reply, Request, Ticket};
 use super::super::status::Status;
 use super::super::table::Table;
-use super::super::testing::{Answers, Ask, Cluster, Random, for_seeds};
+use super::for_seeds;
+use crate::sim::{Answers, Ask, Cluster, Random};
 
 const CORES: u16 = 3;
 const DEVICES: usize = 2;

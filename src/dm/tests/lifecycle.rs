@@ -4,7 +4,7 @@ use super::super::error::Errno;
 use super::super::io::{DeviceId, Op};
 use super::super::message::{Answer, Reply, Request, TargetLine};
 use super::super::status::Status;
-use super::super::testing::{Answers, Ask, Cluster, Seen};
+use crate::sim::{Answers, Ask, Cluster, Seen};
 
 const DEVICE: DeviceId = DeviceId(1);
 const RESUME: Request = Request::Resume { open: true };

@@ -2,8 +2,9 @@
 
 use super::super::io::{DeviceId, Op};
 use super::super::status::Status;
-use super::super::testing::{Answers, Ask, Cluster, DISCARDED, Random, Seen, for_seeds};
+use super::for_seeds;
 use super::oracle::{Oracle, Place, Sector};
+use crate::sim::{Answers, Ask, Cluster, DISCARDED, Random, Seen};
 
 const DEVICE: DeviceId = DeviceId(0);
 

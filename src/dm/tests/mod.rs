@@ -11,7 +11,7 @@ mod power_cut;
 mod suspend;
 
 use super::io::Op;
-use super::testing::{Cluster, Seen};
+use crate::sim::{Cluster, Seen};
 
 /// The clones that lower devices took since the last look: (device, operation, force-unit-access).
 fn clones(cluster: &Cluster) -> Vec<(usize, Op, bool)> {
@@ -29,4 +29,26 @@ fn completed(cluster: &Cluster) -> Vec<u32> {
         _ => None,
     };
     cluster.seen().into_iter().filter_map(completed).collect()
+}
+
+/// Runs `test` for seeds 0 to `count`, or for the one that `POLLDM_SEED` names; a failure tells its seed.
+fn for_seeds(count: u64, test: impl Fn(u64)) {
+    let only = std::env::var("POLLDM_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
+    for seed in seeds {
+        let guard = Told(seed);
+        test(seed);
+        std::mem::forget(guard);
+    }
+}
+
+/// Dropped only while a test unwinds.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        eprintln!("replay with POLLDM_SEED={}", self.0);
+    }
 }

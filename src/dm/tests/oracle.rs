@@ -1,6 +1,6 @@
 //! A random table, spelled out sector by sector: slow, and too simple to be wrong in the same way as the mapper.
 
-use super::super::testing::{Cluster, Random};
+use crate::sim::{Cluster, Random};
 
 /// Sectors of each disk that areas are dealt from; the eight behind them are the first target's.
 const AREA_SECTORS: u64 = 512;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::super::io::{DeviceId, Op};
 use super::super::message::Request;
 use super::super::status::Status;
-use super::super::testing::{Answers, Ask, Cluster, Random, for_seeds};
+use super::for_seeds;
+use crate::sim::{Answers, Ask, Cluster, Random};
 
 const DEVICE: DeviceId = DeviceId(0);
 const SECTORS: u64 = 96;

@@ -3,8 +3,9 @@
 use super::super::io::DeviceId;
 use super::super::message::{Reply, Request};
 use super::super::status::Status;
-use super::super::testing::{Answers, Ask, Cluster, for_seeds};
 use super::completed;
+use super::for_seeds;
+use crate::sim::{Answers, Ask, Cluster};
 
 const DEVICE: DeviceId = DeviceId(0);
 const RESUME: Request = Request::Resume { open: true };

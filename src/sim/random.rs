@@ -34,25 +34,3 @@ impl Random {
         &choices[self.below(choices.len() as u64) as usize]
     }
 }
-
-/// Runs `test` for seeds 0 to `count`, or for the one that `POLLDM_SEED` names; a failure tells its seed.
-pub fn for_seeds(count: u64, test: impl Fn(u64)) {
-    let only = std::env::var("POLLDM_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
-    for seed in seeds {
-        let guard = Told(seed);
-        test(seed);
-        std::mem::forget(guard);
-    }
-}
-
-/// Dropped only while a test unwinds.
-struct Told(u64);
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        eprintln!("replay with POLLDM_SEED={}", self.0);
-    }
-}

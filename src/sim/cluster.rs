@@ -1,257 +1,24 @@
-//! A world of several cores for tests: deterministic, with every choice of a scheduler in the hands of a seed.
-//!
-//! [`Cluster`] holds one [`Mapper`] per core, the queues of messages between them (first in, first out per pair of cores; which
-//! pair comes next is the scheduler's choice), lower devices in memory, and a clock that only tests move. One call of
-//! [`Cluster::step`] does one thing that could happen next: deliver a message, complete a clone, let a core retry what was busy.
-
-mod bytes;
-mod disk;
-mod random;
+//! Several cores and what is beneath them, stepped one event at a time.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use bytes::Bytes;
-pub use disk::{Answers, DISCARDED, Disk, Taken};
-pub use random::{Random, for_seeds};
+use super::world::{Seen, Shared, World};
+use super::{Ask, Bytes, Disk, Random};
+use crate::dm::mapper::home;
+use crate::dm::{
+    Answer, CoreId, DeviceId, Event, Info, Io, Lower, LowerId, Mapper, Message, Payload, Reply,
+    Request, Status, Table, Tag, Ticket,
+};
 
-use super::env::{Env, Submit};
-use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
-use super::limits::{Lower, LowerId};
-use super::mapper::{Mapper, home};
-use super::message::{Answer, Event, Info, Message, Reply, Request, Ticket};
-use super::status::Status;
-use super::table::Table;
-
-/// Steps after which a world that is still busy is taken to be in a loop; no test comes near it.
+/// Steps after which a world that is still busy is taken to be in a loop; no run comes near it.
 const STEPS_MAX: u64 = 20_000_000;
-
-/// What happened, in the order it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// A lower device took a clone.
-    Submitted {
-        core: u16,
-        disk: usize,
-        op: Op,
-        fua: bool,
-        sector: u64,
-        sectors: u32,
-    },
-    /// A lower device finished one.
-    Ended { disk: usize, op: Op, status: Status },
-    /// An original was completed.
-    Completed { command: u32, status: Status },
-    /// A core's front ends were told that a device has changed.
-    Changed { core: u16 },
-}
-
-/// What all cores share.
-pub struct Shared {
-    pub disks: Vec<Disk>,
-    /// Message queues, by receiver, then sender; the last sender is the operator.
-    links: Vec<Vec<VecDeque<Message>>>,
-    pub seen: Vec<Seen>,
-    ended: BTreeMap<u32, Status>,
-    answers: BTreeMap<u64, Answer>,
-    /// Messages from core to core so far.
-    pub messages: u64,
-    pub now_ns: u64,
-    random: Random,
-}
-
-/// One core's side of the world: the [`Env`] of its mapper.
-pub struct World {
-    core: CoreId,
-    shared: Rc<RefCell<Shared>>,
-}
-
-/// A lower device as opened on a core.
-#[derive(Debug)]
-pub struct Channel {
-    disk: usize,
-    core: CoreId,
-}
-
-impl Env for World {
-    type Payload = Bytes;
-    type Channel = Channel;
-
-    fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
-        let disk = &mut self.shared.borrow_mut().disks[lower.0 as usize];
-        if disk.closed_to.contains(&self.core.0) {
-            return Err("no room for its ring".into());
-        }
-        disk.channels += 1;
-        Ok(Channel {
-            disk: lower.0 as usize,
-            core: self.core,
-        })
-    }
-
-    fn close(&mut self, channel: Channel) {
-        assert_eq!(channel.core, self.core, "closed on the core that opened it");
-        let mut shared = self.shared.borrow_mut();
-        let disk = &mut shared.disks[channel.disk];
-        disk.channels -= 1;
-        let opened = disk.channels > 0 || disk.held.is_empty();
-        assert!(opened, "the last channel is closed with I/O in flight");
-    }
-
-    fn submit(&mut self, channel: &mut Channel, io: &LowerIo<Bytes>, clone: CloneId) -> Submit {
-        assert_eq!(channel.core, self.core, "used on the core that opened it");
-        let shared = &mut *self.shared.borrow_mut();
-        let disk = &mut shared.disks[channel.disk];
-        let taken = disk.submit(self.core, clone, *io, &mut shared.random);
-        let LowerIo {
-            op,
-            fua,
-            sector,
-            sectors,
-            ..
-        } = *io;
-        if !matches!(taken, Taken::Busy) {
-            shared.seen.push(Seen::Submitted {
-                core: self.core.0,
-                disk: channel.disk,
-                op,
-                fua,
-                sector,
-                sectors,
-            });
-        }
-        match taken {
-            Taken::Busy => Submit::Busy,
-            Taken::Held => Submit::Pending,
-            Taken::Done(status) => {
-                let disk = channel.disk;
-                shared.seen.push(Seen::Ended { disk, op, status });
-                Submit::Done(status)
-            }
-        }
-    }
-
-    fn complete(&mut self, tag: Tag, status: Status) {
-        assert_eq!(
-            tag.client,
-            u32::from(self.core.0),
-            "completed on the core that submitted it"
-        );
-        self.shared.borrow_mut().ended(tag.command, status);
-    }
-
-    fn send(&mut self, core: CoreId, message: Message) {
-        let mut shared = self.shared.borrow_mut();
-        shared.messages += 1;
-        shared.links[core.0 as usize][self.core.0 as usize].push_back(message);
-    }
-
-    fn reply(&mut self, ticket: Ticket, answer: Answer) {
-        let before = self.shared.borrow_mut().answers.insert(ticket.0, answer);
-        assert!(before.is_none(), "{ticket:?} was answered twice");
-    }
-
-    fn changed(&mut self, _device: DeviceId) {
-        let core = self.core.0;
-        self.shared.borrow_mut().seen.push(Seen::Changed { core });
-    }
-
-    fn cores(&self) -> u16 {
-        self.shared.borrow().links.len() as u16
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.shared.borrow().now_ns
-    }
-}
-
-impl Shared {
-    fn ended(&mut self, command: u32, status: Status) {
-        let before = self.ended.insert(command, status);
-        assert!(before.is_none(), "command {command} was completed twice");
-        self.seen.push(Seen::Completed { command, status });
-    }
-}
-
-/// An original to submit; [`Cluster::submit`] gives it its number.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    pub op: Op,
-    pub fua: bool,
-    pub sector: u64,
-    pub sectors: u32,
-    pub bytes: Vec<u8>,
-}
-
-impl Ask {
-    /// A read.
-    pub fn read(sector: u64, sectors: u32) -> Ask {
-        let bytes = vec![0xee; sectors as usize * 512];
-        Ask {
-            op: Op::Read,
-            fua: false,
-            sector,
-            sectors,
-            bytes,
-        }
-    }
-
-    /// A write of `bytes`.
-    pub fn write(sector: u64, bytes: Vec<u8>) -> Ask {
-        let sectors = bytes.len() as u32 / 512;
-        Ask {
-            op: Op::Write,
-            fua: false,
-            sector,
-            sectors,
-            bytes,
-        }
-    }
-
-    /// A write of sectors full of `byte`.
-    pub fn fill(sector: u64, sectors: u32, byte: u8) -> Ask {
-        Ask::write(sector, vec![byte; sectors as usize * 512])
-    }
-
-    /// A flush.
-    pub fn flush() -> Ask {
-        Ask::range(Op::Flush, 0, 0)
-    }
-
-    /// An operation without bytes.
-    pub fn range(op: Op, sector: u64, sectors: u32) -> Ask {
-        Ask {
-            op,
-            fua: false,
-            sector,
-            sectors,
-            bytes: Vec::new(),
-        }
-    }
-
-    /// Writes sectors full of `new` if they are full of `old`.
-    pub fn compare_and_write(sector: u64, sectors: u32, old: u8, new: u8) -> Ask {
-        let bytes = sectors as usize * 512;
-        let all = [vec![old; bytes], vec![new; bytes], vec![0xee; bytes]].concat();
-        Ask {
-            op: Op::CompareAndWrite,
-            fua: false,
-            sector,
-            sectors,
-            bytes: all,
-        }
-    }
-
-    /// The same with force-unit-access.
-    pub fn fua(self) -> Ask {
-        Ask { fua: true, ..self }
-    }
-}
 
 /// Several cores, their mappers, and what is beneath them.
 pub struct Cluster {
+    /// One per core.
     pub mappers: Vec<Mapper<World>>,
     worlds: Vec<World>,
     shared: Rc<RefCell<Shared>>,
@@ -555,17 +322,7 @@ impl Cluster {
 
     /// Demands that nothing is left behind: no original, clone, count or payload (after results were taken).
     pub fn demand_idle(&self) {
-        for mapper in &self.mappers {
-            assert_eq!(mapper.originals.used(), 0, "an original is left");
-            assert_eq!(mapper.pieces.used(), 0, "a clone is left");
-            assert_eq!(mapper.busy(), 0, "a busy clone is left");
-            for device in mapper.devices.iter().flatten() {
-                assert_eq!(device.in_flight, 0, "in flight");
-                assert_eq!(device.sequenced, 0, "waiting for a sequence");
-                assert_eq!(device.deferred.len(), 0, "parked");
-                assert_eq!(device.draining, None, "draining");
-            }
-        }
+        self.mappers.iter().for_each(Mapper::assert_idle);
         let left: usize = self.shared().disks.iter().map(|disk| disk.held.len()).sum();
         assert_eq!(left, 0, "a lower device holds a clone");
     }

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::super::io::{CloneId, CoreId, LowerIo, Op};
-use super::super::limits::Lower;
-use super::super::status::Status;
 use super::{Bytes, Random};
+use crate::dm::{CloneId, CoreId, Lower, LowerIo, Op, Status};
 
 /// What discarded sectors read as: not zero, so that a discard shows where it went.
 pub const DISCARDED: u8 = 0xdd;
@@ -24,14 +22,22 @@ pub enum Answers {
     /// Pending, then fails.
     FailLater(Status),
     /// One of the first three, by percentages of inline and busy.
-    Mixed { inline: u64, busy: u64 },
+    Mixed {
+        /// Percentage done at once.
+        inline: u64,
+        /// Percentage refused for lack of room.
+        busy: u64,
+    },
 }
 
 /// A clone that a disk has taken and not completed.
 #[derive(Debug)]
 pub struct Held {
+    /// Who waits for it.
     pub core: CoreId,
+    /// Its name there.
     pub clone: CloneId,
+    /// What it is to do.
     pub io: LowerIo<Bytes>,
     fails: Option<Status>,
     /// With a flush: what it will make durable, as of when it was submitted.
@@ -50,21 +56,25 @@ struct Version {
 /// The cache is the worst one that FLUSH and FUA allow: nothing written is durable until a flush *submitted after the write
 /// completed* has completed, or unless the write carried FUA, and then only what it wrote.
 pub struct Disk {
+    /// What it declares.
     pub lower: Lower,
     sectors: Vec<Version>,
     durable: Vec<Version>,
     dirty: BTreeSet<u64>,
     writes: u64,
+    /// How submissions are answered.
     pub answers: Answers,
     /// Answers for the next submissions, before `answers` counts.
     pub script: VecDeque<Answers>,
     /// Sectors that fail whatever touches them with [`Status::Medium`].
     pub bad: BTreeSet<u64>,
+    /// What it has taken and not completed, oldest first.
     pub held: Vec<Held>,
     /// The scheduler leaves what is held alone.
     pub frozen: bool,
     /// Flushes submitted (and not refused as busy).
     pub flushes: u64,
+    /// Channels open on it, of all cores.
     pub channels: u32,
     /// Cores that cannot open it.
     pub closed_to: BTreeSet<u16>,
@@ -72,8 +82,11 @@ pub struct Disk {
 
 /// What became of a submission, in the disk's words.
 pub enum Taken {
+    /// Finished at once.
     Done(Status),
+    /// Under way.
     Held,
+    /// No room.
     Busy,
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::super::io::Payload;
+use crate::dm::Payload;
 
 #[derive(Default)]
 struct Arena {

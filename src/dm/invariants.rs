@@ -1,0 +1,46 @@
+//! What must hold of a mapper between any two calls, for whoever drives it step by step.
+
+use super::env::Env;
+use super::mapper::{Mapper, Stage};
+
+impl<E: Env> Mapper<E> {
+    /// Panics if a count does not agree with what it counts, or if something is parked behind an open gate. Looks at every
+    /// slot: for the simulator and for tests, not for the I/O path.
+    pub fn assert_invariants(&self) {
+        let (mut parked, mut sequenced, mut started) = (0, 0, 0);
+        for (_, original) in self.originals.iter() {
+            match original.stage {
+                Stage::Parked => parked += 1,
+                Stage::Sequenced => sequenced += 1,
+                Stage::Data | Stage::Compare | Stage::PostFlush | Stage::FanOut => started += 1,
+            }
+        }
+        let (mut deferred, mut waiting, mut in_flight) = (0, 0, 0);
+        for device in self.devices.iter().flatten() {
+            let held_up = device.deferred.len() == 0 || device.gate != 0;
+            assert!(held_up, "an original is parked behind an open gate");
+            deferred += device.deferred.len();
+            waiting += device.sequenced;
+            in_flight += device.in_flight;
+        }
+        assert_eq!(deferred, parked, "the deferred lists and what is parked");
+        assert_eq!(waiting, sequenced, "what waits for a sequence");
+        assert_eq!(
+            in_flight, started,
+            "the in-flight counts and what is in flight (AT-50)"
+        );
+    }
+
+    /// Panics if anything is left: an original, a clone, a count, a drain that was not answered.
+    pub fn assert_idle(&self) {
+        assert_eq!(self.originals.used(), 0, "an original is left");
+        assert_eq!(self.pieces.used(), 0, "a clone is left");
+        assert_eq!(self.busy(), 0, "a busy clone is left");
+        for device in self.devices.iter().flatten() {
+            assert_eq!(device.in_flight, 0, "in flight");
+            assert_eq!(device.sequenced, 0, "waiting for a sequence");
+            assert_eq!(device.deferred.len(), 0, "parked");
+            assert_eq!(device.draining, None, "draining");
+        }
+    }
+}

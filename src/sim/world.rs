@@ -1,0 +1,183 @@
+//! One core's side of the world: the [`Env`] that the simulator gives to a mapper, and what all cores share.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use super::{Bytes, Disk, Random, Taken};
+use crate::dm::{
+    Answer, CloneId, CoreId, DeviceId, Env, LowerId, LowerIo, Message, Op, Status, Submit, Tag,
+    Ticket,
+};
+
+/// What happened, in the order it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A lower device took a clone.
+    Submitted {
+        /// From which core.
+        core: u16,
+        /// Which disk.
+        disk: usize,
+        /// What it is to do.
+        op: Op,
+        /// Force-unit-access.
+        fua: bool,
+        /// First sector of the disk.
+        sector: u64,
+        /// Sectors.
+        sectors: u32,
+    },
+    /// A lower device finished one.
+    Ended {
+        /// Which disk.
+        disk: usize,
+        /// What it did.
+        op: Op,
+        /// How it ended.
+        status: Status,
+    },
+    /// An original was completed.
+    Completed {
+        /// Its number.
+        command: u32,
+        /// How it ended.
+        status: Status,
+    },
+    /// A core's front ends were told that a device has changed.
+    Changed {
+        /// The core.
+        core: u16,
+    },
+}
+
+/// What all cores share.
+pub struct Shared {
+    /// The lower devices.
+    pub disks: Vec<Disk>,
+    /// Message queues, by receiver, then sender; the last sender is the operator.
+    pub(super) links: Vec<Vec<VecDeque<Message>>>,
+    /// What happened since the last look.
+    pub seen: Vec<Seen>,
+    pub(super) ended: BTreeMap<u32, Status>,
+    pub(super) answers: BTreeMap<u64, Answer>,
+    /// Messages from core to core so far.
+    pub messages: u64,
+    /// The time, in nanoseconds; only the scheduler moves it.
+    pub now_ns: u64,
+    pub(super) random: Random,
+}
+
+/// One core's side of the world: the [`Env`] of its mapper.
+pub struct World {
+    pub(super) core: CoreId,
+    pub(super) shared: Rc<RefCell<Shared>>,
+}
+
+/// A lower device as opened on a core.
+#[derive(Debug)]
+pub struct Channel {
+    disk: usize,
+    core: CoreId,
+}
+
+impl Env for World {
+    type Payload = Bytes;
+    type Channel = Channel;
+
+    fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
+        let disk = &mut self.shared.borrow_mut().disks[lower.0 as usize];
+        if disk.closed_to.contains(&self.core.0) {
+            return Err("no room for its ring".into());
+        }
+        disk.channels += 1;
+        Ok(Channel {
+            disk: lower.0 as usize,
+            core: self.core,
+        })
+    }
+
+    fn close(&mut self, channel: Channel) {
+        assert_eq!(channel.core, self.core, "closed on the core that opened it");
+        let mut shared = self.shared.borrow_mut();
+        let disk = &mut shared.disks[channel.disk];
+        disk.channels -= 1;
+        let opened = disk.channels > 0 || disk.held.is_empty();
+        assert!(opened, "the last channel is closed with I/O in flight");
+    }
+
+    fn submit(&mut self, channel: &mut Channel, io: &LowerIo<Bytes>, clone: CloneId) -> Submit {
+        assert_eq!(channel.core, self.core, "used on the core that opened it");
+        let shared = &mut *self.shared.borrow_mut();
+        let disk = &mut shared.disks[channel.disk];
+        let taken = disk.submit(self.core, clone, *io, &mut shared.random);
+        let LowerIo {
+            op,
+            fua,
+            sector,
+            sectors,
+            ..
+        } = *io;
+        if !matches!(taken, Taken::Busy) {
+            shared.seen.push(Seen::Submitted {
+                core: self.core.0,
+                disk: channel.disk,
+                op,
+                fua,
+                sector,
+                sectors,
+            });
+        }
+        match taken {
+            Taken::Busy => Submit::Busy,
+            Taken::Held => Submit::Pending,
+            Taken::Done(status) => {
+                let disk = channel.disk;
+                shared.seen.push(Seen::Ended { disk, op, status });
+                Submit::Done(status)
+            }
+        }
+    }
+
+    fn complete(&mut self, tag: Tag, status: Status) {
+        assert_eq!(
+            tag.client,
+            u32::from(self.core.0),
+            "completed on the core that submitted it"
+        );
+        self.shared.borrow_mut().ended(tag.command, status);
+    }
+
+    fn send(&mut self, core: CoreId, message: Message) {
+        let mut shared = self.shared.borrow_mut();
+        shared.messages += 1;
+        shared.links[core.0 as usize][self.core.0 as usize].push_back(message);
+    }
+
+    fn reply(&mut self, ticket: Ticket, answer: Answer) {
+        let before = self.shared.borrow_mut().answers.insert(ticket.0, answer);
+        assert!(before.is_none(), "{ticket:?} was answered twice");
+    }
+
+    fn changed(&mut self, _device: DeviceId) {
+        let core = self.core.0;
+        self.shared.borrow_mut().seen.push(Seen::Changed { core });
+    }
+
+    fn cores(&self) -> u16 {
+        self.shared.borrow().links.len() as u16
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.shared.borrow().now_ns
+    }
+}
+
+impl Shared {
+    /// Takes in the end of an original.
+    pub(super) fn ended(&mut self, command: u32, status: Status) {
+        let before = self.ended.insert(command, status);
+        assert!(before.is_none(), "command {command} was completed twice");
+        self.seen.push(Seen::Completed { command, status });
+    }
+}
