@@ -187,7 +187,7 @@ fn a_table_is_swapped_under_load_without_an_error() {
     let engine = engine(&[("a", malloc(4))], 4);
     engine.create("vol", "", false).unwrap();
     engine.load("vol", "0 8192 linear a 0", false).unwrap();
-    engine.resume("vol").unwrap();
+    engine.resume("vol", Default::default()).unwrap();
     let device = engine.open("vol").unwrap();
     let seen = drive(&engine, device);
     after(&seen, 1000);
@@ -198,7 +198,7 @@ fn a_table_is_swapped_under_load_without_an_error() {
             "0 4096 linear a 0\n4096 4096 linear a 4096"
         };
         engine.load("vol", table, false).unwrap();
-        engine.resume("vol").unwrap();
+        engine.resume("vol", Default::default()).unwrap();
         after(&seen, 200);
     }
     assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
@@ -215,11 +215,11 @@ fn suspended_io_waits_and_is_not_lost() {
     let engine = engine(&[("a", malloc(4))], 2);
     engine.create("vol", "", false).unwrap();
     engine.load("vol", "0 8192 linear a 0", false).unwrap();
-    engine.resume("vol").unwrap();
+    engine.resume("vol", Default::default()).unwrap();
     let device = engine.open("vol").unwrap();
     let seen = drive(&engine, device);
     after(&seen, 1000);
-    engine.suspend("vol").unwrap();
+    engine.suspend("vol", Default::default()).unwrap();
     // Every driver parks all it has: when the counters say so, nothing is on its way any more.
     while engine.stats("vol").unwrap().parked < u64::from(2 * DEPTH) {
         std::thread::yield_now();
@@ -230,7 +230,7 @@ fn suspended_io_waits_and_is_not_lost() {
     let before = seen.completed.load(Ordering::Relaxed);
     assert_eq!(engine.stats("vol").unwrap().in_flight, 0);
     assert_eq!(seen.completed.load(Ordering::Relaxed), before);
-    engine.resume("vol").unwrap();
+    engine.resume("vol", Default::default()).unwrap();
     after(&seen, 1000);
     assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
     engine.stop(Duration::from_secs(10)).unwrap();
@@ -250,8 +250,15 @@ fn mistakes_are_refused() {
         engine.create("vol", "", false).unwrap_err().errno.name(),
         "EBUSY"
     );
-    engine.suspend("vol").unwrap();
-    assert_eq!(engine.resume("vol").unwrap_err().errno.name(), "EINVAL");
+    engine.suspend("vol", Default::default()).unwrap();
+    assert_eq!(
+        engine
+            .resume("vol", Default::default())
+            .unwrap_err()
+            .errno
+            .name(),
+        "EINVAL"
+    );
     assert_eq!(
         engine
             .load("vol", "0 9000 linear a 0", false)
@@ -262,7 +269,7 @@ fn mistakes_are_refused() {
     );
     assert!(!engine.info("vol").unwrap().info.inactive);
     engine.load("vol", "0 8192 linear a 0", false).unwrap();
-    engine.resume("vol").unwrap();
+    engine.resume("vol", Default::default()).unwrap();
     engine.open("vol").unwrap();
     assert_eq!(engine.remove("vol").unwrap_err().errno.name(), "EBUSY");
     assert_eq!(engine.rename("vol", "").unwrap_err().errno.name(), "EINVAL");

@@ -52,7 +52,7 @@ impl Node {
         let engine = Engine::start(&config, bdevs).unwrap();
         let device = engine.create("vol0", "", false).unwrap();
         engine.load("vol0", "0 16384 linear ram0 0", false).unwrap();
-        engine.resume("vol0").unwrap();
+        engine.resume("vol0", Default::default()).unwrap();
         let namespace = NamespaceConfig {
             nsid: 1,
             device,

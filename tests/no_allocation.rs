@@ -160,7 +160,10 @@ fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Map
     let requests = [
         Request::Create { ordered },
         Request::Load(table),
-        Request::Resume { open: false },
+        Request::Resume {
+            open: false,
+            suspend: Default::default(),
+        },
     ];
     for (ticket, request) in requests.into_iter().enumerate() {
         let event = Event::Request(request, Ticket(ticket as u64));
@@ -176,7 +179,7 @@ fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Map
 /// Until nothing is left to do.
 fn poll(mapper: &mut Mapper<Tiny>, env: &mut Tiny) {
     loop {
-        mapper.retry_busy(env);
+        mapper.poll(env);
         if let Some(message) = env.messages.pop_front() {
             mapper.message(env, message);
         } else if let Some(clone) = env.pending.pop_front() {

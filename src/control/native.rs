@@ -25,11 +25,11 @@ impl Backend for Node {
     }
 
     fn suspend(&self, name: &str) -> Result<(), Error> {
-        self.engine().suspend(name)
+        self.engine().suspend(name, Default::default())
     }
 
     fn resume(&self, name: &str) -> Result<(), Error> {
-        self.engine().resume(name)
+        self.engine().resume(name, Default::default())
     }
 
     fn rename(&self, name: &str, new_name: &str) -> Result<(), Error> {

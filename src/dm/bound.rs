@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use super::env::Env;
-use super::io::Op;
+use super::io::{CoreId, Io, Op};
+use super::message::Epoch;
+use super::parked::Parked;
 use super::table::{Limits, Segment, Table, supports};
-use super::target::{ChannelIndex, Map};
+use super::target::{AnyTarget, Ask, ChannelIndex, Map, Share, Site};
 
 /// A table bound to a core. Nothing in it is shared with another core but the immutable [`Table`].
 pub(super) struct Bound<C> {
     /// What was loaded.
     pub table: Arc<Table>,
+    /// The round that staged it: its name among the tables that the device has had, the same on every core.
+    pub serial: Epoch,
+    /// Which hook the targets were called with last.
+    hooks: Hooks,
     /// The device's limits with this table: its own, unless it took over those of the table before it (1.4, step 3).
     pub limits: Arc<Limits>,
     /// One channel per distinct lower device, in the table's order.
@@ -23,6 +29,20 @@ pub(super) struct Bound<C> {
     last: usize,
     /// Room to mark channels while a fan-out is put together; all false between fan-outs.
     marks: Vec<bool>,
+}
+
+/// Where the targets' hooks stand. They are strictly paired: presuspend, then undo, or postsuspend and, after preresumes of
+/// which the last succeeded, resume (SU-9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hooks {
+    /// Not run yet, or suspended.
+    Resting,
+    /// All targets have agreed to be resumed.
+    Preresumed,
+    /// I/O flows.
+    Running,
+    /// Being suspended.
+    Presuspended,
 }
 
 /// One target in its place, with the numbers the I/O path needs beside it.
@@ -39,18 +59,44 @@ struct Place {
     discard: bool,
     /// They take write-zeroes.
     write_zeroes: bool,
+    /// Some device beneath has a volatile cache.
+    volatile_cache: bool,
+    /// A write that carried force-unit-access may still have to be flushed: some device beneath has a volatile cache and takes
+    /// no FUA (FL-28).
+    flush_after_fua: bool,
+    /// What the target holds, oldest first.
+    held: Parked,
+    /// The target's timer that is armed, `u64::MAX` for none.
+    due_ns: u64,
     segment: Segment,
 }
 
-/// One piece of a read or write, mapped.
+impl Place {
+    /// How much of `sectors` from `sector` one clone may carry (IO-6).
+    #[inline(always)]
+    fn room(&self, sector: u64, sectors: u32) -> u32 {
+        let within = sector - self.start;
+        let mut room = self.end - sector;
+        if self.split != 0 {
+            let into = match self.split_mask {
+                Some(mask) => within & mask,
+                None => within % self.split,
+            };
+            room = room.min(self.split - into);
+        }
+        room.min(u64::from(sectors.min(self.sectors_max))) as u32
+    }
+}
+
+/// One piece of a read or write.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
     /// The place in the table.
     pub place: u32,
+    /// Its first sector, from the target's start.
+    pub within: u64,
     /// Sectors of the piece.
     pub sectors: u32,
-    /// Where it goes.
-    pub map: Map,
 }
 
 impl<C> Bound<C> {
@@ -58,7 +104,12 @@ impl<C> Bound<C> {
     ///
     /// # Errors
     /// The sentence of the first device that cannot be opened; those opened before are closed again.
-    pub fn open<E: Env<Channel = C>>(table: Arc<Table>, env: &mut E) -> Result<Bound<C>, String> {
+    pub fn open<E: Env<Channel = C>>(
+        table: Arc<Table>,
+        serial: Epoch,
+        core: CoreId,
+        env: &mut E,
+    ) -> Result<Bound<C>, String> {
         let mut channels = Vec::with_capacity(table.lowers.len());
         for lower in &table.lowers {
             match env.open(lower.id) {
@@ -69,16 +120,23 @@ impl<C> Bound<C> {
                 }
             }
         }
+        let site = Site {
+            core,
+            cores: env.cores(),
+            now_ns: env.now_ns(),
+        };
         let places = table
             .segments
             .iter()
-            .map(|segment| Place::new(segment, &table))
+            .map(|segment| Place::new(segment, &table, site))
             .collect();
         let marks = vec![false; channels.len()];
         Ok(Bound {
             limits: table.limits.clone(),
             ends: table.segments.iter().map(Segment::end).collect(),
             table,
+            serial,
+            hooks: Hooks::Resting,
             channels,
             places,
             last: 0,
@@ -103,26 +161,56 @@ impl<C> Bound<C> {
         self.last
     }
 
-    /// The next piece of a read or write: as much of `sectors` from `sector` as one clone may carry (IO-6), mapped.
+    /// The next piece of a read or write: as much of `sectors` from `sector` as one clone may carry (IO-6).
     #[inline(always)]
-    pub fn piece(&mut self, op: Op, sector: u64, sectors: u32) -> Piece {
+    pub fn piece(&mut self, sector: u64, sectors: u32) -> Piece {
         let index = self.place(sector);
-        let place = &mut self.places[index];
-        let within = sector - place.start;
-        let mut room = place.end - sector;
-        if place.split != 0 {
-            let into = match place.split_mask {
-                Some(mask) => within & mask,
-                None => within % place.split,
-            };
-            room = room.min(place.split - into);
-        }
-        let sectors = room.min(u64::from(sectors.min(place.sectors_max))) as u32;
+        let place = &self.places[index];
         Piece {
             place: index as u32,
-            sectors,
-            map: place.segment.target.map(op, within),
+            within: sector - place.start,
+            sectors: place.room(sector, sectors),
         }
+    }
+
+    /// Asks the target at a place where a read or write goes.
+    #[inline(always)]
+    pub fn map(&mut self, place: u32, ask: &Ask) -> Map {
+        self.places[place as usize].segment.target.map(ask)
+    }
+
+    /// Where the target's own sectors begin in the table.
+    pub fn start(&self, place: u32) -> u64 {
+        self.places[place as usize].start
+    }
+
+    /// What the target at a place holds.
+    pub fn held(&mut self, place: u32) -> &mut Parked {
+        &mut self.places[place as usize].held
+    }
+
+    /// When the target at a place wants its timer, if that is sooner than, or other than, what is armed.
+    pub fn new_due_ns(&mut self, place: u32) -> Option<u64> {
+        let place = &mut self.places[place as usize];
+        let due_ns = place.segment.target.due_ns();
+        let changed = due_ns != std::mem::replace(&mut place.due_ns, due_ns);
+        (changed && due_ns != u64::MAX).then_some(due_ns)
+    }
+
+    /// Whether the timer that has come is the one that the target at a place waits for. A late one of an earlier table is not.
+    pub fn is_due(&mut self, place: u32, due_ns: u64) -> bool {
+        match self.places.get_mut(place as usize) {
+            Some(place) if place.due_ns == due_ns => {
+                place.due_ns = u64::MAX;
+                place.segment.target.due_ns() == due_ns
+            }
+            _ => false,
+        }
+    }
+
+    /// The place of the target at a sector, if the table reaches that far.
+    pub fn place_at(&mut self, sector: u64) -> Option<u32> {
+        (sector < self.table.limits.sectors).then(|| self.place(sector) as u32)
     }
 
     /// The part of a range that lies in one target: (place, sector within the target, sectors).
@@ -148,6 +236,64 @@ impl<C> Bound<C> {
         &mut self.places[place as usize].segment
     }
 
+    /// Calls every target's presuspend hook, in table order (4.1 step 2).
+    pub fn presuspend(&mut self, noflush: bool) {
+        self.pass(Hooks::Running, Hooks::Presuspended);
+        self.targets().for_each(|target| target.presuspend(noflush));
+    }
+
+    /// Takes that back.
+    pub fn presuspend_undo(&mut self) {
+        self.pass(Hooks::Presuspended, Hooks::Running);
+        self.targets().for_each(AnyTarget::presuspend_undo);
+    }
+
+    /// Calls every target's postsuspend hook, in table order (4.1 step 12a).
+    pub fn postsuspend(&mut self) {
+        self.pass(Hooks::Presuspended, Hooks::Resting);
+        self.targets().for_each(AnyTarget::postsuspend);
+    }
+
+    /// For a device that goes: calls the postsuspend hooks unless they have been (SU-10).
+    pub fn postsuspend_if_due(&mut self) {
+        if self.hooks == Hooks::Presuspended {
+            self.postsuspend();
+        }
+    }
+
+    /// Asks every target, in table order, whether it can be resumed (4.3 step 2). The first that cannot ends it; those asked
+    /// before get no undo.
+    pub fn preresume(&mut self) -> Result<(), String> {
+        let names = self.table.clone();
+        for (target, segment) in self.targets().zip(&names.segments) {
+            target.preresume().map_err(|reason| {
+                format!("'{}' at sector {}: {reason}", target.name(), segment.start)
+            })?;
+        }
+        // A core that could is asked again when another one could not.
+        if self.hooks != Hooks::Preresumed {
+            self.pass(Hooks::Resting, Hooks::Preresumed);
+        }
+        Ok(())
+    }
+
+    /// Calls every target's resume hook, in table order (4.3 step 3).
+    pub fn resume(&mut self) {
+        self.pass(Hooks::Preresumed, Hooks::Running);
+        self.targets().for_each(AnyTarget::resume);
+    }
+
+    fn pass(&mut self, from: Hooks, to: Hooks) {
+        assert_eq!(self.hooks, from, "hooks are paired (SU-9): {to:?} follows");
+        self.hooks = to;
+    }
+
+    fn targets(&mut self) -> impl Iterator<Item = &mut AnyTarget> {
+        self.places
+            .iter_mut()
+            .map(|place| &mut place.segment.target)
+    }
+
     /// This core's targets, in order.
     pub fn segments(&self) -> impl Iterator<Item = &Segment> {
         self.places.iter().map(|place| &place.segment)
@@ -163,16 +309,47 @@ impl<C> Bound<C> {
         std::mem::take(&mut self.marks[channel.0 as usize])
     }
 
+    /// Marks the channels that a write with force-unit-access left unflushed (FL-28); whether there is anything to flush, these or
+    /// [`Bound::flush_through`].
+    pub fn mark_unflushed<P>(&mut self, io: &Io<P>) -> bool {
+        let marked = match io.op {
+            Op::Write | Op::CompareAndWrite => self.mark_written(io.sector, io.sectors),
+            Op::WriteZeroes => self.mark_zeroed(io.sector, io.sectors),
+            // What a discard leaves behind is nobody's data: there is nothing to make durable.
+            Op::Read | Op::Flush | Op::Discard => return false,
+        };
+        marked || self.flush_through(0, io).is_some()
+    }
+
+    /// The next place from `place` on that such a write has to be flushed through as a whole: its target chooses among its
+    /// devices itself, so nobody else knows which of them took the write (FL-24).
+    pub fn flush_through<P>(&mut self, place: u32, io: &Io<P>) -> Option<u32> {
+        let end = io.sector + u64::from(io.sectors);
+        let first = place.max(self.place(io.sector) as u32);
+        (first..self.places()).find(|index| {
+            let place = &self.places[*index as usize];
+            let left = match io.op {
+                Op::WriteZeroes => place.volatile_cache,
+                _ => place.flush_after_fua,
+            };
+            place.start < end && left && !place.segment.target.class().flush_bypasses_map
+        })
+    }
+
     /// Marks the channels that a write of a range left unflushed: those with a volatile cache that did not take
-    /// force-unit-access with the write (FL-28). Whether there is any.
-    pub fn mark_written(&mut self, sector: u64, sectors: u32) -> bool {
+    /// force-unit-access with the write (FL-28). Whether there is any. Only of targets that always map alike.
+    fn mark_written(&mut self, sector: u64, sectors: u32) -> bool {
         let (mut sector, end) = (sector, sector + u64::from(sectors));
         let mut any = false;
         while sector < end {
-            let piece = self.piece(Op::Write, sector, (end - sector) as u32);
-            if let Map::Remapped { channel, .. } = piece.map {
-                let took_fua = self.table.lowers[channel.0 as usize].fua;
-                any |= !took_fua && self.mark(channel);
+            let piece = self.piece(sector, (end - sector) as u32);
+            let place = &mut self.places[piece.place as usize];
+            if place.segment.target.class().flush_bypasses_map && place.flush_after_fua {
+                let ask = Ask::of(Op::Write, piece.within, piece.sectors, 0);
+                if let Map::Remapped { channel, .. } = place.segment.target.map(&ask) {
+                    let took_fua = self.table.lowers[channel.0 as usize].fua;
+                    any |= !took_fua && self.mark(channel);
+                }
             }
             sector += u64::from(piece.sectors);
         }
@@ -181,16 +358,28 @@ impl<C> Bound<C> {
 
     /// The same for a write-zeroes, which carries no force-unit-access below. Goes by the targets' shares, not by pieces:
     /// the range may be millions of chunks.
-    pub fn mark_zeroed(&mut self, sector: u64, sectors: u32) -> bool {
+    fn mark_zeroed(&mut self, sector: u64, sectors: u32) -> bool {
         let (mut done, mut any) = (0, false);
         while done < sectors {
             let (place, within, count) = self.span(sector + u64::from(done), sectors - done);
-            for number in 0..self.segment(place).target.duplicates(Op::WriteZeroes) {
-                if let Some(share) = self.segment(place).target.share(number, within, count) {
-                    any |= self.mark(share.channel);
+            done += count;
+            let target = &mut self.places[place as usize].segment.target;
+            if !target.class().flush_bypasses_map {
+                continue;
+            }
+            for number in 0..target.duplicates(Op::WriteZeroes) {
+                let ask = Ask {
+                    number,
+                    ..Ask::of(Op::WriteZeroes, within, count, 0)
+                };
+                let target = &mut self.places[place as usize].segment.target;
+                match target.range(&ask) {
+                    Map::Remapped { channel, .. } | Map::Share(Share { channel, .. }) => {
+                        any |= self.mark(channel);
+                    }
+                    _ => {}
                 }
             }
-            done += count;
         }
         any
     }
@@ -204,14 +393,21 @@ impl<C> Bound<C> {
 }
 
 impl Place {
-    fn new(segment: &Segment, table: &Table) -> Place {
+    fn new(segment: &Segment, table: &Table, site: Site) -> Place {
         let block = table.limits.block_sectors();
-        let of_lowers = segment.target.areas(segment.sectors).into_iter();
-        let smallest = of_lowers
-            .map(|(channel, ..)| table.lowers[channel.0 as usize].transfer_sectors_max)
+        let areas = segment.target.areas(segment.sectors);
+        let lowers = || {
+            areas
+                .iter()
+                .map(|(channel, ..)| &table.lowers[channel.0 as usize])
+        };
+        let smallest = lowers()
+            .map(|lower| lower.transfer_sectors_max)
             .filter(|sectors| *sectors > 0)
             .min();
         let split = u64::from(segment.target.io_sectors_max());
+        let mut segment = segment.clone();
+        segment.target.bind(site);
         Place {
             start: segment.start,
             end: segment.end(),
@@ -219,9 +415,13 @@ impl Place {
             split_mask: split.is_power_of_two().then(|| split - 1),
             // Whole blocks, so that no piece is unaligned for its target (LC-14).
             sectors_max: smallest.map_or(u32::MAX, |sectors| (sectors / block).max(1) * block),
-            discard: supports(segment, &table.lowers, Op::Discard),
-            write_zeroes: supports(segment, &table.lowers, Op::WriteZeroes),
-            segment: segment.clone(),
+            discard: supports(&segment, &table.lowers, Op::Discard),
+            write_zeroes: supports(&segment, &table.lowers, Op::WriteZeroes),
+            volatile_cache: lowers().any(|lower| lower.volatile_cache),
+            flush_after_fua: lowers().any(|lower| lower.volatile_cache && !lower.fua),
+            held: Parked::default(),
+            due_ns: u64::MAX,
+            segment,
         }
     }
 }

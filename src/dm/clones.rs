@@ -1,12 +1,12 @@
 //! Originals with several clones: reads and writes that cross a boundary, discards, write-zeroes, flushes; and the stages of
-//! those that take more than one round.
+//! those that take more than one round. What a target keeps, or wants back, is in `held.rs`.
 
 use super::env::Env;
 use super::io::{CloneId, Io, LowerIo, Op, Payload};
 use super::mapper::{Mapper, Original, PieceClone, Stage};
 use super::slab::NONE;
 use super::status::Status;
-use super::target::{ChannelIndex, Map};
+use super::target::{ChannelIndex, Note};
 
 impl<E: Env> Mapper<E> {
     /// Cuts a read or write into pieces and issues them in ascending order, without waiting for one another (IO-8, IO-11).
@@ -14,34 +14,17 @@ impl<E: Env> Mapper<E> {
         let original = &mut self.originals[slot];
         original.stage = stage;
         let id = original.device;
-        let io = original.data_of_stage();
+        let Io {
+            sector, sectors, ..
+        } = original.io;
         self.hold(slot);
         let mut done = 0;
-        while done < io.sectors {
-            let live = self
-                .known(id)
-                .live
-                .as_mut()
-                .expect("an admitted original has a table");
-            let piece = live.piece(io.op, io.sector + u64::from(done), io.sectors - done);
+        while done < sectors {
+            let piece = self
+                .live(id)
+                .piece(sector + u64::from(done), sectors - done);
             debug_assert!(piece.sectors > 0, "no empty pieces (IO-8)");
-            let payload = io.payload.slice(done * 512, piece.sectors * 512);
-            match piece.map {
-                Map::Remapped { channel, sector } => {
-                    let fua = io.fua && live.table.lowers[channel.0 as usize].fua;
-                    let lower = LowerIo {
-                        op: io.op,
-                        fua,
-                        sector,
-                        sectors: piece.sectors,
-                        payload,
-                    };
-                    self.issue(env, slot, piece.place, channel, lower);
-                }
-                Map::Zero if io.op == Op::Read => payload.fill_zero(),
-                Map::Zero => {}
-                Map::Kill => self.originals[slot].failed(Status::IoError),
-            }
+            self.issue(env, slot, piece.place, piece.within, piece.sectors, 0);
             done += piece.sectors;
         }
         self.release(env, slot);
@@ -51,52 +34,25 @@ impl<E: Env> Mapper<E> {
     pub(super) fn fan_out_range(&mut self, env: &mut E, slot: u32) {
         let original = &mut self.originals[slot];
         original.stage = Stage::FanOut;
-        let (
-            id,
-            Io {
-                op,
-                sector,
-                sectors,
-                payload,
-                ..
-            },
-        ) = (original.device, original.io);
+        let id = original.device;
+        let Io {
+            op,
+            sector,
+            sectors,
+            ..
+        } = original.io;
         self.hold(slot);
         let mut done = 0;
         while done < sectors {
-            let live = self
-                .known(id)
-                .live
-                .as_mut()
-                .expect("an admitted original has a table");
+            let live = self.live(id);
             let (place, within, count) = live.span(sector + u64::from(done), sectors - done);
             done += count;
             if !live.supports(place, op) {
                 self.originals[slot].failed(Status::NotSupported);
                 continue;
             }
-            let target = &mut live.segment(place).target;
-            let duplicates = target.duplicates(op);
-            match target.map(op, within) {
-                Map::Kill => self.originals[slot].failed(Status::IoError),
-                Map::Zero => {}
-                Map::Remapped { .. } => {
-                    for number in 0..duplicates {
-                        let live = self.known(id).live.as_mut().expect("held above");
-                        let Some(share) = live.segment(place).target.share(number, within, count)
-                        else {
-                            continue;
-                        };
-                        let lower = LowerIo {
-                            op,
-                            fua: false,
-                            sector: share.sector,
-                            sectors: share.sectors,
-                            payload,
-                        };
-                        self.issue(env, slot, place, share.channel, lower);
-                    }
-                }
+            for number in 0..live.segment(place).target.duplicates(op) {
+                self.issue(env, slot, place, within, count, number);
             }
         }
         self.release(env, slot);
@@ -109,77 +65,52 @@ impl<E: Env> Mapper<E> {
         original.stage = Stage::FanOut;
         let id = original.device;
         self.hold(slot);
-        let live = self
-            .known(id)
-            .live
-            .as_mut()
-            .expect("an admitted original has a table");
+        let live = self.live(id);
         if live.table.flush_bypasses_map {
             for channel in 0..live.table.lowers.len() as u32 {
-                self.flush_lower(env, slot, NONE, ChannelIndex(channel));
+                self.flush_lower(env, slot, ChannelIndex(channel));
             }
         } else {
             for place in 0..live.places() {
-                let live = self.known(id).live.as_mut().expect("held above");
-                for number in 0..live.segment(place).target.flushes() {
-                    let live = self.known(id).live.as_mut().expect("held above");
-                    let channel = live.segment(place).target.flush(number);
-                    self.flush_lower(env, slot, place, channel);
-                }
+                self.flush_target(env, slot, place);
             }
         }
         self.release(env, slot);
     }
 
-    /// Flushes the lower devices that were marked: the emulation of force-unit-access (FL-28).
-    fn flush_marked(&mut self, env: &mut E, slot: u32) {
+    /// Flushes what a write with force-unit-access left in caches that take none (FL-28): the lower devices that were
+    /// marked, and all of a target that chooses among its devices itself.
+    fn flush_after_fua(&mut self, env: &mut E, slot: u32) {
         let original = &mut self.originals[slot];
         original.stage = Stage::PostFlush;
-        let id = original.device;
+        let (id, io) = (original.device, original.io);
         self.hold(slot);
-        let channels = self
-            .known(id)
-            .live
-            .as_ref()
-            .map_or(0, |live| live.channels.len());
-        for channel in 0..channels as u32 {
-            let live = self
-                .known(id)
-                .live
-                .as_mut()
-                .expect("an admitted original has a table");
-            if live.unmark(ChannelIndex(channel)) {
-                self.flush_lower(env, slot, NONE, ChannelIndex(channel));
+        for channel in 0..self.live(id).channels.len() as u32 {
+            if self.live(id).unmark(ChannelIndex(channel)) {
+                self.flush_lower(env, slot, ChannelIndex(channel));
             }
+        }
+        let mut next = 0;
+        while let Some(place) = self.live(id).flush_through(next, &io) {
+            self.flush_target(env, slot, place);
+            next = place + 1;
         }
         self.release(env, slot);
     }
 
-    /// One flush clone. A device without a volatile cache has nothing to do; one with a cache that cannot flush it says so
-    /// (FL-29).
-    fn flush_lower(&mut self, env: &mut E, slot: u32, place: u32, channel: ChannelIndex) {
-        let original = &self.originals[slot];
-        let (id, payload) = (original.device, original.io.payload);
-        let live = self
-            .known(id)
-            .live
-            .as_ref()
-            .expect("an admitted original has a table");
-        let lower = &live.table.lowers[channel.0 as usize];
-        if !lower.volatile_cache {
-            return;
+    /// All flush clones of one target.
+    fn flush_target(&mut self, env: &mut E, slot: u32, place: u32) {
+        let id = self.originals[slot].device;
+        for number in 0..self.live(id).segment(place).target.flushes() {
+            self.issue(env, slot, place, 0, 0, number);
         }
-        if !lower.flush {
-            return self.originals[slot].failed(Status::NotSupported);
-        }
-        let io = LowerIo {
-            op: Op::Flush,
-            fua: false,
-            sector: 0,
-            sectors: 0,
-            payload,
-        };
-        self.issue(env, slot, place, channel, io);
+    }
+
+    /// One flush clone that belongs to no target.
+    fn flush_lower(&mut self, env: &mut E, slot: u32, channel: ChannelIndex) {
+        let clone = self.insert_piece(slot, NONE, 0, 0, 0);
+        self.originals[slot].outstanding += 1;
+        self.send_below(env, clone, channel, 0, 0, Note::NONE);
     }
 
     fn issue(
@@ -187,17 +118,83 @@ impl<E: Env> Mapper<E> {
         env: &mut E,
         slot: u32,
         place: u32,
-        channel: ChannelIndex,
-        io: LowerIo<E::Payload>,
+        sector: u64,
+        sectors: u32,
+        number: u32,
     ) {
-        let original = &mut self.originals[slot];
-        original.outstanding += 1;
-        let id = original.device;
-        let clone = self.pieces.insert(PieceClone {
-            original: slot,
+        self.originals[slot].outstanding += 1;
+        let clone = self.insert_piece(slot, place, sector, sectors, number);
+        self.map_clone(env, clone, false);
+    }
+
+    /// A slot for one clone, which has gone nowhere yet.
+    pub(super) fn insert_piece(
+        &mut self,
+        original: u32,
+        place: u32,
+        sector: u64,
+        sectors: u32,
+        number: u32,
+    ) -> u32 {
+        self.pieces.insert(PieceClone {
+            original,
             place,
-            channel,
-        });
+            sector,
+            sectors,
+            number,
+            channel: ChannelIndex(0),
+            note: Note::NONE,
+            started_ns: 0,
+            held_until_ns: None,
+            next: NONE,
+        })
+    }
+
+    /// Sends a clone to a lower device. A flush finds nothing to do at a device without a volatile cache; one with a cache that
+    /// cannot flush it says so (FL-29).
+    pub(super) fn send_below(
+        &mut self,
+        env: &mut E,
+        clone: u32,
+        channel: ChannelIndex,
+        sector: u64,
+        sectors: u32,
+        note: Note,
+    ) {
+        let piece = &mut self.pieces[clone];
+        (piece.channel, piece.note) = (channel, note);
+        if note != Note::NONE {
+            piece.started_ns = env.now_ns();
+        }
+        let (slot, place, within) = (piece.original, piece.place, piece.sector);
+        let original = &self.originals[slot];
+        let id = original.device;
+        let of_stage = original.of_stage();
+        let start = match place {
+            NONE => 0,
+            place => self.live(id).start(place),
+        };
+        let lower = &self.live(id).table.lowers[channel.0 as usize];
+        let payload = match of_stage.op {
+            Op::Read | Op::Write => {
+                let offset = (start + within - of_stage.sector) as u32;
+                of_stage.payload.slice(offset * 512, sectors * 512)
+            }
+            Op::Flush if !lower.volatile_cache => {
+                return self.complete_piece(env, clone, Status::Ok);
+            }
+            Op::Flush if !lower.flush => {
+                return self.complete_piece(env, clone, Status::NotSupported);
+            }
+            _ => of_stage.payload,
+        };
+        let io = LowerIo {
+            op: of_stage.op,
+            fua: of_stage.fua && of_stage.op == Op::Write && lower.fua,
+            sector,
+            sectors,
+            payload,
+        };
         self.submit_clone(env, id, channel, CloneId(clone), io);
     }
 
@@ -207,7 +204,8 @@ impl<E: Env> Mapper<E> {
         self.originals[slot].outstanding = 1;
     }
 
-    fn release(&mut self, env: &mut E, slot: u32) {
+    /// One clone less, or the issuing of clones has ended.
+    pub(super) fn release(&mut self, env: &mut E, slot: u32) {
         let original = &mut self.originals[slot];
         original.outstanding -= 1;
         if original.outstanding == 0 {
@@ -215,20 +213,11 @@ impl<E: Env> Mapper<E> {
         }
     }
 
-    /// A lower device has finished one of several clones.
-    pub(super) fn complete_piece(&mut self, env: &mut E, clone: CloneId, status: Status) {
-        let PieceClone {
-            original: slot,
-            place,
-            channel,
-        } = self.pieces.remove(clone.0);
+    /// A clone of several has come to its end.
+    pub(super) fn piece_ended(&mut self, env: &mut E, clone: u32, status: Status) {
+        let slot = self.pieces.remove(clone).original;
         if status != Status::Ok {
-            let original = &mut self.originals[slot];
-            original.failed(status);
-            let id = original.device;
-            if place != NONE {
-                self.target_failed(env, id, place, channel, status);
-            }
+            self.originals[slot].failed(status);
         }
         self.release(env, slot);
     }
@@ -237,7 +226,7 @@ impl<E: Env> Mapper<E> {
     fn stage_ended(&mut self, env: &mut E, slot: u32) {
         let original = &mut self.originals[slot];
         let (id, io, stage) = (original.device, original.io, original.stage);
-        if original.status != Status::Ok {
+        if original.status != Status::Ok || original.handed_back {
             return self.finish(env, slot);
         }
         match stage {
@@ -245,6 +234,7 @@ impl<E: Env> Mapper<E> {
                 let bytes = io.sectors * 512;
                 let found = io.payload.slice(2 * bytes, bytes);
                 if found.equals(io.payload.slice(0, bytes)) {
+                    original.compared = true;
                     return self.issue_pieces(env, slot, Stage::Data);
                 }
                 original.status = Status::Miscompare;
@@ -253,14 +243,8 @@ impl<E: Env> Mapper<E> {
                 let device = self.known(id);
                 // An ordered device's sequence flushes everything afterwards anyway.
                 let live = device.live.as_mut().filter(|_| !device.ordered);
-                let unflushed = live.is_some_and(|live| match io.op {
-                    Op::Write | Op::CompareAndWrite => live.mark_written(io.sector, io.sectors),
-                    Op::WriteZeroes => live.mark_zeroed(io.sector, io.sectors),
-                    // What a discard leaves behind is nobody's data: there is nothing to make durable.
-                    Op::Read | Op::Flush | Op::Discard => false,
-                });
-                if unflushed {
-                    return self.flush_marked(env, slot);
+                if live.is_some_and(|live| live.mark_unflushed(&io)) {
+                    return self.flush_after_fua(env, slot);
                 }
             }
             Stage::Data | Stage::FanOut | Stage::PostFlush => {}
@@ -273,32 +257,38 @@ impl<E: Env> Mapper<E> {
 impl<P: Payload> Original<P> {
     /// Takes in a clone's error: the first one counts (IO-15), but a flush that a device cannot do outranks any other
     /// error of the same flush (FL-6).
-    fn failed(&mut self, status: Status) {
+    pub(super) fn failed(&mut self, status: Status) {
         let flushing = self.io.op == Op::Flush || self.stage == Stage::PostFlush;
         if self.status == Status::Ok || (flushing && status == Status::NotSupported) {
             self.status = status;
         }
     }
 
-    /// The read or write that the present stage consists of: for a compare-and-write, one of its two halves.
-    fn data_of_stage(&self) -> Io<P> {
+    /// What the clones of the present stage do: of a compare-and-write, one of its two halves.
+    pub(super) fn of_stage(&self) -> Io<P> {
         let io = self.io;
-        if io.op != Op::CompareAndWrite {
-            return io;
-        }
-        let bytes = io.sectors * 512;
-        match self.stage {
-            Stage::Compare => Io {
+        let part = |index: u32| {
+            let bytes = io.sectors * 512;
+            io.payload.slice(index * bytes, bytes)
+        };
+        match (self.stage, io.op) {
+            (Stage::PostFlush, _) => Io {
+                op: Op::Flush,
+                payload: P::empty(),
+                ..io
+            },
+            (Stage::Compare, _) => Io {
                 op: Op::Read,
                 fua: false,
-                payload: io.payload.slice(2 * bytes, bytes),
+                payload: part(2),
                 ..io
             },
-            _ => Io {
+            (_, Op::CompareAndWrite) => Io {
                 op: Op::Write,
-                payload: io.payload.slice(bytes, bytes),
+                payload: part(1),
                 ..io
             },
+            _ => io,
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The life-cycle of one device: the state machine on its home core.
 //!
 //! Operators' requests are served one after another; each is a few rounds of orders to all cores and their
-//! acknowledgements. Questions (info, status, table) are answered at once from what is known here and wait for nothing.
+//! acknowledgements. Questions (info, status, table), messages and the cancel of a suspend wait for nothing.
 //!
 //! ```text
 //! create   Attach
 //! load     Stage ─ all could ─ Commit        (else Unstage: an earlier inactive table stays, LC-15)
 //! clear    Clear
-//! suspend  [running sequence step ends] Close ─ all drained ─ suspended
-//! resume   [as suspend, if it runs and a table is to be swapped in] Swap, Open
 //! remove   [as suspend] Detach
 //! ```
+//!
+//! Suspend, resume and swap are in `suspend.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use super::env::Env;
 use super::error::{Errno, Error};
 use super::io::{CoreId, DeviceId};
 use super::message::{
-    Answer, Epoch, Event, Gate, Info, Message, Order, Reply, Request, TargetLine, Ticket,
+    Answer, Epoch, Event, Info, Message, Order, Reply, Request, SuspendOptions, TargetLine, Ticket,
 };
 use super::sequence::Sequences;
 use super::table::{Limits, Table};
+use super::timers::HomeTimer;
 
 /// A device on its home core.
 #[derive(Debug)]
@@ -31,44 +32,63 @@ pub(super) struct Home {
     /// The request that makes the device has begun; another one is refused.
     created: bool,
     ordered: bool,
-    suspended: bool,
-    live: Option<Arc<Table>>,
-    inactive: Option<Arc<Table>>,
+    /// An operator has suspended it.
+    pub suspended: bool,
+    /// How many hold it suspended for other reasons (LC-26).
+    pub internal: u32,
+    pub live: Option<Arc<Table>>,
+    pub inactive: Option<Arc<Table>>,
     /// What the live table can do, or what the one before it could (1.4, step 3).
-    limits: Option<Arc<Limits>>,
+    pub limits: Option<Arc<Limits>>,
     event_nr: u32,
+    /// Who waits for another event number than the one they know.
+    waiters: Vec<(u32, Ticket)>,
     /// Requests behind the running one, in order. Bounded by the control connections, each of which waits for its answer.
     requests: VecDeque<(Request, Ticket)>,
-    running: Option<(Phase, Ticket)>,
-    round: Round,
+    pub running: Option<(Phase, Ticket)>,
+    pub round: Round,
     epoch: Epoch,
     /// A suspend has begun, or is in force: no sequence step may begin.
-    pub held: bool,
+    pub held: Option<SuspendOptions>,
+    /// The suspend that `held` is about: late news of an earlier one is told apart by it.
+    pub suspend_epoch: Epoch,
     pub sequences: Sequences,
+    /// Timers to be armed when the event has been dealt with: how long from now, and what for.
+    timers: Vec<(u64, HomeTimer)>,
 }
 
 /// Where the running request stands.
 #[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     Attaching,
     Staging(Arc<Table>),
     Committing(Arc<Table>),
     Unstaging(Error),
     Clearing,
+    /// Waits for the flush that makes everything durable before the gate closes (lockfs).
+    Freezing(Then),
     /// Waits for the running sequence's step to end.
     Holding(Then),
     Closing(Then),
+    Postsuspending(Then),
+    /// The suspend was given up, for this reason.
+    Undoing(Error),
     /// The new table cannot stand in for the old one: it is being destroyed, the device stays suspended (1.4, step 3).
     Rejecting(Error),
     Swapping(Arc<Limits>),
-    Opening,
+    Preresuming,
+    /// The new table is live and could not be resumed: the old one is being destroyed, the device stays suspended (1.4, step 5).
+    Retiring(Error),
+    Resuming,
+    FailingParked,
     Detaching,
 }
 
 /// What a suspension is for.
 #[derive(Clone, Copy, Debug)]
-enum Then {
+pub(super) enum Then {
     Suspend,
+    SuspendInternally,
     Swap { open: bool },
     Remove,
 }
@@ -78,7 +98,7 @@ enum Then {
 pub(super) struct Round {
     epoch: Epoch,
     left: u16,
-    refusal: Option<String>,
+    pub refusal: Option<String>,
 }
 
 impl Round {
@@ -118,16 +138,20 @@ impl Home {
             created: false,
             ordered,
             suspended: false,
+            internal: 0,
             live: None,
             inactive: None,
             limits: None,
             event_nr: 0,
+            waiters: Vec::new(),
             requests: VecDeque::new(),
             running: None,
             round: Round::default(),
             epoch: Epoch::default(),
-            held: false,
+            held: None,
+            suspend_epoch: Epoch::default(),
             sequences: Sequences::default(),
+            timers: Vec::new(),
         }
     }
 
@@ -135,10 +159,15 @@ impl Home {
     pub fn event<E: Env>(&mut self, env: &mut E, event: Event) -> bool {
         match event {
             Event::Sequence(waiting) => self.sequence_wanted(env, waiting),
-            Event::FlushDone(status) | Event::DataDone(status) => {
-                self.sequence_step_done(env, status)
+            Event::FlushDone(end) | Event::DataDone(end) => self.sequence_step_done(env, end),
+            Event::FreezeDone { epoch, status } => self.frozen(env, epoch, status),
+            // Whether it is news, the home core's copy of the target has answered before.
+            Event::Notice(seen) => {
+                self.raise(env);
+                let epoch = self.next_epoch();
+                self.broadcast(env, epoch, || Order::Notice(seen));
             }
-            Event::TargetFailed { .. } => self.event_nr = self.event_nr.wrapping_add(1),
+            Event::Told => self.raise(env),
             Event::Ack {
                 core,
                 epoch,
@@ -151,8 +180,10 @@ impl Home {
                     self.sequence_drained(env);
                 }
             }
-            Event::Request(request, ticket) => match self.answer_at_once(&request) {
-                Some(answer) => env.reply(ticket, answer),
+            Event::Request(request, ticket) => match self.answer_at_once(env, &request, ticket) {
+                Some(Some(answer)) => env.reply(ticket, answer),
+                // Somebody else answers: the target, or the event that is waited for.
+                Some(None) => {}
                 None => {
                     self.requests.push_back((request, ticket));
                     self.next_request(env);
@@ -160,6 +191,38 @@ impl Home {
             },
         }
         true
+    }
+
+    /// A timer that was asked for has come.
+    pub fn timer<E: Env>(&mut self, env: &mut E, timer: HomeTimer) {
+        match timer {
+            HomeTimer::SuspendTimeout(epoch) => self.suspend_timed_out(env, epoch),
+            HomeTimer::RepeatStep(epoch) => self.sequence_repeat(env, epoch),
+        }
+    }
+
+    /// Has the mapper call [`Home::timer`] after `delay_ns`.
+    pub fn arm(&mut self, delay_ns: u64, timer: HomeTimer) {
+        self.timers.push((delay_ns, timer));
+    }
+
+    /// The timers asked for since the last call.
+    pub fn armed(&mut self) -> impl Iterator<Item = (u64, HomeTimer)> {
+        self.timers.drain(..)
+    }
+
+    /// Raises the event number and answers who waited for that (LC-24).
+    pub fn raise<E: Env>(&mut self, env: &mut E) {
+        self.event_nr = self.event_nr.wrapping_add(1);
+        let info = self.info();
+        for (_, ticket) in self.waiters.drain(..) {
+            env.reply(ticket, Ok(Reply::Info(info.clone())));
+        }
+    }
+
+    /// No I/O passes, for whatever reason.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended || self.internal > 0
     }
 
     /// An epoch that no earlier round of this device had.
@@ -171,27 +234,25 @@ impl Home {
     /// Sends an order to every core; this one gets it like the others, through its mailbox.
     pub fn broadcast<E: Env>(&self, env: &mut E, epoch: Epoch, order: impl Fn() -> Order) {
         for core in 0..env.cores() {
-            env.send(
-                CoreId(core),
-                Message::Order {
-                    device: self.id,
-                    epoch,
-                    order: order(),
-                },
-            );
+            self.send(env, CoreId(core), epoch, order());
         }
     }
 
-    /// The coordinator has come to rest, as a suspend asked.
-    pub fn sequence_stopped<E: Env>(&mut self, env: &mut E) {
-        if let Some((Phase::Holding(then), ticket)) = self.running.take() {
-            self.begin_round(env, Phase::Closing(then), ticket, || {
-                Order::Close(Gate::Suspend)
-            });
-        }
+    /// Sends an order to one core.
+    pub fn send<E: Env>(&self, env: &mut E, core: CoreId, epoch: Epoch, order: Order) {
+        let device = self.id;
+        env.send(
+            core,
+            Message::Order {
+                device,
+                epoch,
+                order,
+            },
+        );
     }
 
-    fn begin_round<E: Env>(
+    /// Begins a round of the running request.
+    pub fn begin_round<E: Env>(
         &mut self,
         env: &mut E,
         phase: Phase,
@@ -204,12 +265,18 @@ impl Home {
         self.broadcast(env, epoch, order);
     }
 
-    /// Starts waiting requests until one takes a round.
-    fn next_request<E: Env>(&mut self, env: &mut E) {
+    /// Starts waiting requests until one takes a round. What an operator wants of a device that is suspended internally waits until
+    /// that has ended (1.2, column I), and lets pass what does not.
+    pub fn next_request<E: Env>(&mut self, env: &mut E) {
         while self.running.is_none() {
-            let Some((request, ticket)) = self.requests.pop_front() else {
+            let internal = self.internal > 0;
+            let waits = |request: &Request| {
+                internal && matches!(request, Request::Suspend(_) | Request::Resume { .. })
+            };
+            let Some(index) = self.requests.iter().position(|(r, _)| !waits(r)) else {
                 return;
             };
+            let (request, ticket) = self.requests.remove(index).expect("found above");
             if let Some(answer) = self.start(env, request, ticket) {
                 env.reply(ticket, answer);
             }
@@ -229,6 +296,9 @@ impl Home {
                 self.begin_round(env, Phase::Attaching, ticket, || Order::Attach { ordered });
             }
             Request::Load(table) => {
+                if let Err(error) = self.may_replace(&table) {
+                    return Some(Err(error));
+                }
                 let staged = table.clone();
                 self.begin_round(env, Phase::Staging(table), ticket, || {
                     Order::Stage(staged.clone())
@@ -236,64 +306,50 @@ impl Home {
             }
             Request::Clear if self.inactive.is_none() => return done,
             Request::Clear => self.begin_round(env, Phase::Clearing, ticket, || Order::Clear),
-            // LC-4: suspending what is suspended is a success that does nothing.
-            Request::Suspend if self.suspended => return done,
-            Request::Suspend => self.suspend(env, Then::Suspend, ticket),
-            Request::Resume { open } if self.inactive.is_some() && self.suspended => {
-                self.swap(env, open, ticket);
+            Request::Suspend(options) => return self.start_suspend(env, options, ticket),
+            Request::Resume { open, suspend } => {
+                return self.start_resume(env, open, suspend, ticket);
             }
-            Request::Resume { open } if self.inactive.is_some() => {
-                self.suspend(env, Then::Swap { open }, ticket);
-            }
-            Request::Resume { .. } if !self.suspended => return done,
-            Request::Resume { .. } if self.live.is_none() => {
-                let reason = "there is no table to resume: load one first";
+            Request::SuspendInternally => return self.start_internal_suspend(env, ticket),
+            Request::ResumeInternally => return self.start_internal_resume(env, ticket),
+            Request::FailParked if !self.is_suspended() => {
+                let reason =
+                    "the device is not suspended, so nothing is parked for long; suspend it first";
                 return Some(Err(Error::new(Errno::Einval, reason)));
             }
-            Request::Resume { .. } => self.open(env, ticket),
-            Request::Remove => self.suspend(env, Then::Remove, ticket),
+            Request::FailParked => {
+                self.begin_round(env, Phase::FailingParked, ticket, || Order::FailParked);
+            }
+            Request::Remove => self.start_remove(env, ticket),
             Request::Renamed => {
-                self.event_nr = self.event_nr.wrapping_add(1);
+                self.raise(env);
                 return done;
             }
-            Request::Info | Request::Status | Request::Table { .. } => {
-                unreachable!("answered at once")
-            }
+            Request::Info
+            | Request::Status
+            | Request::Table { .. }
+            | Request::Message { .. }
+            | Request::Wait { .. }
+            | Request::Cancel => unreachable!("answered at once"),
         }
         None
     }
 
-    fn suspend<E: Env>(&mut self, env: &mut E, then: Then, ticket: Ticket) {
-        self.held = true;
-        self.running = Some((Phase::Holding(then), ticket));
-        if !self.sequence_in_step() {
-            self.sequence_stopped(env);
-        }
-    }
-
-    /// Step 3 of 1.4: the limits of the new table decide whether it may stand in for the old one.
-    fn swap<E: Env>(&mut self, env: &mut E, open: bool, ticket: Ticket) {
-        let new = self.inactive.as_ref().expect("only called with one");
-        match limits_after(self.limits.as_deref(), new, open) {
-            Ok(limits) => {
-                let phase = Phase::Swapping(limits.clone());
-                self.begin_round(env, phase, ticket, || Order::Swap(limits.clone()));
-            }
-            Err(why) => {
+    /// LC-12: a table of an immutable type is replaced only by one of the same type, or by one with a wildcard.
+    fn may_replace(&self, new: &Table) -> Result<(), Error> {
+        let immutable = |table: &Table| {
+            let first = &table.segments[0].target;
+            first.class().immutable.then(|| first.name())
+        };
+        match self.live.as_deref().and_then(immutable) {
+            Some(name) if new.segments[0].target.name() != name && !new.has_wildcard() => {
                 let reason = format!(
-                    "{why}. The new table was destroyed; the device is suspended on the live one"
+                    "the live table is of type '{name}', which only the same type or 'error' can replace"
                 );
-                let error = Error::new(Errno::Einval, reason);
-                self.begin_round(env, Phase::Rejecting(error), ticket, || Order::Clear);
+                Err(Error::new(Errno::Einval, reason))
             }
+            _ => Ok(()),
         }
-    }
-
-    fn open<E: Env>(&mut self, env: &mut E, ticket: Ticket) {
-        self.held = false;
-        // A sequence that was interrupted, or that waits, closes its gate before this one opens (PM-21).
-        self.sequence_release(env);
-        self.begin_round(env, Phase::Opening, ticket, || Order::Open(Gate::Suspend));
     }
 
     /// Every core has acknowledged. False when the device is gone.
@@ -301,7 +357,7 @@ impl Home {
         let (phase, ticket) = self.running.take().expect("a round belongs to a request");
         let refusal = self.round.refusal.take();
         let answer = match phase {
-            Phase::Attaching => Ok(Reply::Done),
+            Phase::Attaching | Phase::FailingParked => Ok(Reply::Done),
             Phase::Staging(table) => {
                 match refusal {
                     None => {
@@ -323,77 +379,93 @@ impl Home {
                 self.inactive = None;
                 Ok(Reply::Done)
             }
-            Phase::Holding(_) => unreachable!("a hold is not a round"),
-            Phase::Closing(Then::Suspend) => {
-                self.suspended = true;
-                Ok(Reply::Done)
-            }
-            Phase::Closing(Then::Swap { open }) => {
-                self.suspended = true;
-                self.swap(env, open, ticket);
-                return true;
-            }
-            Phase::Closing(Then::Remove) => {
-                self.sequence_drop();
-                self.begin_round(env, Phase::Detaching, ticket, || Order::Detach);
-                return true;
-            }
-            Phase::Rejecting(error) => {
-                self.inactive = None;
-                Err(error)
-            }
-            Phase::Swapping(limits) => {
-                self.live = self.inactive.take();
-                self.limits = Some(limits);
-                self.open(env, ticket);
-                return true;
-            }
-            Phase::Opening => {
-                self.suspended = false;
-                Ok(Reply::Done)
-            }
             Phase::Detaching => {
                 env.reply(ticket, Ok(Reply::Done));
                 let gone = Error::new(Errno::Enxio, "the device was removed meanwhile");
-                self.requests
-                    .drain(..)
-                    .for_each(|(_, ticket)| env.reply(ticket, Err(gone.clone())));
+                let waiting = self.requests.drain(..).map(|(_, ticket)| ticket);
+                waiting
+                    .chain(self.waiters.drain(..).map(|(_, ticket)| ticket))
+                    .for_each(|ticket| env.reply(ticket, Err(gone.clone())));
                 return false;
             }
+            phase => match self.suspend_round_done(env, phase, refusal, ticket) {
+                Some(answer) => answer,
+                None => return true,
+            },
         };
         env.reply(ticket, answer);
         self.next_request(env);
         true
     }
 
-    /// Questions never wait behind an operation (LC-3).
-    fn answer_at_once(&self, request: &Request) -> Option<Answer> {
-        match request {
-            Request::Info => Some(Ok(Reply::Info(self.info()))),
-            Request::Table { inactive } => {
-                let table = if *inactive {
-                    &self.inactive
-                } else {
-                    &self.live
-                };
-                let lines = table.as_ref().map_or_else(Vec::new, |table| {
-                    let lowers = &table.lowers;
-                    table
-                        .segments
-                        .iter()
-                        .map(|s| TargetLine::new(s, s.target.table(lowers)))
+    /// Questions and messages never wait behind an operation (LC-3): `None` for what does; `Some(None)` when the answer comes
+    /// from elsewhere.
+    fn answer_at_once<E: Env>(
+        &mut self,
+        env: &mut E,
+        request: &Request,
+        ticket: Ticket,
+    ) -> Option<Option<Answer>> {
+        let answer = match request {
+            Request::Info => Ok(Reply::Info(self.info())),
+            // Of the live table, the home core's copy of the targets tells (`orders.rs`).
+            Request::Table { .. } => {
+                let lines = self.inactive.as_ref().map_or_else(Vec::new, |table| {
+                    let segments = table.segments.iter();
+                    segments
+                        .map(|s| TargetLine::new(s, s.target.table(&table.lowers)))
                         .collect()
                 });
-                Some(Ok(Reply::Lines(lines)))
+                Ok(Reply::Lines(lines))
             }
-            _ => None,
+            Request::Message { sector, words } => match self.check_message(*sector, words) {
+                Ok(()) => {
+                    let (sector, suspended) = (*sector, self.is_suspended());
+                    let words: Arc<[String]> = words.as_slice().into();
+                    let epoch = self.next_epoch();
+                    self.broadcast(env, epoch, || Order::Message {
+                        sector,
+                        words: words.clone(),
+                        suspended,
+                        ticket,
+                    });
+                    return Some(None);
+                }
+                Err(error) => Err(error),
+            },
+            Request::Wait { event_nr } if *event_nr == self.event_nr => {
+                self.waiters.push((*event_nr, ticket));
+                return Some(None);
+            }
+            Request::Wait { .. } => Ok(Reply::Info(self.info())),
+            Request::Cancel => self.cancel(env, Error::new(Errno::Eintr, "cancelled")),
+            _ => return None,
+        };
+        Some(Some(answer))
+    }
+
+    fn check_message(&self, sector: u64, words: &[String]) -> Result<(), Error> {
+        let wrong = |reason: String| Err(Error::new(Errno::Einval, reason));
+        let Some(live) = &self.live else {
+            return wrong("there is no live table whose target could take a message".into());
+        };
+        if words.is_empty() {
+            return wrong("the message has no words".into());
         }
+        let end = live.limits.sectors;
+        if sector >= end {
+            return wrong(format!(
+                "sector {sector} is beyond the end of the device, which has {end} sectors"
+            ));
+        }
+        Ok(())
     }
 
     fn info(&self) -> Info {
         let live = self.live.as_deref();
         Info {
             suspended: self.suspended,
+            suspended_internally: self.internal > 0,
             live: live.is_some(),
             inactive: self.inactive.is_some(),
             targets: live.map_or(0, |table| table.segments.len() as u32),
@@ -410,37 +482,4 @@ impl Home {
             }),
         }
     }
-}
-
-/// The limits of a device whose table `new` replaces one that left it with `old`. A table without lower devices keeps the old
-/// ones, so that `error` may stand in for any table and hosts see the same device (1.4 step 3, LC-12).
-///
-/// # Errors
-/// Why the hosts of a device that is `open` could not follow (LC-16).
-fn limits_after(old: Option<&Limits>, new: &Table, open: bool) -> Result<Arc<Limits>, String> {
-    let own = &new.limits;
-    let Some(old) = old else {
-        return Ok(own.clone());
-    };
-    let (block, sectors) = (old.block_bytes, own.sectors);
-    if new.lowers.is_empty() && sectors.is_multiple_of(u64::from(old.block_sectors())) {
-        return Ok(Arc::new(Limits {
-            sectors,
-            // Whether it takes writes is the table's own affair (1.4, step 4).
-            read_only: own.read_only,
-            ..old.clone()
-        }));
-    }
-    if open && new.lowers.is_empty() {
-        return Err(format!(
-            "the new table has {sectors} sectors, which are not whole blocks of the {block} bytes that hosts know"
-        ));
-    }
-    if open && own.block_bytes != block {
-        return Err(format!(
-            "the new table has blocks of {} bytes and the live one of {block}; hosts that use the device cannot follow that",
-            own.block_bytes
-        ));
-    }
-    Ok(own.clone())
 }

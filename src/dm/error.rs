@@ -16,8 +16,14 @@ pub enum Errno {
     Einval = 22,
     /// More targets than a table may have.
     Eoverflow = 75,
-    /// Given up before it was done, by a time-out or a cancel (ERESTARTSYS in the kernel).
+    /// Given up before it was done, by a cancel (ERESTARTSYS in the kernel).
     Eintr = 4,
+    /// Given up before it was done, because its time was up.
+    Etimedout = 110,
+    /// A flush that the operation needs has failed.
+    Eio = 5,
+    /// A target cannot be resumed yet (its preresume hook says why).
+    Eagain = 11,
 }
 
 impl Errno {
@@ -30,6 +36,9 @@ impl Errno {
             Errno::Einval => "EINVAL",
             Errno::Eoverflow => "EOVERFLOW",
             Errno::Eintr => "EINTR",
+            Errno::Etimedout => "ETIMEDOUT",
+            Errno::Eio => "EIO",
+            Errno::Eagain => "EAGAIN",
         }
     }
 }

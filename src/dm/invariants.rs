@@ -2,6 +2,7 @@
 
 use super::env::Env;
 use super::mapper::{Mapper, Stage};
+use super::message::Gate;
 
 impl<E: Env> Mapper<E> {
     /// Panics if a count does not agree with what it counts, or if something is parked behind an open gate. Looks at every
@@ -15,16 +16,27 @@ impl<E: Env> Mapper<E> {
                 Stage::Data | Stage::Compare | Stage::PostFlush | Stage::FanOut => started += 1,
             }
         }
-        let (mut deferred, mut waiting, mut in_flight) = (0, 0, 0);
+        let (mut deferred, mut waiting, mut in_flight, mut held) = (0, 0, 0, 0);
         for device in self.devices.iter().flatten() {
             let held_up = device.deferred.len() == 0 || device.gate != 0;
             assert!(held_up, "an original is parked behind an open gate");
-            deferred += device.deferred.len();
+            let held_up = device.older.len() == 0 || device.gate & !(Gate::OwnSequence as u8) != 0;
+            assert!(held_up, "a pushed back original waits for nothing");
+            let allowed = device.pushed_back.len() == 0 || device.noflush;
+            assert!(
+                allowed,
+                "an original is pushed back without a noflush suspend (IO-16)"
+            );
+            deferred += device.deferred.len() + device.older.len() + device.pushed_back.len();
+            held += device.held;
             waiting += device.sequenced;
             in_flight += device.in_flight;
         }
         assert_eq!(deferred, parked, "the deferred lists and what is parked");
         assert_eq!(waiting, sequenced, "what waits for a sequence");
+        let pieces = self.pieces.iter();
+        let kept = pieces.filter(|(_, piece)| piece.held_until_ns.is_some());
+        assert_eq!(held as usize, kept.count(), "what targets hold");
         assert_eq!(
             in_flight, started,
             "the in-flight counts and what is in flight (AT-50)"
@@ -39,7 +51,9 @@ impl<E: Env> Mapper<E> {
         for device in self.devices.iter().flatten() {
             assert_eq!(device.in_flight, 0, "in flight");
             assert_eq!(device.sequenced, 0, "waiting for a sequence");
-            assert_eq!(device.deferred.len(), 0, "parked");
+            let lists = [&device.deferred, &device.older, &device.pushed_back];
+            assert!(lists.iter().all(|list| list.len() == 0), "parked");
+            assert_eq!(device.held, 0, "held by a target");
             assert_eq!(device.draining, None, "draining");
         }
     }

@@ -18,19 +18,22 @@ use super::bound::{Bound, Piece};
 use super::device::Home;
 use super::env::{Env, Submit};
 use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
-use super::message::{Epoch, Event, Gate, Message, Steps};
+use super::message::{Epoch, Event, Gate, Message, StepEnd, Steps};
 use super::parked::{Parked, Parking};
 use super::slab::Slab;
 use super::stats::{Counters, Stats};
 use super::status::Status;
 use super::table::Limits;
-use super::target::{ChannelIndex, Map};
+use super::target::{Ask, ChannelIndex, Map, Note};
+use super::timers::Timers;
 
 /// Marks the clone id of an original that has exactly one clone: the number is the original's own slot.
 const WHOLE: u32 = 1 << 31;
 
 /// The client number of what the mapper submits for itself: the flush steps of a sequence.
 pub(super) const INTERNAL: u32 = u32::MAX;
+/// The same for the flush of a suspend with lockfs.
+pub(super) const FREEZE: u32 = u32::MAX - 1;
 
 /// The mapper of one core.
 pub struct Mapper<E: Env> {
@@ -41,6 +44,7 @@ pub struct Mapper<E: Env> {
     pub(super) originals: Slab<Original<E::Payload>>,
     pub(super) pieces: Slab<PieceClone>,
     busy: VecDeque<Busy<E::Payload>>,
+    pub(super) timers: Timers,
 }
 
 /// A device as one core knows it.
@@ -56,8 +60,18 @@ pub(super) struct Device<C> {
     pub in_flight: u32,
     /// The round whose close order waits for `in_flight` to reach 0.
     pub draining: Option<Epoch>,
+    /// The noflush flag: targets may push back (4.1 step 1). This core's own copy (PM-5).
+    pub noflush: bool,
+    /// The push-back ring: originals that were handed back while the flag was up, in the order they were.
+    pub pushed_back: Parked,
+    /// What was pushed back, once the flag is down: before anything deferred, in the order it came (IO-20).
+    pub older: Parked,
     /// Originals that arrived while the gate was closed, in order.
     pub deferred: Parked,
+    /// Numbers originals as they arrive.
+    pub arrivals: u64,
+    /// Clones that targets hold.
+    pub held: u32,
     /// Originals that wait for their sequence at the home core.
     pub sequenced: u32,
     /// The flush policy.
@@ -70,21 +84,31 @@ pub(super) struct Original<P> {
     pub io: Io<P>,
     pub device: DeviceId,
     pub started_ns: u64,
-    /// Link of the deferred list.
+    /// Its number among the device's originals on this core.
+    pub arrival: u64,
+    /// Link of the list it is parked on.
     pub next: u32,
     pub stage: Stage,
     /// The first error of a clone (IO-15); of a flush step, by the precedence of FL-6.
     pub status: Status,
     /// Clones not finished, and one more while clones are still being issued.
     pub outstanding: u32,
-    /// Runs past the gate as the data step of a sequence, whose end the home core is told instead of the front end.
-    pub in_sequence: bool,
+    /// Runs past the gate for the home core, which is told its end instead of a front end: the data step of a sequence, or a
+    /// flush of the mapper's own.
+    pub for_home: bool,
+    /// Some clone was handed back: so is the whole, which outranks any error (IO-15).
+    pub handed_back: bool,
+    /// The flush step is to be repeated, after this many nanoseconds.
+    pub repeat_ns: u64,
+    /// The compare of a compare-and-write has succeeded, and is not done again (IO-21).
+    pub compared: bool,
     /// The host gave it up while it waited for its sequence, and has been answered: the slot only waits for the home core,
     /// which will name it once more.
     pub aborted: bool,
     /// Where the single clone of a whole original went.
     pub place: u32,
     pub channel: ChannelIndex,
+    pub note: Note,
 }
 
 /// What an original's clones are doing.
@@ -104,12 +128,27 @@ pub(super) enum Stage {
     FanOut,
 }
 
-/// A clone of an original that has several.
+/// A clone of an original that has several, or whose target does more than remap it.
 #[derive(Clone, Copy)]
 pub(super) struct PieceClone {
     pub original: u32,
+    /// Its target; [`super::slab::NONE`] for a flush that passes all targets by (FL-20).
     pub place: u32,
+    /// First sector, from the target's start.
+    pub sector: u64,
+    pub sectors: u32,
+    /// Which duplicate of a discard, write-zeroes or flush.
+    pub number: u32,
+    /// Where it went.
     pub channel: ChannelIndex,
+    /// What the target wrote on it.
+    pub note: Note,
+    /// When it went there.
+    pub started_ns: u64,
+    /// The target holds it, until then or until something changes.
+    pub held_until_ns: Option<u64>,
+    /// Link of the list of what the target holds.
+    pub next: u32,
 }
 
 /// A clone that its lower device had no room for.
@@ -130,6 +169,7 @@ impl<E: Env> Mapper<E> {
             originals: Slab::new(outstanding),
             pieces: Slab::new(outstanding),
             busy: VecDeque::with_capacity(outstanding),
+            timers: Timers::new(outstanding),
         }
     }
 
@@ -140,6 +180,7 @@ impl<E: Env> Mapper<E> {
         self.pieces.reserve(outstanding);
         self.busy
             .reserve(outstanding.saturating_sub(self.busy.len()));
+        self.timers.reserve(outstanding);
     }
 
     /// Submits an original. `Some` when it ended at once; otherwise [`Env::complete`] is called with its tag, exactly once.
@@ -170,16 +211,22 @@ impl<E: Env> Mapper<E> {
         {
             return Some(Status::IoError);
         }
-        let Piece {
-            place,
-            sectors,
-            map,
-        } = live.piece(io.op, io.sector, io.sectors);
-        if sectors != io.sectors {
+        let piece = live.piece(io.sector, io.sectors);
+        if piece.sectors != io.sectors {
             return self.submit_slowly(env, id, io);
         }
-        let (channel, sector) = match map {
-            Map::Remapped { channel, sector } => (channel, sector),
+        let Piece {
+            place,
+            within,
+            sectors,
+        } = piece;
+        let ask = Ask::of(io.op, within, sectors, env.now_ns());
+        let (channel, sector, note) = match live.map(place, &ask) {
+            Map::Remapped {
+                channel,
+                sector,
+                note,
+            } => (channel, sector, note),
             Map::Zero => {
                 if io.op == Op::Read {
                     io.payload.fill_zero();
@@ -190,6 +237,10 @@ impl<E: Env> Mapper<E> {
             Map::Kill => {
                 device.stats.of(io.op).done(sectors, Status::IoError, 0);
                 return Some(Status::IoError);
+            }
+            map => {
+                self.keep_whole(env, id, io, piece, map);
+                return None;
             }
         };
         let slot = self.originals.next();
@@ -202,14 +253,17 @@ impl<E: Env> Mapper<E> {
         };
         let clone = CloneId(slot | WHOLE);
         let submit = env.submit(&mut live.channels[channel.0 as usize], &lower, clone);
-        if submit == Submit::Done(Status::Ok) {
+        if submit == Submit::Done(Status::Ok) && note == Note::NONE {
             device.stats.of(io.op).done(sectors, Status::Ok, 0);
             return Some(Status::Ok);
         }
         device.in_flight += 1;
+        device.arrivals += 1;
         let original = Original {
+            arrival: device.arrivals,
             place,
             channel,
+            note,
             ..Original::new(id, io, env.now_ns(), Stage::Data)
         };
         let taken = self.originals.insert(original);
@@ -226,25 +280,35 @@ impl<E: Env> Mapper<E> {
     #[inline]
     pub fn complete_clone(&mut self, env: &mut E, clone: CloneId, status: Status) {
         if clone.0 & WHOLE == 0 {
-            return self.complete_piece(env, clone, status);
+            return self.complete_piece(env, clone.0, status);
         }
         let slot = clone.0 & !WHOLE;
-        if status != Status::Ok {
-            let Original {
-                device,
-                place,
-                channel,
-                ..
-            } = self.originals[slot];
-            self.target_failed(env, device, place, channel, status);
-            self.originals[slot].status = status;
+        if status != Status::Ok || self.originals[slot].note != Note::NONE {
+            return self.whole_ended(env, slot, status);
         }
         self.finish(env, slot);
     }
 
-    /// Submits again what lower devices had no room for (PM-15), oldest first. The engine calls it once per poll.
-    #[inline]
-    pub fn retry_busy(&mut self, env: &mut E) {
+    /// Whether [`Mapper::poll`] has something to do now.
+    #[inline(always)]
+    pub fn wants_poll(&self, now_ns: u64) -> bool {
+        !self.busy.is_empty() || self.timers.due_ns().is_some_and(|due_ns| due_ns <= now_ns)
+    }
+
+    /// When [`Mapper::poll`] will have something to do if nothing else happens, on this core's clock.
+    pub fn due_ns(&self) -> Option<u64> {
+        self.timers.due_ns()
+    }
+
+    /// Does what its time has come for, and submits again what lower devices had no room for. The engine calls it once per turn
+    /// in which [`Mapper::wants_poll`].
+    pub fn poll(&mut self, env: &mut E) {
+        self.expire(env);
+        self.retry_busy(env);
+    }
+
+    /// Submits again what lower devices had no room for (PM-15), oldest first.
+    fn retry_busy(&mut self, env: &mut E) {
         // Whoever is still refused goes to the back, so one full device does not hold up another.
         for _ in 0..self.busy.len() {
             let Some(Busy {
@@ -294,48 +358,62 @@ impl<E: Env> Mapper<E> {
         let device = self.device(id)?;
         let mut stats = device.stats.clone();
         stats.in_flight = u64::from(device.in_flight);
-        stats.parked = u64::from(device.deferred.len()) + u64::from(device.sequenced);
+        let lists = [&device.pushed_back, &device.older, &device.deferred];
+        let parked: u32 = lists.iter().map(|list| list.len()).sum();
+        stats.parked = u64::from(parked) + u64::from(device.sequenced);
+        stats.held = u64::from(device.held);
         Some(stats)
     }
 
     /// Completes a parked original with [`Status::Aborted`], if `tag` names one on this core (PM-13): one that a closed gate
-    /// holds up, or that waits for its sequence. False when it is not parked: it will complete by itself.
+    /// holds up, that waits for its sequence, or whose clones a target holds. False when it is not parked: it will complete by
+    /// itself.
     pub fn abort(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
-        let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
-            return false;
+        let named = |original: &Original<E::Payload>| {
+            (original.device, original.io.tag) == (id, tag) && !original.aborted
         };
-        let Some(slot) = device
-            .deferred
-            .take_where(&mut self.originals, |original| original.io.tag == tag)
-        else {
-            return self.abort_sequenced(env, id, tag);
-        };
-        self.originals.remove(slot);
-        env.complete(tag, Status::Aborted);
-        true
-    }
-
-    /// A sequence of an aborted original still takes its turn, without the data step: other originals may share it, and the
-    /// gates are opened by its end.
-    fn abort_sequenced(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
-        let waits = |original: &Original<E::Payload>| {
-            (original.device, original.io.tag, original.stage) == (id, tag, Stage::Sequenced)
-                && !original.aborted
-        };
-        let Some(slot) = self
+        let Some((slot, stage)) = self
             .originals
             .iter()
-            .find_map(|(slot, original)| waits(original).then_some(slot))
+            .find_map(|(slot, original)| named(original).then_some((slot, original.stage)))
         else {
             return false;
         };
-        self.originals[slot].aborted = true;
-        env.complete(tag, Status::Aborted);
-        true
+        match stage {
+            Stage::Parked => {
+                let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
+                    return false;
+                };
+                let lists = [
+                    &mut device.pushed_back,
+                    &mut device.older,
+                    &mut device.deferred,
+                ];
+                let taken = lists
+                    .into_iter()
+                    .any(|list| list.take(&mut self.originals, slot));
+                assert!(taken, "a parked original is on a list");
+                self.originals.discard(slot);
+                env.complete(tag, Status::Aborted);
+                true
+            }
+            // Its sequence still takes its turn, without the data step: other originals may share it, and the gates are opened by
+            // its end.
+            Stage::Sequenced => {
+                self.originals[slot].aborted = true;
+                env.complete(tag, Status::Aborted);
+                true
+            }
+            _ => self.abort_held(env, slot),
+        }
     }
 
     pub(super) fn device(&self, id: DeviceId) -> Option<&Device<E::Channel>> {
         self.devices.get(id.0 as usize)?.as_deref()
+    }
+
+    pub(super) fn device_mut(&mut self, id: DeviceId) -> Option<&mut Device<E::Channel>> {
+        self.devices.get_mut(id.0 as usize)?.as_deref_mut()
     }
 
     /// A device that is known to be there: one of its originals is.
@@ -354,9 +432,7 @@ impl<E: Env> Mapper<E> {
             return Some(status);
         }
         let parked = device.gate != 0;
-        let slot = self
-            .originals
-            .insert(Original::new(id, io, env.now_ns(), Stage::Parked));
+        let slot = self.insert(env, id, io, Stage::Parked);
         if parked {
             let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
                 return None;
@@ -368,18 +444,36 @@ impl<E: Env> Mapper<E> {
         None
     }
 
+    /// Gives an original that has just arrived a slot.
+    pub(super) fn insert(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        io: Io<E::Payload>,
+        stage: Stage,
+    ) -> u32 {
+        let device = self.known(id);
+        device.arrivals += 1;
+        let arrival = device.arrivals;
+        self.originals.insert(Original {
+            arrival,
+            ..Original::new(id, io, env.now_ns(), stage)
+        })
+    }
+
     /// Starts an original that holds a slot: the gate is open, or it is its turn.
     pub(super) fn start(&mut self, env: &mut E, slot: u32) {
         let Original {
             device: id,
             ref io,
-            in_sequence,
+            for_home,
+            compared,
             ..
         } = self.originals[slot];
         let (op, fua) = (io.op, io.fua);
         let device = self.known(id);
         let steps = match op {
-            _ if in_sequence => None,
+            _ if for_home => None,
             Op::Flush if device.ordered => Some(Steps::Flush),
             Op::Write | Op::WriteZeroes | Op::CompareAndWrite if device.ordered && fua => {
                 Some(Steps::FlushDataFlush)
@@ -393,6 +487,7 @@ impl<E: Env> Mapper<E> {
         device.in_flight += 1;
         match op {
             Op::Read | Op::Write => self.issue_pieces(env, slot, Stage::Data),
+            Op::CompareAndWrite if compared => self.issue_pieces(env, slot, Stage::Data),
             Op::CompareAndWrite => self.issue_pieces(env, slot, Stage::Compare),
             Op::Flush => self.fan_out_flush(env, slot),
             Op::Discard | Op::WriteZeroes => self.fan_out_range(env, slot),
@@ -445,15 +540,11 @@ impl<E: Env> Mapper<E> {
         let Io {
             tag, op, sectors, ..
         } = original.io;
-        if original.in_sequence {
-            return self.data_step_ended(env, slot);
+        if original.for_home || original.handed_back {
+            return self.finish_specially(env, slot);
         }
         self.originals.discard(slot);
         self.leave(env, id);
-        if tag.client == INTERNAL {
-            // By message, so that sequences that follow one another never nest, however many wait (AT-28).
-            return send_home(env, id, Event::FlushDone(status));
-        }
         let latency_ns = env.now_ns().saturating_sub(started_ns);
         self.known(id)
             .stats
@@ -462,15 +553,74 @@ impl<E: Env> Mapper<E> {
         env.complete(tag, status);
     }
 
+    /// The end of an original that was handed back, or that the home core waits for.
+    #[cold]
+    fn finish_specially(&mut self, env: &mut E, slot: u32) {
+        let original = &mut self.originals[slot];
+        let (id, tag, status) = (original.device, original.io.tag, original.status);
+        // FL-6: of a flush, "not supported" outranks a push-back, which outranks everything else.
+        let requeue = original.handed_back
+            && !(original.io.op == Op::Flush && status == Status::NotSupported);
+        let (repeat_ns, for_home) = (original.repeat_ns, original.for_home);
+        original.handed_back = false;
+        let noflush = self.known(id).noflush;
+        let end = match requeue {
+            false => StepEnd::Done(status),
+            true if noflush || repeat_ns > 0 => StepEnd::Requeue {
+                delay_ns: repeat_ns,
+            },
+            // Nobody allowed it: no suspend, one with flush, or one that was given up (IO-16).
+            true => StepEnd::Done(Status::IoError),
+        };
+        match (tag.client, end) {
+            (INTERNAL, _) => {
+                self.originals.discard(slot);
+                self.leave(env, id);
+                // By message, so that sequences that follow one another never nest, however many wait (AT-28).
+                send_home(env, id, Event::FlushDone(end));
+            }
+            (FREEZE, _) => {
+                self.originals.discard(slot);
+                self.leave(env, id);
+                let status = match end {
+                    StepEnd::Done(status) => status,
+                    StepEnd::Requeue { .. } => Status::IoError,
+                };
+                let epoch = Epoch(tag.command);
+                send_home(env, id, Event::FreezeDone { epoch, status });
+            }
+            _ if for_home => self.data_step_ended(env, slot, end),
+            (_, StepEnd::Requeue { .. }) => self.push_back(env, slot),
+            (_, StepEnd::Done(status)) => {
+                self.originals[slot].status = status;
+                self.finish(env, slot);
+            }
+        }
+    }
+
+    /// Puts an original on the push-back ring, and only then counts it out: whoever sees the core drained finds it there (IO-18).
+    fn push_back(&mut self, env: &mut E, slot: u32) {
+        let original = &mut self.originals[slot];
+        original.begin_again(Stage::Parked);
+        let id = original.device;
+        let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
+            unreachable!("a device outlives its originals")
+        };
+        device.pushed_back.push(&mut self.originals, slot);
+        device.stats.pushed_back += 1;
+        self.leave(env, id);
+    }
+
     /// The front end is answered when the whole sequence has ended (FL-7); until then the slot is the original's.
     #[cold]
-    fn data_step_ended(&mut self, env: &mut E, slot: u32) {
+    fn data_step_ended(&mut self, env: &mut E, slot: u32, end: StepEnd) {
         let original = &mut self.originals[slot];
-        (original.in_sequence, original.stage) = (false, Stage::Sequenced);
-        let (id, status) = (original.device, original.status);
+        original.for_home = false;
+        original.begin_again(Stage::Sequenced);
+        let id = original.device;
         self.known(id).sequenced += 1;
         self.leave(env, id);
-        send_home(env, id, Event::DataDone(status));
+        send_home(env, id, Event::DataDone(end));
     }
 
     /// Counts one original out, and tells the home core if that was what it waited for (IO-18, PM-2).
@@ -484,37 +634,44 @@ impl<E: Env> Mapper<E> {
             acknowledge(env, core, id, epoch, Ok(()));
         }
     }
-
-    /// A clone failed below: its target may want to know, and the home core's copy of it as well.
-    #[cold]
-    pub(super) fn target_failed(
-        &mut self,
-        env: &mut E,
-        id: DeviceId,
-        place: u32,
-        channel: ChannelIndex,
-        status: Status,
-    ) {
-        let live = self
-            .known(id)
-            .live
-            .as_mut()
-            .expect("a table stays while its clones are in flight");
-        if live.segment(place).target.failed(channel, status) {
-            send_home(
-                env,
-                id,
-                Event::TargetFailed {
-                    segment: place,
-                    channel,
-                    status,
-                },
-            );
-        }
-    }
 }
 
 impl<C> Device<C> {
+    /// A device without a table.
+    pub fn new(ordered: bool) -> Device<C> {
+        Device {
+            gate: 0,
+            live: None,
+            inactive: None,
+            staged: None,
+            retired: None,
+            in_flight: 0,
+            draining: None,
+            noflush: false,
+            pushed_back: Parked::default(),
+            older: Parked::default(),
+            deferred: Parked::default(),
+            arrivals: 0,
+            held: 0,
+            sequenced: 0,
+            ordered,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes the next parked original that may go on. What was pushed back came before any original that waits for its sequence
+    /// here, and does not wait behind it.
+    pub fn next_parked<P>(&mut self, originals: &mut Slab<Original<P>>) -> Option<u32> {
+        if self.gate & !(Gate::OwnSequence as u8) != 0 {
+            return None;
+        }
+        let older = self.older.pop(originals);
+        if older.is_some() || self.gate != 0 {
+            return older;
+        }
+        self.deferred.pop(originals)
+    }
+
     /// Whether an original may be admitted at all, now and by the live table (LC-1, IO-5).
     pub fn check<P>(&self, io: &Io<P>) -> Result<(), Status> {
         let live = self.live.as_ref().ok_or(Status::IoError)?;
@@ -556,16 +713,39 @@ impl<P> Original<P> {
             next: super::slab::NONE,
             stage,
             status: Status::Ok,
+            arrival: 0,
             outstanding: 0,
-            in_sequence: false,
+            for_home: false,
+            handed_back: false,
+            repeat_ns: 0,
+            compared: false,
             aborted: false,
             place: 0,
             channel: ChannelIndex(0),
+            note: Note::NONE,
         }
+    }
+
+    /// Forgets how far it has come, as a new submission of the whole (IO-22).
+    fn begin_again(&mut self, stage: Stage) {
+        debug_assert_eq!(self.outstanding, 0);
+        self.stage = stage;
+        self.status = Status::Ok;
+        self.handed_back = false;
+        self.repeat_ns = 0;
     }
 }
 
 impl<P> Parking for Slab<Original<P>> {
+    fn follower(&self, slot: u32) -> u32 {
+        self[slot].next
+    }
+    fn link(&mut self, slot: u32, next: u32) {
+        self[slot].next = next;
+    }
+}
+
+impl Parking for Slab<PieceClone> {
     fn follower(&self, slot: u32) -> u32 {
         self[slot].next
     }

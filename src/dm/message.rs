@@ -7,7 +7,7 @@ use super::error::Error;
 use super::io::{CoreId, DeviceId};
 use super::status::Status;
 use super::table::{Limits, Segment, Table};
-use super::target::ChannelIndex;
+use super::target::Notice;
 
 /// A message between the mappers of two cores.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub enum Message {
 }
 
 /// One round of orders and acknowledgements of one device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u32);
 
 /// Why a gate is closed. A core admits I/O when no bit is set.
@@ -46,7 +46,7 @@ pub enum Gate {
     OwnSequence = 4,
 }
 
-/// What a core is to do. All but the three of a sequence's steps are acknowledged.
+/// What a core is to do. Acknowledged when done, unless it says otherwise or ends in an event of its own.
 #[derive(Debug)]
 pub enum Order {
     /// A new device: make room for it.
@@ -64,12 +64,47 @@ pub enum Order {
     Clear,
     /// Close the gate; acknowledge when nothing is in flight here (PM-2).
     Close(Gate),
-    /// The inactive table becomes the live one, with these limits; the old one is kept until the gate opens (1.4).
+    /// Raise or leave down the noflush flag and tell the live targets (4.1 steps 1 and 2). Not acknowledged: what follows it is,
+    /// and a core takes its orders in turn.
+    Presuspend {
+        /// Targets may push back what merely waits.
+        noflush: bool,
+    },
+    /// Everything has drained: the noflush flag falls, what was pushed back goes before what was deferred, the live targets are told
+    /// (4.1 steps 10 to 12a).
+    Postsuspend,
+    /// The suspend is given up: first the targets are told, then the flag falls and the gate opens (SU-8).
+    Undo,
+    /// The inactive table becomes the live one, with these limits; the old one is kept until the device has been resumed, or
+    /// has failed to be (1.4).
     Swap(Arc<Limits>),
+    /// Ask the live targets whether they can be resumed (4.3 step 2).
+    Preresume,
+    /// Close the table before the last swap: the new one is live but could not be resumed (1.4 step 6).
+    Retire,
+    /// Resume the targets, open the gate of the suspend and re-issue what is parked (4.3 steps 3 and 4).
+    Resume,
     /// Open the gate and re-issue what is parked, if no other reason keeps it closed.
     Open(Gate),
-    /// Flush everything beneath the live table, past the gate, and report it.
+    /// Complete what the closed gate has parked with an I/O error.
+    FailParked,
+    /// An operator's message to the target at a sector. The home core answers the ticket.
+    Message {
+        /// A sector of the target.
+        sector: u64,
+        /// The words.
+        words: Arc<[String]>,
+        /// The device is suspended.
+        suspended: bool,
+        /// Whom the home core answers.
+        ticket: Ticket,
+    },
+    /// What one core's copy of a target has seen, and is news.
+    Notice(Seen),
+    /// Flush everything beneath the live table, past the gate, and report it to the sequence.
     Flush,
+    /// The same for a suspend that wants everything durable before the gate closes (lockfs).
+    Freeze,
     /// It is this original's turn: do its data step, past the gate, and report it.
     RunData {
         /// The original's slot on this core.
@@ -101,20 +136,57 @@ pub enum Event {
     /// An original that needs the device to itself.
     Sequence(Waiting),
     /// A flush step of the running sequence ended.
-    FlushDone(Status),
+    FlushDone(StepEnd),
     /// The data step of the running sequence ended.
-    DataDone(Status),
-    /// A target's clone failed on some core in a way that shows in its status text.
-    TargetFailed {
-        /// The target's place in the live table.
-        segment: u32,
-        /// The lower device.
-        channel: ChannelIndex,
-        /// The status.
+    DataDone(StepEnd),
+    /// The flush of [`Order::Freeze`] ended.
+    FreezeDone {
+        /// The round it was ordered with: a suspend that was given up does not wait for it.
+        epoch: Epoch,
+        /// How.
         status: Status,
     },
+    /// One core's copy of a target has seen something that the others should know of.
+    Notice(Seen),
+    /// A message has changed a target in a way that counts as an event.
+    Told,
     /// An operator's request.
     Request(Request, Ticket),
+}
+
+/// How a step of a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    /// Done, with this status.
+    Done(Status),
+    /// A clone was handed back: the step is to be repeated as a whole (FL-12), after a while.
+    Requeue {
+        /// Nanoseconds.
+        delay_ns: u64,
+    },
+}
+
+/// What a target of a live table has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Which table: what a table that is no longer live has seen is of no interest (LC-25).
+    pub table: Epoch,
+    /// The target's place in it.
+    pub place: u32,
+    /// What.
+    pub notice: Notice,
+}
+
+/// How a suspend goes about what is in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SuspendOptions {
+    /// Push back what merely waits rather than finish or fail it.
+    pub noflush: bool,
+    /// Flush the device before its gate closes, so that all that hosts were told is complete is durable: what freezing a file
+    /// system would give. Overridden by `noflush` (4.1 step 3).
+    pub lockfs: bool,
+    /// Give up after this many nanoseconds.
+    pub timeout_ns: Option<u64>,
 }
 
 /// An original that waits for its sequence, on its own core.
@@ -156,11 +228,33 @@ pub enum Request {
     /// Empty the inactive slot.
     Clear,
     /// Park new I/O and wait for what is in flight.
-    Suspend,
+    Suspend(SuspendOptions),
     /// Swap in the inactive table, if there is one, and let I/O run.
     Resume {
         /// Whether a front end holds the device, so that its block size must not change (LC-16).
         open: bool,
+        /// For the suspend that a swap implies, if the device runs.
+        suspend: SuspendOptions,
+    },
+    /// Give up the suspend that is under way, alone or as part of a swap.
+    Cancel,
+    /// Suspend for the sake of something else than an operator: counted, always noflush (LC-26).
+    SuspendInternally,
+    /// Take back one of those.
+    ResumeInternally,
+    /// Complete what is parked on a suspended device with an I/O error.
+    FailParked,
+    /// Tell the target at a sector something.
+    Message {
+        /// A sector of the target.
+        sector: u64,
+        /// The words.
+        words: Vec<String>,
+    },
+    /// Answered as soon as the device's event number is another one than this (LC-24).
+    Wait {
+        /// The number that is known.
+        event_nr: u32,
     },
     /// Take the device away. The caller has seen to it that nobody holds it (LC-18).
     Remove,
@@ -186,6 +280,8 @@ pub enum Reply {
     Info(Info),
     /// To [`Request::Status`] and [`Request::Table`].
     Lines(Vec<TargetLine>),
+    /// To [`Request::Message`]: what the target said, if anything.
+    Text(Option<String>),
 }
 
 /// What [`Request`]s end in.
@@ -196,6 +292,8 @@ pub type Answer = Result<Reply, Error>;
 pub struct Info {
     /// No I/O passes until it is resumed.
     pub suspended: bool,
+    /// It is suspended for the sake of something else than an operator.
+    pub suspended_internally: bool,
     /// There is a live table.
     pub live: bool,
     /// There is an inactive table.

@@ -8,8 +8,9 @@
 //! | `io`, `status`, `limits` | one I/O, its result, what a device can do |
 //! | `table`, `target/` | tables, and one file per target type |
 //! | `mapper`, `bound`, `clones` | the I/O path of one core: admit, map, clone, complete |
+//! | `held`, `timers` | clones that targets keep or hand back, and what has to happen later |
 //! | `message`, `orders` | what cores tell each other, and what a core does when ordered |
-//! | `device`, `sequence` | the home core's state machines: life-cycle, flush sequences |
+//! | `device`, `suspend`, `sequence` | the home core's state machines: life-cycle, suspend and swap, flush sequences |
 //! | `registry` | names |
 
 mod bound;
@@ -17,6 +18,7 @@ mod clones;
 mod device;
 pub mod env;
 pub mod error;
+mod held;
 mod invariants;
 pub mod io;
 pub mod limits;
@@ -29,17 +31,21 @@ mod sequence;
 mod slab;
 pub mod stats;
 pub mod status;
+mod suspend;
 pub mod table;
 pub mod target;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 pub use env::{Env, Submit};
 pub use error::{Errno, Error};
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 pub use limits::{Lower, LowerId};
 pub use mapper::Mapper;
-pub use message::{Answer, Event, Info, Message, Reply, Request, TargetLine, Ticket};
+pub use message::{
+    Answer, Event, Info, Message, Reply, Request, SuspendOptions, TargetLine, Ticket,
+};
 pub use registry::Registry;
 pub use stats::{Histogram, Stats};
 pub use status::Status;

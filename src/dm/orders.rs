@@ -7,14 +7,17 @@ use super::device::Home;
 use super::env::Env;
 use super::error::{Errno, Error};
 use super::io::{DeviceId, Io, Op, Payload, Tag};
-use super::mapper::{Device, INTERNAL, Mapper, Original, Stage, acknowledge, send_home};
-use super::message::{
-    Answer, Epoch, Event, Gate, Message, Order, Reply, Request, Steps, TargetLine, Waiting,
+use super::limits::Lower;
+use super::mapper::{
+    Device, FREEZE, INTERNAL, Mapper, Original, Stage, acknowledge, home, send_home,
 };
-use super::parked::Parked;
-use super::stats::Stats;
+use super::message::{
+    Answer, Epoch, Event, Gate, Message, Order, Reply, Request, Seen, StepEnd, Steps, TargetLine,
+    Ticket, Waiting,
+};
 use super::status::Status;
 use super::table::Limits;
+use super::target::AnyTarget;
 
 impl<E: Env> Mapper<E> {
     /// Takes in a message from another core, from this one, or from the control plane.
@@ -38,24 +41,16 @@ impl<E: Env> Mapper<E> {
         {
             self.homes[index] = Some(Box::new(Home::new(id, *ordered)));
         }
-        let device = self
-            .devices
-            .get_mut(index)
-            .and_then(|device| device.as_deref_mut());
-        match (&event, device.and_then(|device| device.live.as_mut())) {
-            // This core's copies of the targets are told what the others' have seen, and asked for their status.
-            (
-                Event::TargetFailed {
-                    segment,
-                    channel,
-                    status,
-                },
-                Some(live),
-            ) if *segment < live.places() => {
-                live.segment(*segment).target.failed(*channel, *status);
+        match &event {
+            // This core's copy of the target decides whether the others are told.
+            Event::Notice(seen) if !self.news(env, id, *seen) => return,
+            Event::Request(Request::Status, ticket) if self.homes[index].is_some() => {
+                return env.reply(*ticket, self.lines(id, AnyTarget::status));
             }
-            (Event::Request(Request::Status, ticket), live) if self.homes[index].is_some() => {
-                return env.reply(*ticket, status(live));
+            Event::Request(Request::Table { inactive: false }, ticket)
+                if self.homes[index].is_some() =>
+            {
+                return env.reply(*ticket, self.lines(id, AnyTarget::table));
             }
             _ => {}
         }
@@ -63,6 +58,7 @@ impl<E: Env> Mapper<E> {
             if !home.event(env, event) {
                 self.homes[index] = None;
             }
+            self.arm_home(env, id);
         } else {
             refuse(env, event);
         }
@@ -72,7 +68,7 @@ impl<E: Env> Mapper<E> {
         let mut result = Ok(());
         match order {
             Order::Attach { ordered } => self.attach(env, id, ordered),
-            Order::Stage(table) => match Bound::open(table, env) {
+            Order::Stage(table) => match Bound::open(table, epoch, self.core, env) {
                 Ok(bound) => self.known(id).staged = Some(bound),
                 Err(reason) => result = Err(reason),
             },
@@ -92,19 +88,39 @@ impl<E: Env> Mapper<E> {
                     return;
                 }
             }
-            Order::Swap(limits) => self.swap(env, id, limits),
-            Order::Open(gate) => {
-                let device = self.known(id);
-                let retired = if gate == Gate::Suspend {
-                    device.retired.take()
-                } else {
-                    None
-                };
-                device.open(gate);
-                close(env, retired);
-                self.reissue(env, id);
+            Order::Presuspend { noflush } => return self.presuspend(env, id, noflush),
+            Order::Postsuspend => {
+                self.lower_flag(id);
+                if let Some(live) = &mut self.known(id).live {
+                    live.postsuspend();
+                }
             }
-            Order::Flush => return self.flush_step(env, id),
+            Order::Undo => self.undo(env, id),
+            Order::Swap(limits) => result = self.swap(env, id, limits),
+            Order::Preresume => result = self.preresume(id),
+            Order::Retire => close(env, self.known(id).retired.take()),
+            Order::Resume => {
+                let device = self.known(id);
+                if let Some(live) = &mut device.live {
+                    live.resume();
+                }
+                close(env, device.retired.take());
+                self.open(env, id, Gate::Suspend);
+            }
+            Order::Open(gate) => self.open(env, id, gate),
+            Order::FailParked => self.fail_parked(env, id),
+            Order::Message {
+                sector,
+                words,
+                suspended,
+                ticket,
+            } => return self.message_to_target(env, id, sector, &words, suspended, ticket),
+            Order::Notice(seen) => {
+                self.news(env, id, seen);
+                return;
+            }
+            Order::Flush => return self.flush_step(env, id, INTERNAL, epoch),
+            Order::Freeze => return self.flush_step(env, id, FREEZE, epoch),
             Order::RunData { original } => return self.run_data(env, id, original),
             Order::Finish { original, status } => {
                 return self.finish_sequenced(env, id, original, status);
@@ -123,23 +139,55 @@ impl<E: Env> Mapper<E> {
             self.devices[index].is_none(),
             "a device number is free before it is given away again"
         );
-        self.devices[index] = Some(Box::new(Device {
-            gate: 0,
-            live: None,
-            inactive: None,
-            staged: None,
-            retired: None,
-            in_flight: 0,
-            draining: None,
-            deferred: Parked::default(),
-            sequenced: 0,
-            ordered,
-            stats: Stats::default(),
-        }));
+        self.devices[index] = Some(Box::new(Device::new(ordered)));
         env.changed(id);
     }
 
-    fn swap(&mut self, env: &mut E, id: DeviceId, limits: Arc<Limits>) {
+    /// The flag goes up before the hooks run, so that targets find it up while they let go (4.1 step 1).
+    fn presuspend(&mut self, env: &mut E, id: DeviceId, noflush: bool) {
+        let device = self.known(id);
+        device.noflush = noflush;
+        if let Some(live) = &mut device.live {
+            live.presuspend(noflush);
+            self.kick_all(env, id);
+        }
+    }
+
+    /// The noflush flag falls, and in the same step what was pushed back is taken over: on this core nobody can push back in
+    /// between (PM-5).
+    fn lower_flag(&mut self, id: DeviceId) {
+        let originals = &mut self.originals;
+        let device = self.devices[id.0 as usize]
+            .as_deref_mut()
+            .expect("ordered for a device that is there");
+        device.noflush = false;
+        let mut pushed_back = Vec::with_capacity(device.pushed_back.len() as usize);
+        while let Some(slot) = device.pushed_back.pop(originals) {
+            pushed_back.push(slot);
+        }
+        // Clones end in any order; originals go on in the order they came (IO-20, SU-13).
+        pushed_back.sort_unstable_by_key(|slot| originals[*slot].arrival);
+        while let Some(slot) = device.older.pop(originals) {
+            pushed_back.push(slot);
+        }
+        for slot in pushed_back {
+            device.older.push(originals, slot);
+        }
+    }
+
+    /// The targets get their state back before anything reaches them again (SU-8).
+    fn undo(&mut self, env: &mut E, id: DeviceId) {
+        let device = self.known(id);
+        device.draining = None;
+        if let Some(live) = &mut device.live {
+            live.presuspend_undo();
+        }
+        self.lower_flag(id);
+        self.kick_all(env, id);
+        self.open(env, id, Gate::Suspend);
+    }
+
+    fn swap(&mut self, env: &mut E, id: DeviceId, limits: Arc<Limits>) -> Result<(), String> {
         let device = self.known(id);
         assert_eq!(
             device.in_flight, 0,
@@ -154,14 +202,26 @@ impl<E: Env> Mapper<E> {
             // Before anything parked is re-issued, so that hosts learn of a new size first (LC-16).
             env.changed(id);
         }
+        self.preresume(id)
+    }
+
+    fn preresume(&mut self, id: DeviceId) -> Result<(), String> {
+        match &mut self.known(id).live {
+            Some(live) => live.preresume(),
+            None => Ok(()),
+        }
+    }
+
+    fn open(&mut self, env: &mut E, id: DeviceId, gate: Gate) {
+        self.known(id).open(gate);
+        self.reissue(env, id);
     }
 
     /// Submits what is parked, oldest first, as long as the gate stays open; an original that asks for a sequence closes it
     /// again and what is behind stays, in order (SU-13, SU-15). It is mapped by the table of now (IO-22).
     fn reissue(&mut self, env: &mut E, id: DeviceId) {
         while let Some(Some(device)) = self.devices.get_mut(id.0 as usize)
-            && device.gate == 0
-            && let Some(slot) = device.deferred.pop(&mut self.originals)
+            && let Some(slot) = device.next_parked(&mut self.originals)
         {
             match device.check(&self.originals[slot].io) {
                 Ok(()) => self.start(env, slot),
@@ -171,6 +231,107 @@ impl<E: Env> Mapper<E> {
                 }
             }
         }
+    }
+
+    /// Completes what the suspended device has parked, oldest first.
+    fn fail_parked(&mut self, env: &mut E, id: DeviceId) {
+        self.end_parked(env, id, Status::IoError);
+        let device = self.known(id);
+        (device.older, device.deferred) = Default::default();
+        assert_eq!(device.pushed_back.len(), 0, "merged when the suspend ended");
+    }
+
+    /// Answers every original of the device that a gate holds up, or that waits for its sequence: the first give their slots back,
+    /// the others keep theirs until the home core has named them once more.
+    fn end_parked(&mut self, env: &mut E, id: DeviceId, status: Status) {
+        let waits = |original: &Original<E::Payload>| {
+            original.device == id
+                && match original.stage {
+                    Stage::Parked => true,
+                    Stage::Sequenced => !original.aborted,
+                    _ => false,
+                }
+        };
+        let mut slots: Vec<u32> = self
+            .originals
+            .iter()
+            .filter_map(|(slot, original)| waits(original).then_some(slot))
+            .collect();
+        slots.sort_unstable_by_key(|slot| self.originals[*slot].arrival);
+        for slot in slots {
+            let original = &mut self.originals[slot];
+            let (tag, op, sectors) = (original.io.tag, original.io.op, original.io.sectors);
+            let latency_ns = env.now_ns().saturating_sub(original.started_ns);
+            match original.stage {
+                Stage::Sequenced => original.aborted = true,
+                _ => self.originals.discard(slot),
+            }
+            let counters = self.known(id).stats.of(op);
+            counters.done(sectors, status, latency_ns);
+            env.complete(tag, status);
+        }
+    }
+
+    /// Tells the target at a sector something. Every core does, in the same place among its orders, so that the copies
+    /// stay alike; the home core's answers.
+    fn message_to_target(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        sector: u64,
+        words: &[String],
+        suspended: bool,
+        ticket: Ticket,
+    ) {
+        let now_ns = env.now_ns();
+        let live = self.known(id).live.as_mut();
+        let told = match live.and_then(|live| Some((live.place_at(sector)?, live))) {
+            None => Err(Error::new(
+                Errno::Einval,
+                "the table was replaced by a smaller one meanwhile",
+            )),
+            Some((place, live)) => {
+                let table = live.table.clone();
+                let target = &mut live.segment(place).target;
+                let told = target.message(words, suspended, now_ns, &table.lowers);
+                self.target_changed(env, id, place);
+                told
+            }
+        };
+        if home(id, env.cores()) != self.core {
+            return;
+        }
+        if told.as_ref().is_ok_and(|told| told.event) {
+            send_home(env, id, Event::Told);
+        }
+        env.reply(ticket, told.map(|told| Reply::Text(told.text)));
+    }
+
+    /// Tells this core's copy of a target what another has seen; whether it is news. What a table that is not live has seen
+    /// is not (LC-25).
+    fn news(&mut self, env: &mut E, id: DeviceId, seen: Seen) -> bool {
+        let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
+            return false;
+        };
+        match &mut device.live {
+            Some(live) if live.serial == seen.table => {
+                let news = live.segment(seen.place).target.notice(seen.notice);
+                self.target_changed(env, id, seen.place);
+                news
+            }
+            _ => false,
+        }
+    }
+
+    /// What each target of the live table says of itself, in the home core's copy (LC-22).
+    fn lines(&self, id: DeviceId, text: impl Fn(&AnyTarget, &[Lower]) -> String) -> Answer {
+        let live = self.device(id).and_then(|device| device.live.as_ref());
+        let lines = live.map_or_else(Vec::new, |live| {
+            let line =
+                |segment| TargetLine::new(segment, text(&segment.target, &live.table.lowers));
+            live.segments().map(line).collect()
+        });
+        Ok(Reply::Lines(lines))
     }
 
     /// An original needs the device to itself: it waits here, and what comes after it waits behind it.
@@ -193,24 +354,26 @@ impl<E: Env> Mapper<E> {
         );
     }
 
-    /// The flush clones of a step: an original of the mapper's own, whose end the home core is told.
-    fn flush_step(&mut self, env: &mut E, id: DeviceId) {
-        let tag = Tag {
-            client: INTERNAL,
-            command: id.0,
-        };
+    /// Flush clones for nobody's I/O: an original of the mapper's own, whose end the home core is told.
+    fn flush_step(&mut self, env: &mut E, id: DeviceId, client: u32, epoch: Epoch) {
         let io = Io {
-            tag,
+            tag: Tag {
+                client,
+                command: epoch.0,
+            },
             op: Op::Flush,
             fua: false,
             sector: 0,
             sectors: 0,
             payload: E::Payload::empty(),
         };
-        self.known(id).in_flight += 1;
-        let slot = self
-            .originals
-            .insert(Original::new(id, io, env.now_ns(), Stage::FanOut));
+        let device = self.known(id);
+        if device.live.is_none() {
+            unreachable!("a sequence or a freeze of a device without a table");
+        }
+        device.in_flight += 1;
+        let slot = self.insert(env, id, io, Stage::FanOut);
+        self.originals[slot].for_home = true;
         self.fan_out_flush(env, slot);
     }
 
@@ -226,9 +389,9 @@ impl<E: Env> Mapper<E> {
             Ok(()) => None,
         };
         if let Some(status) = refused {
-            return send_home(env, id, Event::DataDone(status));
+            return send_home(env, id, Event::DataDone(StepEnd::Done(status)));
         }
-        self.originals[slot].in_sequence = true;
+        self.originals[slot].for_home = true;
         self.known(id).sequenced -= 1;
         self.start(env, slot);
     }
@@ -252,24 +415,25 @@ impl<E: Env> Mapper<E> {
 
     /// Aborts what is parked, closes everything, forgets the device (LC-21).
     fn detach(&mut self, env: &mut E, id: DeviceId) {
-        let device = self.devices[id.0 as usize]
+        self.lower_flag(id);
+        self.end_parked(env, id, Status::Aborted);
+        let waiting: Vec<u32> = self
+            .originals
+            .iter()
+            .filter_map(|(slot, original)| (original.device == id).then_some(slot))
+            .collect();
+        waiting
+            .into_iter()
+            .for_each(|slot| self.originals.discard(slot));
+        let mut device = self.devices[id.0 as usize]
             .take()
             .expect("a device is detached once");
         assert_eq!(
             device.in_flight, 0,
             "a device is detached when it has drained"
         );
-        let parked: Vec<u32> = self
-            .originals
-            .iter()
-            .filter(|(_, o)| o.device == id)
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in parked {
-            let original = self.originals.remove(slot);
-            if !original.aborted {
-                env.complete(original.io.tag, Status::Aborted);
-            }
+        if let Some(live) = &mut device.live {
+            live.postsuspend_if_due();
         }
         let Device {
             live,
@@ -299,15 +463,4 @@ fn refuse<E: Env>(env: &mut E, event: Event) {
             Err(Error::new(Errno::Enxio, "there is no such device")),
         );
     }
-}
-
-/// The INFO text of every target (LC-22).
-fn status<C>(live: Option<&mut Bound<C>>) -> Answer {
-    let lines = live.map_or_else(Vec::new, |live| {
-        let lowers = &live.table.lowers;
-        live.segments()
-            .map(|segment| TargetLine::new(segment, segment.target.status(lowers)))
-            .collect()
-    });
-    Ok(Reply::Lines(lines))
 }

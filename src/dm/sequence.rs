@@ -11,15 +11,20 @@
 //! ```
 //!
 //! A suspend holds the coordinator: the step that runs ends, the position is kept in `paused`, and resume goes on from there
-//! on the new table, before anything that was parked (PM-21).
+//! on the new table, before anything that was parked (PM-21). A sequence whose gates were only closing begins anew instead: what
+//! came before it may just have been pushed back, and must still come before it.
+//!
+//! A step that ends in REQUEUE is repeated as a whole and alone (FL-11, FL-12): at once after a resume if a noflush suspend pushed it
+//! back, otherwise after the delay that its target asked for.
 
 use std::collections::VecDeque;
 
 use super::device::{Home, Round};
 use super::env::Env;
 use super::mapper::home;
-use super::message::{Gate, Message, Order, Steps, Waiting};
+use super::message::{Epoch, Gate, Order, StepEnd, Steps, Waiting};
 use super::status::Status;
+use super::timers::HomeTimer;
 
 /// Sequences that may follow one another before the gates open for ordinary I/O (PM-19): enough that a burst of flushes
 /// from many queues is served in one closing, few enough that readers wait for at most this many.
@@ -34,6 +39,8 @@ pub(super) struct Sequences {
     step: Step,
     /// Where a hold stopped the running sequence.
     paused: Option<Step>,
+    /// The running step waits to be repeated.
+    repeating: bool,
     /// How the running sequence has gone so far.
     status: Option<Status>,
     in_row: u32,
@@ -73,7 +80,7 @@ impl Home {
     /// Begins with what waits, if nothing runs and nobody holds the coordinator.
     pub(super) fn sequence_begin<E: Env>(&mut self, env: &mut E) {
         let sequences = &mut self.sequences;
-        if self.held || sequences.step != Step::Idle || sequences.waiting.is_empty() {
+        if self.held.is_some() || sequences.step != Step::Idle || sequences.waiting.is_empty() {
             return;
         }
         sequences.step = Step::Closing;
@@ -85,23 +92,49 @@ impl Home {
 
     /// Every core has closed its gate and drained.
     pub(super) fn sequence_drained<E: Env>(&mut self, env: &mut E) {
+        if self.held.is_some() {
+            return self.sequence_rest(env);
+        }
         self.sequence_take();
         self.sequence_go_on(env, Step::Closing);
     }
 
     /// The running step ended.
-    pub(super) fn sequence_step_done<E: Env>(&mut self, env: &mut E, status: Status) {
+    pub(super) fn sequence_step_done<E: Env>(&mut self, env: &mut E, end: StepEnd) {
         let step = self.sequences.step;
         assert!(
             matches!(step, Step::PreFlush | Step::Data | Step::PostFlush),
             "no step runs in {step:?}"
         );
-        if status != Status::Ok {
-            // Nothing after a failed step: data is not written over a cache that could not be flushed (FL-27, OQ-6).
-            self.sequences.status = Some(status);
-            return self.sequence_run(env, Step::Finish);
+        match (end, self.held) {
+            (StepEnd::Done(Status::Ok), _) => self.sequence_go_on(env, step),
+            (StepEnd::Done(status), _) => self.sequence_fail(env, status),
+            (StepEnd::Requeue { .. }, Some(held)) if held.noflush => {
+                self.sequences.paused = Some(step);
+                self.sequence_stopped(env);
+            }
+            // A suspend with flush leaves nothing to be repeated (section 9, item 13).
+            (StepEnd::Requeue { .. }, Some(_)) => self.sequence_fail(env, Status::IoError),
+            (StepEnd::Requeue { delay_ns }, None) => {
+                self.sequences.repeating = true;
+                let epoch = self.sequences.round.epoch();
+                self.arm(delay_ns, HomeTimer::RepeatStep(epoch));
+            }
         }
-        self.sequence_go_on(env, step);
+    }
+
+    /// The time to repeat a step has come.
+    pub(super) fn sequence_repeat<E: Env>(&mut self, env: &mut E, epoch: Epoch) {
+        if epoch == self.sequences.round.epoch() && std::mem::take(&mut self.sequences.repeating) {
+            let step = self.sequences.step;
+            self.sequence_run(env, step);
+        }
+    }
+
+    /// Nothing after a failed step: data is not written over a cache that could not be flushed (FL-27, OQ-6).
+    fn sequence_fail<E: Env>(&mut self, env: &mut E, status: Status) {
+        self.sequences.status = Some(status);
+        self.sequence_run(env, Step::Finish);
     }
 
     /// Lets the coordinator go on after a hold: with the interrupted sequence first.
@@ -112,8 +145,11 @@ impl Home {
         }
     }
 
-    /// Whether a step runs that a suspend has to wait for.
-    pub(super) fn sequence_in_step(&self) -> bool {
+    /// Whether a step runs that a suspend has to wait for. One that only waits to be repeated does not.
+    pub(super) fn sequence_in_step<E: Env>(&mut self, env: &mut E) -> bool {
+        if std::mem::take(&mut self.sequences.repeating) {
+            self.sequence_step_done(env, StepEnd::Requeue { delay_ns: 0 });
+        }
         self.sequences.step != Step::Idle && self.sequences.paused.is_none()
     }
 
@@ -144,7 +180,7 @@ impl Home {
 
     fn sequence_go_on<E: Env>(&mut self, env: &mut E, ended: Step) {
         let next = self.sequences.serving[0].steps.after(ended);
-        if self.held && next != Step::Finish {
+        if self.held.is_some() && next != Step::Finish {
             self.sequences.paused = Some(next);
             return self.sequence_stopped(env);
         }
@@ -156,28 +192,13 @@ impl Home {
         match step {
             Step::PreFlush | Step::PostFlush => {
                 // This core issues it: a flush covers the device, whichever core sends it (PM-17).
-                let (device, epoch) = (self.id, self.sequences.round.epoch());
-                let core = home(device, env.cores());
-                env.send(
-                    core,
-                    Message::Order {
-                        device,
-                        epoch,
-                        order: Order::Flush,
-                    },
-                );
+                let core = home(self.id, env.cores());
+                self.send(env, core, self.sequences.round.epoch(), Order::Flush);
             }
             Step::Data => {
                 let Waiting { core, original, .. } = self.sequences.serving[0];
-                let (device, epoch) = (self.id, self.sequences.round.epoch());
-                env.send(
-                    core,
-                    Message::Order {
-                        device,
-                        epoch,
-                        order: Order::RunData { original },
-                    },
-                );
+                let epoch = self.sequences.round.epoch();
+                self.send(env, core, epoch, Order::RunData { original });
             }
             Step::Finish => self.sequence_finish(env),
             Step::Idle | Step::Closing => unreachable!("{step:?} is not run"),
@@ -185,27 +206,27 @@ impl Home {
     }
 
     fn sequence_finish<E: Env>(&mut self, env: &mut E) {
-        let (device, epoch) = (self.id, self.sequences.round.epoch());
+        let epoch = self.sequences.round.epoch();
         let status = self.sequences.status.unwrap_or(Status::Ok);
-        for Waiting { core, original, .. } in self.sequences.serving.drain(..) {
-            env.send(
-                core,
-                Message::Order {
-                    device,
-                    epoch,
-                    order: Order::Finish { original, status },
-                },
-            );
+        for Waiting { core, original, .. } in &self.sequences.serving {
+            let original = *original;
+            self.send(env, *core, epoch, Order::Finish { original, status });
         }
+        self.sequences.serving.clear();
         self.sequences.in_row += 1;
         let more =
             !self.sequences.waiting.is_empty() && self.sequences.in_row < SEQUENCES_IN_ROW_MAX;
-        if more && !self.held {
+        if more && self.held.is_none() {
             self.sequence_take();
             return self.sequence_go_on(env, Step::Closing);
         }
+        self.sequence_rest(env);
+    }
+
+    /// Comes to rest and opens the gates; goes on with what waits unless a suspend holds the coordinator.
+    fn sequence_rest<E: Env>(&mut self, env: &mut E) {
         self.sequences.step = Step::Idle;
-        if self.held {
+        if self.held.is_some() {
             // The suspend closes its own gate before this one opens, so nothing slips through in between.
             self.sequence_stopped(env);
         }

@@ -107,6 +107,14 @@ impl<T> Slab<T> {
         self.used -= 1;
     }
 
+    /// A slot's content, if it is in use.
+    pub fn get(&self, index: u32) -> Option<&T> {
+        match self.slots.get(index as usize) {
+            Some(Slot::Used(value)) => Some(value),
+            _ => None,
+        }
+    }
+
     /// How many slots are in use.
     pub fn used(&self) -> u32 {
         self.used

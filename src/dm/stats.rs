@@ -153,6 +153,10 @@ pub struct Stats {
     pub parked: u64,
     /// Clones that a lower device had no room for when they came.
     pub busy: u64,
+    /// Originals that were pushed back by a noflush suspend.
+    pub pushed_back: u64,
+    /// Clones that targets hold; a gauge.
+    pub held: u64,
 }
 
 impl Stats {
@@ -168,6 +172,8 @@ impl Stats {
         self.in_flight += other.in_flight;
         self.parked += other.parked;
         self.busy += other.busy;
+        self.pushed_back += other.pushed_back;
+        self.held += other.held;
     }
 }
 

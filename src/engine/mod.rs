@@ -21,7 +21,7 @@ use crossbeam_channel::bounded;
 use crate::bdev;
 use crate::dm::{
     self, CoreId, DeviceId, Errno, Error, Event, Info, Lower as LowerDeclaration, Registry, Reply,
-    Request, Stats, Table, TargetLine,
+    Request, Stats, SuspendOptions, Table, TargetLine,
 };
 use crate::reactor::{self, Handle, NotStopped, ReactorStats, Reactors, Remote, StartError};
 
@@ -196,22 +196,25 @@ impl Engine {
     /// Suspends a device: parks what comes, waits for what is in flight.
     ///
     /// # Errors
-    /// ENXIO without such a device.
-    pub fn suspend(&self, name: &str) -> Result<(), Error> {
-        self.request_by_name(name, Request::Suspend).map(drop)
+    /// ENXIO without such a device; EIO, ETIMEDOUT, EINTR when the suspend was given up and the device runs on.
+    pub fn suspend(&self, name: &str, options: SuspendOptions) -> Result<(), Error> {
+        self.request_by_name(name, Request::Suspend(options))
+            .map(drop)
     }
 
-    /// Resumes a device, on its inactive table if it has one.
+    /// Resumes a device, on its inactive table if it has one; `suspend` is for the suspension that this implies on a running device.
     ///
     /// # Errors
-    /// ENXIO without such a device; EINVAL without a table, or when hosts could not follow the new one (LC-16).
-    pub fn resume(&self, name: &str) -> Result<(), Error> {
+    /// ENXIO without such a device; EINVAL without a table, or when hosts could not follow the new one (LC-16); EAGAIN when a
+    /// target cannot be resumed; as [`Engine::suspend`].
+    pub fn resume(&self, name: &str, suspend: SuspendOptions) -> Result<(), Error> {
         let (id, open) = {
             let names = self.names();
             let entry = names.find(name)?;
             (entry.id, entry.open_count > 0)
         };
-        self.request(id, Request::Resume { open }).map(drop)
+        self.request(id, Request::Resume { open, suspend })
+            .map(drop)
     }
 
     /// Removes a device that nobody holds.

@@ -9,7 +9,7 @@ use super::lower::Lower;
 use super::tickets::Tickets;
 use crate::bdev;
 use crate::dm::{self, CloneId, CoreId, DeviceId, Mapper, Status};
-use crate::reactor::{Context, Interest, Readiness, Service};
+use crate::reactor::{Context, Interest, Readiness, Service, TimerId};
 
 /// The token of the lower devices' own descriptor; front ends' tokens have their number in the upper half.
 const LOWER_TOKEN: u64 = (u32::MAX as u64) << 32;
@@ -44,6 +44,8 @@ pub struct Reactor {
     ended: Vec<(CloneId, Status)>,
     /// Completions being delivered; kept for its room.
     delivering: Vec<(u32, Status)>,
+    /// The timer that ends a sleep when the mapper has something to do, and its moment.
+    alarm: Option<(u64, TimerId)>,
     stopping: bool,
 }
 
@@ -63,6 +65,7 @@ impl Reactor {
             front_ends: Vec::new(),
             ended: Vec::new(),
             delivering: Vec::new(),
+            alarm: None,
             stopping: false,
         }
     }
@@ -127,6 +130,18 @@ impl Reactor {
         any
     }
 
+    /// Sees to it that a sleep ends when the mapper has something to do.
+    fn set_alarm(&mut self, context: &mut Context<Message>) {
+        let due_ns = self.mapper.due_ns();
+        if self.alarm.map(|(at_ns, _)| at_ns) == due_ns {
+            return;
+        }
+        if let Some((_, timer)) = self.alarm.take() {
+            context.cancel_timer(timer);
+        }
+        self.alarm = due_ns.map(|at_ns| (at_ns, context.set_timer(at_ns, LOWER_TOKEN)));
+    }
+
     /// Watches the lower devices' descriptor once there is one, so that a completion ends a sleep.
     fn watch_lower(&mut self, context: &mut Context<Message>) {
         if let Some(fd) = self.lower.bdevs.unwatched_fd() {
@@ -168,8 +183,8 @@ impl Service for Reactor {
         for (clone, status) in self.ended.drain(..) {
             self.mapper.complete_clone(&mut self.lower, clone, status);
         }
-        if self.mapper.busy() > 0 {
-            self.mapper.retry_busy(&mut self.lower);
+        if self.mapper.wants_poll(self.lower.now_ns) {
+            self.mapper.poll(&mut self.lower);
         }
         any |= self.deliver(context);
         for index in 0..self.front_ends.len() {
@@ -194,6 +209,11 @@ impl Service for Reactor {
 
     fn timer(&mut self, token: u64, context: &mut Context<Message>) {
         self.lower.now_ns = context.now_ns();
+        if token == LOWER_TOKEN {
+            // It has ended a sleep; the turn's poll does what is due.
+            self.alarm = None;
+            return;
+        }
         self.with((token >> 32) as usize, context, |front_end, core| {
             front_end.timer(token as u32, core)
         });
@@ -210,6 +230,7 @@ impl Service for Reactor {
                 .unwrap_or(true);
         }
         may &= !self.deliver(context);
+        self.set_alarm(context);
         // Last: what front ends have just submitted must be with the kernel, or be tried again, before the reactor sleeps.
         self.lower.bdevs.before_sleep() && self.mapper.busy() == 0 && may
     }

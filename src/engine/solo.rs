@@ -7,7 +7,7 @@ use super::tickets::Tickets;
 use crate::bdev::{self, Payload};
 use crate::dm::{
     Answer, CloneId, CoreId, DeviceId, Error, Event, Io, Mapper, Message, Reply, Request, Status,
-    Table, Tag,
+    SuspendOptions, Table, Tag,
 };
 use crate::reactor::monotonic_ns;
 
@@ -44,7 +44,10 @@ impl Solo {
         for request in [
             Request::Create { ordered },
             Request::Load(table),
-            Request::Resume { open: true },
+            Request::Resume {
+                open: true,
+                suspend: SuspendOptions::default(),
+            },
         ] {
             solo.request(request)?;
         }
@@ -68,8 +71,8 @@ impl Solo {
         for (clone, status) in self.ended.drain(..) {
             self.mapper.complete_clone(&mut self.lower, clone, status);
         }
-        if self.mapper.busy() > 0 {
-            self.mapper.retry_busy(&mut self.lower);
+        if self.mapper.wants_poll(self.lower.now_ns) {
+            self.mapper.poll(&mut self.lower);
         }
         self.deliver();
         &mut self.lower.completed[0]

@@ -69,7 +69,7 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
             )
             .map_err(at_name)?;
         engine.load_table(name, table).map_err(at_name)?;
-        engine.resume(name).map_err(at_name)?;
+        engine.resume(name, Default::default()).map_err(at_name)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::{Ask, Bytes, Disk, Random};
 use crate::dm::mapper::home;
 use crate::dm::{
     Answer, CoreId, DeviceId, Event, Info, Io, Lower, LowerId, Mapper, Message, Payload, Reply,
-    Request, Status, Table, Tag, Ticket,
+    Request, Status, SuspendOptions, Table, Tag, Ticket,
 };
 
 /// Steps after which a world that is still busy is taken to be in a loop; no run comes near it.
@@ -161,7 +161,13 @@ impl Cluster {
     pub fn switch_to(&mut self, device: DeviceId, table: &str) {
         let table = self.table(table);
         self.done(device, Request::Load(table));
-        self.done(device, Request::Resume { open: true });
+        self.done(
+            device,
+            Request::Resume {
+                open: true,
+                suspend: SuspendOptions::default(),
+            },
+        );
     }
 
     /// The device's state.
@@ -250,9 +256,9 @@ impl Cluster {
         self.mappers[at].complete_clone(&mut self.worlds[at], clone, status);
     }
 
-    /// Lets a core submit again what was busy.
-    pub fn retry(&mut self, core: usize) {
-        self.mappers[core].retry_busy(&mut self.worlds[core]);
+    /// Lets a core submit again what was busy, and do what has become due.
+    pub fn poll(&mut self, core: usize) {
+        self.mappers[core].poll(&mut self.worlds[core]);
     }
 
     /// Delivers the oldest message from `from` to `to`; the operator is the sender after the last core.
@@ -282,10 +288,18 @@ impl Cluster {
                 choices.extend((0..state.held.len()).map(|index| Choice::Finish(disk, index)));
             }
         }
-        let busy = (0..cores).filter(|core| self.mappers[*core].busy() > 0);
-        choices.extend(busy.map(Choice::Retry));
+        let now_ns = self.shared().now_ns;
+        let wanting = (0..cores).filter(|core| self.mappers[*core].wants_poll(now_ns));
+        choices.extend(wanting.map(Choice::Poll));
         if choices.is_empty() {
-            return false;
+            // Time passes when nothing else can happen.
+            return match self.mappers.iter().filter_map(Mapper::due_ns).min() {
+                Some(due_ns) => {
+                    self.shared().now_ns = due_ns;
+                    true
+                }
+                None => false,
+            };
         }
         self.shared().now_ns += 100;
         match *self.random.pick(&choices) {
@@ -293,7 +307,7 @@ impl Cluster {
                 self.deliver(from, to);
             }
             Choice::Finish(disk, index) => self.finish(disk, index),
-            Choice::Retry(core) => self.retry(core),
+            Choice::Poll(core) => self.poll(core),
         }
         true
     }
@@ -332,5 +346,5 @@ impl Cluster {
 enum Choice {
     Deliver(usize, usize),
     Finish(usize, usize),
-    Retry(usize),
+    Poll(usize),
 }

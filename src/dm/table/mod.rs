@@ -103,6 +103,17 @@ impl Table {
             end = segment.end();
             segments.push(segment);
         }
+        let singleton = segments.iter().position(|s| s.target.class().singleton);
+        if let (Some(index), 2..) = (singleton, segments.len()) {
+            return Err(TableError {
+                line: lines[index].number,
+                reason: format!(
+                    "a '{}' target must be the only one of its table, and there are {}",
+                    segments[index].target.name(),
+                    segments.len()
+                ),
+            });
+        }
         let limits = Limits::of(&segments, &lowers);
         for (line, segment) in lines.iter().zip(&segments) {
             limits

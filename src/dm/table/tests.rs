@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::limits::LowerId;
+use super::super::target::{Ask, ChannelIndex, Map, Note};
 use super::*;
 
 /// A lower device `name` of `sectors`, with everything it could have.
@@ -176,11 +177,13 @@ fn striped_maps_every_sector_as_dealing_out_chunks_does() {
         let mut filled = vec![0u64; count as usize];
         for sector in 0..sectors {
             let stripe = (sector / chunk % count) as usize;
-            let expected = super::super::target::Map::Remapped {
-                channel: super::super::target::ChannelIndex(0),
+            let expected = Map::Remapped {
+                channel: ChannelIndex(0),
                 sector: filled[stripe],
+                note: Note::NONE,
             };
-            assert_eq!(target.map(Op::Read, sector), expected, "{text} at {sector}");
+            let ask = Ask::of(Op::Read, sector, 1, 0);
+            assert_eq!(target.map(&ask), expected, "{text} at {sector}");
             filled[stripe] += 1;
         }
     }
@@ -223,14 +226,21 @@ proptest! {
         let mut table = Table::parse(&format!("0 {sectors} striped {count} {chunk}{starts}"), &resolve).unwrap();
         let target = &mut table.segments[0].target;
         let mut expected: Vec<u64> = (from..from + length)
-            .map(|sector| match target.map(Op::Discard, sector) {
-                super::super::target::Map::Remapped { sector, .. } => sector,
+            .map(|sector| match target.map(&Ask::of(Op::Write, sector, 1, 0)) {
+                Map::Remapped { sector, .. } => sector,
                 other => panic!("{other:?}"),
             })
             .collect();
         expected.sort_unstable();
         let mut covered: Vec<u64> = (0..target.duplicates(Op::Discard))
-            .filter_map(|number| target.share(number, from, length as u32))
+            .filter_map(|number| {
+                let ask = Ask::of(Op::Discard, from, length as u32, 0);
+                match target.range(&Ask { number, ..ask }) {
+                    Map::Share(share) => Some(share),
+                    Map::Zero => None,
+                    other => panic!("{other:?}"),
+                }
+            })
             .flat_map(|share| share.sector..share.sector + u64::from(share.sectors))
             .collect();
         covered.sort_unstable();

@@ -2,7 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Builder, ChannelIndex, Class, Map, Share, Target};
+use super::{Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Target};
 
 /// Sector s of the target is sector `start + s` of the device (6.1).
 #[derive(Clone, Debug)]
@@ -15,9 +15,8 @@ impl Target for Linear {
     const NAME: &'static str = "linear";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class {
-        wildcard: false,
         flush_bypasses_map: true,
-        discards_itself: false,
+        ..Class::NONE
     };
 
     fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Linear, String> {
@@ -27,10 +26,11 @@ impl Target for Linear {
     }
 
     #[inline(always)]
-    fn map(&mut self, _op: Op, sector: u64) -> Map {
+    fn map(&mut self, ask: &Ask) -> Map {
         Map::Remapped {
             channel: self.channel,
-            sector: self.start + sector,
+            sector: self.start + ask.sector,
+            note: Note::NONE,
         }
     }
 
@@ -38,28 +38,20 @@ impl Target for Linear {
         1
     }
 
-    fn flush(&self, _number: u32) -> ChannelIndex {
-        self.channel
+    fn flush(&mut self, ask: &Ask) -> Map {
+        self.map(ask)
     }
 
     fn duplicates(&self, _op: Op) -> u32 {
         1
     }
 
-    fn share(&self, _number: u32, sector: u64, sectors: u32) -> Option<Share> {
-        Some(Share {
-            channel: self.channel,
-            sector: self.start + sector,
-            sectors,
-        })
+    fn range(&mut self, ask: &Ask) -> Map {
+        self.map(ask)
     }
 
     fn areas(&self, sectors: u64) -> Vec<(ChannelIndex, u64, u64)> {
         vec![(self.channel, self.start, sectors)]
-    }
-
-    fn status(&self, _lowers: &[Lower]) -> String {
-        String::new()
     }
 
     fn table(&self, lowers: &[Lower]) -> String {

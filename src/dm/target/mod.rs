@@ -10,12 +10,54 @@ mod zero;
 
 pub use arguments::{Arguments, Builder};
 
-use super::io::Op;
+use super::Status;
+use super::io::{CoreId, Op};
 use super::limits::Lower;
 
 /// A lower device of a table: its place in the table's list of distinct lower devices, and so in a core's channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelIndex(pub u32);
+
+/// What a target is asked to place: one clone. Sectors are counted from the target's start.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// What the clone is to do.
+    pub op: Op,
+    /// First sector; 0 for a flush.
+    pub sector: u64,
+    /// Sectors; 0 for a flush.
+    pub sectors: u32,
+    /// Which of the duplicates of a discard, write-zeroes or flush this is, from 0 (IO-9, FL-16).
+    pub number: u32,
+    /// The core's clock, as of this poll.
+    pub now_ns: u64,
+    /// The target held this clone for a time, and the time is over.
+    pub expired: bool,
+}
+
+impl Ask {
+    /// For the only clone of a range, asked for the first time.
+    #[inline(always)]
+    pub fn of(op: Op, sector: u64, sectors: u32, now_ns: u64) -> Ask {
+        Ask {
+            op,
+            sector,
+            sectors,
+            number: 0,
+            now_ns,
+            expired: false,
+        }
+    }
+}
+
+/// What a target writes on a clone that it remaps, and reads again in [`Target::end`] (multipath: which path).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note(pub u32);
+
+impl Note {
+    /// Nothing: the end hook is called only if the clone fails.
+    pub const NONE: Note = Note(0);
+}
 
 /// Where a target wants a clone to go (2.3). A closed set: nothing else can be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +68,102 @@ pub enum Map {
         channel: ChannelIndex,
         /// First sector there.
         sector: u64,
+        /// For the end hook.
+        note: Note,
     },
-    /// A read finds zeroes; anything else is done without a trace.
+    /// Only these sectors of a discard or write-zeroes: the duplicate's share (IO-9).
+    Share(Share),
+    /// A read finds zeroes; anything else is done without a trace. Also a duplicate whose share is empty.
     Zero,
     /// The clone ends with an I/O error; the end hook is not called.
     Kill,
+    /// The target keeps the clone. It is asked again, in the order of arrival, when anything of its state has changed (a message, a
+    /// notice, a suspend hook, a timer), or after `for_ns`; `u64::MAX` sets no time.
+    Hold {
+        /// Nanoseconds.
+        for_ns: u64,
+    },
+    /// Ask again after a while: a lack of resources below. Always legal (OQ-1); in a noflush suspend it is a push-back. Of a
+    /// flush clone in a sequence it repeats the whole step (FL-12).
+    Retry {
+        /// Nanoseconds.
+        delay_ns: u64,
+    },
+    /// Hand the original back to the core: legal during a noflush suspend, an I/O error otherwise (OQ-1, IO-16). The end
+    /// hook is not called.
+    PushBack,
+}
+
+/// A clone that has ended below.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// What it did.
+    pub op: Op,
+    /// First sector, from the target's start.
+    pub sector: u64,
+    /// Sectors.
+    pub sectors: u32,
+    /// Where it went.
+    pub channel: ChannelIndex,
+    /// What the target wrote on it.
+    pub note: Note,
+    /// How it ended.
+    pub status: Status,
+    /// When it was submitted.
+    pub started_ns: u64,
+    /// The core's clock, as of this poll.
+    pub now_ns: u64,
+}
+
+/// What a target makes of a clone that has ended below (2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It ends with this status, which the target may have changed.
+    Done(Status),
+    /// The target takes it back: as [`Map::Hold`]. With 0 nanoseconds it is asked again in the next poll.
+    Hold {
+        /// Nanoseconds.
+        for_ns: u64,
+    },
+    /// As [`Map::Retry`].
+    Retry {
+        /// Nanoseconds.
+        delay_ns: u64,
+    },
+    /// As [`Map::PushBack`].
+    PushBack,
+}
+
+/// A change that one core's copy of a target has seen and the others must learn of (a path has failed). Goes to the home core, whose
+/// copy decides whether it is news ([`Target::notice`]); what is news raises an event and goes to every core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What has changed; the target's own number.
+    pub code: u32,
+    /// Where; the target's own number (a path).
+    pub index: u32,
+    /// More; the target's own (a generation, to tell a stale notice).
+    pub value: u64,
+}
+
+/// What a message has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// It counts as an event (LC-24).
+    pub event: bool,
+    /// What the sender is answered, if anything.
+    pub text: Option<String>,
+}
+
+/// Where a copy of a target finds itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The copy's core.
+    pub core: CoreId,
+    /// How many cores there are.
+    pub cores: u16,
+    /// The core's clock.
+    pub now_ns: u64,
 }
 
 /// A share of a duplicated operation: discard, write-zeroes (IO-9).
@@ -45,14 +178,29 @@ pub struct Share {
 }
 
 /// What holds for every target of a type (LC-8, LC-12).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
+    /// The only target of its table (LC-8).
+    pub singleton: bool,
+    /// Its table can only be replaced by one of the same type, or by one with a wildcard (LC-12).
+    pub immutable: bool,
     /// May stand in for any other type when a table is replaced (`error`).
     pub wildcard: bool,
     /// Flushes need not pass through the target: one per distinct lower device of the table does (FL-20).
     pub flush_bypasses_map: bool,
     /// Handles discards itself, whatever the devices beneath can do (`ds` in section 6).
     pub discards_itself: bool,
+}
+
+impl Class {
+    /// Nothing special.
+    pub const NONE: Class = Class {
+        singleton: false,
+        immutable: false,
+        wildcard: false,
+        flush_bypasses_map: false,
+        discards_itself: false,
+    };
 }
 
 /// One type of target. Each core has its own copy of every target of a live table, so `&mut self` needs no lock; what
@@ -73,8 +221,11 @@ pub trait Target: Clone + Send + Sync + Sized {
     /// A sentence that names the word that is wrong and what would be right (LC-8, LC-9, TG-2).
     fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Self, String>;
 
-    /// Where the read or write at `sector` goes. The piece does not cross [`Target::io_sectors_max`].
-    fn map(&mut self, op: Op, sector: u64) -> Map;
+    /// Called once for the copy of each core, before anything else.
+    fn bind(&mut self, _site: Site) {}
+
+    /// Where a read or write goes. It does not cross [`Target::io_sectors_max`].
+    fn map(&mut self, ask: &Ask) -> Map;
 
     /// A piece never crosses a multiple of this many sectors, counted from the target's start; 0 for no such bound (IO-6).
     fn io_sectors_max(&self) -> u32 {
@@ -84,31 +235,99 @@ pub trait Target: Clone + Send + Sync + Sized {
     /// How many flush clones the target needs: at least one per backing device that can hold data (FL-22).
     fn flushes(&self) -> u32;
 
-    /// The lower device of flush clone `number`.
-    fn flush(&self, number: u32) -> ChannelIndex;
+    /// Where flush clone `ask.number` goes.
+    fn flush(&mut self, ask: &Ask) -> Map {
+        unreachable!(
+            "'{}' takes no flush, and was given number {}",
+            Self::NAME,
+            ask.number
+        )
+    }
 
     /// How many duplicates of a discard or write-zeroes the target takes; 0 if it cannot do it (IO-9, TG-1).
     fn duplicates(&self, op: Op) -> u32;
 
-    /// The share of duplicate `number` of a discard or write-zeroes of a range; `None` when it is empty, which is a success.
-    fn share(&self, number: u32, sector: u64, sectors: u32) -> Option<Share>;
+    /// Where duplicate `ask.number` of a discard or write-zeroes goes. The range may be the whole target.
+    fn range(&mut self, ask: &Ask) -> Map {
+        self.map(ask)
+    }
 
     /// Every area of a lower device that the target uses, as (device, first sector, sectors).
-    fn areas(&self, sectors: u64) -> Vec<(ChannelIndex, u64, u64)>;
+    fn areas(&self, _sectors: u64) -> Vec<(ChannelIndex, u64, u64)> {
+        Vec::new()
+    }
 
     /// Optimal write size the target itself suggests, in bytes; 0 for none (striped: a whole stripe).
     fn optimal_write_bytes(&self) -> u64 {
         0
     }
 
-    /// A clone of this target failed below. Called on the core of the clone, then, if that answers true (what
-    /// [`Target::status`] tells has changed), on the device's home core, whose copy is the one that is asked for its status.
-    fn failed(&mut self, _channel: ChannelIndex, _status: super::Status) -> bool {
+    /// A clone of this target has ended below: called if it failed, or if the target had written a [`Note`] on it.
+    fn end(&mut self, ended: &Ended, _notice: &mut Option<Notice>) -> End {
+        End::Done(ended.status)
+    }
+
+    /// A copy on some core has seen this. First the home core's copy is told, and answers whether it is news; if so, every
+    /// copy is told, the one that saw it too.
+    fn notice(&mut self, _notice: Notice) -> bool {
         false
     }
 
+    /// A lower device was taken away: nothing that goes there will succeed (PM-14).
+    fn lower_gone(&mut self, _channel: ChannelIndex, _notice: &mut Option<Notice>) {}
+
+    /// When the target wants its timer next, on the core's clock; `u64::MAX` for never. Looked at after every other call but `map`.
+    fn due_ns(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// The timer has come.
+    fn timer(&mut self, _now_ns: u64, _notice: &mut Option<Notice>) {}
+
+    /// The device is being suspended; I/O may still arrive (SU-16). With `noflush` what merely waits may be pushed back until
+    /// the drain ends, without it must finish or fail (4.1 step 2, SU-2, SU-3). Cannot fail.
+    fn presuspend(&mut self, _noflush: bool) {}
+
+    /// The suspend was given up: everything is as before [`Target::presuspend`] (SU-8, SU-9).
+    fn presuspend_undo(&mut self) {}
+
+    /// The device is suspended, nothing is in flight (4.1 step 12a).
+    fn postsuspend(&mut self) {}
+
+    /// The device is about to be resumed, or run for the first time.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot; the device stays suspended (4.3 step 2).
+    fn preresume(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The device runs (again) from now on (4.3 step 3).
+    fn resume(&mut self) {}
+
+    /// An operator's message (5.5). Every copy gets it, and must make the same of it.
+    ///
+    /// # Errors
+    /// EINVAL for words the target does not know, EBUSY when it cannot be done on a suspended device.
+    fn message(
+        &mut self,
+        words: &[String],
+        _suspended: bool,
+        _now_ns: u64,
+        _lowers: &[Lower],
+    ) -> Result<Told, super::Error> {
+        let reason = format!(
+            "a '{}' target takes no messages, and so not '{}'",
+            Self::NAME,
+            words.join(" ")
+        );
+        Err(super::Error::new(super::Errno::Einval, reason))
+    }
+
     /// The INFO text (LC-22).
-    fn status(&self, lowers: &[Lower]) -> String;
+    fn status(&self, _lowers: &[Lower]) -> String {
+        String::new()
+    }
 
     /// The TABLE text: re-loadable, in canonical order (LC-23).
     fn table(&self, lowers: &[Lower]) -> String;
@@ -134,25 +353,47 @@ macro_rules! targets {
             pub fn name(&self) -> &'static str { match self { $(AnyTarget::$variant(_) => <$path>::NAME),+ } }
             /// The type's class.
             pub fn class(&self) -> Class { match self { $(AnyTarget::$variant(_) => <$path>::CLASS),+ } }
+            /// See [`Target::bind`].
+            pub fn bind(&mut self, site: Site) { match self { $(AnyTarget::$variant(t) => t.bind(site)),+ } }
             /// See [`Target::map`].
             #[inline(always)]
-            pub fn map(&mut self, op: Op, sector: u64) -> Map { match self { $(AnyTarget::$variant(t) => t.map(op, sector)),+ } }
+            pub fn map(&mut self, ask: &Ask) -> Map { match self { $(AnyTarget::$variant(t) => t.map(ask)),+ } }
             /// See [`Target::io_sectors_max`].
             pub fn io_sectors_max(&self) -> u32 { match self { $(AnyTarget::$variant(t) => t.io_sectors_max()),+ } }
             /// See [`Target::flushes`].
             pub fn flushes(&self) -> u32 { match self { $(AnyTarget::$variant(t) => t.flushes()),+ } }
             /// See [`Target::flush`].
-            pub fn flush(&self, number: u32) -> ChannelIndex { match self { $(AnyTarget::$variant(t) => t.flush(number)),+ } }
+            pub fn flush(&mut self, ask: &Ask) -> Map { match self { $(AnyTarget::$variant(t) => t.flush(ask)),+ } }
             /// See [`Target::duplicates`].
             pub fn duplicates(&self, op: Op) -> u32 { match self { $(AnyTarget::$variant(t) => t.duplicates(op)),+ } }
-            /// See [`Target::share`].
-            pub fn share(&self, number: u32, sector: u64, sectors: u32) -> Option<Share> { match self { $(AnyTarget::$variant(t) => t.share(number, sector, sectors)),+ } }
+            /// See [`Target::range`].
+            pub fn range(&mut self, ask: &Ask) -> Map { match self { $(AnyTarget::$variant(t) => t.range(ask)),+ } }
             /// See [`Target::areas`].
             pub fn areas(&self, sectors: u64) -> Vec<(ChannelIndex, u64, u64)> { match self { $(AnyTarget::$variant(t) => t.areas(sectors)),+ } }
             /// See [`Target::optimal_write_bytes`].
             pub fn optimal_write_bytes(&self) -> u64 { match self { $(AnyTarget::$variant(t) => t.optimal_write_bytes()),+ } }
-            /// See [`Target::failed`].
-            pub fn failed(&mut self, channel: ChannelIndex, status: super::Status) -> bool { match self { $(AnyTarget::$variant(t) => t.failed(channel, status)),+ } }
+            /// See [`Target::end`].
+            pub fn end(&mut self, ended: &Ended, notice: &mut Option<Notice>) -> End { match self { $(AnyTarget::$variant(t) => t.end(ended, notice)),+ } }
+            /// See [`Target::notice`].
+            pub fn notice(&mut self, notice: Notice) -> bool { match self { $(AnyTarget::$variant(t) => t.notice(notice)),+ } }
+            /// See [`Target::lower_gone`].
+            pub fn lower_gone(&mut self, channel: ChannelIndex, notice: &mut Option<Notice>) { match self { $(AnyTarget::$variant(t) => t.lower_gone(channel, notice)),+ } }
+            /// See [`Target::due_ns`].
+            pub fn due_ns(&self) -> u64 { match self { $(AnyTarget::$variant(t) => t.due_ns()),+ } }
+            /// See [`Target::timer`].
+            pub fn timer(&mut self, now_ns: u64, notice: &mut Option<Notice>) { match self { $(AnyTarget::$variant(t) => t.timer(now_ns, notice)),+ } }
+            /// See [`Target::presuspend`].
+            pub fn presuspend(&mut self, noflush: bool) { match self { $(AnyTarget::$variant(t) => t.presuspend(noflush)),+ } }
+            /// See [`Target::presuspend_undo`].
+            pub fn presuspend_undo(&mut self) { match self { $(AnyTarget::$variant(t) => t.presuspend_undo()),+ } }
+            /// See [`Target::postsuspend`].
+            pub fn postsuspend(&mut self) { match self { $(AnyTarget::$variant(t) => t.postsuspend()),+ } }
+            /// See [`Target::preresume`].
+            pub fn preresume(&mut self) -> Result<(), String> { match self { $(AnyTarget::$variant(t) => t.preresume()),+ } }
+            /// See [`Target::resume`].
+            pub fn resume(&mut self) { match self { $(AnyTarget::$variant(t) => t.resume()),+ } }
+            /// See [`Target::message`].
+            pub fn message(&mut self, words: &[String], suspended: bool, now_ns: u64, lowers: &[Lower]) -> Result<Told, super::Error> { match self { $(AnyTarget::$variant(t) => t.message(words, suspended, now_ns, lowers)),+ } }
             /// See [`Target::status`].
             pub fn status(&self, lowers: &[Lower]) -> String { match self { $(AnyTarget::$variant(t) => t.status(lowers)),+ } }
             /// See [`Target::table`].

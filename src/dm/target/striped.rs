@@ -3,7 +3,9 @@
 use super::super::Status;
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Builder, ChannelIndex, Class, Map, Share, Target};
+use super::{
+    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Share, Target,
+};
 
 /// Most stripes of one target; a status line of more would not be readable, and no appliance has them.
 const STRIPES_MAX: u64 = 1024;
@@ -60,9 +62,8 @@ impl Target for Striped {
     const NAME: &'static str = "striped";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class {
-        wildcard: false,
         flush_bypasses_map: true,
-        discards_itself: false,
+        ..Class::NONE
     };
 
     fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Striped, String> {
@@ -107,12 +108,13 @@ impl Target for Striped {
     }
 
     #[inline(always)]
-    fn map(&mut self, _op: Op, sector: u64) -> Map {
-        let (stripe, within) = self.locate(sector);
+    fn map(&mut self, ask: &Ask) -> Map {
+        let (stripe, within) = self.locate(ask.sector);
         let stripe = &self.stripes[stripe];
         Map::Remapped {
             channel: stripe.channel,
             sector: stripe.start + within,
+            note: Note::NONE,
         }
     }
 
@@ -124,20 +126,27 @@ impl Target for Striped {
         self.stripes.len() as u32
     }
 
-    fn flush(&self, number: u32) -> ChannelIndex {
-        self.stripes[number as usize].channel
+    fn flush(&mut self, ask: &Ask) -> Map {
+        Map::Remapped {
+            channel: self.stripes[ask.number as usize].channel,
+            sector: 0,
+            note: Note::NONE,
+        }
     }
 
     fn duplicates(&self, _op: Op) -> u32 {
         self.stripes.len() as u32
     }
 
-    fn share(&self, number: u32, sector: u64, sectors: u32) -> Option<Share> {
-        let stripe = number as usize;
-        let from = self.before(stripe, sector);
-        let to = self.before(stripe, sector + u64::from(sectors));
+    fn range(&mut self, ask: &Ask) -> Map {
+        let stripe = ask.number as usize;
+        let from = self.before(stripe, ask.sector);
+        let to = self.before(stripe, ask.sector + u64::from(ask.sectors));
+        if from == to {
+            return Map::Zero;
+        }
         let Stripe { channel, start, .. } = self.stripes[stripe];
-        (from < to).then(|| Share {
+        Map::Share(Share {
             channel,
             sector: start + from,
             sectors: (to - from) as u32,
@@ -156,19 +165,26 @@ impl Target for Striped {
         u64::from(self.chunk_sectors) * 512 * self.stripes.len() as u64
     }
 
-    fn failed(&mut self, channel: ChannelIndex, status: Status) -> bool {
-        if status == Status::NotSupported {
-            return false;
+    fn end(&mut self, ended: &Ended, notice: &mut Option<Notice>) -> End {
+        let seen = Notice {
+            code: 0,
+            index: ended.channel.0,
+            value: 0,
+        };
+        if ended.status != Status::NotSupported && self.notice(seen) {
+            *notice = Some(seen);
         }
-        let mut changed = false;
-        for stripe in self
-            .stripes
-            .iter_mut()
-            .filter(|stripe| stripe.channel == channel)
-        {
-            changed |= !std::mem::replace(&mut stripe.failed, true);
+        End::Done(ended.status)
+    }
+
+    /// The stripes on a lower device have failed.
+    fn notice(&mut self, notice: Notice) -> bool {
+        let mut news = false;
+        let on_device = |stripe: &&mut Stripe| stripe.channel.0 == notice.index;
+        for stripe in self.stripes.iter_mut().filter(on_device) {
+            news |= !std::mem::replace(&mut stripe.failed, true);
         }
-        changed
+        news
     }
 
     fn status(&self, lowers: &[Lower]) -> String {

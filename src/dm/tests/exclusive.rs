@@ -3,6 +3,7 @@
 use super::super::io::{DeviceId, Op};
 use super::super::message::Request;
 use super::super::status::Status;
+use super::RESUME;
 use super::clones;
 use super::for_seeds;
 use crate::sim::{Answers, Ask, Cluster, Random};
@@ -92,7 +93,7 @@ fn at_77_increments_by_compare_and_write_are_exact() {
             if random.percent(2) {
                 let table = cluster.table("0 64 striped 2 4 d0 0 d1 0");
                 cluster.request(DEVICE, Request::Load(table));
-                cluster.request(DEVICE, Request::Resume { open: true });
+                cluster.request(DEVICE, RESUME);
             }
             cluster.steps(random.below(8));
         }

@@ -9,6 +9,7 @@ use super::super::message::{Answer, Reply, Request, Ticket};
 use super::super::status::Status;
 use super::super::table::Table;
 use super::for_seeds;
+use super::{RESUME, SUSPEND};
 use crate::sim::{Answers, Ask, Cluster, Random};
 
 const CORES: u16 = 3;
@@ -180,8 +181,8 @@ impl Fuzz {
                 Request::Load((*random.pick(&tables)).clone())
             }
             Operation::Clear => Request::Clear,
-            Operation::Suspend => Request::Suspend,
-            Operation::Resume => Request::Resume { open: true },
+            Operation::Suspend => SUSPEND,
+            Operation::Resume => RESUME,
             Operation::Remove => Request::Remove,
         };
         let model = &mut self.models[index];

@@ -2,12 +2,13 @@
 
 use super::super::error::Errno;
 use super::super::io::{DeviceId, Op};
+use super::super::message::SuspendOptions;
 use super::super::message::{Answer, Reply, Request, TargetLine};
 use super::super::status::Status;
+use super::{RESUME, SUSPEND};
 use crate::sim::{Answers, Ask, Cluster, Seen};
 
 const DEVICE: DeviceId = DeviceId(1);
-const RESUME: Request = Request::Resume { open: true };
 
 /// Two cores, two disks of 64 sectors, and an empty device whose home is core 1.
 fn empty() -> Cluster {
@@ -56,7 +57,7 @@ fn lc_1_a_device_without_a_table_fails_io_at_once() {
         }
         let info = cluster.info(DEVICE);
         assert_eq!((info.live, info.sectors, info.targets), (false, 0, 0));
-        cluster.done(DEVICE, Request::Suspend);
+        cluster.done(DEVICE, SUSPEND);
     }
     assert!(cluster.info(DEVICE).suspended);
     load(&mut cluster, "0 8 zero").unwrap();
@@ -83,7 +84,7 @@ fn an_empty_device() {
         [""; 0]
     );
     // AT-54: suspend before the first load is fine, resume without a table is not.
-    cluster.done(DEVICE, Request::Suspend);
+    cluster.done(DEVICE, SUSPEND);
     assert_eq!(errno(cluster.ask(DEVICE, RESUME)), Errno::Einval);
     assert!(cluster.info(DEVICE).suspended);
     load(&mut cluster, "0 8 zero").unwrap();
@@ -105,7 +106,7 @@ fn lc_5_a_removed_device_is_not_found() {
     for request in [
         Request::Load(table),
         Request::Clear,
-        Request::Suspend,
+        SUSPEND,
         RESUME,
         Request::Remove,
         Request::Renamed,
@@ -169,7 +170,7 @@ fn lc_3_questions_do_not_wait() {
     cluster.disk(0).answers = Answers::Later;
     cluster.disk(0).frozen = true;
     cluster.submit(0, DEVICE, Ask::read(0, 1));
-    let suspend = cluster.request(DEVICE, Request::Suspend);
+    let suspend = cluster.request(DEVICE, SUSPEND);
     let clear = cluster.request(DEVICE, Request::Clear);
     cluster.settle();
     assert!(!cluster.info(DEVICE).suspended);
@@ -264,8 +265,8 @@ fn lc_15_a_failed_load_leaves_everything_as_it_was() {
 fn lc_4_suspend_and_resume_are_idempotent() {
     let mut cluster = running("0 8 linear d0 0");
     cluster.done(DEVICE, RESUME);
-    cluster.done(DEVICE, Request::Suspend);
-    cluster.done(DEVICE, Request::Suspend);
+    cluster.done(DEVICE, SUSPEND);
+    cluster.done(DEVICE, SUSPEND);
     assert!(cluster.info(DEVICE).suspended);
     cluster.done(DEVICE, RESUME);
     assert!(!cluster.info(DEVICE).suspended);
@@ -292,7 +293,13 @@ fn lc_16_the_block_size_of_an_open_device_stays() {
     assert_eq!(cluster.disk(0).sector(1)[0], 9);
     // Nobody holds it: then it may change.
     load(&mut cluster, "0 64 linear d1 0").unwrap();
-    cluster.done(DEVICE, Request::Resume { open: false });
+    cluster.done(
+        DEVICE,
+        Request::Resume {
+            open: false,
+            suspend: SuspendOptions::default(),
+        },
+    );
     assert_eq!(cluster.mappers[0].limits(DEVICE).unwrap().block_bytes, 4096);
 }
 
@@ -370,7 +377,7 @@ fn a_read_only_table_refuses_changes() {
         Status::Ok
     );
     // What was parked for a writable table is judged by the one that is live when it is re-issued (IO-22).
-    cluster.done(DEVICE, Request::Suspend);
+    cluster.done(DEVICE, SUSPEND);
     let parked = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1));
     cluster.switch_to(DEVICE, "0 64 linear d0 0");
     cluster.settle();
@@ -385,7 +392,7 @@ fn lc_21_remove_completes_parked_io_once() {
     cluster.disk(0).frozen = true;
     let below = cluster.submit(1, DEVICE, Ask::read(0, 1));
     let remove = cluster.request(DEVICE, Request::Remove);
-    let late = cluster.request(DEVICE, Request::Suspend);
+    let late = cluster.request(DEVICE, SUSPEND);
     cluster.settle();
     let parked: Vec<_> = (0..2)
         .map(|core| cluster.submit(core, DEVICE, Ask::read(0, 1)))
@@ -445,7 +452,7 @@ fn lc_21_remove_aborts_sequences() {
 #[test]
 fn at_57_resize_while_io_is_parked() {
     let mut cluster = running("0 16 linear d0 0");
-    cluster.done(DEVICE, Request::Suspend);
+    cluster.done(DEVICE, SUSPEND);
     let inside = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1));
     let beyond = cluster.submit(0, DEVICE, Ask::fill(8, 1, 1));
     let across = cluster.submit(1, DEVICE, Ask::read(7, 2));

@@ -434,14 +434,14 @@ fn io_11_pieces_do_not_wait_for_each_other() {
         9,
         "all pieces of the other device are done"
     );
-    cluster.retry(0);
+    cluster.poll(0);
     assert_eq!(
         (cluster.mappers[0].busy(), cluster.status(command)),
         (8, None),
         "tried once each, and kept"
     );
     cluster.disk(0).answers = Answers::Inline;
-    cluster.retry(0);
+    cluster.poll(0);
     assert_eq!(cluster.status(command), Some(Status::Ok));
     cluster.demand_idle();
 }
@@ -456,10 +456,10 @@ fn pm_15_busy_is_back_pressure() {
         .collect();
     cluster.seen();
     cluster.disk(0).script = [Answers::Inline, Answers::Inline, Answers::Busy].into();
-    cluster.retry(0);
+    cluster.poll(0);
     assert_eq!(cluster.mappers[0].busy(), 4);
     cluster.disk(0).answers = Answers::Inline;
-    cluster.retry(0);
+    cluster.poll(0);
     let order = cluster.seen().into_iter().filter_map(|seen| match seen {
         Seen::Completed { command, .. } => Some(command),
         _ => None,

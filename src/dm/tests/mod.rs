@@ -11,6 +11,7 @@ mod power_cut;
 mod suspend;
 
 use super::io::Op;
+use super::message::{Request, SuspendOptions};
 use crate::sim::{Cluster, Seen};
 
 /// The clones that lower devices took since the last look: (device, operation, force-unit-access).
@@ -52,3 +53,20 @@ impl Drop for Told {
         eprintln!("replay with POLLDM_SEED={}", self.0);
     }
 }
+
+/// A suspend with flush and nothing else.
+const SUSPEND: Request = Request::Suspend(SuspendOptions {
+    noflush: false,
+    lockfs: false,
+    timeout_ns: None,
+});
+
+/// A resume of a device that hosts hold.
+const RESUME: Request = Request::Resume {
+    open: true,
+    suspend: SuspendOptions {
+        noflush: false,
+        lockfs: false,
+        timeout_ns: None,
+    },
+};

@@ -1,9 +1,9 @@
 //! The ordered policy: the barrier sequence of 2009 by messages (3.1, 3.2).
 
 use super::super::io::{DeviceId, Op};
-use super::super::message::Request;
 use super::super::status::Status;
 use super::for_seeds;
+use super::{RESUME, SUSPEND};
 use super::{clones, completed};
 use crate::sim::{Answers, Ask, Cluster, Seen};
 
@@ -250,11 +250,11 @@ fn at_28_ten_thousand_parked_do_not_nest() {
         let mut cluster = Cluster::new(1, 0);
         cluster.add_disk(64, |_| {});
         cluster.device(0, false, "0 64 linear d0 0");
-        cluster.done(DEVICE, Request::Suspend);
+        cluster.done(DEVICE, SUSPEND);
         for _ in 0..10_000 {
             cluster.submit(0, DEVICE, Ask::flush());
         }
-        cluster.done(DEVICE, Request::Resume { open: true });
+        cluster.done(DEVICE, RESUME);
         assert_eq!(completed(&cluster).len(), 10_000);
         cluster.demand_idle();
     });
@@ -366,7 +366,7 @@ fn at_26_suspend_freezes_a_sequence_and_resume_continues_it() {
         let second = cluster.submit(1, DEVICE, Ask::flush());
         let third = cluster.submit(2, DEVICE, Ask::fill(16, 1, 3).fua());
         cluster.steps(seed % 50);
-        cluster.done(DEVICE, Request::Suspend);
+        cluster.done(DEVICE, SUSPEND);
         cluster.settle();
         let before = clones(&cluster);
         let held: usize = (0..3).map(|disk| cluster.disk(disk).held.len()).sum();
@@ -422,7 +422,7 @@ fn at_27_a_suspend_waits_for_one_step_only() {
     let first = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1).fua());
     cluster.settle();
     let second = cluster.submit(1, DEVICE, Ask::fill(1, 1, 1).fua());
-    let suspend = cluster.request(DEVICE, Request::Suspend);
+    let suspend = cluster.request(DEVICE, SUSPEND);
     cluster.settle();
     assert_eq!(cluster.answer(suspend), None, "the step is not over");
     for disk in 0..2 {
@@ -433,7 +433,7 @@ fn at_27_a_suspend_waits_for_one_step_only() {
     let flush = |disk| (disk, FLUSH.0, FLUSH.1);
     assert_eq!(clones(&cluster), [flush(0), flush(1)]);
     (0..2).for_each(|disk| cluster.disk(disk).frozen = false);
-    cluster.done(DEVICE, Request::Resume { open: true });
+    cluster.done(DEVICE, RESUME);
     cluster.settle();
     for command in [first, second] {
         assert_eq!(cluster.status(command), Some(Status::Ok));

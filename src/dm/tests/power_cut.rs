@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::io::{DeviceId, Op};
 use super::super::message::Request;
 use super::super::status::Status;
+use super::RESUME;
 use super::for_seeds;
 use crate::sim::{Answers, Ask, Cluster, Random};
 
@@ -116,7 +117,7 @@ fn run(seed: u64, ordered: bool) {
             4 => {
                 let table = cluster.table(TABLE);
                 cluster.request(DEVICE, Request::Load(table));
-                cluster.request(DEVICE, Request::Resume { open: true });
+                cluster.request(DEVICE, RESUME);
             }
             _ if busy => {}
             pick => {

@@ -53,7 +53,7 @@ impl Node {
         engine
             .load("vol0", "0 131072 linear ram0 0", false)
             .unwrap();
-        engine.resume("vol0").unwrap();
+        engine.resume("vol0", Default::default()).unwrap();
         let namespace = NamespaceConfig {
             nsid: 1,
             device,
@@ -370,7 +370,7 @@ fn namespaces_come_go_and_grow_under_a_host() {
     node.engine
         .load("vol1", "0 1024 linear ram0 0", false)
         .unwrap();
-    node.engine.resume("vol1").unwrap();
+    node.engine.resume("vol1", Default::default()).unwrap();
     let config = NamespaceConfig {
         nsid: 5,
         device,
@@ -387,7 +387,7 @@ fn namespaces_come_go_and_grow_under_a_host() {
         node.engine
             .load("vol1", "0 2048 linear ram0 0", false)
             .unwrap();
-        node.engine.resume("vol1").unwrap();
+        node.engine.resume("vol1", Default::default()).unwrap();
     });
     assert_eq!(grown, (vec![1, 5], 2048));
     let mut read = block_io(io::READ, 2047, 1, DataPointer::transport(512));
@@ -409,7 +409,7 @@ fn abort_finds_io_that_is_parked_on_another_core() {
     let node = Node::start();
     let (mut admin, id) = node.admin(0);
     let mut queues = [node.io(id, 1), node.io(id, 2)];
-    node.engine.suspend("vol0").unwrap();
+    node.engine.suspend("vol0", Default::default()).unwrap();
     for (index, queue) in queues.iter_mut().enumerate() {
         queue.submit(
             block_io(io::READ, 0, 8, DataPointer::transport(4096)),
@@ -448,7 +448,7 @@ fn abort_finds_io_that_is_parked_on_another_core() {
     );
     queues[1].socket.shutdown(std::net::Shutdown::Both).unwrap();
     node.await_connections(2);
-    node.engine.resume("vol0").unwrap();
+    node.engine.resume("vol0", Default::default()).unwrap();
     assert_eq!(queues[0].complete(31).2.len(), 4096);
     node.stop();
 }

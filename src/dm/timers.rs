@@ -1,0 +1,68 @@
+//! What a core has to do later: a heap of moments on the core's own clock (PM-20).
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::io::DeviceId;
+use super::message::Epoch;
+
+/// What a moment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A target's clone has been held long enough.
+    Clone(u32),
+    /// A target of the live table asked for it.
+    Target(DeviceId, u32),
+    /// The device's home asked for it.
+    Home(DeviceId, HomeTimer),
+}
+
+/// What a device's home waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum HomeTimer {
+    /// The suspend of this epoch has taken too long.
+    SuspendTimeout(Epoch),
+    /// The flush step of the sequence of this epoch is to be repeated (FL-12).
+    RepeatStep(Epoch),
+}
+
+/// The moments of one core. Nothing is ever taken out before it is due: who armed a timer that has become pointless sees so
+/// when it comes.
+#[derive(Debug)]
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<(u64, Timer)>>,
+}
+
+impl Timers {
+    /// No timers, with room for `count`.
+    pub fn new(count: usize) -> Timers {
+        Timers {
+            heap: BinaryHeap::with_capacity(count),
+        }
+    }
+
+    /// Makes room for `count` in all.
+    pub fn reserve(&mut self, count: usize) {
+        self.heap.reserve(count.saturating_sub(self.heap.len()));
+    }
+
+    /// Adds a moment.
+    pub fn arm(&mut self, due_ns: u64, timer: Timer) {
+        self.heap.push(Reverse((due_ns, timer)));
+    }
+
+    /// The next moment.
+    pub fn due_ns(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((due_ns, _))| *due_ns)
+    }
+
+    /// Takes the next timer if its moment has come.
+    pub fn pop(&mut self, now_ns: u64) -> Option<(u64, Timer)> {
+        match self.heap.peek() {
+            Some(Reverse((due_ns, _))) if *due_ns <= now_ns => {
+                self.heap.pop().map(|Reverse(timer)| timer)
+            }
+            _ => None,
+        }
+    }
+}
