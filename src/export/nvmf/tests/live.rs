@@ -14,6 +14,7 @@ use crate::engine::{self, Engine};
 use crate::nvme::fabrics::{PropertyAccess, PropertySize, fabrics_command, property};
 use crate::nvme::feature::{self, AsyncEvent};
 use crate::nvme::identify::{self, structure};
+use crate::nvme::log::AnaState;
 use crate::nvme::opcode::{admin, fabrics, io};
 use crate::nvme::pdu::{Digests, FLAG_LAST, InitializeRequest, Kind, Transfer};
 use crate::nvme::{Command, DataPointer, NSID_ALL, Status};
@@ -65,6 +66,7 @@ impl Node {
             serial: None,
             model: None,
             hosts: Hosts::Any,
+            ana: AnaState::Optimized,
             namespaces: vec![namespace],
         };
         let listeners = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
