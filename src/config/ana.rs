@@ -21,7 +21,7 @@ pub enum AnaState {
     Inaccessible,
     /// I/O is refused for good. A controller never leaves this state: another one ends the hosts' connections.
     PersistentLoss,
-    /// I/O is refused for the moment between two states: at most 60 seconds. Hosts are told by the refusals only.
+    /// I/O is refused for the moment between two states, which hosts expect to last 60 seconds at most. They are told by the refusals only.
     Change,
 }
 
