@@ -12,6 +12,7 @@ use polldm::host::{
     Address, Connection, Controller, Error, HostIdentity, HostOptions, Payload, discover,
 };
 use polldm::nvme::command::Command;
+use polldm::nvme::log::AnaState;
 use polldm::nvme::pdu::{Digests, Kind, Terminate};
 use polldm::nvme::{NSID_ALL, Status, opcode};
 use polldm::reactor::{self, PollMode, available_cpus};
@@ -64,6 +65,7 @@ impl Node {
             serial: None,
             model: None,
             hosts: Hosts::Any,
+            ana: AnaState::Optimized,
             namespaces: vec![namespace],
         };
         let config = Config {

@@ -464,6 +464,44 @@ fn a_host_is_seen_while_it_is_connected_and_counted_when_it_is_gone() {
 }
 
 #[test]
+fn an_ana_state_is_configured_shown_and_changed() {
+    let served = Served::start(&export("127.0.0.1:0").replace("any,", "any, ana: inaccessible,"));
+    let address = served.announced[1].strip_prefix("nvme-tcp: ").unwrap();
+    let target = format!("nvme-tcp://{address}/{NQN}");
+    let bench = [
+        "bench", &target, "--qd", "4", "--time", "100ms", "--warmup", "0ms", "--json",
+    ];
+    let listed = |state: &str| {
+        let text = served.told(&["export", "ls"]);
+        assert!(text.contains(&format!("\n  ana: {state}\n")), "{text}");
+        let json = served.told(&["export", "ls", "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["nvmf"]["subsystems"][0]["ana"], state);
+    };
+    listed("inaccessible");
+    let refused = served.ask(&bench);
+    assert!(!refused.status.success());
+    let report = String::from_utf8_lossy(&refused.stdout);
+    assert!(
+        report.contains("asymmetric access inaccessible"),
+        "{report}"
+    );
+    for state in ["non-optimized", "optimized"] {
+        served.told(&["export", "ana", NQN, state]);
+        listed(state);
+        assert!(served.ask(&bench).status.success());
+    }
+    let other = "nqn.2026-11.io.polldm:other";
+    let nobody = served.refused(&["export", "ana", other, "change"], 1);
+    assert!(nobody.contains("there is no subsystem") && nobody.contains("(ENXIO)"));
+    let unknown = served.refused(&["export", "ana", NQN, "lost"], 2);
+    assert!(unknown.contains("persistent-loss"), "{unknown}");
+    listed("optimized");
+    served.signal("TERM");
+    assert_eq!(served.end().0, Some(0));
+}
+
+#[test]
 fn a_listener_that_is_taken_is_told_with_its_place() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let directory = tempfile::tempdir().unwrap();

@@ -5,8 +5,9 @@ use clap::{Args, Subcommand};
 use super::columns::{Column, Layout, bytes, render};
 use super::{Connection, Failure, print, print_json};
 use crate::control::schema::{
-    self, AddNamespaceParams, Bdev, BdevLs, BdevsResult, ExportLs, ExportsResult, NoParams,
-    NvmfAddNamespace, NvmfRemoveNamespace, RemoveNamespaceParams,
+    self, AddNamespaceParams, AnaState, Bdev, BdevLs, BdevsResult, ExportLs, ExportsResult,
+    NoParams, NvmfAddNamespace, NvmfRemoveNamespace, NvmfSetAna, RemoveNamespaceParams,
+    SetAnaParams,
 };
 
 /// Backing devices: what mapped devices are made of
@@ -30,6 +31,7 @@ Examples:
   polldm export ls
   polldm export add-ns nqn.2026-11.io.polldm:quickstart --nsid 3 --device vol2
   polldm export remove-ns nqn.2026-11.io.polldm:quickstart --nsid 3
+  polldm export ana nqn.2026-11.io.polldm:quickstart inaccessible
   polldm export ls --json | jq '.nvmf.connections[] | select(.outstanding > 0)'
 
 Hosts that are connected are told and rescan by themselves.";
@@ -68,6 +70,13 @@ enum ExportVerb {
         #[arg(long)]
         nsid: u32,
     },
+    /// Change the ANA state of a subsystem: how its hosts may use it
+    Ana {
+        /// The subsystem
+        nqn: String,
+        /// The new state
+        state: AnaState,
+    },
 }
 
 /// Runs `polldm bdev`.
@@ -99,6 +108,9 @@ pub(super) fn run_export(command: ExportCommand, connection: &Connection) -> Res
         }
         ExportVerb::RemoveNs { nqn, nsid } => {
             client.call::<NvmfRemoveNamespace>(&RemoveNamespaceParams { nqn, nsid })?
+        }
+        ExportVerb::Ana { nqn, state } => {
+            client.call::<NvmfSetAna>(&SetAnaParams { nqn, state })?
         }
     };
     if json { print_json(&done) } else { Ok(()) }
@@ -167,6 +179,7 @@ fn exports(result: &ExportsResult) -> String {
             Some(hosts) => hosts.join(", "),
         };
         text.push_str(&format!("  hosts: {hosts}\n"));
+        text.push_str(&format!("  ana: {}\n", subsystem.ana.name()));
         for namespace in &subsystem.namespaces {
             text.push_str(&format!(
                 "  namespace {}: {}  {}\n",
@@ -270,6 +283,7 @@ NVMe/TCP on 127.0.0.1:4420
 
 nqn.2026-11.io.polldm:quickstart
   hosts: any
+  ana: inaccessible
   namespace 1: vol0  8c9f1f64-9d6c-5a35-93b6-5bd53f7b2b31
   controller 1: nqn.2014-08.org.nvmexpress:uuid:1b4e28ba, 1 I/O queue
 

@@ -47,6 +47,11 @@ fn the_commands_of_the_manual_are_taken() {
         "polldm export ls",
         "polldm export add-ns nqn.x --nsid 2 --device vol1",
         "polldm export remove-ns nqn.x --nsid 2",
+        "polldm export ana nqn.x optimized",
+        "polldm export ana nqn.x non-optimized",
+        "polldm export ana nqn.x inaccessible",
+        "polldm export ana nqn.x persistent-loss",
+        "polldm export ana nqn.x change --json",
         "polldm stats vol0 --json",
         "polldm bench nvme-tcp://127.0.0.1/nqn.2026-11.io.polldm:a --json --qd 4",
     ] {
@@ -72,6 +77,8 @@ fn what_makes_no_sense_is_refused_with_exit_code_2() {
         "polldm dm create vol0 --flush never",
         "polldm export add-ns nqn.x --nsid minus --device d",
         "polldm export add-ns nqn.x --nsid 1",
+        "polldm export ana nqn.x",
+        "polldm export ana nqn.x lost",
         "polldm serve",
         "polldm serve --engine steam a.yaml",
     ] {

@@ -10,6 +10,7 @@
 //! The raw types are private: they exist for serde and for the JSON Schema. Nothing here opens a file other than the configuration,
 //! binds a port or starts a thread, so `check` and `serve` do exactly the same.
 
+mod ana;
 mod build;
 mod names;
 mod parse_error;
@@ -27,6 +28,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use ana::AnaState;
 pub use names::{DEVICE_UUID_BYTES_MAX, DISCOVERY_NQN, NAME_BYTES_MAX, NQN_BYTES_MAX};
 pub use plan::{
     BdevKind, BdevPlan, DevicePlan, Direct, FilePlan, FlushPolicy, HostsPlan, NamespacePlan,

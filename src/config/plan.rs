@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ana::AnaState;
 pub use super::names::Uuid;
 pub use super::raw::{Direct, FlushPolicy};
 use super::source::{At, Error, Problem, Source, Span, Word};
@@ -150,6 +151,8 @@ pub struct SubsystemPlan {
     pub model: String,
     /// Who may connect.
     pub hosts: HostsPlan,
+    /// The ANA state to start in.
+    pub ana: AnaState,
     /// Namespaces, in the order written; NSIDs are unique and from 1 to [`super::NSID_MAX`].
     pub namespaces: Vec<NamespacePlan>,
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::ana::AnaState;
 use super::scalar::{Cores, Hosts, SizeText};
 use super::source::At;
 
@@ -227,6 +228,9 @@ pub(super) struct Subsystem {
     pub model: Option<At<String>>,
     /// The hosts that may connect: `any`, or a list of host NQNs.
     pub hosts: At<Hosts>,
+    /// The ANA state to start in; `polldm export ana` changes it. Default: `optimized`.
+    #[schemars(extend("default" = "optimized"))]
+    pub ana: Option<At<AnaState>>,
     /// The namespaces hosts see.
     pub namespaces: Vec<At<Namespace>>,
 }

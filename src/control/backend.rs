@@ -103,6 +103,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// ENXIO without such a subsystem or namespace.
     fn remove_namespace(&self, params: &RemoveNamespaceParams) -> Result<(), Error>;
+
+    /// Changes the ANA state of a subsystem.
+    ///
+    /// # Errors
+    /// ENXIO without such a subsystem.
+    fn set_ana(&self, params: &SetAnaParams) -> Result<(), Error>;
 }
 
 /// The methods of the schema, served by a node.
@@ -360,6 +366,12 @@ impl Serve<NvmfAddNamespace> for Service {
 impl Serve<NvmfRemoveNamespace> for Service {
     fn serve(&self, params: RemoveNamespaceParams) -> Result<Done, Error> {
         self.backend.remove_namespace(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<NvmfSetAna> for Service {
+    fn serve(&self, params: SetAnaParams) -> Result<Done, Error> {
+        self.backend.set_ana(&params).map(|()| Done {})
     }
 }
 

@@ -251,6 +251,7 @@ impl Backend for Fake {
         let subsystem = Subsystem {
             nqn: "nqn.2026-11.io.polldm:quickstart".into(),
             hosts: None,
+            ana: AnaState::Inaccessible,
             namespaces: vec![Namespace {
                 nsid: 1,
                 device: "vol0".into(),
@@ -306,5 +307,18 @@ impl Backend for Fake {
             Errno::Enxio,
             format!("there is no namespace {} in {}", params.nsid, params.nqn),
         ))
+    }
+
+    fn set_ana(&self, params: &SetAnaParams) -> Result<(), Error> {
+        let exports = self.exports().nvmf.unwrap_or_default();
+        let mut subsystems = exports.subsystems.iter();
+        let known = subsystems.any(|subsystem| subsystem.nqn == params.nqn);
+        let unknown = || {
+            Error::new(
+                Errno::Enxio,
+                format!("there is no subsystem {}", params.nqn),
+            )
+        };
+        known.then_some(()).ok_or_else(unknown)
     }
 }

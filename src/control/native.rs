@@ -3,7 +3,7 @@
 use super::backend::{Backend, operation_stats};
 use super::schema::{
     AddNamespaceParams, Connection, Controller, ExportsResult, Namespace, NamespaceStats,
-    NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, Subsystem,
+    NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
 };
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error};
@@ -126,6 +126,10 @@ impl Backend for Node {
     fn remove_namespace(&self, params: &RemoveNamespaceParams) -> Result<(), Error> {
         Node::remove_namespace(self, &params.nqn, params.nsid).map_err(export_error)
     }
+
+    fn set_ana(&self, params: &SetAnaParams) -> Result<(), Error> {
+        Node::set_ana(self, &params.nqn, params.state).map_err(export_error)
+    }
 }
 
 /// The errno of a refusal by an export.
@@ -164,6 +168,7 @@ fn nvmf_export(snapshot: &nvmf::Snapshot) -> NvmfExport {
                 nvmf::Hosts::Any => None,
                 nvmf::Hosts::List(list) => Some(list.clone()),
             },
+            ana: subsystem.ana.into(),
             namespaces: subsystem
                 .namespaces
                 .iter()

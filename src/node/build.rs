@@ -99,6 +99,7 @@ pub(super) fn nvmf(plan: &Plan, engine: &Engine) -> Result<Option<nvmf::Export>,
             serial: Some(subsystem.serial.clone()),
             model: Some(subsystem.model.clone()),
             hosts: hosts(&subsystem.hosts),
+            ana: subsystem.ana.into(),
             namespaces,
         });
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bdev;
-use crate::config::{Error, Plan, Uuid};
+use crate::config::{AnaState, Error, Plan, Uuid};
 use crate::dm;
 use crate::engine::Engine;
 use crate::export::nvmf;
@@ -29,7 +29,7 @@ pub struct Node {
     nvmf: Option<nvmf::Export>,
 }
 
-/// Why a namespace could not be added or removed while running.
+/// Why an export could not be changed while running.
 #[derive(Debug)]
 pub enum ExportError {
     /// The device: [`dm::Error`].
@@ -139,6 +139,16 @@ impl Node {
         let _ = idle.recv();
         self.engine.close(id);
         Ok(())
+    }
+
+    /// Changes the ANA state of a subsystem; hosts that are connected are told.
+    ///
+    /// # Errors
+    /// When there is no such subsystem.
+    pub fn set_ana(&self, nqn: &str, state: AnaState) -> Result<(), ExportError> {
+        let nvmf = self.nvmf.as_ref().ok_or(ExportError::NoExport)?;
+        nvmf.set_ana(&self.engine, nqn, state.into())
+            .map_err(ExportError::Export)
     }
 
     /// Stops: no new connections, what is in flight ends or is given up after [`STOP_WITHIN`].

@@ -235,11 +235,12 @@ pub fn encode_command_effects(
     }
 }
 
-/// ANA states (5.16.1.13).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// ANA states (5.16.1.13, 8.1.3): how a controller stands to the namespaces of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AnaState {
     /// Optimized.
+    #[default]
     Optimized = 0x1,
     /// Works, but another path is better.
     NonOptimized = 0x2,
@@ -249,6 +250,28 @@ pub enum AnaState {
     PersistentLoss = 0x4,
     /// On its way to another state.
     Change = 0xF,
+}
+
+impl AnaState {
+    /// What commands that need a namespace in this state end with; `None` where they are carried out (8.1.3.3 to 8.1.3.5, 8.1.5).
+    pub const fn refusal(self) -> Option<Status> {
+        match self {
+            Self::Optimized | Self::NonOptimized => None,
+            Self::Inaccessible => Some(Status::ANA_INACCESSIBLE),
+            Self::PersistentLoss => Some(Status::ANA_PERSISTENT_LOSS),
+            Self::Change => Some(Status::ANA_TRANSITION),
+        }
+    }
+
+    /// Whether Identify Namespace has no capacity in use to tell in this state: NUSE and NVMCAP are 0 (8.1.3.3, 8.1.3.4).
+    pub const fn hides_capacity(self) -> bool {
+        matches!(self, Self::Inaccessible | Self::PersistentLoss)
+    }
+
+    /// Whether hosts are notified when it is entered: of every state but the passing one (8.1.4).
+    pub const fn is_notified(self) -> bool {
+        !matches!(self, Self::Change)
+    }
 }
 
 /// Size of the header of the ANA page in bytes.

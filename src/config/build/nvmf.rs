@@ -12,7 +12,7 @@ use crate::config::raw::{Namespace, Nvmf, Subsystem};
 use crate::config::scalar::Hosts;
 use crate::config::source::{At, Problem, Span, shown};
 use crate::config::suggest::nearest;
-use crate::config::{LISTENERS_MAX, NSID_MAX, SUBSYSTEMS_MAX, some_of};
+use crate::config::{AnaState, LISTENERS_MAX, NSID_MAX, SUBSYSTEMS_MAX, some_of};
 
 /// Bytes of the serial number in Identify Controller (NVMe Base 2.0, section 5.17.2.1).
 const SERIAL_BYTES_MAX: usize = 20;
@@ -135,6 +135,7 @@ fn subsystem_plan(
         model: model.unwrap_or_else(|| MODEL_DEFAULT.to_owned()),
         nqn,
         hosts,
+        ana: written.ana.map_or(AnaState::Optimized, |ana| ana.value),
         namespaces,
     })
 }

@@ -122,11 +122,27 @@ exports: { nvmf: { listeners: [ '[::1]:0', '[::1]:0' ], subsystems: [
     assert_eq!(subsystem.model, "polldm");
     assert_eq!(subsystem.serial.len(), 16);
     assert_eq!(subsystem.hosts, HostsPlan::Any);
+    assert_eq!(subsystem.ana, AnaState::Optimized);
     assert_eq!(nvmf.listeners.len(), 2, "port 0 may be asked for twice");
     assert_eq!(subsystem.namespaces[0].nsid, 7);
     assert_eq!(
         subsystem.namespaces[0].uuid,
         Uuid::derived("nqn.2026-11.io:x", "d")
+    );
+}
+
+#[test]
+fn a_subsystem_starts_in_the_ana_state_that_is_written() {
+    let plan = read(
+        "exports: { nvmf: { listeners: [ '127.0.0.1:0' ], subsystems: [
+  { nqn: 'nqn.2026-11.io:x', hosts: any, ana: non-optimized, namespaces: [] },
+  { nqn: 'nqn.2026-11.io:y', hosts: any, ana: persistent-loss, namespaces: [] } ] } }",
+    );
+    let nvmf = plan.expect("valid").nvmf.expect("an export");
+    let states = nvmf.subsystems.iter().map(|subsystem| subsystem.ana);
+    assert_eq!(
+        states.collect::<Vec<_>>(),
+        [AnaState::NonOptimized, AnaState::PersistentLoss]
     );
 }
 

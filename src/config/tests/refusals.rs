@@ -423,6 +423,8 @@ const IN_SHORT: &[(In, &str, (u32, u32), &str)] = &[
         "unknown key `listeners`"),
     (Subsystem, "          []\n        serial: 123456789012345678901\n", (16, 17),
         "this serial number has 21 bytes; the field holds 20"),
+    (Subsystem, "          []\n        ana: lost\n", (16, 14),
+        "`lost` is not known here"),
     (Subsystem, "          []\n        model: é\n", (16, 16),
         "a model number is printable ASCII only"),
     (Nvmf, "    listeners: []\n    subsystems: [ { nqn: nqn.2014-08.org.nvmexpress.discovery, hosts: any, namespaces: [] } ]\n", (11, 26),

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::config::AnaState;
+
 /// What hosts can reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExportsResult {
@@ -45,6 +47,9 @@ pub struct Subsystem {
     /// The host NQNs that may connect; left out when every host may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Vec<String>>,
+    /// Its ANA state.
+    #[serde(default)]
+    pub ana: AnaState,
     /// Its namespaces, by NSID.
     pub namespaces: Vec<Namespace>,
     /// The hosts' controllers.
@@ -118,4 +123,14 @@ pub struct RemoveNamespaceParams {
     pub nqn: String,
     /// The namespace's identifier.
     pub nsid: u32,
+}
+
+/// A change of ANA state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetAnaParams {
+    /// The subsystem.
+    pub nqn: String,
+    /// Its new state.
+    pub state: AnaState,
 }

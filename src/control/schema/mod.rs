@@ -122,6 +122,8 @@ methods! {
     NvmfAddNamespace = "nvmf.add_namespace"(AddNamespaceParams) -> Done;
     /// Takes a namespace away; connected hosts are told.
     NvmfRemoveNamespace = "nvmf.remove_namespace"(RemoveNamespaceParams) -> Done;
+    /// Changes the ANA state of a subsystem; connected hosts are told. I/O that is executing ends as it would have.
+    NvmfSetAna = "nvmf.set_ana"(SetAnaParams) -> Done;
     /// Counters and latency histograms.
     Stats = "stats"(StatsParams) -> StatsResult;
     /// Who answers.

@@ -310,6 +310,14 @@ impl<L: Lend> Session<L> {
         self.report_events(cx);
     }
 
+    /// The ANA state of this controller's subsystem changed.
+    pub fn ana_changed<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) {
+        if let Some(state) = self.admin.as_mut().filter(|state| state.is_ready()) {
+            state.events.raise(Event::Ana);
+            self.report_events(cx);
+        }
+    }
+
     /// The discovery log page changed.
     pub fn discovery_changed<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) {
         if let Some(state) = self.admin.as_mut().filter(|state| state.is_discovery) {

@@ -8,6 +8,7 @@ use super::config::{
 use super::registry::{Subsystem, make_namespace};
 use super::target::{SessionKey, SubsystemId, Target};
 use crate::dm::DeviceId;
+use crate::nvme::log::AnaState;
 
 impl Target {
     /// Adds a namespace. The caller then tells every core.
@@ -95,6 +96,28 @@ impl Target {
                 .map(|subsystem| subsystem.sessions(|_| true))
                 .unwrap_or_default(),
         ))
+    }
+
+    /// Changes the ANA state; `None` when it is that already. The caller then ends the connections that are answered, and tells every core.
+    ///
+    /// They are all connections when the state was persistent loss: a controller never leaves that (NVMe Base 2.0, 8.1.3.4), so hosts come
+    /// back with a new one.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_ana(
+        &self,
+        nqn: &str,
+        ana: AnaState,
+    ) -> Result<Option<(SubsystemId, Vec<SessionKey>)>, ConfigError> {
+        let mut state = self.lock();
+        let (id, subsystem) = state.find_configured(nqn)?;
+        let old = std::mem::replace(&mut subsystem.ana, ana);
+        if old == ana {
+            return Ok(None);
+        }
+        let gone = subsystem.sessions(|_| old == AnaState::PersistentLoss);
+        Ok(Some((id, gone)))
     }
 
     /// Changes who may connect; answers the connections of hosts that no longer may. The caller then tells every core.

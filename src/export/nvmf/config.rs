@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::dm::DeviceId;
+use crate::nvme::log::AnaState;
 use crate::nvme::{DISCOVERY_NQN, NQN_SIZE_MAX};
 
 /// Most namespaces of one subsystem, and the largest NSID (field NN of Identify Controller). Namespaces lie in a table
@@ -43,6 +44,8 @@ pub struct SubsystemConfig {
     pub model: Option<String>,
     /// Who may connect.
     pub hosts: Hosts,
+    /// The ANA state it starts in.
+    pub ana: AnaState,
     /// What is in it.
     pub namespaces: Vec<NamespaceConfig>,
 }
@@ -319,6 +322,7 @@ mod tests {
             serial: None,
             model: None,
             hosts: Hosts::Any,
+            ana: AnaState::Optimized,
             namespaces: Vec::new(),
         }
     }

@@ -48,12 +48,14 @@ pub const CAPABILITIES: Capabilities = Capabilities {
 pub enum Event {
     /// A namespace came, went or changed.
     Namespace,
+    /// The ANA state changed.
+    Ana,
     /// The discovery log page changed.
     Discovery,
 }
 
 impl Event {
-    const ALL: [Event; 2] = [Event::Namespace, Event::Discovery];
+    const ALL: [Event; 3] = [Event::Namespace, Event::Ana, Event::Discovery];
 
     fn bit(self) -> u8 {
         1 << self as u8
@@ -63,6 +65,7 @@ impl Event {
     fn enable(self) -> u32 {
         match self {
             Event::Namespace => crate::nvme::feature::EVENT_NAMESPACE_ATTRIBUTE,
+            Event::Ana => crate::nvme::feature::EVENT_ANA_CHANGE,
             Event::Discovery => crate::nvme::feature::EVENT_DISCOVERY_CHANGE,
         }
     }
@@ -71,6 +74,7 @@ impl Event {
     pub fn notice(self) -> AsyncEvent {
         match self {
             Event::Namespace => AsyncEvent::NAMESPACE_ATTRIBUTE,
+            Event::Ana => AsyncEvent::ANA_CHANGE,
             Event::Discovery => AsyncEvent::DISCOVERY_CHANGE,
         }
     }
@@ -177,6 +181,8 @@ pub struct AdminState {
     pub events: Events,
     /// NSIDs for the changed namespace list.
     pub changed_namespaces: BTreeSet<u32>,
+    /// How often the ANA log page had changed when the controller was enabled: its own count starts there.
+    pub ana_changes_before: u64,
     /// Features.
     pub features: Features,
     /// Newest first.
@@ -208,6 +214,7 @@ impl AdminState {
             alive_at_ns: now_ns,
             events: Events::default(),
             changed_namespaces: BTreeSet::new(),
+            ana_changes_before: 0,
             features: Features::default(),
             errors: VecDeque::new(),
             error_count: 0,

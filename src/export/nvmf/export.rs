@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,6 +15,7 @@ use super::target::{ControllerSnapshot, SessionKey, SubsystemId, SubsystemSnapsh
 use super::worker::{ACCEPTING_CORE, Worker};
 use crate::dm::{CoreId, DeviceId};
 use crate::engine::{ClientId, Engine};
+use crate::nvme::log::AnaState;
 
 /// How long a question to a core may take before the answer goes without it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,6 +66,8 @@ pub struct Export {
     target: Arc<Target>,
     client: ClientId,
     cores: u16,
+    /// Held by a change of ANA state until every core has it, so that two changes at once do not meet in different orders.
+    ana_change: Mutex<()>,
 }
 
 impl Export {
@@ -95,6 +98,7 @@ impl Export {
             target,
             client,
             cores: engine.cores(),
+            ana_change: Mutex::default(),
         })
     }
 
@@ -145,7 +149,10 @@ impl Export {
         engine: &Engine,
         config: &SubsystemConfig,
     ) -> Result<(), ConfigError> {
+        let _changing = self.lock_ana();
         let subsystem = self.target.add_subsystem(config)?;
+        // Before any host finds a namespace in it.
+        self.ana_changed(engine, subsystem, config.ana);
         self.namespaces_changed(engine, subsystem, None);
         self.discovery_changed(engine, &[]);
         Ok(())
@@ -169,6 +176,20 @@ impl Export {
     pub fn set_hosts(&self, engine: &Engine, nqn: &str, hosts: Hosts) -> Result<(), ConfigError> {
         let sessions = self.target.set_hosts(nqn, hosts)?;
         self.discovery_changed(engine, &sessions);
+        Ok(())
+    }
+
+    /// Changes the ANA state of a subsystem. I/O that arrives afterwards is judged by it, I/O that is executing ends as it would have; then
+    /// hosts are told. Out of persistent loss, connections are closed: hosts have to connect anew.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_ana(&self, engine: &Engine, nqn: &str, ana: AnaState) -> Result<(), ConfigError> {
+        let _changing = self.lock_ana();
+        if let Some((subsystem, sessions)) = self.target.set_ana(nqn, ana)? {
+            self.close(engine, &sessions);
+            self.ana_changed(engine, subsystem, ana);
+        }
         Ok(())
     }
 
@@ -238,10 +259,35 @@ impl Export {
         receiver
     }
 
-    fn discovery_changed(&self, engine: &Engine, ended: &[SessionKey]) {
-        for &session in ended {
+    fn lock_ana(&self) -> MutexGuard<'_, ()> {
+        // It guards an order of messages, not a value that could be left half-changed.
+        self.ana_change
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// In two steps: what hosts are told holds on every core before the first of them hears it.
+    fn ana_changed(&self, engine: &Engine, subsystem: SubsystemId, state: AnaState) {
+        let (done, all_enforce) = bounded::<()>(0);
+        self.tell_all(engine, || Message::AnaEnforced {
+            subsystem,
+            state,
+            done: done.clone(),
+        });
+        drop(done);
+        // Disconnected, never sent to. A core that takes longer is stopping.
+        let _ = all_enforce.recv_timeout(ANSWER_TIMEOUT);
+        self.tell_all(engine, || Message::AnaReported { subsystem, state });
+    }
+
+    fn close(&self, engine: &Engine, sessions: &[SessionKey]) {
+        for &session in sessions {
             engine.tell(session.core, self.client, Box::new(Message::Close(session)));
         }
+    }
+
+    fn discovery_changed(&self, engine: &Engine, ended: &[SessionKey]) {
+        self.close(engine, ended);
         self.tell_all(engine, || Message::DiscoveryChanged);
     }
 }

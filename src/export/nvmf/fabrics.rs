@@ -254,6 +254,8 @@ impl<L: Lend> Session<L> {
         let shuts_down = value.shutdown() != 0 && !admin.is_shutting_down;
         if enables {
             admin.is_shutting_down = false;
+            // The change counts of the ANA log page start anew with a controller level reset (5.16.1.13).
+            admin.ana_changes_before = cx.local.namespaces(subsystem).ana_report().1;
             let sizes = (value.submission_entry_size(), value.completion_entry_size());
             if subsystem != DISCOVERY && sizes != ENTRY_SIZES {
                 // Then no I/O queue can be connected, and nothing else is affected.

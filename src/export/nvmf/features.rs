@@ -58,6 +58,7 @@ impl<L: Lend> Session<L> {
     ) -> Result<Option<Vec<u8>>, Status> {
         let command = self.slots.get(index).command;
         let id = self.check_feature(&command)?;
+        self.check_ana(id, false, cx)?;
         let Some(state) = &self.admin else {
             return Err(Status::COMMAND_SEQUENCE_ERROR);
         };
@@ -133,6 +134,7 @@ impl<L: Lend> Session<L> {
         if command.dword(10) & SAVE != 0 {
             return Err(Status::FEATURE_NOT_SAVEABLE.do_not_retry());
         }
+        self.check_ana(id, command.nsid() == NSID_ALL, cx)?;
         let value = command.dword(11);
         let now_ns = cx.backend.now_ns();
         let (Some(state), Some(queue)) = (&mut self.admin, &self.queue) else {
@@ -192,6 +194,26 @@ impl<L: Lend> Session<L> {
             _ => return Err(Status::FEATURE_NOT_CHANGEABLE.do_not_retry()),
         }
         Ok(())
+    }
+
+    /// Features that the ANA state makes unavailable: error recovery (NVM Command Set 1.0, 5.1), and setting any for all namespaces (NVMe Base
+    /// 2.0, 8.1.5). A Set Features that names no namespace is of the controller alone, in persistent loss too: without Number of Queues no
+    /// host could connect and learn the state.
+    fn check_ana<B: Backend<Lend = L>>(
+        &self,
+        id: u8,
+        for_all_namespaces: bool,
+        cx: &mut Context<'_, B>,
+    ) -> Result<(), Status> {
+        let of_command_set = id == feature::ERROR_RECOVERY;
+        let queue = self.queue.as_ref();
+        match queue.filter(|_| of_command_set || for_all_namespaces) {
+            Some(queue) => match cx.local.namespaces(queue.subsystem).ana_refusal() {
+                Some(status) => Err(status),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
     }
 
     fn check_feature(&self, command: &Command) -> Result<u8, Status> {

@@ -12,6 +12,7 @@ use super::session::{Context, Local, Session, State};
 use super::target::{SessionKey, SubsystemId, Target};
 use crate::dm::{CoreId, DeviceId, Op, Status};
 use crate::nvme::fabrics::{Connect, ConnectData, PropertyAccess, PropertySize, property};
+use crate::nvme::log::AnaState;
 use crate::nvme::pdu::{Digests, InitializeRequest, encode_command};
 use crate::nvme::{Command, DataPointer};
 use crate::reactor::{BufferPool, PoolBuffer};
@@ -228,6 +229,7 @@ impl Harness {
             serial: None,
             model: None,
             hosts: Hosts::Any,
+            ana: AnaState::Optimized,
             namespaces: vec![namespace],
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 4420));

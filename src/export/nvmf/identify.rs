@@ -7,7 +7,7 @@ use super::controller::{ABORTS_MAX, ASYNC_EVENTS_MAX, ERROR_ENTRIES_MAX};
 use super::io::COMPARE_AND_WRITE_BYTES_MAX;
 use super::namespace::LocalNamespace;
 use super::session::{Context, IN_CAPSULE_BYTES, QUEUE_ENTRIES_MAX, Session, TRANSFER_PAGES_LOG2};
-use crate::nvme::feature::{EVENT_DISCOVERY_CHANGE, EVENT_NAMESPACE_ATTRIBUTE};
+use crate::nvme::feature::{EVENT_ANA_CHANGE, EVENT_DISCOVERY_CHANGE, EVENT_NAMESPACE_ATTRIBUTE};
 use crate::nvme::identify::{
     self, COMMAND_SET_NVM, Controller, DEALLOCATED_READS_ZERO, NAMESPACE_SHARED,
     NAMESPACE_WRITE_PROTECTED, Namespace, NamespaceIdentity, NvmLimits, PAGE_SIZE, Page,
@@ -16,14 +16,15 @@ use crate::nvme::identify::{
 };
 use crate::nvme::{Command, NSID_ALL, Status, VERSION_2_0};
 
-/// The one ANA group, which holds every namespace and is always optimized here: each namespace is reached through every controller alike.
+/// The one ANA group, which holds every namespace: each is reached through every controller alike, in the state that the operator sets.
 pub const ANA_GROUP: u32 = 1;
 
-/// Seconds that a change of ANA state may take. None ever happens, but zero is reserved.
-const ANA_TRANSITION_SECONDS: u8 = 1;
+/// ANATT: for how many seconds an operator may leave a subsystem in the state "change", and hosts try again at least. Linux resets its
+/// controllers after twice that.
+const ANA_TRANSITION_SECONDS: u8 = 60;
 
-/// ANACAP: reports optimized (bit 0), and group identifiers of namespaces never change (bit 6).
-const ANA_CAPABILITIES: u8 = 1 | 1 << 6;
+/// ANACAP: reports all five states (bits 4:0), and group identifiers of namespaces never change (bit 6).
+const ANA_CAPABILITIES: u8 = 0x1F | 1 << 6;
 
 /// CMIC and NMIC tell the truth of a target that any number of hosts may connect to.
 const SHARING: u8 = sharing::PORTS | sharing::CONTROLLERS | sharing::ANA;
@@ -235,7 +236,7 @@ impl<L: Lend> Session<L> {
             controller_type: controller_type::IO,
             arbitration_burst: 0,
             sharing: SHARING,
-            async_events: EVENT_NAMESPACE_ATTRIBUTE,
+            async_events: EVENT_NAMESPACE_ATTRIBUTE | EVENT_ANA_CHANGE,
             abort_limit: (ABORTS_MAX - 1) as u8,
             firmware_updates: FIRMWARE_UPDATES,
             log_attributes: log_attribute::COMMAND_EFFECTS
@@ -293,10 +294,16 @@ fn describe(namespace: &LocalNamespace) -> Namespace {
     let block_bytes = geometry.block_bytes;
     let blocks = |bytes: u32| (bytes / block_bytes).clamp(1, 0xFFFF) as u16;
     let optimal = blocks(geometry.optimal_write_bytes) - 1;
+    // NUSE and NVMCAP are cleared where the ANA state says so; nobody is told of that but by the ANA change (NVM Command Set 1.0, 2.1.1).
+    let used = if namespace.ana.hides_capacity() {
+        0
+    } else {
+        namespace.blocks
+    };
     Namespace {
         size: namespace.blocks,
         capacity: namespace.blocks,
-        used: namespace.blocks,
+        used,
         features: namespace_feature::ATOMICITY | namespace_feature::OPTIMAL_PERFORMANCE,
         sharing: NAMESPACE_SHARED,
         // Where what was discarded may read as anything, nothing is promised, and Write Zeroes does not deallocate (DLFEAT 0).
@@ -308,7 +315,7 @@ fn describe(namespace: &LocalNamespace) -> Namespace {
         atomic_write: 0,
         atomic_write_power_fail: 0,
         atomic_compare_write: blocks(COMPARE_AND_WRITE_BYTES_MAX) - 1,
-        capacity_bytes: u128::from(namespace.blocks) * u128::from(block_bytes),
+        capacity_bytes: u128::from(used) * u128::from(block_bytes),
         write_granularity: optimal,
         write_alignment: optimal,
         deallocate_granularity: optimal,

@@ -79,6 +79,20 @@ impl<L: Lend> Session<L> {
         }
     }
 
+    /// The namespace of a command that arrives. Its ANA state is looked at here and nowhere later, so what has begun ends as it would have.
+    #[inline]
+    fn accessible<'a, B: Backend<Lend = L>>(
+        &self,
+        nsid: u32,
+        cx: &'a mut Context<'_, B>,
+    ) -> Result<&'a mut LocalNamespace, Status> {
+        let namespace = self.namespace(nsid, cx)?;
+        match namespace.ana.refusal() {
+            None => Ok(namespace),
+            Some(status) => Err(status),
+        }
+    }
+
     /// Checks namespace and range of a command, and fills in its device and size. `writes`: refused by a read-only device.
     #[inline]
     fn check_range<B: Backend<Lend = L>>(
@@ -89,7 +103,7 @@ impl<L: Lend> Session<L> {
         cx: &mut Context<'_, B>,
     ) -> Result<u64, Status> {
         let command = self.slots.get(index).command;
-        let namespace = self.namespace(command.nsid(), cx)?;
+        let namespace = self.accessible(command.nsid(), cx)?;
         let bytes = u64::from(command.block_count()) << (namespace.block_shift + 9);
         if bytes > bytes_max {
             // More than MDTS, or VSL (NVMe Base 2.0, figure 275, MDTS).
@@ -158,7 +172,7 @@ impl<L: Lend> Session<L> {
                 Ok(Plan::Execute)
             }
             io::DATASET_MANAGEMENT => {
-                let namespace = self.namespace(command.nsid(), cx)?;
+                let namespace = self.accessible(command.nsid(), cx)?;
                 let device = namespace.namespace.device;
                 if namespace
                     .geometry
@@ -171,9 +185,15 @@ impl<L: Lend> Session<L> {
                     command.range_count() * DatasetRange::SIZE as u32,
                 ))
             }
-            io::FLUSH if command.nsid() == NSID_ALL => Ok(Plan::Execute),
+            io::FLUSH if command.nsid() == NSID_ALL => {
+                let queue = self.queue.as_ref().ok_or(Status::COMMAND_SEQUENCE_ERROR)?;
+                match cx.local.namespaces(queue.subsystem).ana_refusal() {
+                    None => Ok(Plan::Execute),
+                    Some(status) => Err(status),
+                }
+            }
             io::FLUSH => {
-                let device = self.namespace(command.nsid(), cx)?.namespace.device;
+                let device = self.accessible(command.nsid(), cx)?.namespace.device;
                 self.slots.get_mut(index).device = device;
                 Ok(Plan::Execute)
             }

@@ -131,9 +131,16 @@ impl<L: Lend> Session<L> {
                 bytes.to_vec()
             }
             page::ANA => {
-                let active = cx.local.namespaces(subsystem).active();
+                let namespaces = cx.local.namespaces(subsystem);
+                let active = namespaces.active();
                 let nsids: Vec<u32> = active.map(|namespace| namespace.namespace.nsid).collect();
-                ana_page(&nsids, command.log_specific() & ANA_GROUPS_ONLY != 0)
+                let (ana, changes) = namespaces.ana_report();
+                let changes = changes.wrapping_sub(state.ana_changes_before);
+                if !retain {
+                    state.events.acknowledge(Event::Ana);
+                }
+                let groups_only = command.log_specific() & ANA_GROUPS_ONLY != 0;
+                ana_page(ana, changes, &nsids, groups_only)
             }
             PAGE_FEATURES => features_page(),
             PAGE_MANAGEMENT => vec![0; 1024],
@@ -200,17 +207,23 @@ fn smart_page<B: Backend>(
     bytes
 }
 
-fn ana_page(nsids: &[u32], groups_only: bool) -> Vec<u8> {
-    let nsids = if groups_only { &[] } else { nsids };
-    let mut bytes = vec![0; ANA_HEADER_SIZE + ANA_GROUP_SIZE + nsids.len() * 4];
-    // Nothing ever changes state, so the change counts stay 0.
-    log::encode_ana_header(&mut bytes, 0, 1);
+/// The ANA log page (5.16.1.13): the one group, if there is a namespace in it.
+fn ana_page(state: AnaState, changes: u64, nsids: &[u32], groups_only: bool) -> Vec<u8> {
+    let listed = if groups_only { &[] } else { nsids };
+    let mut bytes = vec![0; ANA_HEADER_SIZE + ANA_GROUP_SIZE + listed.len() * 4];
+    if nsids.is_empty() {
+        log::encode_ana_header(&mut bytes, changes, 0);
+        return bytes;
+    }
+    log::encode_ana_header(&mut bytes, changes, 1);
+    let group = &mut bytes[ANA_HEADER_SIZE..];
+    // The group's count goes with the page's, but starts at 1: 0 would mean that it is not counted.
     log::encode_ana_group(
-        &mut bytes[ANA_HEADER_SIZE..],
+        group,
         ANA_GROUP,
-        0,
-        AnaState::Optimized,
-        nsids,
+        changes.wrapping_add(1).max(1),
+        state,
+        listed,
     );
     bytes
 }
@@ -291,11 +304,23 @@ mod tests {
 
     #[test]
     fn the_ana_page_lists_namespaces_unless_told_not_to() {
-        assert_eq!(ana_page(&[1, 5], false).len(), 16 + 32 + 8);
-        let groups_only = ana_page(&[1, 5], true);
+        let page = ana_page(AnaState::Inaccessible, 4, &[1, 5], false);
+        assert_eq!(page.len(), 16 + 32 + 8);
+        assert_eq!((page[0], page[8], page[16 + 8]), (4, 1, 5));
+        assert_eq!(page[16 + 16], AnaState::Inaccessible as u8);
+        let groups_only = ana_page(AnaState::Optimized, 0, &[1, 5], true);
         assert_eq!(
             (groups_only.len(), groups_only[8], groups_only[16 + 16]),
             (48, 1, 1)
+        );
+        assert_eq!(
+            (groups_only[0], groups_only[16 + 4], groups_only[16 + 8]),
+            (0, 0, 1)
+        );
+        // A group without a namespace is none of this controller's.
+        assert_eq!(
+            ana_page(AnaState::Optimized, 2, &[], false)[..10],
+            [2, 0, 0, 0, 0, 0, 0, 0, 0, 0]
         );
     }
 }

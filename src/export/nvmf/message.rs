@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 use super::stats::NamespaceStats;
 use super::target::{SessionKey, SubsystemId};
 use crate::dm::DeviceId;
+use crate::nvme::log::AnaState;
 
 /// A message from one core's part of the target to another's.
 pub enum Message {
@@ -57,6 +58,22 @@ pub enum Message {
         removed: Option<DeviceId>,
         /// Dropped when done.
         done: Sender<()>,
+    },
+    /// I/O commands that arrive from now on are judged by this ANA state. The sender of the answer is dropped at once.
+    AnaEnforced {
+        /// The subsystem.
+        subsystem: SubsystemId,
+        /// Its new state.
+        state: AnaState,
+        /// Dropped when done.
+        done: Sender<()>,
+    },
+    /// Every core enforces this ANA state: hosts are told.
+    AnaReported {
+        /// The subsystem.
+        subsystem: SubsystemId,
+        /// Its new state.
+        state: AnaState,
     },
     /// The discovery log page changed.
     DiscoveryChanged,

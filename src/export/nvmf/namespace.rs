@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::stats::NamespaceStats;
 use crate::dm::DeviceId;
+use crate::nvme::Status;
+use crate::nvme::log::AnaState;
 
 /// What a device beneath a namespace is like, as bound now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct LocalNamespace {
     pub block_shift: u32,
     /// Blocks; 0 while inactive.
     pub blocks: u64,
+    /// The ANA state by which commands are judged.
+    pub ana: AnaState,
     /// Counters of this core.
     pub stats: Box<NamespaceStats>,
     /// Commands of this core that are at the device.
@@ -67,6 +71,7 @@ impl LocalNamespace {
             geometry: None,
             block_shift: 0,
             blocks: 0,
+            ana: AnaState::default(),
             stats,
             in_flight: 0,
         };
@@ -101,6 +106,12 @@ impl LocalNamespace {
 #[derive(Default)]
 pub struct LocalNamespaces {
     table: Vec<Option<LocalNamespace>>,
+    /// The ANA state by which commands are judged; each namespace has a copy, where its look-up finds it.
+    ana_enforced: AnaState,
+    /// The ANA state that hosts are told. It follows when every core enforces it.
+    ana_reported: AnaState,
+    /// How often the ANA log page has changed: the state, or which namespaces are listed.
+    ana_changes: u64,
     /// Namespaces that were removed while commands were at the device. They are dropped when the last command is done.
     leaving: Vec<LocalNamespace>,
     /// What namespaces that are gone have counted: the SMART log never goes back.
@@ -126,8 +137,7 @@ impl LocalNamespaces {
         self.table.iter().flatten()
     }
 
-    /// All, in order of NSID.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut LocalNamespace> {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut LocalNamespace> {
         self.table.iter_mut().flatten()
     }
 
@@ -140,6 +150,45 @@ impl LocalNamespaces {
     pub fn stats(&self) -> impl Iterator<Item = &NamespaceStats> {
         let present = self.iter().chain(&self.leaving);
         present.map(|local| &*local.stats).chain([&self.retired])
+    }
+
+    /// Judges commands that arrive from now on by this ANA state.
+    pub fn enforce_ana(&mut self, state: AnaState) {
+        self.ana_enforced = state;
+        self.iter_mut().for_each(|local| local.ana = state);
+    }
+
+    /// Tells hosts this ANA state from now on; true if they can see the difference, which takes a namespace.
+    pub fn report_ana(&mut self, state: AnaState) -> bool {
+        let changed = std::mem::replace(&mut self.ana_reported, state) != state;
+        let seen = changed && self.active().next().is_some();
+        self.ana_changes += u64::from(seen);
+        seen
+    }
+
+    /// What commands for all namespaces end with because of the ANA state; `None` when they can be carried out.
+    pub fn ana_refusal(&self) -> Option<Status> {
+        self.active().find_map(|local| local.ana.refusal())
+    }
+
+    /// The ANA state that hosts are told, and how often the ANA log page has changed.
+    pub fn ana_report(&self) -> (AnaState, u64) {
+        (self.ana_reported, self.ana_changes)
+    }
+
+    /// A device changed; returns the NSIDs that hosts see change.
+    pub fn device_changed(&mut self, device: DeviceId, geometry: Option<Geometry>) -> Vec<u32> {
+        let mut changed = Vec::new();
+        let mut relisted = false;
+        for local in self.iter_mut() {
+            let was_active = local.is_active();
+            if local.namespace.device == device && local.set_geometry(geometry) {
+                changed.push(local.namespace.nsid);
+                relisted |= local.is_active() != was_active;
+            }
+        }
+        self.ana_changes += u64::from(relisted);
+        changed
     }
 
     /// Takes over a new list. `geometry` is asked for devices that are new here. Returns the NSIDs that hosts see change.
@@ -156,6 +205,11 @@ impl LocalNamespaces {
         let mut table: Vec<Option<LocalNamespace>> =
             std::iter::repeat_with(|| None).take(size).collect();
         let mut changed = Vec::new();
+        let listed = |local: &Self| -> Vec<u32> {
+            let active = local.active();
+            active.map(|local| local.namespace.nsid).collect()
+        };
+        let listed_before = listed(self);
         for namespace in list {
             let old = self
                 .table
@@ -166,7 +220,10 @@ impl LocalNamespaces {
                 old => {
                     self.leaving.extend(old);
                     changed.push(namespace.nsid);
-                    LocalNamespace::new(Arc::clone(namespace), geometry(namespace.device))
+                    let mut local =
+                        LocalNamespace::new(Arc::clone(namespace), geometry(namespace.device));
+                    local.ana = self.ana_enforced;
+                    local
                 }
             };
             table[namespace.nsid as usize - 1] = Some(local);
@@ -178,6 +235,7 @@ impl LocalNamespaces {
             changed.push(old.namespace.nsid);
             self.leaving.push(old);
         }
+        self.ana_changes += u64::from(listed(self) != listed_before);
         self.forget_idle();
         changed.sort_unstable();
         changed

@@ -7,6 +7,7 @@ use super::config::{ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
 use super::namespace::{Namespace, uuid_from_names};
 use super::target::{CONTROLLERS_MAX, DISCOVERY, Identity, SessionKey, SubsystemId};
 use crate::nvme::DISCOVERY_NQN;
+use crate::nvme::log::AnaState;
 
 /// The largest controller identifier that may be given out (NVMe Base 2.0, 3.1.3.1: FFF0h to FFFFh are reserved).
 pub(super) const CONTROLLER_ID_MAX: u16 = 0xFFEF;
@@ -25,6 +26,7 @@ pub(super) struct Controller {
 pub(super) struct Subsystem {
     pub(super) identity: Arc<Identity>,
     pub(super) hosts: Hosts,
+    pub(super) ana: AnaState,
     pub(super) namespaces: BTreeMap<u32, Arc<Namespace>>,
     pub(super) controllers: BTreeMap<u16, Controller>,
     pub(super) next_controller_id: u16,
@@ -92,6 +94,7 @@ impl Subsystem {
         Self {
             identity: Arc::new(identity),
             hosts: config.hosts.clone(),
+            ana: config.ana,
             namespaces: namespaces.collect(),
             controllers: BTreeMap::new(),
             next_controller_id: 1,

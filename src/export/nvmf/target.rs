@@ -15,6 +15,7 @@ use super::registry::{Controller, State, Subsystem};
 
 pub use super::registry::format_uuid;
 use crate::dm::CoreId;
+use crate::nvme::log::AnaState;
 
 /// I/O queues of one controller: as many as a host with 128 CPUs makes.
 pub const IO_QUEUES_MAX: u16 = 128;
@@ -122,6 +123,8 @@ pub struct SubsystemSnapshot {
     pub nqn: String,
     /// Who may connect.
     pub hosts: Hosts,
+    /// Its ANA state.
+    pub ana: AnaState,
     /// Its namespaces, by NSID.
     pub namespaces: Vec<Arc<Namespace>>,
 }
@@ -212,6 +215,7 @@ impl Target {
             serial: None,
             model: None,
             hosts: Hosts::Any,
+            ana: AnaState::Optimized,
             namespaces: Vec::new(),
         };
         let subsystems = std::iter::once(&discovery)
@@ -507,6 +511,14 @@ impl Target {
         })
     }
 
+    /// The ANA state of a subsystem; that of one that is gone does not matter.
+    pub fn ana(&self, subsystem: SubsystemId) -> AnaState {
+        let mut state = self.lock();
+        state
+            .get_mut(subsystem)
+            .map_or(AnaState::Optimized, |subsystem| subsystem.ana)
+    }
+
     /// NQN of a subsystem.
     pub fn nqn(&self, subsystem: SubsystemId) -> Option<String> {
         self.lock()
@@ -546,6 +558,7 @@ impl Target {
         let of = |subsystem: &Subsystem| SubsystemSnapshot {
             nqn: subsystem.identity.nqn.clone(),
             hosts: subsystem.hosts.clone(),
+            ana: subsystem.ana,
             namespaces: subsystem.namespaces.values().cloned().collect(),
         };
         // The first one is the discovery subsystem.

@@ -83,6 +83,10 @@ impl Worker {
             target,
         };
         for subsystem in worker.target.subsystem_ids() {
+            let ana = worker.target.ana(subsystem);
+            let namespaces = worker.local.namespaces(subsystem);
+            namespaces.enforce_ana(ana);
+            namespaces.report_ana(ana);
             worker.refresh(subsystem, core);
         }
         worker.watch_listeners(core);
@@ -334,9 +338,20 @@ impl Worker {
     }
 
     fn tell_changed(&mut self, subsystem: SubsystemId, nsids: &[u32], core: &mut Core<'_>) {
-        if nsids.is_empty() {
-            return;
+        if !nsids.is_empty() {
+            self.tell_controllers(subsystem, core, |session, cx| {
+                session.namespaces_changed(nsids, cx);
+            });
         }
+    }
+
+    /// Calls `tell` for every admin queue of a subsystem.
+    fn tell_controllers(
+        &mut self,
+        subsystem: SubsystemId,
+        core: &mut Core<'_>,
+        tell: impl Fn(&mut Session<LendList>, &mut Context<'_, Core<'_>>),
+    ) {
         for index in 0..self.places.len() as u32 {
             let told = self.with(index, core, |connection, cx| {
                 let session = &mut connection.session;
@@ -345,7 +360,7 @@ impl Worker {
                     .as_ref()
                     .is_some_and(|queue| queue.subsystem == subsystem);
                 if concerned && session.admin.is_some() {
-                    session.namespaces_changed(nsids, cx);
+                    tell(session, cx);
                 }
                 concerned
             });
@@ -419,6 +434,20 @@ impl Worker {
                 if let Some(device) = removed {
                     self.leaving.push((subsystem, device, done));
                     self.answer_leaving();
+                }
+            }
+            Message::AnaEnforced {
+                subsystem,
+                state,
+                done,
+            } => {
+                self.local.namespaces(subsystem).enforce_ana(state);
+                drop(done);
+            }
+            Message::AnaReported { subsystem, state } => {
+                let changed = self.local.namespaces(subsystem).report_ana(state);
+                if changed && state.is_notified() {
+                    self.tell_controllers(subsystem, core, |session, cx| session.ana_changed(cx));
                 }
             }
             Message::DiscoveryChanged => {
@@ -590,12 +619,7 @@ impl FrontEnd for Worker {
     fn device_changed(&mut self, device: DeviceId, core: &mut Core<'_>) {
         let geometry = core.limits(device).map(|limits| Geometry::of(limits));
         for index in 0..self.local.namespaces.len() {
-            let mut changed = Vec::new();
-            for namespace in self.local.namespaces[index].iter_mut() {
-                if namespace.namespace.device == device && namespace.set_geometry(geometry) {
-                    changed.push(namespace.namespace.nsid);
-                }
-            }
+            let changed = self.local.namespaces[index].device_changed(device, geometry);
             self.tell_changed(SubsystemId(index as u32), &changed, core);
         }
     }

@@ -110,3 +110,11 @@ path() {
     done
     return 1
 }
+
+# ana_state_is NQN STATE: whether the kernel takes the first namespace to be in this ANA state on the (first) controller.
+ana_state_is() {
+    for path in "$(controller "$1")"/nvme*c*n*; do
+        [ "$(cat "$path/ana_state" 2>/dev/null)" = "$2" ] && return 0
+    done
+    return 1
+}

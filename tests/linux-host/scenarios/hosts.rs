@@ -67,3 +67,42 @@ pub fn two_paths(context: &Context<'_>) -> Result<(), String> {
     connection.close()?;
     target.terminate()
 }
+
+/// The only path becomes inaccessible while fio writes: the host holds its I/O, for it has nowhere to send it, and goes on when the state
+/// allows. The passing state, which hosts are not notified of, comes to the same.
+pub fn ana_states(context: &Context<'_>) -> Result<(), String> {
+    let guest = context.guest;
+    let mut target = context.target("ana", &[Volume::new("disk", Backing::Malloc, 4096, 128)])?;
+    let connection = context.connect(&target, "")?;
+    let device = connection.device(1)?;
+    let set = |state: &str| target.command(&["export", "ana", &target.nqn, state]);
+    let await_state =
+        |state: &str| guest.run(&format!("await 20 ana_state_is {} {state}", target.nqn));
+
+    let mut writes = start_verified_writes(guest, &device, 4096)?;
+    let mut still_writing = |state: &str| match writes.is_finished()? {
+        true => Err(format!("fio ended while the state was {state}")),
+        false => Ok(()),
+    };
+    set("inaccessible")?;
+    await_state("inaccessible")?;
+    // What the kernel says when it puts I/O aside.
+    guest.run(
+        "held() { dmesg | grep -q 'no usable path - requeuing I/O'; }\n\
+         await 20 held",
+    )?;
+    still_writing("inaccessible")?;
+    set("optimized")?;
+    await_state("optimized")?;
+    // This one it learns of by a refused I/O only.
+    set("change")?;
+    await_state("change")?;
+    still_writing("change")?;
+    set("optimized")?;
+    await_state("optimized")?;
+    set("non-optimized")?;
+    await_state("non-optimized")?;
+    writes.succeed()?;
+    connection.close()?;
+    target.terminate()
+}

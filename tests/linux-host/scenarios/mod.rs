@@ -95,6 +95,10 @@ pub const SCENARIOS: &[Scenario] = &[
         run: hosts::two_paths,
     },
     Scenario {
+        name: "io_waits_while_the_only_path_is_inaccessible",
+        run: hosts::ana_states,
+    },
+    Scenario {
         name: "resize_is_seen_without_reconnecting",
         run: reconfiguration::resize,
     },

@@ -14,19 +14,20 @@ use crate::engine::{self, Engine};
 use crate::nvme::fabrics::{PropertyAccess, PropertySize, fabrics_command, property};
 use crate::nvme::feature::{self, AsyncEvent};
 use crate::nvme::identify::{self, structure};
+use crate::nvme::log::AnaState;
 use crate::nvme::opcode::{admin, fabrics, io};
 use crate::nvme::pdu::{Digests, FLAG_LAST, InitializeRequest, Kind, Transfer};
 use crate::nvme::{Command, DataPointer, NSID_ALL, Status};
 use crate::reactor::{self, PollMode, available_cpus};
 
 /// An engine with two reactors, a 64 MiB device, and a target over it.
-struct Node {
-    engine: Engine,
-    export: Export,
+pub(super) struct Node {
+    pub(super) engine: Engine,
+    pub(super) export: Export,
 }
 
 impl Node {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let bdevs = Arc::new(Registry::default());
         let spec = Spec::Malloc {
             bytes: 64 << 20,
@@ -65,6 +66,7 @@ impl Node {
             serial: None,
             model: None,
             hosts: Hosts::Any,
+            ana: AnaState::Optimized,
             namespaces: vec![namespace],
         };
         let listeners = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
@@ -77,12 +79,12 @@ impl Node {
         Self { engine, export }
     }
 
-    fn connect(&self) -> Client {
+    pub(super) fn connect(&self) -> Client {
         Client::new(TcpStream::connect(self.export.addresses()[0]).unwrap())
     }
 
     /// A controller that is ready, and its identifier.
-    fn admin(&self, keep_alive_ms: u32) -> (Client, u16) {
+    pub(super) fn admin(&self, keep_alive_ms: u32) -> (Client, u16) {
         let mut client = self.connect();
         let mut bytes = connect(NQN, 0, 0xFFFF, 31, 0);
         bytes[8 + 48..8 + 52].copy_from_slice(&keep_alive_ms.to_le_bytes());
@@ -96,7 +98,7 @@ impl Node {
         (client, completion.result as u16)
     }
 
-    fn io(&self, controller_id: u16, queue_id: u16) -> Client {
+    pub(super) fn io(&self, controller_id: u16, queue_id: u16) -> Client {
         let mut client = self.connect();
         client.send(&connect(NQN, queue_id, controller_id, 127, 0));
         let Answer::Response(completion) = client.read() else {
@@ -106,24 +108,24 @@ impl Node {
         client
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         self.engine.stop(Duration::from_secs(20)).unwrap();
     }
 
     /// Waits until the target has this many connections: closing one is seen a moment later by its core.
-    fn await_connections(&self, count: usize) {
+    pub(super) fn await_connections(&self, count: usize) {
         while self.export.snapshot(&self.engine).connections.len() != count {
             std::thread::yield_now();
         }
     }
 }
 
-struct Client {
+pub(super) struct Client {
     socket: TcpStream,
 }
 
 impl Client {
-    fn new(socket: TcpStream) -> Self {
+    pub(super) fn new(socket: TcpStream) -> Self {
         // Only so that a test that fails does not hang.
         socket
             .set_read_timeout(Some(Duration::from_secs(30)))
@@ -141,11 +143,11 @@ impl Client {
         client
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
     }
 
-    fn read(&mut self) -> Answer {
+    pub(super) fn read(&mut self) -> Answer {
         let mut header = [0; 8];
         self.socket.read_exact(&mut header).unwrap();
         let size = u32::from_le_bytes(header[4..].try_into().unwrap()) as usize;
@@ -155,12 +157,12 @@ impl Client {
         decode_one(&bytes, false, false).0
     }
 
-    fn submit(&mut self, mut command: Command, id: u16, data: &[u8]) {
+    pub(super) fn submit(&mut self, mut command: Command, id: u16, data: &[u8]) {
         command.set_command_id(id);
         self.send(&capsule(&command, data));
     }
 
-    fn complete(&mut self, id: u16) -> (Status, u64, Vec<u8>) {
+    pub(super) fn complete(&mut self, id: u16) -> (Status, u64, Vec<u8>) {
         let mut data = Vec::new();
         loop {
             match self.read() {
@@ -177,13 +179,13 @@ impl Client {
         }
     }
 
-    fn run(&mut self, command: Command, data: &[u8]) -> (Status, u64, Vec<u8>) {
+    pub(super) fn run(&mut self, command: Command, data: &[u8]) -> (Status, u64, Vec<u8>) {
         self.submit(command, 9, data);
         self.complete(9)
     }
 
     /// The far end has closed.
-    fn expect_end(&mut self) {
+    pub(super) fn expect_end(&mut self) {
         let mut byte = [0];
         match self.socket.read(&mut byte) {
             Ok(0) => {}

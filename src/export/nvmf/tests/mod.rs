@@ -1,6 +1,7 @@
 //! The protocol core against memory: what a host sends, and what must come back.
 
 mod admin;
+mod ana;
 mod host;
 mod hostile;
 mod io;

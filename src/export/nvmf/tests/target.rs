@@ -10,6 +10,7 @@ use super::super::target::{
 };
 use crate::dm::{CoreId, DeviceId};
 use crate::nvme::DISCOVERY_NQN;
+use crate::nvme::log::AnaState;
 
 const NQN: &str = "nqn.2026-11.io.polldm:a";
 const HOST: &str = "nqn.2026-11.io.polldm:host";
@@ -26,6 +27,7 @@ fn target(hosts: Hosts) -> Target {
         serial: None,
         model: None,
         hosts,
+        ana: AnaState::Optimized,
         namespaces: vec![namespace],
     };
     let listeners = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
