@@ -128,7 +128,10 @@ fn mapper(env: &mut Null, table: &str) -> Mapper<Null> {
     let requests = [
         Request::Create { ordered: false },
         Request::Load(table),
-        Request::Resume { open: false },
+        Request::Resume {
+            open: false,
+            suspend: Default::default(),
+        },
     ];
     for request in requests {
         let event = Event::Request(request, Ticket(0));
