@@ -197,4 +197,20 @@ ram0  malloc  1 GiB    512  none   flush,fua,discard,zeroes       1  vol0
 ";
         assert_eq!(text, expected);
     }
+
+    /// Words with anything in them arrive as they are.
+    #[test]
+    fn values_are_quoted_where_yaml_would_read_something_else() {
+        let keys = ["name=a", "path=/srv/a b: {c}, \"d\" #e", "read_only=true"];
+        let BdevEntry(entry) = entry("file", &keys.map(str::to_owned)).unwrap();
+        assert_eq!(
+            entry,
+            serde_json::json!({"file": {
+                "name": "a", "path": "/srv/a b: {c}, \"d\" #e", "read_only": true, "direct": "auto", "block_size": 512
+            }})
+        );
+        for word in ["-", "~", "", "a:", "[x]", "*a", "&a", "!t", "a,b", "é"] {
+            assert!(yaml(word).starts_with('"'), "{word}");
+        }
+    }
 }
