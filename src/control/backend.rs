@@ -82,7 +82,7 @@ pub trait Backend: Send + Sync + 'static {
     /// ENXIO without such a device.
     fn stats(&self, name: &str) -> Result<dm::Stats, Error>;
 
-    /// The backing devices and who uses them, in order of their names.
+    /// The backing devices and who uses them, in order of their names; then those that were taken away and that tables still name.
     fn bdevs(&self) -> Vec<BdevInfo>;
 
     /// Opens a backing device.

@@ -230,7 +230,7 @@ pub struct TargetType {
 /// Backing devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BdevsResult {
-    /// In order of their names.
+    /// In order of their names; then those that were taken away and that tables still name.
     pub bdevs: Vec<Bdev>,
 }
 
