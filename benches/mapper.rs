@@ -119,6 +119,7 @@ fn lower(name: &str) -> Option<Lower> {
         transfer_sectors_max: 0,
         optimal_write_bytes: 4096,
         read_only: false,
+        keep: Default::default(),
     })
 }
 

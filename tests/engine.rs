@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use polldm::bdev::{Payload, Registry, Spec};
+use polldm::bdev::{Direct, Payload, Registry, Spec};
 use polldm::dm::{CoreId, DeviceId, Io, Op, Status};
 use polldm::engine::{Config, Core, Engine, FrontEnd};
 use polldm::reactor::{self, PollMode, Readiness};
@@ -20,12 +20,16 @@ const BLOCK_BYTES: usize = 4096;
 struct Seen {
     completed: AtomicU64,
     failed: AtomicU64,
+    /// Of the failed ones, those for want of a path.
+    transport: AtomicU64,
+    /// Commands that have failed at least once.
+    hit: AtomicU64,
     stale: AtomicU64,
     enough: AtomicBool,
 }
 
 /// Keeps [`DEPTH`] writes and reads of its own blocks outstanding on one core: each block is written with a new number, read back,
-/// and must hold that number.
+/// and must hold that number. After a failure, begins anew with a write.
 struct Driver {
     device: Option<DeviceId>,
     seen: Arc<Seen>,
@@ -38,6 +42,8 @@ struct Command {
     sector: u64,
     generation: u64,
     reading: bool,
+    outstanding: bool,
+    hit: bool,
     buffer: Vec<u8>,
 }
 
@@ -62,17 +68,27 @@ impl Driver {
             payload: unsafe { Payload::new(bytes, BLOCK_BYTES as u32) },
         };
         self.outstanding += 1;
+        assert!(!std::mem::replace(&mut slot.outstanding, true));
         if let Some(status) = core.submit(device, io) {
             self.ended(command, status);
         }
     }
 
     fn ended(&mut self, command: u32, status: Status) {
-        let slot = &self.commands[command as usize];
+        let slot = &mut self.commands[command as usize];
         self.outstanding -= 1;
+        let outstanding = std::mem::take(&mut slot.outstanding);
+        assert!(outstanding, "an I/O completes once");
         self.seen.completed.fetch_add(1, Ordering::Relaxed);
         if status != Status::Ok {
+            slot.reading = true;
+            let for_want_of_a_path = u64::from(status == Status::Transport);
+            let first = u64::from(!std::mem::replace(&mut slot.hit, true));
             self.seen.failed.fetch_add(1, Ordering::Relaxed);
+            self.seen
+                .transport
+                .fetch_add(for_want_of_a_path, Ordering::Relaxed);
+            self.seen.hit.fetch_add(first, Ordering::Relaxed);
         } else if slot.reading
             && slot
                 .buffer
@@ -146,6 +162,16 @@ fn malloc(megabytes: u64) -> Spec {
     }
 }
 
+fn file(folder: &tempfile::TempDir, megabytes: u64) -> Spec {
+    Spec::File {
+        path: folder.path().join("disk"),
+        bytes: Some(megabytes << 20),
+        block_bytes: 4096,
+        direct: Direct::Auto,
+        read_only: false,
+    }
+}
+
 /// Adds drivers on all cores and waits until each has got going on `device`.
 fn drive(engine: &Engine, device: DeviceId) -> Arc<Seen> {
     let seen = Arc::new(Seen::default());
@@ -156,6 +182,8 @@ fn drive(engine: &Engine, device: DeviceId) -> Arc<Seen> {
             sector: (first + n) * 8,
             generation: 0,
             reading: true,
+            outstanding: false,
+            hit: false,
             buffer: vec![0; BLOCK_BYTES],
         });
         Box::new(Driver {
@@ -281,5 +309,172 @@ fn mistakes_are_refused() {
         (1, "linear", "a 0")
     );
     engine.close(engine.open("new").unwrap());
+    engine.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// A disk is pulled under I/O from four reactors: every I/O ends once, well or for want of a path. It comes in again under its name, the
+/// same table is loaded once more, and all is well. The file's lock shows that it was closed though the old table was still there.
+#[test]
+fn pm_14_a_disk_is_pulled_under_load_and_plugged_in_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for disk in [malloc(4), file(&folder, 4)] {
+        let engine = engine(&[("a", disk.clone())], 4);
+        engine.create("vol", "", false).unwrap();
+        engine.load("vol", "0 8192 linear a 0", false).unwrap();
+        engine.resume("vol", Default::default()).unwrap();
+        let device = engine.open("vol").unwrap();
+        let seen = drive(&engine, device);
+        after(&seen, 1000);
+        let refused = engine.remove_bdev("a", false).unwrap_err();
+        assert_eq!(refused.errno.name(), "EBUSY");
+        assert!(
+            refused.reason.contains("in use by vol: 1 table"),
+            "{refused}"
+        );
+        after(&seen, 1000);
+        assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
+
+        engine.remove_bdev("a", true).unwrap();
+        while seen.hit.load(Ordering::Relaxed) < u64::from(4 * DEPTH) {
+            std::thread::yield_now();
+        }
+        let info = &engine.list_bdevs()[0];
+        assert!(info.removed && info.tables == 1 && info.devices == ["vol"]);
+        // No table can be made over what is not there.
+        let refused = engine.load("vol", "0 8192 linear a 0", false).unwrap_err();
+        assert!(refused.reason.contains("there is no bdev 'a'"), "{refused}");
+
+        engine.add_bdev("a", &disk).unwrap();
+        engine.load("vol", "0 8192 linear a 0", false).unwrap();
+        engine.resume("vol", Default::default()).unwrap();
+        let failed = seen.failed.load(Ordering::Relaxed);
+        after(&seen, 4000);
+        assert_eq!(seen.failed.load(Ordering::Relaxed), failed);
+        assert_eq!(seen.transport.load(Ordering::Relaxed), failed);
+        assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+        let bdevs = engine.list_bdevs();
+        assert!(bdevs.len() == 1 && !bdevs[0].removed && bdevs[0].tables == 1);
+        engine.stop(Duration::from_secs(10)).unwrap();
+    }
+}
+
+/// What is parked when a disk is pulled stays parked: after the same disk was plugged in again, nobody has seen an error.
+#[test]
+fn pm_14_parked_io_outlives_the_disk_it_was_meant_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&[("a", file(&folder, 4))], 2);
+    engine.create("vol", "", false).unwrap();
+    engine.load("vol", "0 8192 linear a 0", false).unwrap();
+    engine.resume("vol", Default::default()).unwrap();
+    let device = engine.open("vol").unwrap();
+    let seen = drive(&engine, device);
+    after(&seen, 1000);
+    engine.suspend("vol", Default::default()).unwrap();
+    while engine.stats("vol").unwrap().parked < u64::from(2 * DEPTH) {
+        std::thread::yield_now();
+    }
+    engine.remove_bdev("a", true).unwrap();
+    assert_eq!(engine.stats("vol").unwrap().parked, u64::from(2 * DEPTH));
+    engine.add_bdev("a", &file(&folder, 4)).unwrap();
+    engine.load("vol", "0 8192 linear a 0", false).unwrap();
+    engine.resume("vol", Default::default()).unwrap();
+    after(&seen, 1000);
+    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
+    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    engine.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// A backing device stays as long as a live or an inactive table names it, and not longer: when an operator hears that the last such table
+/// is gone, it is free.
+#[test]
+fn a_bdev_is_in_use_while_a_table_names_it() {
+    let engine = engine(&[("a", malloc(4)), ("b", malloc(4))], 2);
+    let in_use = |name: &str| match engine.remove_bdev(name, false) {
+        Ok(()) => {
+            engine.add_bdev(name, &malloc(4)).unwrap();
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.errno.name(), "EBUSY");
+            true
+        }
+    };
+    let tables = |index: usize| engine.list_bdevs()[index].tables;
+    for _ in 0..100 {
+        engine.create("vol", "", false).unwrap();
+        engine
+            .load("vol", "0 8 linear a 0\n8 8 linear a 8", false)
+            .unwrap();
+        assert!(in_use("a") && !in_use("b") && tables(0) == 1);
+        engine.load("vol", "0 16 linear b 0", false).unwrap();
+        assert!(!in_use("a") && in_use("b"));
+        engine.clear("vol").unwrap();
+        assert!(!in_use("b"));
+        engine.load("vol", "0 16 linear a 0", false).unwrap();
+        engine.resume("vol", Default::default()).unwrap();
+        engine.load("vol", "0 16 linear a 16", false).unwrap();
+        assert!(in_use("a") && tables(0) == 2);
+        engine.load("vol", "0 16 linear b 0", false).unwrap();
+        engine.resume("vol", Default::default()).unwrap();
+        assert!(!in_use("a") && in_use("b"));
+        engine.remove("vol").unwrap();
+        assert!(!in_use("b"));
+    }
+    engine.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// A table line names a bdev or a mapped device, so one name is never both; and what an operator gets wrong is said with its errno.
+#[test]
+fn bdevs_and_devices_share_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&[("a", malloc(4))], 1);
+    engine.create("vol", "", false).unwrap();
+    let refused = |result: Result<(), polldm::dm::Error>| {
+        let error = result.unwrap_err();
+        (error.errno.name(), error.reason)
+    };
+    for (errno, words, result) in [
+        (
+            "EBUSY",
+            "the name of a bdev",
+            engine.create("a", "", false).map(drop),
+        ),
+        ("EBUSY", "the name of a bdev", engine.rename("vol", "a")),
+        (
+            "EBUSY",
+            "the name of a mapped device",
+            engine.add_bdev("vol", &malloc(4)),
+        ),
+        ("EBUSY", "exists already", engine.add_bdev("a", &malloc(4))),
+        (
+            "EINVAL",
+            "multiple of the block size",
+            engine.add_bdev(
+                "b",
+                &Spec::Null {
+                    bytes: 1000,
+                    block_bytes: 512,
+                },
+            ),
+        ),
+        ("ENXIO", "no bdev named", engine.remove_bdev("b", false)),
+        ("ENXIO", "no bdev named", engine.remove_bdev("b", true)),
+    ] {
+        let (name, reason) = refused(result);
+        assert_eq!(name, errno, "{reason}");
+        assert!(reason.contains(words), "{reason}");
+    }
+    let missing = Spec::File {
+        path: folder.path().join("missing"),
+        bytes: None,
+        block_bytes: 512,
+        direct: Direct::Auto,
+        read_only: false,
+    };
+    assert_eq!(refused(engine.add_bdev("b", &missing)).0, "ENXIO");
+    engine.add_bdev("b", &file(&folder, 1)).unwrap();
+    engine.remove_bdev("a", false).unwrap();
+    engine.rename("vol", "a").unwrap();
+    assert_eq!(engine.list_bdevs().len(), 1);
     engine.stop(Duration::from_secs(10)).unwrap();
 }

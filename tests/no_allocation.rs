@@ -152,6 +152,7 @@ fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Map
             transfer_sectors_max: 64,
             optimal_write_bytes: 4096,
             read_only: false,
+            keep: Default::default(),
         })
     };
     let table = Arc::new(Table::parse(table, &resolve).expect("a good table"));

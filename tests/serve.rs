@@ -229,6 +229,77 @@ fn a_devices_life_from_the_command_line() {
     assert!(served.told(&["stats"]).contains("REACTOR"));
 }
 
+/// A disk is added, pulled and plugged in again from the command line.
+#[test]
+fn a_backing_devices_life_from_the_command_line() {
+    let served = Served::start("");
+    // A relative path counts from where the command is given, not from where the server was started.
+    let add = |size: &str| {
+        Command::new(POLLDM)
+            .arg("--socket")
+            .arg(served.socket())
+            .args(["bdev", "add", "file", "name=disk", "path=disk.img", size])
+            .current_dir(served.directory.path())
+            .output()
+            .unwrap()
+    };
+    let wrong = add("size=4M");
+    assert_eq!(wrong.status.code(), Some(2));
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert!(said.contains("1 | file: { name: disk,"), "{said}");
+    assert!(add("size=4MiB").status.success());
+    assert!(served.directory.path().join("disk.img").exists());
+    served.told(&["dm", "create", "vol1", "--table", "0 8192 linear disk 0"]);
+
+    for (words, says) in [
+        (
+            &["bdev", "add", "malloc", "name=disk", "size=1MiB"][..],
+            "exists already; names are unique (EBUSY)",
+        ),
+        (
+            &["bdev", "add", "malloc", "name=vol1", "size=1MiB"],
+            "'vol1' is the name of a mapped device",
+        ),
+        (
+            &["dm", "create", "--notable", "disk"],
+            "'disk' is the name of a bdev",
+        ),
+        (
+            &["bdev", "remove", "disk"],
+            "bdev 'disk' is in use by vol1: 1 table",
+        ),
+        (
+            &["bdev", "remove", "disc"],
+            "there is no bdev named \"disc\" (ENXIO)",
+        ),
+    ] {
+        let said = served.refused(words, 1);
+        assert!(said.contains(says), "{words:?}: {said}");
+    }
+
+    served.told(&["bdev", "remove", "--force", "disk"]);
+    let row = |what: &str| {
+        let rows = served.told(&["bdev", "ls"]);
+        let mut words = rows
+            .lines()
+            .map(|row| row.split_whitespace().collect::<Vec<_>>().join(" "));
+        let found = words.find(|row| row.starts_with("disk") && row.contains(what));
+        assert!(found.is_some(), "{what}: {rows}");
+        rows.lines().count()
+    };
+    assert_eq!(row("removed 1 vol1"), 4);
+    // The old table is live still, and the file is not locked.
+    assert!(add("size=4MiB").status.success());
+    assert_eq!(row("flush"), 5);
+    let table = served.told(&["dm", "table", "vol1"]);
+    served.told(&["dm", "load", "vol1", "--table", table.trim_end()]);
+    served.told(&["dm", "resume", "vol1"]);
+    assert_eq!(row("flush"), 4);
+    served.told(&["dm", "remove", "vol1"]);
+    served.told(&["bdev", "remove", "disk"]);
+    assert!(!served.told(&["bdev", "ls"]).contains("disk"));
+}
+
 #[test]
 fn sigterm_ends_it_with_0_even_while_somebody_asks() {
     for signal in ["TERM", "INT"] {

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
-use crate::dm::{CloneId, Status};
+use crate::dm::{CloneId, LowerId, Status};
 use crate::reactor::BufferPool;
 
+use super::channel::Hold;
 use super::error::Error;
 use super::region::RegionHandle;
 use super::ring::Ring;
@@ -38,6 +39,8 @@ pub struct Core {
     /// What ended and has not been told yet; as long as what front ends have outstanding, and keeps its room.
     completed: Vec<(CloneId, Status)>,
     zeroing: VecDeque<Zeroing>,
+    /// What the channels of this reactor hold, by device; of some the channel is closed already.
+    holds: Vec<(LowerId, Weak<Hold>)>,
     ring: Option<Ring>,
     ring_entries: u32,
     /// Whether [`Core::unwatched_fd`] has given the ring's descriptor out.
@@ -57,6 +60,7 @@ impl Core {
             bounce: BufferPool::new(BOUNCE_BYTES_MAX),
             completed: Vec::new(),
             zeroing: VecDeque::new(),
+            holds: Vec::new(),
             ring: None,
             ring_entries,
             watched: false,
@@ -121,14 +125,38 @@ impl Core {
         let Some(zeroing) = self.zeroing.front_mut() else {
             return;
         };
+        if zeroing.region.is_gone() {
+            ended.push((zeroing.clone, Status::Transport));
+            self.zeroing.pop_front();
+            return;
+        }
         let bytes = zeroing.left.min(ZERO_PER_TURN_BYTES);
-        zeroing.region.0.zero(zeroing.offset, bytes as usize);
+        zeroing.region.zero(zeroing.offset, bytes as usize);
         zeroing.offset += bytes;
         zeroing.left -= bytes;
         if zeroing.left == 0 {
             ended.push((zeroing.clone, Status::Ok));
             self.zeroing.pop_front();
         }
+    }
+
+    /// A device was taken away ([`super::Registry::hot_remove`]): from here on, channels of this reactor to it end everything with
+    /// [`Status::Transport`], and so does what has not reached the kernel yet. What the kernel has, ends as it will: it may still be
+    /// writing into the payload, and nothing can make it stop for sure. Then the reactor has nothing open of the device any more.
+    pub fn lower_gone(&mut self, lower: LowerId) {
+        self.holds.retain(|(id, hold)| match hold.upgrade() {
+            Some(hold) if *id == lower => {
+                hold.release();
+                false
+            }
+            hold => hold.is_some(),
+        });
+    }
+
+    /// Takes note of what a channel holds, for [`Core::lower_gone`].
+    pub(super) fn note_hold(&mut self, lower: LowerId, hold: &Rc<Hold>) {
+        self.holds.retain(|(_, hold)| hold.strong_count() > 0);
+        self.holds.push((lower, Rc::downgrade(hold)));
     }
 
     /// The io_uring, made when it is first needed.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::dm::DeviceId;
+
 /// Why a backing device could not be opened, changed or removed. Nothing has changed then.
 #[derive(Debug)]
 pub enum Error {
@@ -17,11 +19,13 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
-    /// Channels to it are open: a table uses it.
+    /// Tables name it, or reactors have it open.
     InUse {
         /// The device.
         name: String,
-        /// How many channels, over all reactors.
+        /// One entry for each table: the mapped device that it was made for, if it was for one.
+        tables: Vec<Option<DeviceId>>,
+        /// Open channels, over all reactors.
         channels: u32,
     },
     /// Neither 512 nor 4096.
@@ -110,9 +114,14 @@ impl fmt::Display for Error {
                 write!(f, "a bdev named {name:?} exists already; names are unique")
             }
             Error::Missing { name } => write!(f, "there is no bdev named {name:?}"),
-            Error::InUse { name, channels } => write!(
+            Error::InUse {
+                name,
+                tables,
+                channels,
+            } => write!(
                 f,
-                "bdev {name:?} is in use ({channels} open channels); remove the tables that name it first"
+                "bdev {name:?} is in use: {} table(s) name it, {channels} channel(s) to it are open; load and resume other tables first",
+                tables.len()
             ),
             Error::BlockSize { block_bytes } => {
                 write!(

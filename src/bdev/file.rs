@@ -2,7 +2,6 @@
 
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
 
@@ -11,6 +10,7 @@ use crate::reactor::{BUFFER_BYTES_MAX, PoolBuffer};
 
 use super::SECTOR_BYTES;
 use super::core::Core;
+use super::handle::Handle;
 use super::open::OpenFile;
 use super::payload::{Owner, Payload, ZEROES_BYTES, zeroes};
 
@@ -18,12 +18,12 @@ use super::payload::{Owner, Payload, ZEROES_BYTES, zeroes};
 pub(super) const TRANSFER_BYTES_MAX: usize = BUFFER_BYTES_MAX;
 
 /// One reactor's hold on an open file.
-pub(super) struct FileHandle(pub(super) Arc<OpenFile>);
+pub(super) type FileHandle = Handle<OpenFile>;
 
 /// Submits one I/O. It reaches the kernel with the rest of the turn's ([`Core::submit_gathered`]).
 pub(super) fn submit(
     core: &mut Core,
-    file: &Rc<FileHandle>,
+    file: Rc<FileHandle>,
     io: &LowerIo<Payload>,
     clone: CloneId,
 ) -> Submit {
@@ -32,7 +32,7 @@ pub(super) fn submit(
         return Submit::Busy;
     }
     let mut request = Request {
-        file: Rc::clone(file),
+        file: Rc::clone(&file),
         clone,
         step: Step::Sync,
         fua: io.fua,
@@ -55,7 +55,7 @@ pub(super) fn submit(
                 Step::Write
             };
             match io.payload.as_memory() {
-                Some(bytes) if file.0.takes_memory(bytes) => request.bytes = bytes,
+                Some(bytes) if file.takes_memory(bytes) => request.bytes = bytes,
                 Some(bytes) => {
                     let Some(buffer) = bounce.take(length) else {
                         return Submit::Busy;
@@ -76,13 +76,13 @@ pub(super) fn submit(
             }
         }
         Op::Flush => {
-            if file.0.has_lost_writes() {
+            if file.has_lost_writes() {
                 return Submit::Done(Status::IoError);
             }
         }
         Op::Discard => request.step = Step::PunchHole,
         Op::WriteZeroes => {
-            request.step = match file.0.zeroes_ranges() {
+            request.step = match file.zeroes_ranges() {
                 true => Step::ZeroRange,
                 false => Step::WriteZeroes,
             }
@@ -149,9 +149,14 @@ impl Request {
         self.clone
     }
 
+    /// Whether its device was taken away: then the kernel is asked for nothing more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.file.is_gone()
+    }
+
     /// The entry of the present step.
     pub(super) fn entry(&self) -> squeue::Entry {
-        let fd = types::Fd(self.file.0.fd().as_raw_fd());
+        let fd = types::Fd(self.file.fd().as_raw_fd());
         let flags = if self.fua { libc::RWF_DSYNC } else { 0 };
         match self.step {
             Step::Read => opcode::Read::new(fd, self.bytes, self.left as u32)
@@ -194,7 +199,7 @@ impl Request {
                 Next::Again
             }
             // Two syncs at once, from two reactors: the kernel told only one of them that data is lost.
-            Step::Sync if self.file.0.has_lost_writes() => Next::Ended(Status::IoError),
+            Step::Sync if self.file.has_lost_writes() => Next::Ended(Status::IoError),
             Step::ZeroRange | Step::PunchHole | Step::Sync => Next::Ended(Status::Ok),
         }
     }
@@ -239,8 +244,7 @@ impl Request {
     fn failed(&mut self, errno: i32) -> Next {
         let writes = matches!(self.step, Step::Write | Step::WriteZeroes);
         // What makes the kernel write the page cache back, and tell of all of it, not only of this I/O's data.
-        let writes_back =
-            self.step == Step::Sync || (writes && self.fua && !self.file.0.is_direct());
+        let writes_back = self.step == Step::Sync || (writes && self.fua && !self.file.is_direct());
         match errno {
             // No back-pressure where it may be the kernel's one report that data was not written back: the next sync would succeed.
             libc::ENOMEM | libc::EBUSY | libc::ENOBUFS if writes_back => {}
@@ -249,14 +253,14 @@ impl Request {
                 return Next::Later;
             }
             libc::EOPNOTSUPP | libc::ENOSYS if self.step == Step::ZeroRange => {
-                self.file.0.note_cannot_zero_ranges();
+                self.file.note_cannot_zero_ranges();
                 self.step = Step::WriteZeroes;
                 return Next::Again;
             }
             _ => {}
         }
         if writes_back {
-            self.file.0.note_lost_writes();
+            self.file.note_lost_writes();
         }
         Next::Ended(status_of(errno))
     }
@@ -287,6 +291,8 @@ fn status_of(errno: i32) -> Status {
 mod tests {
     use super::*;
     use crate::bdev::Direct;
+    use crate::bdev::handle::Shared;
+    use crate::bdev::ring::Ring;
 
     /// An I/O as it is when the kernel answers, on a file that goes through the page cache.
     fn request(file: &Rc<FileHandle>, step: Step, fua: bool) -> Request {
@@ -307,7 +313,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("disk");
         let file = OpenFile::open(&path, Some(4096), 512, Direct::Off, false).expect("opens");
-        (directory, Rc::new(FileHandle(Arc::new(file))))
+        (directory, Rc::new(Shared::new(file).handle()))
     }
 
     fn ended(next: Next) -> Option<Status> {
@@ -328,7 +334,7 @@ mod tests {
         }
         let interrupted = request(&file, Step::Sync, false).completed(-libc::EINTR);
         assert!(matches!(interrupted, Next::Later));
-        assert!(!file.0.has_lost_writes());
+        assert!(!file.has_lost_writes());
     }
 
     /// The kernel reports a failed write-back once. Whatever its reason, and whether a flush or a write with FUA was told, no flush
@@ -345,10 +351,32 @@ mod tests {
                 let mut under_way = request(&file, Step::Sync, false);
                 let next = request(&file, step, fua).completed(-errno);
                 assert_eq!(ended(next), Some(status_of(errno)), "{step:?} {errno}");
-                assert!(file.0.has_lost_writes(), "{step:?} {errno}");
+                assert!(file.has_lost_writes(), "{step:?} {errno}");
                 assert_eq!(ended(under_way.completed(0)), Some(Status::IoError));
             }
         }
+    }
+
+    /// What the kernel had no room for is not tried again on a device that was taken away; the sync of the other file is.
+    #[test]
+    fn what_waits_for_the_kernel_ends_when_its_device_goes() {
+        let mut ring = Ring::new(4).expect("a ring");
+        let ((_one, gone), (_two, stays)) = (file(), file());
+        for (file, clone) in [(&gone, 1), (&stays, 2)] {
+            let clone = CloneId(clone);
+            ring.start_later(Request {
+                clone,
+                ..request(file, Step::Sync, false)
+            });
+        }
+        gone.set_gone();
+        let mut ended = Vec::new();
+        ring.poll(&mut ended);
+        assert_eq!(ended, [(CloneId(1), Status::Transport)]);
+        while ended.len() < 2 {
+            ring.poll(&mut ended);
+        }
+        assert_eq!(ended[1], (CloneId(2), Status::Ok));
     }
 
     /// A write that fails is its own host's affair: nothing that was completed is lost.
@@ -357,7 +385,7 @@ mod tests {
         let (_directory, file) = file();
         let next = request(&file, Step::Write, false).completed(-libc::EIO);
         assert_eq!(ended(next), Some(Status::IoError));
-        assert!(!file.0.has_lost_writes());
+        assert!(!file.has_lost_writes());
         let flush = request(&file, Step::Sync, false).completed(0);
         assert_eq!(ended(flush), Some(Status::Ok));
     }

@@ -17,7 +17,7 @@ const ZERO_AT_ONCE_BYTES: u64 = 64 << 10;
 #[inline(always)]
 pub(super) fn submit(
     core: &mut Core,
-    region: &Rc<RegionHandle>,
+    region: Rc<RegionHandle>,
     io: &LowerIo<Payload>,
     clone: CloneId,
 ) -> Submit {
@@ -25,21 +25,18 @@ pub(super) fn submit(
     let length = io.payload.length() as usize;
     match io.op {
         Op::Read => {
-            let source = region.0.at(offset, length);
+            let source = region.at(offset, length);
             match io.payload.as_memory() {
                 // SAFETY: both are valid for `length` bytes, by `Region::at` and by the payload's promise; a payload is never within
                 // a region, because what is lent is lent for reading.
                 Some(target) => unsafe { target.copy_from_nonoverlapping(source, length) },
                 // SAFETY: the handle keeps the region mapped.
-                None => unsafe {
-                    io.payload
-                        .lend_bytes(source, Owner::Region(Rc::clone(region)))
-                },
+                None => unsafe { io.payload.lend_bytes(source, Owner::Region(region)) },
             }
             Submit::Done(Status::Ok)
         }
         Op::Write => {
-            let target = region.0.at(offset, length);
+            let target = region.at(offset, length);
             let Some(source) = io.payload.as_memory() else {
                 return Submit::Done(Status::IoError);
             };
@@ -51,13 +48,13 @@ pub(super) fn submit(
         Op::Discard | Op::WriteZeroes => {
             let bytes = u64::from(io.sectors) * SECTOR_BYTES;
             if bytes <= ZERO_AT_ONCE_BYTES {
-                let target = region.0.at(offset, bytes as usize);
+                let target = region.at(offset, bytes as usize);
                 // SAFETY: valid for `bytes` bytes, by `Region::at`.
                 unsafe { target.write_bytes(0, bytes as usize) };
                 return Submit::Done(Status::Ok);
             }
             core.zero_later(Zeroing {
-                region: Rc::clone(region),
+                region,
                 offset,
                 left: bytes,
                 clone,

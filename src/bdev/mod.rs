@@ -13,9 +13,12 @@
 //! Measured with `cargo bench --bench mailbox` (CPU time, 128 I/Os per poll, without LTO, on a Xeon of 2023); a lent read includes giving the
 //! data back.
 
+mod channel;
 mod core;
+mod device;
 mod error;
 mod file;
+mod handle;
 mod malloc;
 mod null;
 mod open;
@@ -23,12 +26,16 @@ mod payload;
 mod region;
 mod registry;
 mod ring;
+mod uses;
 
+pub use channel::Channel;
 pub use core::Core;
+pub use device::Bdev;
 pub use error::Error;
+pub use handle::Handle;
 pub use payload::{LendList, Owner, Payload, Segment};
 pub use region::{Region, RegionHandle};
-pub use registry::{Bdev, Channel, Registry};
+pub use registry::{Registry, Report, Reserved};
 
 use std::path::PathBuf;
 
@@ -82,5 +89,7 @@ pub enum Spec {
     },
 }
 
+#[cfg(test)]
+mod removal_tests;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,8 @@
 //! The memory of a malloc device.
 
-use std::ptr::NonNull;
-use std::sync::Arc;
-
 use super::error::Error;
+use super::handle::Handle;
+use std::ptr::NonNull;
 
 /// Address space kept for growth: a device can become this many times as large without moving. Address space is plenty (128 TiB) and costs
 /// nothing; moving would pull the memory from under what has been lent.
@@ -123,5 +122,4 @@ impl Drop for Region {
 }
 
 /// One reactor's hold on a [`Region`].
-#[derive(Debug)]
-pub struct RegionHandle(pub(super) Arc<Region>);
+pub type RegionHandle = Handle<Region>;

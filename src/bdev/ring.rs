@@ -69,10 +69,7 @@ impl Ring {
     }
 
     fn gather(&mut self, index: u32) {
-        let request = self.requests[index as usize]
-            .as_ref()
-            .expect("a request in use");
-        let entry: squeue::Entry = request.entry().user_data(u64::from(index));
+        let entry: squeue::Entry = self.request(index).entry().user_data(u64::from(index));
         // SAFETY: what the entry points to stays valid until the request completes: its own buffer, the payload (by its constructor's
         // promise), static zeroes; the descriptor is kept open by the request.
         let pushed = unsafe { self.io_uring.submission().push(&entry) };
@@ -107,7 +104,11 @@ impl Ring {
 
     fn poll_busy(&mut self, ended: &mut Vec<(CloneId, Status)>) {
         for position in 0..self.later.len() {
-            self.gather(self.later[position]);
+            let index = self.later[position];
+            match self.request(index).is_gone() {
+                true => self.end(index, Status::Transport, ended),
+                false => self.gather(index),
+            }
         }
         self.later.clear();
         // With cooperative task running, the kernel asks for a system call when it has completions to write.
@@ -117,19 +118,27 @@ impl Ring {
         // As many as there are now at most: what is resubmitted below can complete only after the next system call.
         while let Some(entry) = self.next_completion() {
             let index = entry.0;
-            let request = self.requests[index as usize]
-                .as_mut()
-                .expect("completes once");
+            let request = self.request(index);
             match request.completed(entry.1) {
+                Next::Ended(status) => self.end(index, status, ended),
+                // Its device was taken away meanwhile.
+                _ if request.is_gone() => self.end(index, Status::Transport, ended),
                 Next::Again => self.gather(index),
                 Next::Later => self.later.push(index),
-                Next::Ended(status) => {
-                    ended.push((request.clone_id(), status));
-                    self.requests[index as usize] = None;
-                    self.free.push(index);
-                }
             }
         }
+    }
+
+    fn request(&mut self, index: u32) -> &mut Request {
+        self.requests[index as usize]
+            .as_mut()
+            .expect("a request in use")
+    }
+
+    fn end(&mut self, index: u32, status: Status, ended: &mut Vec<(CloneId, Status)>) {
+        ended.push((self.request(index).clone_id(), status));
+        self.requests[index as usize] = None;
+        self.free.push(index);
     }
 
     #[inline]
@@ -144,6 +153,16 @@ impl Ring {
             && self.later.is_empty()
             && !self.io_uring.submission().taskrun()
             && self.io_uring.completion().is_empty()
+    }
+}
+
+#[cfg(test)]
+impl Ring {
+    /// Takes a request as one that the kernel had no room for.
+    pub(super) fn start_later(&mut self, request: Request) {
+        let index = self.free.pop().expect("there is room");
+        self.requests[index as usize] = Some(request);
+        self.later.push(index);
     }
 }
 

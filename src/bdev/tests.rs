@@ -8,31 +8,33 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-const POOL_BYTES: usize = 16 << 20;
+pub(super) const POOL_BYTES: usize = 16 << 20;
 
 /// One reactor's worth of it: polls until everything has ended.
-struct Bench {
-    core: Core,
-    channel: Channel,
-    ended: HashMap<u32, Status>,
+pub(super) struct Bench {
+    pub core: Core,
+    pub channel: Channel,
+    discards: bool,
+    pub ended: HashMap<u32, Status>,
     gathered: Vec<(CloneId, Status)>,
     next: u32,
 }
 
 impl Bench {
-    fn new(bdev: &Arc<Bdev>, core: Core) -> Bench {
+    pub fn new(bdev: &Arc<Bdev>, core: Core) -> Bench {
         let mut core = core;
         let channel = bdev.channel(&mut core).expect("channel");
         Bench {
             core,
             channel,
+            discards: bdev.declare().discard,
             ended: HashMap::new(),
             gathered: Vec::new(),
             next: 0,
         }
     }
 
-    fn poll(&mut self) {
+    pub fn poll(&mut self) {
         self.core.poll(&mut self.gathered);
         for (clone, status) in self.gathered.drain(..) {
             let before = self.ended.insert(clone.0, status);
@@ -42,7 +44,7 @@ impl Bench {
     }
 
     /// Submits, again and again while there is no room. The clone's number.
-    fn start(&mut self, op: Op, fua: bool, sector: u64, sectors: u32, payload: Payload) -> u32 {
+    pub fn start(&mut self, op: Op, fua: bool, sector: u64, sectors: u32, payload: Payload) -> u32 {
         let clone = self.next;
         self.next += 1;
         let io = LowerIo {
@@ -64,7 +66,7 @@ impl Bench {
         }
     }
 
-    fn wait(&mut self, clone: u32) -> Status {
+    pub fn wait(&mut self, clone: u32) -> Status {
         loop {
             if let Some(status) = self.ended.remove(&clone) {
                 return status;
@@ -73,13 +75,20 @@ impl Bench {
         }
     }
 
-    fn run(&mut self, op: Op, fua: bool, sector: u64, sectors: u32, payload: Payload) -> Status {
+    pub fn run(
+        &mut self,
+        op: Op,
+        fua: bool,
+        sector: u64,
+        sectors: u32,
+        payload: Payload,
+    ) -> Status {
         let clone = self.start(op, fua, sector, sectors, payload);
         self.wait(clone)
     }
 
     /// What the range reads as, by memory that lies `misaligned` bytes off a page.
-    fn read(&mut self, sector: u64, sectors: u32, misaligned: usize) -> Vec<u8> {
+    pub fn read(&mut self, sector: u64, sectors: u32, misaligned: usize) -> Vec<u8> {
         let length = sectors as usize * 512;
         let mut memory = vec![0xAA; length + 2 * 4096];
         let start = memory.as_ptr().align_offset(4096) + misaligned;
@@ -93,7 +102,7 @@ impl Bench {
         memory[start..start + length].to_vec()
     }
 
-    fn read_lent(&mut self, sector: u64, sectors: u32) -> Vec<u8> {
+    pub fn read_lent(&mut self, sector: u64, sectors: u32) -> Vec<u8> {
         let mut list = LendList::default();
         // SAFETY: `list` outlives the I/O, and is not touched until it has ended.
         let payload = unsafe { Payload::lent(NonNull::from(&mut list), sectors * 512) };
@@ -113,7 +122,7 @@ impl Bench {
         bytes
     }
 
-    fn write(&mut self, sector: u64, data: &[u8], misaligned: usize, fua: bool) -> Status {
+    pub fn write(&mut self, sector: u64, data: &[u8], misaligned: usize, fua: bool) -> Status {
         let mut memory = vec![0u8; data.len() + 2 * 4096];
         let start = memory.as_ptr().align_offset(4096) + misaligned;
         memory[start..start + data.len()].copy_from_slice(data);
@@ -136,7 +145,7 @@ fn bench(spec: Spec) -> Bench {
     Bench::new(&open(spec).expect("open"), Core::new(POOL_BYTES))
 }
 
-fn file_spec(path: &Path, bytes: u64, block_bytes: u32, direct: Direct) -> Spec {
+pub(super) fn file_spec(path: &Path, bytes: u64, block_bytes: u32, direct: Direct) -> Spec {
     Spec::File {
         path: path.to_path_buf(),
         bytes: Some(bytes),
@@ -227,7 +236,7 @@ fn compare(spec: Spec, block_bytes: u32, steps: &[(Step, u64, u64)]) {
             }
             Step::Discard => {
                 let status = bench.run(Op::Discard, false, sector, sectors, Payload::empty());
-                let expected = match bench.channel.bdev().declare().discard {
+                let expected = match bench.discards {
                     true => Status::Ok,
                     false => Status::NotSupported,
                 };

@@ -1,30 +1,13 @@
-//! `polldm bdev` and `polldm export`: what is beneath the mapped devices, and who reaches them.
+//! `polldm export`: who reaches the mapped devices.
 
 use clap::{Args, Subcommand};
 
-use super::columns::{Column, Layout, bytes, render};
+use super::columns::{Column, Layout, render};
 use super::{Connection, Failure, print, print_json};
 use crate::control::schema::{
-    self, AddNamespaceParams, AnaState, Bdev, BdevLs, BdevsResult, ExportLs, ExportsResult,
-    NoParams, NvmfAddNamespace, NvmfRemoveNamespace, NvmfSetAna, RemoveNamespaceParams,
-    SetAnaParams,
+    self, AddNamespaceParams, AnaState, ExportLs, ExportsResult, NoParams, NvmfAddNamespace,
+    NvmfRemoveNamespace, NvmfSetAna, RemoveNamespaceParams, SetAnaParams,
 };
-
-/// Backing devices: what mapped devices are made of
-#[derive(Debug, Args)]
-pub(super) struct BdevCommand {
-    /// Print the answer as JSON
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
-    verb: BdevVerb,
-}
-
-#[derive(Debug, Subcommand)]
-enum BdevVerb {
-    /// List backing devices: size, block size, what they can do, and who uses them
-    Ls,
-}
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -79,17 +62,6 @@ enum ExportVerb {
     },
 }
 
-/// Runs `polldm bdev`.
-pub(super) fn run_bdev(command: &BdevCommand, connection: &Connection) -> Result<(), Failure> {
-    let BdevVerb::Ls = command.verb;
-    let result = connection.open()?.call::<BdevLs>(&NoParams {})?;
-    if command.json {
-        print_json(&result)
-    } else {
-        print(&bdevs(&result))
-    }
-}
-
 /// Runs `polldm export`.
 pub(super) fn run_export(command: ExportCommand, connection: &Connection) -> Result<(), Failure> {
     let json = command.json;
@@ -114,57 +86,6 @@ pub(super) fn run_export(command: ExportCommand, connection: &Connection) -> Res
         }
     };
     if json { print_json(&done) } else { Ok(()) }
-}
-
-fn bdevs(result: &BdevsResult) -> String {
-    let columns = [
-        Column::left("NAME"),
-        Column::left("KIND"),
-        Column::right("SIZE"),
-        Column::right("BLOCK"),
-        Column::left("CACHE"),
-        Column::left("CAN"),
-        Column::left("USED BY"),
-    ];
-    let row = |bdev: &Bdev| {
-        let can = [
-            (bdev.flush, "flush"),
-            (bdev.fua, "fua"),
-            (bdev.discard, "discard"),
-            (bdev.write_zeroes, "zeroes"),
-        ];
-        let mut can: Vec<_> = can
-            .iter()
-            .filter(|(able, _)| *able)
-            .map(|(_, what)| *what)
-            .collect();
-        if bdev.read_only {
-            can.push("read-only");
-        }
-        vec![
-            bdev.name.clone(),
-            bdev.kind.clone(),
-            bytes(bdev.sectors.saturating_mul(512)),
-            bdev.block_bytes.to_string(),
-            if bdev.volatile_cache {
-                "volatile"
-            } else {
-                "none"
-            }
-            .to_owned(),
-            can.join(","),
-            if bdev.devices.is_empty() {
-                "-".to_owned()
-            } else {
-                bdev.devices.join(",")
-            },
-        ]
-    };
-    render(
-        &columns,
-        &result.bdevs.iter().map(row).collect::<Vec<_>>(),
-        Layout::OURS,
-    )
 }
 
 fn exports(result: &ExportsResult) -> String {
@@ -262,17 +183,6 @@ mod tests {
     use crate::control::Service;
     use crate::control::fake::Fake;
     use crate::control::schema::Serve;
-
-    #[test]
-    fn bdevs_in_columns() {
-        let service = Service::new(Arc::new(Fake::with_devices()));
-        let text = bdevs(&Serve::<BdevLs>::serve(&service, NoParams {}).unwrap());
-        let expected = "\
-NAME  KIND     SIZE  BLOCK  CACHE  CAN                       USED BY
-ram0  malloc  1 GiB    512  none   flush,fua,discard,zeroes  vol0
-";
-        assert_eq!(text, expected);
-    }
 
     #[test]
     fn exports_with_their_hosts() {

@@ -6,6 +6,7 @@
 //! | 1 | refused, or failed on the way |
 //! | 2 | the command line or the configuration is wrong; nothing was begun |
 
+mod bdev;
 mod bench;
 mod columns;
 mod dm;
@@ -57,7 +58,7 @@ enum Command {
     Serve(serve::Serve),
     Check(Check),
     Dm(dm::Dm),
-    Bdev(export::BdevCommand),
+    Bdev(bdev::BdevCommand),
     Export(export::ExportCommand),
     Stats(stats::StatsCommand),
     Bench(bench::Bench),
@@ -162,7 +163,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             print(&summary(&plan, &check.file))
         }
         Command::Dm(dm) => dm::run(dm, connection),
-        Command::Bdev(bdev) => export::run_bdev(&bdev, connection),
+        Command::Bdev(bdev) => bdev::run(&bdev, connection),
         Command::Export(export) => export::run_export(export, connection),
         Command::Bench(bench) => bench::run(&bench),
         Command::Stats(stats) => stats::run(stats, connection),

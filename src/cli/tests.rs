@@ -44,6 +44,10 @@ fn the_commands_of_the_manual_are_taken() {
         "polldm dm deps",
         "polldm dm targets",
         "polldm bdev ls --json",
+        "polldm bdev add malloc name=ram2 size=1GiB block_size=4096",
+        "polldm bdev add file name=disk3 path=/dev/sdc --json",
+        "polldm bdev remove disk3",
+        "polldm bdev remove --force disk3",
         "polldm export ls",
         "polldm export add-ns nqn.x --nsid 2 --device vol1",
         "polldm export remove-ns nqn.x --nsid 2",
@@ -75,6 +79,8 @@ fn what_makes_no_sense_is_refused_with_exit_code_2() {
         "polldm dm create vol0 --notable --readonly",
         "polldm dm load vol0 file --table x",
         "polldm dm create vol0 --flush never",
+        "polldm bdev add malloc",
+        "polldm bdev remove",
         "polldm export add-ns nqn.x --nsid minus --device d",
         "polldm export add-ns nqn.x --nsid 1",
         "polldm export ana nqn.x",
@@ -115,6 +121,41 @@ fn options_without_a_meaning_are_refused() {
             Err(Failure::Usage(reason)) => assert!(reason.contains("leave"), "{words}: {reason}"),
             other => panic!("{words}: {other:?}"),
         }
+    }
+}
+
+/// A bdev that cannot be is refused before anybody is asked, at its place in the words.
+#[test]
+fn a_bdev_that_cannot_be_is_not_asked_for() {
+    for (words, says) in [
+        (
+            "polldm bdev add malloc name=a size=1MiB direct",
+            "'direct' is no KEY=VALUE",
+        ),
+        (
+            "polldm bdev add malloc name=a size=1G",
+            "1 | malloc: { name: a, size: 1G }",
+        ),
+        (
+            "polldm bdev add maloc name=a size=1MiB",
+            "did you mean `malloc`?",
+        ),
+        ("polldm bdev add malloc name=a size=", "the size is missing"),
+        (
+            "polldm bdev add null name=a/b size=1MiB",
+            "cannot contain `/`",
+        ),
+        (
+            "polldm bdev add file name=a path=x read_only=yes",
+            "neither true nor false",
+        ),
+    ] {
+        let said = match run(parse(words).unwrap()) {
+            Err(Failure::Usage(said)) => said,
+            Err(Failure::Config(error)) => error.to_string(),
+            other => panic!("{words}: {other:?}"),
+        };
+        assert!(said.contains(says), "{words}: {said}");
     }
 }
 

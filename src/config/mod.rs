@@ -13,6 +13,7 @@
 mod ana;
 mod build;
 mod names;
+mod one_bdev;
 mod parse_error;
 mod plan;
 mod process;
@@ -30,6 +31,7 @@ use std::path::Path;
 
 pub use ana::AnaState;
 pub use names::{DEVICE_UUID_BYTES_MAX, DISCOVERY_NQN, NAME_BYTES_MAX, NQN_BYTES_MAX};
+pub use one_bdev::{bdev_schema, parse_bdev};
 pub use plan::{
     BdevKind, BdevPlan, DevicePlan, Direct, FilePlan, FlushPolicy, HostsPlan, NamespacePlan,
     NvmfPlan, Plan, PollPlan, ReactorsPlan, SubsystemPlan, Uuid,
@@ -144,13 +146,7 @@ fn parse_bytes(
     bytes: &[u8],
     surroundings: &Surroundings<'_>,
 ) -> Result<Plan, Error> {
-    if bytes.len() > FILE_BYTES_MAX {
-        let message = format!(
-            "the configuration is larger than {}",
-            scalar::size_shown(FILE_BYTES_MAX as u64)
-        );
-        return Err(Source::new(source_name, "").error(Problem::whole(message)));
-    }
+    check_length(source_name, bytes.len())?;
     let source = match std::str::from_utf8(bytes) {
         Ok(text) => Source::new(source_name, text),
         Err(error) => return Err(not_utf8(source_name, bytes, error.valid_up_to())),
@@ -164,11 +160,25 @@ fn parse_bytes(
         return Err(empty());
     }
     // An `Option`, because a document without content is YAML's null.
-    let config: Option<raw::Config> =
-        serde_yaml::from_str_with_options(source.text(), options())
-            .map_err(|error| source.error(parse_error::problem(&error, &source)))?;
+    let config: Option<raw::Config> = from_yaml(&source)?;
     let config = config.ok_or_else(empty)?;
     build::plan(config, &source, surroundings).map_err(|problem| source.error(problem))
+}
+
+fn check_length(source_name: &str, bytes: usize) -> Result<(), Error> {
+    if bytes <= FILE_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the configuration is larger than {}",
+        scalar::size_shown(FILE_BYTES_MAX as u64)
+    );
+    Err(Source::new(source_name, "").error(Problem::whole(message)))
+}
+
+fn from_yaml<T: serde::de::DeserializeOwned>(source: &Source) -> Result<T, Error> {
+    serde_yaml::from_str_with_options(source.text(), options())
+        .map_err(|error| source.error(parse_error::problem(&error, source)))
 }
 
 fn not_utf8(source_name: &str, bytes: &[u8], valid_bytes: usize) -> Error {

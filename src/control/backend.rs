@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::schema::{self, *};
+use crate::config::{self, BdevKind, BdevPlan};
 use crate::dm::registry::Entry;
 use crate::dm::target::TYPES;
 use crate::dm::{self, Errno, Error};
+use crate::engine::BdevInfo;
 
 /// A running node, as far as operators can reach it. Verbs block the calling thread until they are done; every answer is
 /// a snapshot, and no verb but suspend (and what suspends on the way) waits for I/O.
@@ -80,8 +82,20 @@ pub trait Backend: Send + Sync + 'static {
     /// ENXIO without such a device.
     fn stats(&self, name: &str) -> Result<dm::Stats, Error>;
 
-    /// The backing devices: kind, and what they declare.
-    fn bdevs(&self) -> Vec<(&'static str, dm::Lower)>;
+    /// The backing devices and who uses them, in order of their names; then those that were taken away and that tables still name.
+    fn bdevs(&self) -> Vec<BdevInfo>;
+
+    /// Opens a backing device.
+    ///
+    /// # Errors
+    /// EBUSY for a name or a file in use, ENXIO without such a file, ENOMEM, EINVAL for what else is wrong with it.
+    fn add_bdev(&self, plan: &BdevPlan) -> Result<(), Error>;
+
+    /// Closes a backing device; by force, takes it away from under the tables that name it.
+    ///
+    /// # Errors
+    /// ENXIO without such a backing device, EBUSY when tables name it.
+    fn remove_bdev(&self, name: &str, force: bool) -> Result<(), Error>;
 
     /// What each reactor has spent its time on.
     fn reactors(&self) -> Vec<ReactorStats>;
@@ -339,15 +353,24 @@ impl Serve<DmTargets> for Service {
 
 impl Serve<BdevLs> for Service {
     fn serve(&self, _: NoParams) -> Result<BdevsResult, Error> {
-        let infos = self.infos(None)?;
-        let mut bdevs: Vec<_> = self
-            .backend
-            .bdevs()
-            .into_iter()
-            .map(|(kind, lower)| bdev(kind, lower, &infos))
-            .collect();
-        bdevs.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(BdevsResult { bdevs })
+        Ok(BdevsResult {
+            bdevs: self.backend.bdevs().into_iter().map(bdev).collect(),
+        })
+    }
+}
+
+impl Serve<BdevAdd> for Service {
+    fn serve(&self, params: AddBdevParams) -> Result<Done, Error> {
+        let plan = bdev_plan(&params.bdev)?;
+        self.backend.add_bdev(&plan).map(|()| Done {})
+    }
+}
+
+impl Serve<BdevRemove> for Service {
+    fn serve(&self, params: RemoveBdevParams) -> Result<Done, Error> {
+        self.backend
+            .remove_bdev(&params.name, params.force)
+            .map(|()| Done {})
     }
 }
 
@@ -428,11 +451,33 @@ fn target_line(line: dm::TargetLine) -> TargetLine {
     }
 }
 
-fn bdev(kind: &str, lower: dm::Lower, infos: &[DeviceInfo]) -> Bdev {
-    let users = infos.iter().filter(|info| info.bdevs.contains(&lower.name));
+/// Reads an entry as the configuration would.
+fn bdev_plan(entry: &BdevEntry) -> Result<BdevPlan, Error> {
+    // JSON is YAML.
+    let plan = config::parse_bdev("bdev", &entry.0.to_string(), None).map_err(|error| {
+        let help = error.help().map(|help| format!("; {help}"));
+        let reason = format!("{}{}", error.message(), help.unwrap_or_default());
+        Error::new(Errno::Einval, reason)
+    })?;
+    match &plan.kind {
+        BdevKind::File(file) if !file.path.value.is_absolute() => {
+            let reason = format!(
+                "the path '{}' is relative, and the server's directory is not the client's; give an absolute one",
+                file.path.value.display()
+            );
+            Err(Error::new(Errno::Einval, reason))
+        }
+        _ => Ok(plan),
+    }
+}
+
+fn bdev(info: BdevInfo) -> Bdev {
+    let lower = info.lower;
     Bdev {
-        devices: users.map(|info| info.name.clone()).collect(),
-        kind: kind.to_owned(),
+        tables: info.tables,
+        devices: info.devices,
+        removed: info.removed,
+        kind: info.kind.to_owned(),
         name: lower.name,
         sectors: lower.sectors,
         block_bytes: lower.block_bytes,

@@ -1,12 +1,14 @@
 //! A node that is not there: devices, tables and counters in plain memory, for tests of everything above it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Condvar, Mutex};
 
 use super::backend::Backend;
 use super::schema::*;
-use crate::dm::registry::Entry;
+use crate::config::{BdevKind, BdevPlan};
 use crate::dm::{self, Errno, Error, LowerId, Table};
+use crate::engine::BdevInfo;
 
 /// One device. Its tables are real ones.
 #[derive(Default)]
@@ -16,14 +18,27 @@ struct FakeDevice {
     inactive: Option<Table>,
 }
 
-/// The node.
-#[derive(Default)]
+/// The node. It has the lower device `ram0` from the beginning.
 pub(crate) struct Fake {
     names: Mutex<dm::Registry>,
     devices: Mutex<BTreeMap<u32, FakeDevice>>,
+    /// Kind and declaration of each lower device, by name.
+    bdevs: Mutex<BTreeMap<String, (&'static str, dm::Lower)>>,
     /// While it is true, suspend waits.
     busy: Mutex<bool>,
     idle: Condvar,
+}
+
+impl Default for Fake {
+    fn default() -> Fake {
+        Fake {
+            names: Mutex::default(),
+            devices: Mutex::default(),
+            bdevs: Mutex::new(BTreeMap::from([("ram0".into(), ("malloc", ram0()))])),
+            busy: Mutex::default(),
+            idle: Condvar::default(),
+        }
+    }
 }
 
 /// The lower device `ram0`: 1 GiB, blocks of 512 bytes.
@@ -42,6 +57,7 @@ pub(crate) fn ram0() -> dm::Lower {
         transfer_sectors_max: 0,
         optimal_write_bytes: 4096,
         read_only: false,
+        keep: Default::default(),
     }
 }
 
@@ -111,7 +127,8 @@ impl Backend for Fake {
 
     fn load(&self, name: &str, table: &str, read_only: bool) -> Result<(), Error> {
         self.with(name, |device| {
-            let resolve = |name: &str| (name == "ram0").then(ram0);
+            let bdevs = self.bdevs.lock().unwrap();
+            let resolve = |name: &str| Some(bdevs.get(name)?.1.clone());
             let table = Table::parse(table, &resolve)
                 .map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
             device.inactive = Some(if read_only { table.read_only() } else { table });
@@ -176,11 +193,11 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn devices(&self) -> Vec<Entry> {
+    fn devices(&self) -> Vec<dm::registry::Entry> {
         self.names.lock().unwrap().list()
     }
 
-    fn info(&self, name: &str) -> Result<(Entry, dm::Info), Error> {
+    fn info(&self, name: &str) -> Result<(dm::registry::Entry, dm::Info), Error> {
         let entry = self.names.lock().unwrap().find(name)?.clone();
         self.with(name, |device| Ok((entry, device.info.clone())))
     }
@@ -221,8 +238,70 @@ impl Backend for Fake {
         })
     }
 
-    fn bdevs(&self) -> Vec<(&'static str, dm::Lower)> {
-        vec![("malloc", ram0())]
+    fn bdevs(&self) -> Vec<BdevInfo> {
+        let names = self.names.lock().unwrap();
+        let devices = self.devices.lock().unwrap();
+        let info = |(kind, lower): &(&'static str, dm::Lower)| {
+            let (mut tables, mut users) = (0, Vec::new());
+            for entry in names.list() {
+                let device = &devices[&entry.id.0];
+                let both = [&device.live, &device.inactive].into_iter().flatten();
+                let naming = both.filter(|table| table.lowers.contains(lower)).count();
+                tables += naming as u32;
+                users.extend((naming > 0).then_some(entry.name));
+            }
+            BdevInfo {
+                kind,
+                lower: lower.clone(),
+                tables,
+                devices: users,
+                removed: false,
+            }
+        };
+        self.bdevs.lock().unwrap().values().map(info).collect()
+    }
+
+    fn add_bdev(&self, plan: &BdevPlan) -> Result<(), Error> {
+        let name = &plan.name.value;
+        let mut bdevs = self.bdevs.lock().unwrap();
+        let id = bdevs.values().map(|(_, lower)| lower.id.0 + 1).max();
+        let kind = match plan.kind {
+            BdevKind::Malloc { .. } => "malloc",
+            BdevKind::Null => "null",
+            BdevKind::File(_) => "file",
+        };
+        let lower = dm::Lower {
+            id: LowerId(id.unwrap_or(0)),
+            name: name.clone(),
+            sectors: plan.sectors().unwrap_or(8),
+            block_bytes: plan.block_size,
+            ..ram0()
+        };
+        match bdevs.entry(name.clone()) {
+            Entry::Occupied(_) => Err(Error::new(Errno::Ebusy, format!("a bdev '{name}' exists"))),
+            Entry::Vacant(entry) => {
+                entry.insert((kind, lower));
+                Ok(())
+            }
+        }
+    }
+
+    fn remove_bdev(&self, name: &str, force: bool) -> Result<(), Error> {
+        let bdevs = self.bdevs();
+        let info = bdevs.iter().find(|info| info.lower.name == name);
+        match info {
+            None => Err(Error::new(
+                Errno::Enxio,
+                format!("there is no bdev '{name}'"),
+            )),
+            Some(info) if info.tables > 0 && !force => {
+                Err(Error::new(Errno::Ebusy, format!("bdev '{name}' is in use")))
+            }
+            Some(_) => {
+                self.bdevs.lock().unwrap().remove(name);
+                Ok(())
+            }
+        }
     }
 
     fn reactors(&self) -> Vec<ReactorStats> {

@@ -5,8 +5,10 @@ use super::schema::{
     AddNamespaceParams, Connection, Controller, ExportsResult, Namespace, NamespaceStats,
     NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
 };
+use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error};
+use crate::engine::BdevInfo;
 use crate::export::nvmf::{self, stats::Kind};
 use crate::node::{ExportError, Node};
 use crate::reactor::monotonic_ns;
@@ -62,12 +64,16 @@ impl Backend for Node {
         self.engine().stats(name)
     }
 
-    fn bdevs(&self) -> Vec<(&'static str, dm::Lower)> {
-        self.bdevs()
-            .list()
-            .iter()
-            .map(|bdev| (bdev.kind(), bdev.declare()))
-            .collect()
+    fn bdevs(&self) -> Vec<BdevInfo> {
+        self.engine().list_bdevs()
+    }
+
+    fn add_bdev(&self, plan: &BdevPlan) -> Result<(), Error> {
+        Node::add_bdev(self, plan)
+    }
+
+    fn remove_bdev(&self, name: &str, force: bool) -> Result<(), Error> {
+        self.engine().remove_bdev(name, force)
     }
 
     fn reactors(&self) -> Vec<ReactorStats> {

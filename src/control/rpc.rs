@@ -228,8 +228,8 @@ mod tests {
         #[test]
         fn nearly_requests_are_answered(
             method in prop::sample::select(METHOD_NAMES),
-            key in prop::sample::select(vec!["name", "table", "new_name", "uuid", "flush", "nsid", "device", "nqn", "target"]),
-            value in prop::sample::select(vec!["\"vol0\"", "null", "7", "[]", "{}", "\"0 8 zero\"", "1e400", "true"]),
+            key in prop::sample::select(vec!["name", "table", "new_name", "bdev", "force", "uuid", "flush", "nsid", "device", "nqn", "target"]),
+            value in prop::sample::select(vec!["\"vol0\"", "null", "7", "[]", "{}", "\"0 8 zero\"", r#"{"null":{"name":"n","size":512}}"#, "1e400", "true"]),
             cut in 0usize..120,
         ) {
             let text = format!(

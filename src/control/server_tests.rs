@@ -221,6 +221,62 @@ fn questions_about_all_and_about_one() {
 }
 
 #[test]
+fn backing_devices_come_and_go() {
+    let world = World::new(LIMITS);
+    let mut client = world.client();
+    let add = |client: &mut Client, bdev: Value| {
+        let params = AddBdevParams {
+            bdev: BdevEntry(bdev),
+        };
+        client.call::<BdevAdd>(&params).map_err(|e| e.to_string())
+    };
+    let remove = |client: &mut Client, name: &str, force: bool| {
+        let params = RemoveBdevParams {
+            name: name.into(),
+            force,
+        };
+        client
+            .call::<BdevRemove>(&params)
+            .map_err(|e| e.to_string())
+    };
+    let ram1 = json!({"malloc": {"name": "ram1", "size": "1MiB", "block_size": 4096}});
+    add(&mut client, ram1.clone()).unwrap();
+    client
+        .call::<DmLoad>(&load("vol1", "0 2048 linear ram1 0"))
+        .unwrap();
+    let bdevs = client.call::<BdevLs>(&NoParams {}).unwrap().bdevs;
+    let ram1_now = &bdevs[1];
+    assert_eq!((ram1_now.sectors, ram1_now.block_bytes), (2048, 4096));
+    assert_eq!(
+        (ram1_now.tables, ram1_now.devices.as_slice()),
+        (1, &["vol1".to_owned()][..])
+    );
+    for (refused, ends) in [
+        (add(&mut client, ram1), "(EBUSY)"),
+        (remove(&mut client, "ram1", false), "(EBUSY)"),
+        (remove(&mut client, "ram7", true), "(ENXIO)"),
+        (
+            add(&mut client, json!({"malloc": {"name": "a", "size": "1G"}})),
+            "`G` is no unit of size in `1G`; write 1GiB (powers of 1024) or 1GB (powers of 1000) (EINVAL)",
+        ),
+        (
+            add(&mut client, json!({"maloc": {"name": "a", "size": 512}})),
+            "did you mean `malloc`? Possible are `malloc`, `null`, `file` (EINVAL)",
+        ),
+        (
+            add(&mut client, json!({"file": {"name": "a", "path": "disk"}})),
+            "give an absolute one (EINVAL)",
+        ),
+        (add(&mut client, json!([1])), "(EINVAL)"),
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(refused.ends_with(ends), "{refused}");
+    }
+    remove(&mut client, "ram1", true).unwrap();
+    assert_eq!(client.call::<BdevLs>(&NoParams {}).unwrap().bdevs.len(), 1);
+}
+
+#[test]
 fn errors_carry_the_errno() {
     let world = World::new(LIMITS);
     let mut raw = world.raw();

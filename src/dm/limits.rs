@@ -1,5 +1,9 @@
 //! What a device can do: declared by lower devices, combined for a table (LC-14), shown truthfully to hosts.
 
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
 /// A lower device: its number in the engine's list of backing devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LowerId(pub u32);
@@ -33,4 +37,25 @@ pub struct Lower {
     pub optimal_write_bytes: u32,
     /// Refuses writes.
     pub read_only: bool,
+    /// Keeps it from being taken away.
+    pub keep: Keep,
+}
+
+/// What keeps a lower device from being taken away as long as a table names it: something of the engine's, let go of with the last
+/// table that has it. Tables end on reactors, so letting go must be short. Two declarations are equal whatever keeps them.
+#[derive(Clone, Default)]
+pub struct Keep(pub Option<Arc<dyn Any + Send + Sync>>);
+
+impl PartialEq for Keep {
+    fn eq(&self, _: &Keep) -> bool {
+        true
+    }
+}
+
+impl Eq for Keep {}
+
+impl fmt::Debug for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "kept" } else { "not kept" })
+    }
 }

@@ -26,6 +26,8 @@ pub struct Lower {
     pub(super) reserved: Vec<usize>,
     /// Devices that front ends must look at again.
     pub(super) changed: Vec<DeviceId>,
+    /// To operators: given when the mapper has returned, so that whoever hears that a device is gone finds free what it used.
+    pub(super) answers: Vec<(Ticket, Answer)>,
 }
 
 impl Lower {
@@ -46,6 +48,14 @@ impl Lower {
             completed: Vec::new(),
             reserved: Vec::new(),
             changed: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Gives operators their answers.
+    pub(super) fn answer(&mut self) {
+        for (ticket, answer) in self.answers.drain(..) {
+            self.tickets.answer(ticket, answer);
         }
     }
 }
@@ -79,7 +89,7 @@ impl Env for Lower {
     }
 
     fn reply(&mut self, ticket: Ticket, answer: Answer) {
-        self.tickets.answer(ticket, answer);
+        self.answers.push((ticket, answer));
     }
 
     fn changed(&mut self, device: DeviceId) {

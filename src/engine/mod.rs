@@ -5,6 +5,7 @@
 //! one turn of a reactor:  lower completions → mapper → front ends' completions → front ends' polls → gathered submissions
 //! ```
 
+mod bdevs;
 mod core;
 mod front_end;
 mod lower;
@@ -20,16 +21,18 @@ use crossbeam_channel::bounded;
 
 use crate::bdev;
 use crate::dm::{
-    self, CoreId, DeviceId, Errno, Error, Event, Info, Lower as LowerDeclaration, Registry, Reply,
-    Request, Stats, SuspendOptions, Table, TargetLine,
+    self, CoreId, DeviceId, Errno, Error, Event, Info, Registry, Reply, Request, Stats,
+    SuspendOptions, Table, TargetLine,
 };
 use crate::reactor::{self, Handle, NotStopped, ReactorStats, Reactors, Remote, StartError};
 
+pub use bdevs::BdevInfo;
 pub use core::Core;
 pub use front_end::{ClientId, FrontEnd};
 pub use service::{Message, Reactor};
 pub use solo::Solo;
 
+use bdevs::check_free_of_bdevs;
 use tickets::Tickets;
 
 /// How an engine is set up.
@@ -159,9 +162,13 @@ impl Engine {
     /// Makes a device without a table.
     ///
     /// # Errors
-    /// EINVAL, EBUSY, ENOMEM: [`Registry::create`].
+    /// EINVAL, EBUSY, ENOMEM: [`Registry::create`]; EBUSY, too, for the name of a backing device.
     pub fn create(&self, name: &str, uuid: &str, ordered: bool) -> Result<DeviceId, Error> {
-        let id = self.names().create(name, uuid)?;
+        let id = {
+            let mut names = self.names();
+            check_free_of_bdevs(&self.bdevs, name)?;
+            names.create(name, uuid)?
+        };
         self.request(id, Request::Create { ordered })?;
         Ok(id)
     }
@@ -171,8 +178,8 @@ impl Engine {
     /// # Errors
     /// ENXIO without such a device, or when a lower device cannot be opened; EINVAL for the table.
     pub fn load(&self, name: &str, text: &str, read_only: bool) -> Result<(), Error> {
-        self.names().find(name)?;
-        let table = parse_table(&self.bdevs, text, read_only)
+        let device = self.names().find(name)?.id;
+        let table = parse_table(&self.bdevs, Some(device), text, read_only)
             .map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
         self.load_table(name, table)
     }
@@ -231,9 +238,13 @@ impl Engine {
     /// Gives a device another name.
     ///
     /// # Errors
-    /// ENXIO, EBUSY, EINVAL: [`Registry::rename`].
+    /// ENXIO, EBUSY, EINVAL: [`Registry::rename`]; EBUSY, too, for the name of a backing device.
     pub fn rename(&self, old: &str, new: &str) -> Result<(), Error> {
-        let id = self.names().rename(old, new)?;
+        let id = {
+            let mut names = self.names();
+            check_free_of_bdevs(&self.bdevs, new)?;
+            names.rename(old, new)?
+        };
         self.request(id, Request::Renamed).map(drop)
     }
 
@@ -349,16 +360,18 @@ impl Engine {
     }
 }
 
-/// Builds a table from its text, against the backing devices of now; `read_only` makes one that refuses writes.
+/// Builds a table from its text, against the backing devices of now, for a device, or for none. As long as it exists, these cannot be
+/// removed but by force. `read_only` makes one that refuses writes.
 ///
 /// # Errors
 /// The line and the reason.
 pub fn parse_table(
     bdevs: &bdev::Registry,
+    device: Option<DeviceId>,
     text: &str,
     read_only: bool,
 ) -> Result<Arc<Table>, dm::TableError> {
-    let resolve = |name: &str| -> Option<LowerDeclaration> { Some(bdevs.by_name(name)?.declare()) };
+    let resolve = |name: &str| bdevs.declare_to(device, name);
     let table = Table::parse(text, &resolve)?;
     Ok(Arc::new(if read_only { table.read_only() } else { table }))
 }

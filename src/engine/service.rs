@@ -8,7 +8,7 @@ use super::front_end::{ClientId, FrontEnd};
 use super::lower::Lower;
 use super::tickets::Tickets;
 use crate::bdev;
-use crate::dm::{self, CloneId, CoreId, DeviceId, Mapper, Status};
+use crate::dm::{self, CloneId, CoreId, DeviceId, LowerId, Mapper, Status};
 use crate::reactor::{Context, Interest, Readiness, Service, TimerId};
 
 /// The token of the lower devices' own descriptor; front ends' tokens have their number in the upper half.
@@ -31,6 +31,8 @@ pub enum Message {
         /// What; its own affair.
         message: Box<dyn Any + Send>,
     },
+    /// A backing device was taken away from under its users (PM-14).
+    LowerGone(LowerId),
     /// Something to run on the reactor.
     Call(Call),
 }
@@ -123,6 +125,7 @@ impl Reactor {
             self.delivering = done;
             self.delivering.clear();
         }
+        self.lower.answer();
         for (core, message) in self.lower.outbox.drain(..) {
             any = true;
             context.send(usize::from(core.0), Message::Dm(message));
@@ -152,6 +155,13 @@ impl Reactor {
         }
     }
 
+    /// A backing device was taken away: whatever on this core has to do with it hears of it here, in this order. First its channels,
+    /// so that nothing more is submitted to it; what it still has in flight ends as it will (PM-14).
+    fn lower_gone(&mut self, lower: LowerId) {
+        self.lower.bdevs.lower_gone(lower);
+        self.mapper.lower_gone(&mut self.lower, lower);
+    }
+
     /// Counts of a device on this core.
     pub(super) fn stats(&self, device: DeviceId) -> Option<dm::Stats> {
         self.mapper.stats(device)
@@ -170,6 +180,7 @@ impl Service for Reactor {
                     front_end.message(message, core)
                 });
             }
+            Message::LowerGone(lower) => self.lower_gone(lower),
             Message::Call(call) => call(self, context),
         }
         self.watch_lower(context);

@@ -85,6 +85,7 @@ impl Solo {
                 self.mapper.message(&mut self.lower, message);
             }
         }
+        self.lower.answer();
     }
 
     fn request(&mut self, request: Request) -> Result<Reply, Error> {

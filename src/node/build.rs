@@ -6,7 +6,7 @@ use crate::bdev;
 use crate::config::{
     BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan, PollPlan,
 };
-use crate::dm::Table;
+use crate::dm::{DeviceId, Table};
 use crate::engine::{Config, Engine, parse_table};
 use crate::export::nvmf;
 use crate::reactor::{self, PollMode};
@@ -26,13 +26,14 @@ pub(super) fn bdevs(plan: &Plan) -> Result<Arc<bdev::Registry>, Error> {
     Ok(registry)
 }
 
-/// Builds a device's table against open backing devices, whose sizes are known now.
+/// Builds a device's table against open backing devices, whose sizes are known now; `id` is the device's, if it is more than a plan.
 pub(super) fn table(
     plan: &Plan,
     device: &DevicePlan,
     bdevs: &bdev::Registry,
+    id: Option<DeviceId>,
 ) -> Result<Arc<Table>, Error> {
-    parse_table(bdevs, &device.table.value, device.read_only)
+    parse_table(bdevs, id, &device.table.value, device.read_only)
         .map_err(|error| plan.table_error(device, error.line, None, &error.reason, None))
 }
 
@@ -60,14 +61,14 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
         let name = &device.name.value;
         let at_name =
             |error: crate::dm::Error| plan.error_at(device.name.span, &error.to_string(), None);
-        let table = table(plan, device, engine.bdevs())?;
-        engine
+        let id = engine
             .create(
                 name,
                 device.uuid.as_deref().unwrap_or(""),
                 device.flush == FlushPolicy::Ordered,
             )
             .map_err(at_name)?;
+        let table = table(plan, device, engine.bdevs(), Some(id))?;
         engine.load_table(name, table).map_err(at_name)?;
         engine.resume(name, Default::default()).map_err(at_name)?;
     }
@@ -144,7 +145,7 @@ fn hosts(hosts: &HostsPlan) -> nvmf::Hosts {
     }
 }
 
-fn spec(bdev: &BdevPlan) -> bdev::Spec {
+pub(super) fn spec(bdev: &BdevPlan) -> bdev::Spec {
     let block_bytes = bdev.block_size;
     let size = bdev.size.as_ref().map(|size| size.value);
     match &bdev.kind {

@@ -48,7 +48,7 @@ impl DeviceTarget {
                 ))
             })?;
         let bdevs = build::bdevs(plan)?;
-        let table = build::table(plan, device, &bdevs)?;
+        let table = build::table(plan, device, &bdevs, None)?;
         Ok(DeviceTarget {
             bdevs,
             table,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bdev;
-use crate::config::{AnaState, Error, Plan, Uuid};
+use crate::config::{AnaState, BdevPlan, Error, Plan, Uuid};
 use crate::dm;
 use crate::engine::Engine;
 use crate::export::nvmf;
@@ -93,6 +93,14 @@ impl Node {
         self.nvmf
             .as_ref()
             .map_or_else(Vec::new, |nvmf| nvmf.addresses().to_vec())
+    }
+
+    /// Opens a backing device, in the way of the configuration's own.
+    ///
+    /// # Errors
+    /// As [`Engine::add_bdev`].
+    pub fn add_bdev(&self, plan: &BdevPlan) -> Result<(), dm::Error> {
+        self.engine.add_bdev(&plan.name.value, &build::spec(plan))
     }
 
     /// Serves a device as one more namespace; hosts that are connected are told.

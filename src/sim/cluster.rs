@@ -91,6 +91,7 @@ impl Cluster {
             transfer_sectors_max: 0,
             optimal_write_bytes: 512,
             read_only: false,
+            keep: Default::default(),
         };
         change(&mut lower);
         shared.disks.push(Disk::new(lower));

@@ -18,7 +18,6 @@ pub(super) fn bdevs(
     for bdev in written {
         let plan = bdev_plan(bdev.value, surroundings)?;
         let name = &plan.name;
-        check_name(&name.value).map_err(|message| Problem::at(name.span, message))?;
         if let Err(first) = names.insert(name.value.clone(), name.span) {
             return Err(Problem::at(
                 name.span,
@@ -43,7 +42,8 @@ pub(super) fn bdevs(
     Ok(plans)
 }
 
-fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Problem> {
+/// One backing device, by itself.
+pub(super) fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Problem> {
     let plan = match bdev {
         Bdev::Malloc(bdev) => BdevPlan {
             name: bdev.name,
@@ -61,6 +61,8 @@ fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Pr
         },
         Bdev::File(bdev) => file(bdev, surroundings)?,
     };
+    let name = &plan.name;
+    check_name(&name.value).map_err(|message| Problem::at(name.span, message))?;
     if let Some(size) = &plan.size
         && !size.value.is_multiple_of(plan.block_size.into())
     {

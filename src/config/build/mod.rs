@@ -13,9 +13,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::plan::{Plan, PollPlan, ReactorsPlan};
+use super::plan::{BdevPlan, Plan, PollPlan, ReactorsPlan};
 use super::process::{CPU_COUNT_MAX, Process};
-use super::raw::{Config, Control, Engine, Metrics, Poll, Reactors};
+use super::raw::{Bdev, Config, Control, Engine, Metrics, Poll, Reactors};
 use super::scalar::{Cores, SizeText, cpu_ranges, cpus_shown};
 use super::source::{At, Problem, Source, Span, shown};
 use super::{REACTORS_MAX, SOCKET_PATH_BYTES_MAX};
@@ -90,6 +90,11 @@ pub(super) fn plan(
         devices,
         nvmf,
     })
+}
+
+/// Builds the plan of one backing device.
+pub(super) fn bdev(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Problem> {
+    bdevs::bdev_plan(bdev, surroundings)
 }
 
 fn engine(engine: Option<&At<Engine>>) -> Result<(), Problem> {

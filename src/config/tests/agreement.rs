@@ -22,6 +22,7 @@ fn lower(index: usize, bdev: &BdevPlan) -> Lower {
         transfer_sectors_max: 0,
         optimal_write_bytes: bdev.block_size,
         read_only: false,
+        keep: Default::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod hostile;
+mod one_bdev;
 mod refusals;
 mod schema;
 

@@ -1,6 +1,6 @@
 //! Mapped devices and what is beneath them: `dm.*` and `bdev.*`.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 /// Names a device.
@@ -230,8 +230,45 @@ pub struct TargetType {
 /// Backing devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BdevsResult {
-    /// In order of their names.
+    /// In order of their names; then those that were taken away and that tables still name.
     pub bdevs: Vec<Bdev>,
+}
+
+/// A backing device to be opened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddBdevParams {
+    /// What it is.
+    pub bdev: BdevEntry,
+}
+
+/// A backing device in the words of the configuration: what would be an entry of its `bdevs:`, such as
+/// `{"malloc": {"name": "ram0", "size": "1GiB"}}`. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BdevEntry(pub serde_json::Value);
+
+impl JsonSchema for BdevEntry {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BdevEntry".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        crate::config::bdev_schema(generator)
+    }
+}
+
+/// A backing device that is to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveBdevParams {
+    /// Its name.
+    pub name: String,
+    /// Take it away from under the tables that name it, as when a disk is pulled: what they submit to it fails from then on.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// A backing device and what it declares of itself.
@@ -257,6 +294,12 @@ pub struct Bdev {
     pub write_zeroes: bool,
     /// It refuses writes.
     pub read_only: bool,
-    /// The devices whose live table uses it.
+    /// How many tables name it, live and inactive ones.
+    #[serde(default)]
+    pub tables: u32,
+    /// The devices that have these tables.
     pub devices: Vec<String>,
+    /// It was taken away by force, and is shown until the last table that names it is gone. Its name may be another's by now.
+    #[serde(default)]
+    pub removed: bool,
 }

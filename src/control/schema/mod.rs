@@ -116,6 +116,10 @@ methods! {
     DmTargets = "dm.targets"(NoParams) -> TargetsResult;
     /// Backing devices.
     BdevLs = "bdev.ls"(NoParams) -> BdevsResult;
+    /// Opens a backing device, so that tables can name it.
+    BdevAdd = "bdev.add"(AddBdevParams) -> Done;
+    /// Closes a backing device that no table names; by force, takes it away from under its tables.
+    BdevRemove = "bdev.remove"(RemoveBdevParams) -> Done;
     /// Exports: listeners, subsystems, namespaces, and the hosts that are connected.
     ExportLs = "export.ls"(NoParams) -> ExportsResult;
     /// Adds a namespace to a subsystem; connected hosts are told.

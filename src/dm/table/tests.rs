@@ -22,6 +22,7 @@ pub(crate) fn lower(id: u32, name: &str, sectors: u64, block_bytes: u32) -> Lowe
         transfer_sectors_max: 0,
         optimal_write_bytes: block_bytes,
         read_only: false,
+        keep: Default::default(),
     }
 }
 

@@ -1,0 +1,281 @@
+//! One backing device, as the control plane holds it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::dm::limits::Keep;
+use crate::dm::{DeviceId, Lower, LowerId};
+
+use super::channel::{Channel, Handle};
+use super::core::Core;
+use super::error::Error;
+use super::file::TRANSFER_BYTES_MAX;
+use super::handle::Shared;
+use super::open::OpenFile;
+use super::region::Region;
+use super::uses::Uses;
+use super::{SECTOR_BYTES, Spec};
+
+/// A backing device.
+pub struct Bdev {
+    facts: Arc<Facts>,
+    body: Body,
+}
+
+/// What is known of a device for as long as anybody asks, even when it was taken away; shared with its channels.
+pub(super) struct Facts {
+    pub(super) id: LowerId,
+    pub(super) block_bytes: u32,
+    pub(super) read_only: bool,
+    /// Changed by [`Bdev::resize`], read by every submission.
+    pub(super) sectors: AtomicU64,
+    /// Open channels, over all reactors.
+    pub(super) channels: AtomicU32,
+    pub(super) kind: &'static str,
+    /// As it was when it was opened; only `sectors` may be others now.
+    declared: Lower,
+    pub(super) uses: Arc<Uses>,
+}
+
+impl Facts {
+    pub(super) fn name(&self) -> &str {
+        &self.declared.name
+    }
+
+    /// What it can do, as of now; nothing is kept by it.
+    pub(super) fn declare(&self) -> Lower {
+        Lower {
+            sectors: self.sectors.load(Ordering::Relaxed),
+            ..self.declared.clone()
+        }
+    }
+
+    /// What it can do, for a table of `device`, which counts as a user until it is gone.
+    pub(super) fn declare_to(&self, device: Option<DeviceId>) -> Lower {
+        Lower {
+            keep: Keep(Some(Arc::new(self.uses.begin(device)))),
+            ..self.declare()
+        }
+    }
+
+    /// Whether neither a table nor a reactor has anything to do with it.
+    pub(super) fn is_free(&self) -> bool {
+        self.channels.load(Ordering::Relaxed) == 0 && self.uses.devices().is_empty()
+    }
+}
+
+enum Body {
+    Null,
+    Malloc(Shared<Region>),
+    File(Shared<OpenFile>),
+}
+
+impl Bdev {
+    pub(super) fn open(id: LowerId, name: &str, spec: &Spec) -> Result<Bdev, Error> {
+        let (block_bytes, bytes, read_only, body) = match spec {
+            Spec::Null { bytes, block_bytes } => {
+                check_size(*bytes, *block_bytes)?;
+                (*block_bytes, *bytes, false, Body::Null)
+            }
+            Spec::Malloc {
+                bytes, block_bytes, ..
+            } => {
+                check_size(*bytes, *block_bytes)?;
+                let region = Shared::new(Region::new(*bytes)?);
+                (*block_bytes, *bytes, false, Body::Malloc(region))
+            }
+            Spec::File {
+                path,
+                bytes,
+                block_bytes,
+                direct,
+                read_only,
+            } => {
+                check_block(*block_bytes)?;
+                if let Some(bytes) = bytes {
+                    check_size(*bytes, *block_bytes)?;
+                }
+                let file = OpenFile::open(path, *bytes, *block_bytes, *direct, *read_only)?;
+                let bytes = file.bytes();
+                check_size(bytes, *block_bytes)?;
+                (
+                    *block_bytes,
+                    bytes,
+                    *read_only,
+                    Body::File(Shared::new(file)),
+                )
+            }
+        };
+        let kind = match body {
+            Body::Null => "null",
+            Body::Malloc(_) => "malloc",
+            Body::File(_) => "file",
+        };
+        let lower = Lower {
+            id,
+            name: name.to_string(),
+            sectors: bytes / SECTOR_BYTES,
+            block_bytes,
+            volatile_cache: false,
+            flush: true,
+            fua: true,
+            discard: true,
+            discard_zeroes: true,
+            write_zeroes: true,
+            transfer_sectors_max: 0,
+            optimal_write_bytes: 4096,
+            read_only,
+            keep: Keep::default(),
+        };
+        let declared = match (&body, spec) {
+            (Body::Malloc(_), Spec::Malloc { volatile_cache, .. }) => Lower {
+                volatile_cache: *volatile_cache,
+                ..lower
+            },
+            (Body::File(file), _) => Lower {
+                volatile_cache: true,
+                discard: file.can_discard(),
+                transfer_sectors_max: (TRANSFER_BYTES_MAX as u64 / SECTOR_BYTES) as u32,
+                ..lower
+            },
+            // Reads into memory of the reader's leave it as it is, discarded or not.
+            _ => Lower {
+                discard_zeroes: false,
+                ..lower
+            },
+        };
+        let facts = Facts {
+            id,
+            block_bytes,
+            read_only,
+            sectors: AtomicU64::new(declared.sectors),
+            channels: AtomicU32::new(0),
+            kind,
+            declared,
+            uses: Arc::default(),
+        };
+        Ok(Bdev {
+            facts: Arc::new(facts),
+            body,
+        })
+    }
+
+    /// Its number, for the mapper. Never used again for another device.
+    pub fn id(&self) -> LowerId {
+        self.facts.id
+    }
+
+    /// Its name, as in the configuration and in table lines.
+    pub fn name(&self) -> &str {
+        self.facts.name()
+    }
+
+    /// What it is made of, as the configuration calls it.
+    pub fn kind(&self) -> &'static str {
+        self.facts.kind
+    }
+
+    /// The file it is, for a file.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match &self.body {
+            Body::File(file) => Some(file.path()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is read and written past the page cache; always, for what has none.
+    pub fn is_direct(&self) -> bool {
+        match &self.body {
+            Body::File(file) => file.is_direct(),
+            _ => true,
+        }
+    }
+
+    /// What it can do, as of now: the size can change ([`Bdev::resize`]).
+    pub fn declare(&self) -> Lower {
+        self.facts.declare()
+    }
+
+    pub(super) fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    /// Changes the size; the contents up to the smaller of the two stay, what is new reads as zeroes. Tables are loaded anew to use it; I/O beyond
+    /// a smaller size fails.
+    ///
+    /// # Errors
+    /// [`Error::Size`]; [`Error::CannotResize`] for a block device, or memory that has no room to grow; what the file system says.
+    pub fn resize(&self, bytes: u64) -> Result<(), Error> {
+        check_size(bytes, self.facts.block_bytes)?;
+        let sectors = bytes / SECTOR_BYTES;
+        let before = self.facts.sectors.load(Ordering::Relaxed);
+        let cannot = |reason| Error::CannotResize {
+            name: self.name().to_string(),
+            reason,
+        };
+        match &self.body {
+            Body::Null => {}
+            Body::Malloc(region) => {
+                if bytes > region.reserved_bytes() {
+                    return Err(cannot(
+                        "there is no address space left behind it; create a new one",
+                    ));
+                }
+            }
+            Body::File(file) => {
+                if self.facts.read_only {
+                    return Err(cannot("it is read-only"));
+                }
+                if !file.is_regular() {
+                    return Err(cannot("it is a block device, whose size is its own"));
+                }
+                if sectors > before {
+                    file.set_bytes(bytes)?;
+                }
+            }
+        }
+        self.facts.sectors.store(sectors, Ordering::Relaxed);
+        if sectors < before {
+            // Only now, when no new I/O goes there; so that growing again shows zeroes.
+            let cut = (before - sectors) * SECTOR_BYTES;
+            match &self.body {
+                Body::Null => {}
+                Body::Malloc(region) => region.zero(bytes, cut as usize),
+                Body::File(file) => file.set_bytes(bytes)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a channel for the reactor that `core` belongs to.
+    ///
+    /// # Errors
+    /// [`Error::NoRing`], for the first channel to a file on a reactor.
+    pub fn channel(&self, core: &mut Core) -> Result<Channel, Error> {
+        let handle = match &self.body {
+            Body::Null => Handle::Null(Rc::default()),
+            Body::Malloc(region) => Handle::Malloc(Rc::new(region.handle())),
+            Body::File(file) => {
+                core.ring()?;
+                Handle::File(Rc::new(file.handle()))
+            }
+        };
+        Ok(Channel::new(&self.facts, handle, core))
+    }
+}
+
+fn check_block(block_bytes: u32) -> Result<(), Error> {
+    if block_bytes != 512 && block_bytes != 4096 {
+        return Err(Error::BlockSize { block_bytes });
+    }
+    Ok(())
+}
+
+fn check_size(bytes: u64, block_bytes: u32) -> Result<(), Error> {
+    check_block(block_bytes)?;
+    if bytes == 0 || !bytes.is_multiple_of(u64::from(block_bytes)) || bytes > i64::MAX as u64 {
+        return Err(Error::Size { bytes, block_bytes });
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! One backing device by itself, in the words of an entry of `bdevs:`: what `polldm bdev add` and the control socket take.
+
+use std::path::Path;
+
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::build::{self, Surroundings};
+use super::plan::{BdevKind, BdevPlan, Direct};
+use super::raw::Bdev;
+use super::source::{Error, Problem, Source};
+
+/// What to put where there is nothing.
+const SMALLEST: &str =
+    "an entry is a map with one key, such as `malloc: { name: ram0, size: 1GiB }`";
+
+/// Reads one entry of `bdevs:` from its text, which may be JSON, too; `source_name` is what errors call it. Relative paths in it count from
+/// `directory`; without one they stay as they are.
+///
+/// # Errors
+/// As [`super::load`], for what is wrong with a backing device.
+pub fn parse_bdev(
+    source_name: &str,
+    text: &str,
+    directory: Option<&Path>,
+) -> Result<BdevPlan, Error> {
+    let source = Source::new(source_name, text);
+    super::check_length(source_name, text.len())?;
+    let entry: Option<Bdev> = super::from_yaml(&source)?;
+    let entry = entry
+        .ok_or_else(|| source.error(Problem::whole("there is no bdev in this").help(SMALLEST)))?;
+    let process = super::current_process(source_name)?;
+    let surroundings = Surroundings {
+        process: &process,
+        directory,
+    };
+    build::bdev(entry, &surroundings).map_err(|problem| source.error(problem))
+}
+
+/// The JSON Schema of one entry of `bdevs:`.
+pub fn bdev_schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<Bdev>()
+}
+
+impl BdevPlan {
+    /// The entry that reads as this plan, whatever the directory; `None` when its path is not UTF-8.
+    pub fn entry(&self) -> Option<Value> {
+        let mut keys = Map::new();
+        keys.insert("name".into(), json!(self.name.value));
+        keys.insert("block_size".into(), json!(self.block_size));
+        if let Some(size) = &self.size {
+            keys.insert("size".into(), json!(size.value));
+        }
+        let kind = match &self.kind {
+            BdevKind::Null => "null",
+            BdevKind::Malloc { volatile_cache } => {
+                keys.insert("volatile_cache".into(), json!(volatile_cache));
+                "malloc"
+            }
+            BdevKind::File(file) => {
+                let direct = match file.direct {
+                    Direct::Auto => "auto",
+                    Direct::On => "on",
+                    Direct::Off => "off",
+                };
+                keys.insert("path".into(), json!(file.path.value.to_str()?));
+                keys.insert("direct".into(), json!(direct));
+                keys.insert("read_only".into(), json!(file.read_only));
+                "file"
+            }
+        };
+        Some(json!({ kind: keys }))
+    }
+}
