@@ -6,6 +6,7 @@ use super::env::Env;
 use super::io::{CoreId, Io, Op};
 use super::message::Epoch;
 use super::parked::Parked;
+use super::stacked::Channel;
 use super::table::{Limits, Segment, Table, supports};
 use super::target::{AnyTarget, Ask, ChannelIndex, Map, Share, Site};
 
@@ -20,7 +21,7 @@ pub(super) struct Bound<C> {
     /// The device's limits with this table: its own, unless it took over those of the table before it (1.4, step 3).
     pub limits: Arc<Limits>,
     /// One channel per distinct lower device, in the table's order.
-    pub channels: Vec<C>,
+    pub channels: Vec<Channel<C>>,
     /// This core's targets.
     places: Vec<Place>,
     /// The sector after the last of each place: what a search looks at, eight to a cache line.
@@ -112,10 +113,12 @@ impl<C> Bound<C> {
     ) -> Result<Bound<C>, String> {
         let mut channels = Vec::with_capacity(table.lowers.len());
         for lower in &table.lowers {
-            match env.open(lower.id) {
+            match Channel::open(lower.id, env) {
                 Ok(channel) => channels.push(channel),
                 Err(reason) => {
-                    channels.into_iter().for_each(|channel| env.close(channel));
+                    channels
+                        .into_iter()
+                        .for_each(|channel: Channel<C>| channel.close(env));
                     return Err(format!("'{}' cannot be opened: {reason}", lower.name));
                 }
             }
@@ -148,7 +151,7 @@ impl<C> Bound<C> {
     pub fn close<E: Env<Channel = C>>(self, env: &mut E) {
         self.channels
             .into_iter()
-            .for_each(|channel| env.close(channel));
+            .for_each(|channel| channel.close(env));
     }
 
     /// The place of a sector, which lies inside the table (IO-5).

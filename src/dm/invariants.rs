@@ -48,6 +48,7 @@ impl<E: Env> Mapper<E> {
         assert_eq!(self.originals.used(), 0, "an original is left");
         assert_eq!(self.pieces.used(), 0, "a clone is left");
         assert_eq!(self.busy(), 0, "a busy clone is left");
+        assert!(self.ended_below.is_empty(), "an end that nobody was told");
         for device in self.devices.iter().flatten() {
             assert_eq!(device.in_flight, 0, "in flight");
             assert_eq!(device.sequenced, 0, "waiting for a sequence");

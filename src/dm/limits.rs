@@ -4,6 +4,9 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use super::io::DeviceId;
+use super::table::Limits;
+
 /// A lower device: its number in the engine's list of backing devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LowerId(pub u32);
@@ -39,6 +42,29 @@ pub struct Lower {
     pub read_only: bool,
     /// Keeps it from being taken away.
     pub keep: Keep,
+}
+
+impl Lower {
+    /// What a mapped device declares as a lower device: the limits of its live table. It flushes and takes force-unit-access
+    /// whatever is beneath it, because its own mapper sees to that (FL-28).
+    pub fn of_device(device: DeviceId, name: &str, limits: &Limits) -> Lower {
+        Lower {
+            id: LowerId::of_device(device),
+            name: name.into(),
+            sectors: limits.sectors,
+            block_bytes: limits.block_bytes,
+            volatile_cache: limits.volatile_cache,
+            flush: true,
+            fua: true,
+            discard: limits.discard,
+            discard_zeroes: limits.discard_zeroes,
+            write_zeroes: limits.write_zeroes,
+            transfer_sectors_max: 0,
+            optimal_write_bytes: limits.optimal_write_bytes,
+            read_only: limits.read_only,
+            keep: Keep::default(),
+        }
+    }
 }
 
 /// What keeps a lower device from being taken away as long as a table names it: something of the engine's, let go of with the last

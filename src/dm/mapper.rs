@@ -21,6 +21,7 @@ use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 use super::message::{Epoch, Event, Gate, Message, StepEnd, Steps};
 use super::parked::{Parked, Parking};
 use super::slab::Slab;
+use super::stacked::Channel;
 use super::stats::{Counters, Stats};
 use super::status::Status;
 use super::table::Limits;
@@ -45,6 +46,8 @@ pub struct Mapper<E: Env> {
     pub(super) pieces: Slab<PieceClone>,
     busy: VecDeque<Busy<E::Payload>>,
     pub(super) timers: Timers,
+    /// Clones that mapped devices beneath have ended; dealt with in the next poll.
+    pub(super) ended_below: VecDeque<(CloneId, Status)>,
 }
 
 /// A device as one core knows it.
@@ -170,6 +173,7 @@ impl<E: Env> Mapper<E> {
             pieces: Slab::new(outstanding),
             busy: VecDeque::with_capacity(outstanding),
             timers: Timers::new(outstanding),
+            ended_below: VecDeque::new(),
         }
     }
 
@@ -243,6 +247,15 @@ impl<E: Env> Mapper<E> {
                 return None;
             }
         };
+        let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
+            let map = Map::Remapped {
+                channel,
+                sector,
+                note,
+            };
+            self.keep_whole(env, id, io, piece, map);
+            return None;
+        };
         let slot = self.originals.next();
         let lower = LowerIo {
             op: io.op,
@@ -252,7 +265,7 @@ impl<E: Env> Mapper<E> {
             payload: io.payload,
         };
         let clone = CloneId(slot | WHOLE);
-        let submit = env.submit(&mut live.channels[channel.0 as usize], &lower, clone);
+        let submit = env.submit(below, &lower, clone);
         if submit == Submit::Done(Status::Ok) && note == Note::NONE {
             device.stats.of(io.op).done(sectors, Status::Ok, 0);
             return Some(Status::Ok);
@@ -292,7 +305,9 @@ impl<E: Env> Mapper<E> {
     /// Whether [`Mapper::poll`] has something to do now.
     #[inline(always)]
     pub fn wants_poll(&self, now_ns: u64) -> bool {
-        !self.busy.is_empty() || self.timers.due_ns().is_some_and(|due_ns| due_ns <= now_ns)
+        !self.busy.is_empty()
+            || !self.ended_below.is_empty()
+            || self.timers.due_ns().is_some_and(|due_ns| due_ns <= now_ns)
     }
 
     /// When [`Mapper::poll`] will have something to do if nothing else happens, on this core's clock.
@@ -303,6 +318,7 @@ impl<E: Env> Mapper<E> {
     /// Does what its time has come for, and submits again what lower devices had no room for. The engine calls it once per turn
     /// in which [`Mapper::wants_poll`].
     pub fn poll(&mut self, env: &mut E) {
+        self.complete_stacked(env);
         self.expire(env);
         self.retry_busy(env);
     }
@@ -320,12 +336,7 @@ impl<E: Env> Mapper<E> {
             else {
                 break;
             };
-            let live = self
-                .known(device)
-                .live
-                .as_mut()
-                .expect("a table stays while its clones are in flight");
-            match env.submit(&mut live.channels[channel.0 as usize], &io, clone) {
+            match self.submit_below(env, device, channel, clone, &io) {
                 Submit::Pending => {}
                 Submit::Busy => self.busy.push_back(Busy {
                     device,
@@ -394,17 +405,20 @@ impl<E: Env> Mapper<E> {
                     .any(|list| list.take(&mut self.originals, slot));
                 assert!(taken, "a parked original is on a list");
                 self.originals.discard(slot);
-                env.complete(tag, Status::Aborted);
+                self.answer(env, tag, Status::Aborted);
                 true
             }
             // Its sequence still takes its turn, without the data step: other originals may share it, and the gates are opened by
             // its end.
             Stage::Sequenced => {
                 self.originals[slot].aborted = true;
-                env.complete(tag, Status::Aborted);
+                self.answer(env, tag, Status::Aborted);
                 true
             }
-            _ => self.abort_held(env, slot),
+            _ => {
+                let below = self.abort_stacked(env, slot);
+                self.abort_held(env, slot) || below
+            }
         }
     }
 
@@ -503,12 +517,7 @@ impl<E: Env> Mapper<E> {
         clone: CloneId,
         io: LowerIo<E::Payload>,
     ) {
-        let live = self
-            .known(id)
-            .live
-            .as_mut()
-            .expect("a table stays while its clones are in flight");
-        match env.submit(&mut live.channels[channel.0 as usize], &io, clone) {
+        match self.submit_below(env, id, channel, clone, &io) {
             Submit::Pending => {}
             Submit::Busy => self.wait_for_room(id, channel, clone, io),
             Submit::Done(status) => self.complete_clone(env, clone, status),
@@ -550,7 +559,7 @@ impl<E: Env> Mapper<E> {
             .stats
             .of(op)
             .done(sectors, status, latency_ns);
-        env.complete(tag, status);
+        self.answer(env, tag, status);
     }
 
     /// The end of an original that was handed back, or that the home core waits for.

@@ -9,6 +9,7 @@
 //! | `table`, `target/` | tables, and one file per target type |
 //! | `mapper`, `bound`, `clones` | the I/O path of one core: admit, map, clone, complete |
 //! | `held`, `timers` | clones that targets keep or hand back, and what has to happen later |
+//! | `stacked` | mapped devices beneath mapped devices |
 //! | `message`, `orders` | what cores tell each other, and what a core does when ordered |
 //! | `device`, `suspend`, `sequence` | the home core's state machines: life-cycle, suspend and swap, flush sequences |
 //! | `registry` | names |
@@ -29,6 +30,7 @@ mod parked;
 pub mod registry;
 mod sequence;
 mod slab;
+mod stacked;
 pub mod stats;
 pub mod status;
 mod suspend;

@@ -227,7 +227,7 @@ impl<E: Env> Mapper<E> {
                 Ok(()) => self.start(env, slot),
                 Err(status) => {
                     let original = self.originals.remove(slot);
-                    env.complete(original.io.tag, status);
+                    self.answer(env, original.io.tag, status);
                 }
             }
         }
@@ -268,7 +268,7 @@ impl<E: Env> Mapper<E> {
             }
             let counters = self.known(id).stats.of(op);
             counters.done(sectors, status, latency_ns);
-            env.complete(tag, status);
+            self.answer(env, tag, status);
         }
     }
 
@@ -408,7 +408,7 @@ impl<E: Env> Mapper<E> {
                 .stats
                 .of(original.io.op)
                 .done(original.io.sectors, status, latency_ns);
-            env.complete(original.io.tag, status);
+            self.answer(env, original.io.tag, status);
         }
         self.reissue(env, id);
     }

@@ -243,7 +243,7 @@ impl Service for Reactor {
         may &= !self.deliver(context);
         self.set_alarm(context);
         // Last: what front ends have just submitted must be with the kernel, or be tried again, before the reactor sleeps.
-        self.lower.bdevs.before_sleep() && self.mapper.busy() == 0 && may
+        self.lower.bdevs.before_sleep() && !self.mapper.wants_poll(self.lower.now_ns) && may
     }
 
     fn stop(&mut self, context: &mut Context<Message>) {

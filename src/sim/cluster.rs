@@ -26,6 +26,8 @@ pub struct Cluster {
     payloads: BTreeMap<u32, Bytes>,
     commands: u32,
     tickets: u64,
+    /// Mapped devices that tables may name.
+    mapped: Vec<Lower>,
     random: Random,
 }
 
@@ -58,6 +60,7 @@ impl Cluster {
             payloads: BTreeMap::new(),
             commands: 0,
             tickets: 0,
+            mapped: Vec::new(),
             random: Random::new(seed),
         }
     }
@@ -105,12 +108,20 @@ impl Cluster {
         }
     }
 
-    /// A table over the disks.
+    /// Lets tables name a mapped device.
+    pub fn add_lower(&mut self, lower: Lower) {
+        self.mapped.push(lower);
+    }
+
+    /// A table over the disks and the mapped devices that may be named.
     pub fn table(&self, text: &str) -> Arc<Table> {
         let shared = self.shared.borrow();
         let resolve = |name: &str| {
-            let disk = shared.disks.iter().find(|disk| disk.lower.name == name)?;
-            Some(disk.lower.clone())
+            let disks = shared.disks.iter().map(|disk| &disk.lower);
+            disks
+                .chain(&self.mapped)
+                .find(|lower| lower.name == name)
+                .cloned()
         };
         Arc::new(Table::parse(text, &resolve).unwrap_or_else(|error| panic!("{text}: {error}")))
     }

@@ -8,6 +8,7 @@ mod mapping;
 mod oracle;
 mod ordered;
 mod power_cut;
+mod stacked;
 mod suspend;
 
 use super::io::Op;
