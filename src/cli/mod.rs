@@ -14,6 +14,7 @@ mod dm_output;
 mod export;
 mod serve;
 mod signals;
+mod sim;
 mod stats;
 
 use std::fmt::Write as _;
@@ -62,6 +63,7 @@ enum Command {
     Export(export::ExportCommand),
     Stats(stats::StatsCommand),
     Bench(bench::Bench),
+    Sim(sim::Sim),
     Schema(Schema),
 }
 
@@ -166,6 +168,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bdev(bdev) => bdev::run(&bdev, connection),
         Command::Export(export) => export::run_export(export, connection),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Sim(sim) => sim::run(&sim),
         Command::Stats(stats) => stats::run(stats, connection),
         Command::Schema(schema) => print_json(&if schema.control {
             describe()

@@ -1,0 +1,1 @@
+//! Defects that the simulator must find.
