@@ -108,7 +108,7 @@ pub enum Kind {
     Short,
     /// Fails all I/O, and can stand in for any table (LC-12).
     Error,
-    /// Names a disk that one core cannot open.
+    /// Names a disk that one core cannot open, if there is that core; holds the data otherwise.
     Closed,
     /// Has another block size, which an open device cannot take (AT-53).
     OtherBlock,
@@ -219,7 +219,7 @@ impl Plan {
             .map(|_| self.add_disk(random, device, faults))
             .collect();
         let closed = self.add_disk(random, device, false);
-        self.disks[closed].closed_to = Some(random.below(8) as u16);
+        self.disks[closed].closed_to = Some(random.below(4) as u16);
         let other = self.add_disk(random, device, false);
         self.disks[other].lower.block_bytes = 4096;
         let mut tables: Vec<TablePlan> = (0..3)
@@ -233,12 +233,16 @@ impl Plan {
             kind: Kind::Short,
             layout: Layout::random(random, short, &good),
         });
+        let linear = Layout {
+            text: format!("0 {DEVICE_SECTORS} linear d{closed} 0"),
+            places: (0..DEVICE_SECTORS).map(|at| (closed, at)).collect(),
+        };
+        tables.push(TablePlan {
+            kind: Kind::Closed,
+            layout: linear,
+        });
         for (kind, text) in [
             (Kind::Error, format!("0 {DEVICE_SECTORS} error")),
-            (
-                Kind::Closed,
-                format!("0 {DEVICE_SECTORS} linear d{closed} 0"),
-            ),
             (Kind::OtherBlock, format!("0 48 linear d{other} 0")),
         ] {
             let places = Vec::new();

@@ -747,12 +747,16 @@ impl<'a> Run<'a> {
             _ if io.expects.is_some() => {}
             _ => state.oracle.completed(io.sector, io.sectors, io.number),
         }
+        // A table without lower devices flushes nothing, and says that it has (FL-10): also for a write that was done before
+        // it was swapped in, and flushed after.
+        if io.excuse.error_table {
+            return;
+        }
         if io.fua && io.expects.is_none() {
             let written = (0..io.sectors).map(|_| io.number);
             state.oracle.promise(io.sector, written);
         }
-        // A table without lower devices flushes nothing, and says that it has (FL-10).
-        if (io.op == Op::Flush || (state.ordered && io.fua)) && !io.excuse.error_table {
+        if io.op == Op::Flush || (state.ordered && io.fua) {
             state.oracle.promise(0, io.snapshot.iter().copied());
         }
         if io.op == Op::Flush || io.fua {

@@ -51,6 +51,8 @@ struct Device {
     sequence_flushes: u32,
     /// What the errors of the running sequence's flush step amount to (FL-6).
     step_error: Option<Status>,
+    /// Its sequence has ended.
+    step_over: bool,
     /// Originals that no clone has been seen of, by core, in order of arrival.
     waiting: Vec<Vec<u32>>,
     /// Errors that sequences have ended with.
@@ -376,15 +378,16 @@ impl Watch {
         let state = &mut self.devices[device];
         match order {
             Order::Attach { ordered } => state.ordered = *ordered,
-            Order::Flush => state.step_error = None,
+            Order::Flush => (state.step_error, state.step_over) = (None, false),
             Order::RunData { .. } => {
-                let failed = state.step_error.take();
+                let failed = state.step_error.take().filter(|_| !state.step_over);
                 assert_eq!(
                     failed, None,
                     "the data step follows a pre-flush that failed (FL-27)"
                 );
             }
             Order::Finish { status, .. } => {
+                state.step_over = true;
                 if let Some(error) = state.step_error {
                     assert_eq!(
                         *status, error,
