@@ -178,7 +178,10 @@ impl<E: Env> Mapper<E> {
     /// The targets get their state back before anything reaches them again (SU-8).
     fn undo(&mut self, env: &mut E, id: DeviceId) {
         let device = self.known(id);
-        device.draining = None;
+        // Without the suspend's gate the drain is that of a sequence, which goes on.
+        if device.gate & Gate::Suspend as u8 != 0 {
+            device.draining = None;
+        }
         if let Some(live) = &mut device.live {
             live.presuspend_undo();
         }
