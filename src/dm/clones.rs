@@ -274,7 +274,6 @@ impl<P: Payload> Original<P> {
         match (self.stage, io.op) {
             (Stage::PostFlush, _) => Io {
                 op: Op::Flush,
-                payload: P::empty(),
                 ..io
             },
             (Stage::Compare, _) => Io {

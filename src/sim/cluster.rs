@@ -315,7 +315,8 @@ impl Cluster {
         for (disk, state) in shared.disks.iter().enumerate().filter(|(_, d)| !d.frozen) {
             choices.extend((0..state.held.len()).map(|index| Choice::Finish { disk, index }));
         }
-        let wanting = (0..self.mappers.len()).filter(|core| self.mappers[*core].wants_poll(shared.now_ns));
+        let wanting =
+            (0..self.mappers.len()).filter(|core| self.mappers[*core].wants_poll(shared.now_ns));
         choices.extend(wanting.map(|core| Choice::Poll { core }));
     }
 

@@ -12,8 +12,10 @@ pub(super) struct Pending {
     pub operation: Operation,
     /// What the table that it loads is for.
     pub kind: Option<Kind>,
-    /// A disk was out at some moment since it was sent: the load may have been refused for that.
+    /// A disk was out at some moment since it was sent: a load, or the flush before a suspend, may have failed for that.
     pub excused: bool,
+    /// Flushes fail now and then.
+    pub flushes_fail: bool,
 }
 
 /// A device as operators know it.
@@ -26,6 +28,10 @@ pub(super) struct Model {
     /// In the order in which they were sent, which is that in which they are answered (LC-6).
     pub pending: VecDeque<Pending>,
     pub questions: Vec<Ticket>,
+    /// Cancels that were sent.
+    pub cancels: Vec<Ticket>,
+    /// Cancels that were granted, and whose suspend has not been answered.
+    pub granted: u32,
 }
 
 impl Model {
@@ -47,10 +53,27 @@ impl Model {
             operation,
             kind,
             excused,
+            flushes_fail,
             ..
         } = pending;
         if self.exists && excused && answer == Err(Errno::Enxio) {
             return;
+        }
+        // A suspend that was given up has changed nothing; nor has the resume that implied it (AT-52).
+        if let Operation::Suspend(options) | Operation::Resume(options) = operation {
+            match answer {
+                Err(Errno::Eintr) if self.granted > 0 => {
+                    self.granted -= 1;
+                    return;
+                }
+                Err(Errno::Etimedout) if options.timeout_ns.is_some() => return,
+                Err(Errno::Eio)
+                    if options.lockfs && !options.noflush && (excused || flushes_fail) =>
+                {
+                    return;
+                }
+                _ => {}
+            }
         }
         // A table that a core cannot open is refused only if there is that core.
         let opens = kind != Some(Kind::Closed) || closed_to.is_none_or(|core| core >= core_count);
@@ -78,8 +101,11 @@ impl Model {
             Operation::Create => unreachable!("above"),
             Operation::Load(_) => self.inactive = kind,
             Operation::Clear => self.inactive = None,
-            Operation::Suspend => self.suspended = true,
-            Operation::Resume => match self.inactive.take() {
+            Operation::Suspend(_) => self.suspended = true,
+            Operation::FailParked if !self.suspended => return Err(Errno::Einval),
+            Operation::FailParked => {}
+            Operation::Cancel => unreachable!("answered past the others"),
+            Operation::Resume(_) => match self.inactive.take() {
                 // 1.4, step 3: the new table is destroyed, the old one stays, suspended (AT-53).
                 Some(Kind::OtherBlock) if self.live => {
                     self.suspended = true;
@@ -95,6 +121,26 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Takes in the answer to a cancel, which does not wait behind what it cancels.
+    pub fn cancelled(&mut self, answer: &Answer) {
+        match answer {
+            Ok(reply) => {
+                assert_eq!(*reply, Reply::Done, "the answer to a cancel");
+                let suspends = self
+                    .is_pending(|op| matches!(op, Operation::Suspend(_) | Operation::Resume(_)));
+                assert!(
+                    suspends,
+                    "a cancel was granted, and nothing suspends the device (PM-11)"
+                );
+                self.granted += 1;
+            }
+            Err(error) => {
+                let possible = matches!(error.errno, Errno::Einval | Errno::Enxio);
+                assert!(possible, "the answer to a cancel: {error}");
+            }
+        }
     }
 
     /// Panics unless an answer to a question agrees with what has been answered; what is under way may have begun to show.

@@ -3,7 +3,7 @@
 
 use super::layout::Layout;
 use super::{Disk, Random};
-use crate::dm::{Lower, LowerId, Op, Status};
+use crate::dm::{Lower, LowerId, Op, Status, SuspendOptions};
 
 /// Hosts; host h submits on core h modulo the number of cores. More than the cores, so that several share one.
 pub const HOSTS: u64 = 6;
@@ -15,6 +15,9 @@ pub const DEVICE_SECTORS: u64 = 1 + HOSTS * HOST_SECTORS;
 const DISK_SECTORS: u64 = 2 * DEVICE_SECTORS;
 /// The most originals that one host has under way on one device.
 pub const OUTSTANDING_MAX: usize = 5;
+
+/// Time-outs of suspends, in nanoseconds: a few steps, many, more than any suspend takes.
+const TIMEOUTS_NS: [u64; 3] = [700, 4_000, 1_000_000];
 
 /// One thing that somebody does, when the scheduler lets it happen. What makes no sense at that moment is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,9 +95,13 @@ pub enum Operation {
     /// Empty the inactive slot.
     Clear,
     /// Suspend.
-    Suspend,
-    /// Resume, with the inactive table if there is one.
-    Resume,
+    Suspend(SuspendOptions),
+    /// Resume, with the inactive table if there is one; the options are for the suspend that this implies.
+    Resume(SuspendOptions),
+    /// Give up the suspend that is under way.
+    Cancel,
+    /// Fail what a suspended device has parked.
+    FailParked,
     /// Take the device away.
     Remove,
 }
@@ -162,8 +169,10 @@ pub struct Tempo {
     pub deliver: u64,
     /// A disk completes something.
     pub finish: u64,
-    /// A core tries again what was busy.
-    pub retry: u64,
+    /// A core tries again what was busy, or does what is due.
+    pub poll: u64,
+    /// Nothing happens until the next timer is due.
+    pub time: u64,
     /// A core whose messages are late more often than others'.
     pub lazy: u64,
 }
@@ -199,7 +208,8 @@ impl Plan {
                 act: *random.pick(&[2, 5, 10, 30]),
                 deliver: *random.pick(&[3, 10, 30]),
                 finish: *random.pick(&[3, 10, 30]),
-                retry: *random.pick(&[2, 10]),
+                poll: *random.pick(&[2, 10]),
+                time: *random.pick(&[0, 1, 5]),
                 lazy: random.below(u64::from(cores)),
             },
             actions: Vec::new(),
@@ -297,7 +307,8 @@ impl Plan {
 
     fn add_actions(&mut self, random: &mut Random, faults: bool) {
         for device in 0..self.devices.len() {
-            for operation in [Operation::Create, Operation::Load(0), Operation::Resume] {
+            let resume = Operation::Resume(SuspendOptions::default());
+            for operation in [Operation::Create, Operation::Load(0), resume] {
                 self.actions.push(Action::Operate { device, operation });
             }
         }
@@ -332,13 +343,23 @@ impl Plan {
             0..14 => Operation::Load(random.below(3) as usize),
             14..18 => Operation::Load(3 + random.below(tables.len() as u64 - 3) as usize),
             18..20 => Operation::Clear,
-            20..34 => Operation::Suspend,
-            34..52 => Operation::Resume,
-            52 => Operation::Remove,
-            53 | 54 => Operation::Create,
+            20..33 => Operation::Suspend(Self::suspend_options(random)),
+            33..48 => Operation::Resume(Self::suspend_options(random)),
+            48..52 => Operation::Cancel,
+            52 => Operation::FailParked,
+            53 => Operation::Remove,
+            54 | 55 => Operation::Create,
             _ => return Action::Question { device },
         };
         Action::Operate { device, operation }
+    }
+
+    fn suspend_options(random: &mut Random) -> SuspendOptions {
+        SuspendOptions {
+            noflush: random.percent(40),
+            lockfs: random.percent(20),
+            timeout_ns: random.percent(20).then(|| *random.pick(&TIMEOUTS_NS)),
+        }
     }
 
     fn host_action(&self, random: &mut Random, device: usize, mix: &Mix) -> Action {

@@ -13,7 +13,7 @@ use super::trace;
 use super::watch::Watch;
 use super::{Ask, Choice, Cluster, Random};
 use crate::dm::message::{Message, Order};
-use crate::dm::{Defect, DeviceId, Op, Request, Status, Table};
+use crate::dm::{Defect, DeviceId, Op, Request, Status, SuspendOptions, Table};
 
 /// Steps after which a run that has not come to rest is taken to be in a loop.
 const STEPS_MAX: u64 = 400_000;
@@ -38,6 +38,18 @@ pub struct Tally {
     pub steps: u64,
     /// Originals that hosts submitted.
     pub originals: u64,
+}
+
+/// What happens next.
+enum Next {
+    /// Something in the world.
+    Event(Choice),
+    /// The next action of the plan.
+    Action,
+    /// Time passes until a timer is due.
+    Time,
+    /// Nothing can.
+    Nothing,
 }
 
 /// An original that has not ended.
@@ -72,6 +84,8 @@ struct Excuse {
     removed: bool,
     /// The host gave it up.
     aborted: bool,
+    /// An operator has had everything failed that was parked.
+    failed_parked: bool,
 }
 
 /// A device in the run.
@@ -166,22 +180,20 @@ impl<'a> Run<'a> {
             .iter()
             .enumerate()
             .filter(|(index, _)| only.is_none_or(|only| only.contains(index)));
-        let mut next = actions.next();
+        let mut action = actions.next();
         loop {
-            let acts = next.is_some();
-            match self.choose(acts) {
-                Some(choice) => self.step(choice),
-                None => match next {
-                    Some((_, Action::PowerCut)) => {
-                        self.power_cut();
-                        return self.tally();
-                    }
-                    Some((index, action)) => {
-                        self.act(index, action);
-                        next = actions.next();
-                    }
-                    None => break,
-                },
+            match (self.choose(action.is_some()), action) {
+                (Next::Event(choice), _) => self.step(choice),
+                (Next::Time, _) => self.pass_time(),
+                (Next::Action, Some((_, Action::PowerCut))) => {
+                    self.power_cut();
+                    return self.tally();
+                }
+                (Next::Action, Some((index, what))) => {
+                    self.act(index, what);
+                    action = actions.next();
+                }
+                (Next::Action | Next::Nothing, _) => break,
             }
             self.look();
         }
@@ -209,43 +221,53 @@ impl<'a> Run<'a> {
         self.watch(|watch| watch.line(text));
     }
 
-    /// What happens next: one of the things that can, or, with `None`, the next action of the plan (or nothing, if there is none).
-    fn choose(&mut self, acts: bool) -> Option<Choice> {
+    /// What happens next; `acts` says whether an action of the plan may.
+    fn choose(&mut self, acts: bool) -> Next {
         let mut choices = std::mem::take(&mut self.choices);
         self.cluster.choices(&mut choices);
-        let choice = self.choose_from(&choices, acts);
+        let next = self.choose_from(&choices, acts);
         self.choices = choices;
-        choice
+        next
     }
 
-    fn choose_from(&mut self, choices: &[Choice], acts: bool) -> Option<Choice> {
+    fn choose_from(&mut self, choices: &[Choice], acts: bool) -> Next {
         let delivers = choices.partition_point(|choice| matches!(choice, Choice::Deliver { .. }));
-        let finishes = choices.partition_point(|choice| !matches!(choice, Choice::Retry { .. }));
+        let finishes = choices.partition_point(|choice| !matches!(choice, Choice::Poll { .. }));
         let (deliver, rest) = choices.split_at(delivers);
-        let (finish, retry) = rest.split_at(finishes - delivers);
+        let (finish, poll) = rest.split_at(finishes - delivers);
         let tempo = &self.plan.tempo;
         let weight = |tempo: u64, any: bool| if any { tempo } else { 0 };
+        let due = self.cluster.due_ns().is_some();
         let act = weight(tempo.act, acts);
         let delivered = act + weight(tempo.deliver, !deliver.is_empty());
         let finished = delivered + weight(tempo.finish, !finish.is_empty());
-        let all = finished + weight(tempo.retry, !retry.is_empty());
+        let polled = finished + weight(tempo.poll, !poll.is_empty());
+        let all = polled + weight(tempo.time, due);
         if all == 0 {
-            return None;
+            return if due { Next::Time } else { Next::Nothing };
         }
         match self.random.below(all) {
-            pick if pick < act => None,
+            pick if pick < act => Next::Action,
             pick if pick < delivered => {
                 let choice = *self.random.pick(deliver);
                 let late = matches!(choice, Choice::Deliver { to, .. } if to as u64 == tempo.lazy);
-                Some(if late {
+                Next::Event(if late {
                     *self.random.pick(deliver)
                 } else {
                     choice
                 })
             }
-            pick if pick < finished => Some(*self.random.pick(finish)),
-            _ => Some(*self.random.pick(retry)),
+            pick if pick < finished => Next::Event(*self.random.pick(finish)),
+            pick if pick < polled => Next::Event(*self.random.pick(poll)),
+            _ => Next::Time,
         }
+    }
+
+    /// Nothing happens until the next timer is due.
+    fn pass_time(&mut self) {
+        self.count_step();
+        self.cluster.pass_time();
+        self.line(|| "        time passes until a timer is due".into());
     }
 
     fn step(&mut self, choice: Choice) {
@@ -256,7 +278,7 @@ impl<'a> Run<'a> {
                 to
             }
             Choice::Finish { disk, index } => self.cluster.disk(disk).held[index].core.0 as usize,
-            Choice::Retry { core } => core,
+            Choice::Poll { core } => core,
         };
         self.cluster.act(choice);
         self.cluster.mappers[core].assert_invariants();
@@ -584,22 +606,29 @@ impl<'a> Run<'a> {
             },
             Operation::Load(table) => Request::Load(state.tables[table].clone()),
             Operation::Clear => Request::Clear,
-            Operation::Suspend => Request::Suspend,
-            Operation::Resume => Request::Resume { open: true },
+            Operation::Suspend(options) => Request::Suspend(options),
+            Operation::Resume(suspend) => Request::Resume {
+                open: true,
+                suspend,
+            },
+            Operation::Cancel => Request::Cancel,
+            Operation::FailParked => Request::FailParked,
             Operation::Remove => Request::Remove,
         };
-        if operation == Operation::Remove {
-            state
-                .underway
-                .iter_mut()
-                .for_each(|io| io.excuse.removed = true);
+        for io in &mut state.underway {
+            io.excuse.removed |= operation == Operation::Remove;
+            io.excuse.failed_parked |= operation == Operation::FailParked;
         }
-        let excused = {
-            let shared = self.cluster.shared();
-            self.plan.devices[device]
+        let (excused, flushes_fail) = {
+            let disks = &self.cluster.shared().disks;
+            let mut own = self.plan.devices[device]
                 .disks
                 .iter()
-                .any(|disk| shared.disks[*disk].gone)
+                .map(|disk| &disks[*disk]);
+            (
+                own.clone().any(|disk| disk.gone),
+                own.any(|disk| disk.flushes_failing > 0),
+            )
         };
         self.line(|| {
             let index = index.map_or_else(|| "[the end]".into(), |index| format!("[{index}]"));
@@ -610,14 +639,19 @@ impl<'a> Run<'a> {
             };
             format!("{index} an operator asks for {operation:?} of device {device}{text}")
         });
-        let stirs = matches!(operation, Operation::Resume | Operation::Remove);
+        let stirs = matches!(operation, Operation::Resume(_) | Operation::Remove);
         self.watch(|watch| watch.request(device, stirs));
         let ticket = self.cluster.request(DeviceId(device as u32), request);
-        self.devices[device].model.pending.push_back(Pending {
+        let model = &mut self.devices[device].model;
+        if operation == Operation::Cancel {
+            return model.cancels.push(ticket);
+        }
+        model.pending.push_back(Pending {
             ticket,
             operation,
             kind,
             excused,
+            flushes_fail,
         });
     }
 
@@ -662,6 +696,13 @@ impl<'a> Run<'a> {
 
     fn look_at_answers(&mut self) {
         for device in 0..self.devices.len() {
+            let model = &mut self.devices[device].model;
+            for ticket in std::mem::take(&mut model.cancels) {
+                match self.cluster.answer(ticket) {
+                    None => model.cancels.push(ticket),
+                    Some(answer) => model.cancelled(&answer),
+                }
+            }
             while let Some(pending) = self.devices[device].model.pending.front().copied()
                 && let Some(answer) = self.cluster.answer(pending.ticket)
             {
@@ -685,7 +726,7 @@ impl<'a> Run<'a> {
                     .answered(pending, self.cores, closed_to, &answer);
                 let fresh = match pending.operation {
                     Operation::Create | Operation::Remove => true,
-                    Operation::Resume if answer.is_ok() => {
+                    Operation::Resume(_) if answer.is_ok() => {
                         state.before = None;
                         state.fresh && state.live.is_none()
                     }
@@ -694,7 +735,7 @@ impl<'a> Run<'a> {
                 state.fresh = fresh;
                 let stirred = state
                     .model
-                    .is_pending(|op| matches!(op, Operation::Resume | Operation::Remove));
+                    .is_pending(|op| matches!(op, Operation::Resume(_) | Operation::Remove));
                 if state.model.suspended && !stirred {
                     self.watch(|watch| watch.suspended(device));
                 }
@@ -785,8 +826,12 @@ impl<'a> Run<'a> {
 
     /// Steps until nothing can happen any more.
     fn settle(&mut self) {
-        while let Some(choice) = self.choose(false) {
-            self.step(choice);
+        loop {
+            match self.choose(false) {
+                Next::Event(choice) => self.step(choice),
+                Next::Time => self.pass_time(),
+                Next::Action | Next::Nothing => return,
+            }
             self.look();
         }
     }
@@ -820,7 +865,7 @@ impl<'a> Run<'a> {
                 self.operate(None, device, Operation::Create);
             }
             self.operate(None, device, Operation::Load(0));
-            self.operate(None, device, Operation::Resume);
+            self.operate(None, device, Operation::Resume(SuspendOptions::default()));
         }
         self.settle();
         for device in &self.devices {
@@ -884,6 +929,7 @@ impl Device {
             end: DEVICE_SECTORS,
             removed: self.model.is_pending(|op| op == Operation::Remove),
             aborted: false,
+            failed_parked: self.model.is_pending(|op| op == Operation::FailParked),
         };
         for table in self.live.iter().chain(&self.before) {
             excuse.meets(&tables[*table]);
@@ -948,12 +994,14 @@ impl Underway {
             end,
             removed,
             aborted,
+            failed_parked,
         } = self.excuse;
         match status {
             Status::IoError => {
                 no_table
                     || removed
                     || error_table
+                    || failed_parked
                     || (self.op != Op::Flush && self.sector + self.sectors > end)
             }
             Status::Aborted => removed || aborted,
