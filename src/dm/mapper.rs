@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 
 use super::bound::{Bound, Piece};
+use super::defect::Defect;
 use super::device::Home;
 use super::env::{Env, Submit};
 use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
@@ -327,6 +328,7 @@ impl<E: Env> Mapper<E> {
                 .expect("a table stays while its clones are in flight");
             match env.submit(&mut live.channels[channel.0 as usize], &io, clone) {
                 Submit::Pending => {}
+                Submit::Busy if env.planted(Defect::BusyForgotten) => {}
                 Submit::Busy => self.busy.push_back(Busy {
                     device,
                     channel,
@@ -380,6 +382,10 @@ impl<E: Env> Mapper<E> {
             return false;
         };
         match stage {
+            Stage::Parked if env.planted(Defect::AbortedStaysParked) => {
+                env.complete(tag, Status::Aborted);
+                true
+            }
             Stage::Parked => {
                 let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
                     return false;
@@ -437,7 +443,11 @@ impl<E: Env> Mapper<E> {
             let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
                 return None;
             };
-            device.deferred.push(&mut self.originals, slot);
+            let list = match device.deferred.len() {
+                1.. if env.planted(Defect::LaterOvertakes) => &mut device.older,
+                _ => &mut device.deferred,
+            };
+            list.push(&mut self.originals, slot);
         } else {
             self.start(env, slot);
         }
@@ -478,7 +488,9 @@ impl<E: Env> Mapper<E> {
             Op::Write | Op::WriteZeroes | Op::CompareAndWrite if device.ordered && fua => {
                 Some(Steps::FlushDataFlush)
             }
-            Op::CompareAndWrite => Some(Steps::Data),
+            Op::CompareAndWrite if !env.planted(Defect::CompareWithoutSequence) => {
+                Some(Steps::Data)
+            }
             _ => None,
         };
         if let Some(steps) = steps {
@@ -628,7 +640,8 @@ impl<E: Env> Mapper<E> {
         let core = self.core;
         let device = self.known(id);
         device.in_flight -= 1;
-        if device.in_flight == 0
+        let left = u32::from(env.planted(Defect::DrainedEarly));
+        if device.in_flight <= left
             && let Some(epoch) = device.draining.take()
         {
             acknowledge(env, core, id, epoch, Ok(()));
