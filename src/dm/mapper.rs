@@ -22,7 +22,7 @@ use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 use super::message::{Epoch, Event, Gate, Message, StepEnd, Steps};
 use super::parked::{Parked, Parking};
 use super::slab::Slab;
-use super::stats::{Counters, Stats};
+use super::stats::Stats;
 use super::status::Status;
 use super::table::Limits;
 use super::target::{Ask, ChannelIndex, Map, Note};
@@ -764,19 +764,6 @@ impl Parking for Slab<PieceClone> {
     }
     fn link(&mut self, slot: u32, next: u32) {
         self[slot].next = next;
-    }
-}
-
-impl Stats {
-    /// The counters of a kind of I/O.
-    #[inline(always)]
-    pub(super) fn of(&mut self, op: Op) -> &mut Counters {
-        match op {
-            Op::Read => &mut self.read,
-            Op::Write | Op::CompareAndWrite => &mut self.write,
-            Op::Flush => &mut self.flush,
-            Op::Discard | Op::WriteZeroes => &mut self.discard,
-        }
     }
 }
 

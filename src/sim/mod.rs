@@ -12,10 +12,12 @@
 //! |---|---|
 //! | `cluster`, `world`, `disk`, `bytes`, `ask`, `random` | the world; the mapper's own tests use it too |
 //! | `plan`, `layout` | what a seed stands for |
-//! | `run`, `operators`, `oracle` | a plan carried out; what operators must be told, what sectors may hold |
+//! | `run`, `acts`, `state` | a plan carried out: the scheduler, what is done, what is known of a device |
+//! | `operators`, `oracle` | what operators must be told, what sectors may hold |
 //! | `watch`, `trace` | what is checked at every clone and message; what happened, as lines |
 //! | `explore`, `shrink`, `plant` | many seeds; a shorter failure; defects that must be found |
 
+mod acts;
 mod ask;
 mod bytes;
 mod cluster;
@@ -29,6 +31,7 @@ pub mod plant;
 mod random;
 pub mod run;
 mod shrink;
+mod state;
 mod trace;
 mod watch;
 mod world;

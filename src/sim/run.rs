@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
+use super::acts::Wanted;
 use super::explore::Lines;
-use super::operators::{Model, Pending};
-use super::oracle::{Content, Oracle, SECTOR};
-use super::plan::{
-    Action, DEVICE_SECTORS, HOST_SECTORS, HOSTS, Kind, OUTSTANDING_MAX, Operation, Plan, TablePlan,
-};
+use super::operators::Model;
+use super::oracle::{Oracle, SECTOR};
+use super::plan::{Action, DEVICE_SECTORS, HOST_SECTORS, HOSTS, Operation, Plan};
+use super::state::{Device, Underway};
 use super::trace;
 use super::watch::Watch;
-use super::{Ask, Choice, Cluster, Random};
+use super::{Choice, Cluster, Random};
 use crate::dm::message::{Message, Order};
-use crate::dm::{Defect, DeviceId, Op, Request, Status, SuspendOptions, Table};
+use crate::dm::{Defect, Op, Status, SuspendOptions};
 
 /// Steps after which a run that has not come to rest is taken to be in a loop.
 const STEPS_MAX: u64 = 400_000;
@@ -52,79 +52,17 @@ enum Next {
     Nothing,
 }
 
-/// An original that has not ended.
-struct Underway {
-    command: u32,
-    host: u64,
-    op: Op,
-    fua: bool,
-    sector: u64,
-    sectors: u64,
-    /// The number of the write.
-    number: u64,
-    /// By sector, what had completed when it was sent: of its range for a read, of the device for a flush or a barrier.
-    snapshot: Vec<u64>,
-    /// A compare-and-write's expectation is known to be right.
-    certain: bool,
-    /// The value that the shared sector is to have.
-    expects: Option<u64>,
-    excuse: Excuse,
-}
-
-/// What may explain an error that no disk has given.
-#[derive(Clone, Copy, Debug, Default)]
-struct Excuse {
-    /// There may have been no table, or no device.
-    no_table: bool,
-    /// A table that fails all I/O has been live.
-    error_table: bool,
-    /// The end of the shortest table that has been live.
-    end: u64,
-    /// The device has been on its way out.
-    removed: bool,
-    /// The host gave it up.
-    aborted: bool,
-    /// An operator has had everything failed that was parked.
-    failed_parked: bool,
-}
-
-/// A device in the run.
-struct Device {
-    model: Model,
-    oracle: Oracle,
-    ordered: bool,
-    tables: Vec<Arc<Table>>,
-    /// By core: what is under way.
-    underway: Vec<Underway>,
-    /// The tables in the mapper's slots, followed through the orders that cores are given.
-    staged: Option<usize>,
-    inactive: Option<usize>,
-    live: Option<usize>,
-    /// The table before the last swap: some cores may still have it, until a resume was answered.
-    before: Option<usize>,
-    swapped_in: Option<u32>,
-    /// No resume has been answered since the device was made.
-    fresh: bool,
-    /// Where the data is: `None` for a sector that no table of now covers, whose bytes are on the shelf.
-    places: Vec<Option<(usize, u64)>>,
-    shelf: Vec<[u8; SECTOR]>,
-    /// By host: what it takes the shared sector to hold.
-    believed: Vec<u64>,
-    /// Values of the shared sector that a compare-and-write has replaced.
-    replaced: Vec<u64>,
-}
-
 /// A plan being carried out.
 pub(super) struct Run<'a> {
-    plan: &'a Plan,
+    pub plan: &'a Plan,
     conduct: &'a Conduct,
-    cluster: Cluster,
-    cores: u16,
-    devices: Vec<Device>,
-    random: Random,
+    pub cluster: Cluster,
+    pub cores: u16,
+    pub devices: Vec<Device>,
+    pub random: Random,
     choices: Vec<Choice>,
     steps: u64,
-    originals: u64,
+    pub originals: u64,
 }
 
 impl<'a> Run<'a> {
@@ -208,7 +146,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn watch<R>(&self, act: impl FnOnce(&mut Watch) -> R) -> R {
+    pub(super) fn watch<R>(&self, act: impl FnOnce(&mut Watch) -> R) -> R {
         act(self
             .cluster
             .shared()
@@ -217,7 +155,7 @@ impl<'a> Run<'a> {
             .expect("a run is watched"))
     }
 
-    fn line(&self, text: impl FnOnce() -> String) {
+    pub(super) fn line(&self, text: impl FnOnce() -> String) {
         self.watch(|watch| watch.line(text));
     }
 
@@ -284,7 +222,7 @@ impl<'a> Run<'a> {
         self.cluster.mappers[core].assert_invariants();
     }
 
-    fn count_step(&mut self) {
+    pub(super) fn count_step(&mut self) {
         self.steps += 1;
         assert!(self.steps < STEPS_MAX, "still busy after {STEPS_MAX} steps");
         self.watch(Watch::stepped);
@@ -370,291 +308,6 @@ impl<'a> Run<'a> {
             *place = Some(*to);
         }
     }
-
-    fn core_of(&self, host: u64) -> u16 {
-        (host % u64::from(self.cores)) as u16
-    }
-
-    /// Does an action of the plan, if it makes sense now.
-    fn act(&mut self, index: usize, action: &Action) {
-        self.count_step();
-        match *action {
-            Action::Submit {
-                device,
-                host,
-                op,
-                fua,
-                sector,
-                sectors,
-            } => self.submit(
-                index,
-                device,
-                host,
-                op,
-                fua,
-                1 + host * HOST_SECTORS + sector,
-                sectors,
-            ),
-            Action::Shared { device, host, fua } => {
-                self.submit(index, device, host, Op::CompareAndWrite, fua, 0, 1);
-            }
-            Action::Abort {
-                device,
-                host,
-                which,
-            } => self.abort(index, device, host, which),
-            Action::Operate {
-                device, operation, ..
-            } => self.operate(Some(index), device, operation),
-            Action::Question { device } => {
-                self.line(|| format!("[{index}] an operator asks how device {device} is"));
-                self.watch(|watch| watch.request(device, false));
-                let ticket = self.cluster.request(DeviceId(device as u32), Request::Info);
-                self.devices[device].model.questions.push(ticket);
-            }
-            Action::Freeze { disk, frozen } => {
-                self.line(|| {
-                    format!(
-                        "[{index}] d{disk} {}",
-                        if frozen { "stands still" } else { "goes on" }
-                    )
-                });
-                self.cluster.disk(disk).frozen = frozen;
-            }
-            Action::Plug { disk, present } => {
-                self.line(|| {
-                    format!(
-                        "[{index}] d{disk} is {}",
-                        if present { "put back" } else { "taken out" }
-                    )
-                });
-                let shared = &mut *self.cluster.shared();
-                shared.disks[disk].plug(present, &mut self.random);
-                let device = &mut self.devices[self.plan.disks[disk].device];
-                device
-                    .model
-                    .pending
-                    .iter_mut()
-                    .for_each(|pending| pending.excused |= !present);
-            }
-            Action::PowerCut => unreachable!("ends the run"),
-        }
-        self.cluster
-            .mappers
-            .iter()
-            .for_each(|mapper| mapper.assert_invariants());
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn submit(
-        &mut self,
-        index: usize,
-        device: usize,
-        host: u64,
-        op: Op,
-        fua: bool,
-        sector: u64,
-        sectors: u64,
-    ) {
-        let core = self.core_of(host);
-        let state = &mut self.devices[device];
-        let shared = sector == 0 && op != Op::Flush;
-        let own = state.underway.iter().filter(|io| io.host == host);
-        let writes = op != Op::Read && op != Op::Flush;
-        let (mut count, mut overlaps) = (0, false);
-        for io in own {
-            count += 1;
-            let touches = io.op != Op::Flush
-                && io.sector < sector + sectors
-                && sector < io.sector + io.sectors;
-            // Reads may meet writes; writes of one sector are in order.
-            overlaps |= touches && writes && io.op != Op::Read;
-        }
-        if count >= OUTSTANDING_MAX || overlaps {
-            return;
-        }
-        let number = if writes {
-            state.oracle.next_number()
-        } else {
-            0
-        };
-        let (mut certain, mut expects) = (false, None);
-        let mut bytes = Vec::new();
-        match op {
-            Op::Read => bytes = vec![0xee; sectors as usize * SECTOR],
-            Op::Write => {
-                bytes = vec![0; sectors as usize * SECTOR];
-                fill(&mut bytes, number, sector);
-            }
-            Op::CompareAndWrite => {
-                let length = sectors as usize * SECTOR;
-                bytes = vec![0; 3 * length];
-                if shared {
-                    let believed = state.believed[host as usize];
-                    expects = Some(believed);
-                    fill(&mut bytes[..length], believed, 0);
-                } else {
-                    certain = true;
-                    for at in 0..sectors {
-                        let found = state.oracle.certain(sector + at);
-                        certain &= found.is_some();
-                        let bytes = &mut bytes[at as usize * SECTOR..][..SECTOR];
-                        match found {
-                            Some(Content::Write(number)) => fill(bytes, number, sector + at),
-                            Some(Content::Discarded) => bytes.fill(super::DISCARDED),
-                            Some(Content::Zero) | None => {}
-                        }
-                    }
-                }
-                fill(&mut bytes[length..2 * length], number, sector);
-            }
-            Op::Flush | Op::Discard | Op::WriteZeroes => {}
-        }
-        let snapshot = match op {
-            Op::Flush => state.oracle.snapshot(0, DEVICE_SECTORS),
-            _ if state.ordered && fua => state.oracle.snapshot(0, DEVICE_SECTORS),
-            Op::Read => state.oracle.snapshot(sector, sectors),
-            _ => Vec::new(),
-        };
-        if writes && !shared {
-            let content = match op {
-                Op::Discard => Content::Discarded,
-                Op::WriteZeroes => Content::Zero,
-                _ => Content::Write(number),
-            };
-            state.oracle.sent(sector, sectors, number, content);
-        }
-        let excuse = state.excuse_now(&self.plan.devices[device].tables);
-        self.originals += 1;
-        self.line(|| format!("[{index}] host {host} submits"));
-        let whole = op != Op::Flush;
-        let ask = Ask {
-            op,
-            fua,
-            sector: if whole { sector } else { 0 },
-            sectors: if whole { sectors as u32 } else { 0 },
-            bytes,
-        };
-        let command = self.cluster.submit(core, DeviceId(device as u32), ask);
-        self.devices[device].underway.push(Underway {
-            command,
-            host,
-            op,
-            fua,
-            sector,
-            sectors,
-            number,
-            snapshot,
-            certain,
-            expects,
-            excuse,
-        });
-    }
-
-    fn abort(&mut self, index: usize, device: usize, host: u64, which: usize) {
-        let core = self.core_of(host);
-        let own: Vec<u32> = self.devices[device]
-            .underway
-            .iter()
-            .filter(|io| io.host == host)
-            .map(|io| io.command)
-            .collect();
-        if own.is_empty() {
-            return;
-        }
-        let command = own[which % own.len()];
-        self.line(|| format!("[{index}] host {host} gives up #{command}"));
-        if self.cluster.abort(core, DeviceId(device as u32), command) {
-            assert_eq!(
-                self.cluster.status(command),
-                Some(Status::Aborted),
-                "#{command} was given up while it was parked (AT-78)"
-            );
-            let mut underway = self.devices[device].underway.iter_mut();
-            let io = underway
-                .find(|io| io.command == command)
-                .expect("it is under way");
-            io.excuse.aborted = true;
-        }
-    }
-
-    /// An operator asks for something; without an index it is not the plan's.
-    fn operate(&mut self, index: Option<usize>, device: usize, operation: Operation) {
-        let state = &mut self.devices[device];
-        let tables = &self.plan.devices[device].tables;
-        let model = &state.model;
-        let kind = match operation {
-            Operation::Load(table) => Some(tables[table].kind),
-            _ => None,
-        };
-        // Numbers of devices are given away again when the removal was answered. Hosts keep to the block size that they
-        // know, so the first table has theirs.
-        let sensible = match operation {
-            Operation::Create => model.pending.is_empty() && !model.exists,
-            _ if kind == Some(Kind::OtherBlock) => {
-                model.live && !model.is_pending(|op| op == Operation::Remove)
-            }
-            Operation::Remove => !model.is_pending(|op| op == Operation::Create),
-            _ => true,
-        };
-        if !sensible || (index.is_some() && model.pending.len() >= 3) {
-            return;
-        }
-        let request = match operation {
-            Operation::Create => Request::Create {
-                ordered: state.ordered,
-            },
-            Operation::Load(table) => Request::Load(state.tables[table].clone()),
-            Operation::Clear => Request::Clear,
-            Operation::Suspend(options) => Request::Suspend(options),
-            Operation::Resume(suspend) => Request::Resume {
-                open: true,
-                suspend,
-            },
-            Operation::Cancel => Request::Cancel,
-            Operation::FailParked => Request::FailParked,
-            Operation::Remove => Request::Remove,
-        };
-        for io in &mut state.underway {
-            io.excuse.removed |= operation == Operation::Remove;
-            io.excuse.failed_parked |= operation == Operation::FailParked;
-        }
-        let (excused, flushes_fail) = {
-            let disks = &self.cluster.shared().disks;
-            let mut own = self.plan.devices[device]
-                .disks
-                .iter()
-                .map(|disk| &disks[*disk]);
-            (
-                own.clone().any(|disk| disk.gone),
-                own.any(|disk| disk.flushes_failing > 0),
-            )
-        };
-        self.line(|| {
-            let index = index.map_or_else(|| "[the end]".into(), |index| format!("[{index}]"));
-            let text = match operation {
-                Operation::Load(table) => format!("\n{}", tables[table].layout.text.trim_end())
-                    .replace('\n', "\n          "),
-                _ => String::new(),
-            };
-            format!("{index} an operator asks for {operation:?} of device {device}{text}")
-        });
-        let stirs = matches!(operation, Operation::Resume(_) | Operation::Remove);
-        self.watch(|watch| watch.request(device, stirs));
-        let ticket = self.cluster.request(DeviceId(device as u32), request);
-        let model = &mut self.devices[device].model;
-        if operation == Operation::Cancel {
-            return model.cancels.push(ticket);
-        }
-        model.pending.push_back(Pending {
-            ticket,
-            operation,
-            kind,
-            excused,
-            flushes_fail,
-        });
-    }
-
     /// Takes in all that has ended since the last step.
     fn look(&mut self) {
         self.look_at_barriers();
@@ -899,15 +552,15 @@ impl<'a> Run<'a> {
     fn read_everything(&mut self) {
         for device in 0..self.devices.len() {
             for host in 0..HOSTS {
-                self.submit(
-                    0,
+                let wanted = Wanted {
                     device,
                     host,
-                    Op::Read,
-                    false,
-                    1 + host * HOST_SECTORS,
-                    HOST_SECTORS,
-                );
+                    op: Op::Read,
+                    fua: false,
+                    sector: 1 + host * HOST_SECTORS,
+                    sectors: HOST_SECTORS,
+                };
+                self.submit(0, wanted);
             }
         }
         self.look();
@@ -918,106 +571,5 @@ impl<'a> Run<'a> {
             .map(|device| device.underway.len())
             .sum::<usize>();
         assert_eq!(left, 0, "reads that do not end");
-    }
-}
-
-impl Device {
-    fn excuse_now(&self, tables: &[TablePlan]) -> Excuse {
-        let mut excuse = Excuse {
-            no_table: self.fresh || self.live.is_none(),
-            error_table: false,
-            end: DEVICE_SECTORS,
-            removed: self.model.is_pending(|op| op == Operation::Remove),
-            aborted: false,
-            failed_parked: self.model.is_pending(|op| op == Operation::FailParked),
-        };
-        for table in self.live.iter().chain(&self.before) {
-            excuse.meets(&tables[*table]);
-        }
-        excuse
-    }
-
-    /// A compare-and-write of the shared sector has ended: no value of it may have been replaced twice.
-    fn shared_ended(&mut self, io: &Underway, status: Status, bytes: &[u8]) {
-        let expected = io.expects.expect("of the shared sector");
-        match status {
-            Status::Ok => {
-                let again = self.replaced.contains(&expected);
-                assert!(
-                    !again,
-                    "two compare-and-writes have replaced the same value {expected} (IO-21)"
-                );
-                self.replaced.push(expected);
-                self.believed[io.host as usize] = io.number;
-            }
-            Status::Miscompare => {
-                let found = Content::parse(0, &bytes[2 * SECTOR..]);
-                let found = match found {
-                    Some(Content::Zero) => 0,
-                    Some(Content::Write(number)) => number,
-                    other => panic!("the shared sector holds {other:?}"),
-                };
-                assert_ne!(found, expected, "what was compared is equal");
-                self.believed[io.host as usize] = found;
-            }
-            _ => {}
-        }
-    }
-
-    /// Panics if a power cut now would take away what `oracle` promises.
-    fn check_durable(&self, cluster: &Cluster, oracle: &Oracle) {
-        let shared = cluster.shared();
-        for (at, place) in self.places.iter().enumerate().skip(1) {
-            if let Some((disk, sector)) = place {
-                oracle.check_durable(at as u64, shared.disks[*disk].durable(*sector));
-            }
-        }
-    }
-}
-
-impl Excuse {
-    /// A table is, or may be, live while the original is under way.
-    fn meets(&mut self, table: &TablePlan) {
-        match table.kind {
-            Kind::Error => self.error_table = true,
-            _ => self.end = self.end.min(table.layout.places.len() as u64),
-        }
-    }
-}
-
-impl Underway {
-    /// Whether an error that no disk has given is explained.
-    fn excuses(&self, status: Status) -> bool {
-        let Excuse {
-            no_table,
-            error_table,
-            end,
-            removed,
-            aborted,
-            failed_parked,
-        } = self.excuse;
-        match status {
-            Status::IoError => {
-                no_table
-                    || removed
-                    || error_table
-                    || failed_parked
-                    || (self.op != Op::Flush && self.sector + self.sectors > end)
-            }
-            Status::Aborted => removed || aborted,
-            Status::NotSupported => error_table,
-            Status::Miscompare => self.op == Op::CompareAndWrite && !self.certain,
-            _ => false,
-        }
-    }
-}
-
-/// Fills sectors with what write `number` leaves there.
-fn fill(bytes: &mut [u8], number: u64, sector: u64) {
-    if number == 0 {
-        return bytes.fill(0);
-    }
-    for (at, bytes) in bytes.chunks_mut(SECTOR).enumerate() {
-        Content::fill(number, sector + at as u64, bytes);
     }
 }
