@@ -37,6 +37,7 @@ Examples:
   polldm dm info                         how are the devices?
   polldm stats                           what do they do?
   polldm export ls                       who is connected?
+  polldm sim                             is the mapper right?
 
 dm, bdev, export and stats speak to a running server through its control
 socket. Without --socket that is /run/polldm.sock for root, for others

@@ -129,7 +129,12 @@ pub fn attempt(plan: &Arc<Plan>, conduct: &Conduct) -> Result<Tally, Failure> {
     wait(begin(plan, conduct, None))
 }
 
-/// The same, with the lines of its trace.
+/// Carries out the plan of a seed, and tells what happened line by line.
+pub fn replay(seed: u64, conduct: &Conduct) -> (Result<Tally, Failure>, Vec<String>) {
+    attempt_traced(&Arc::new(Plan::new(seed)), conduct)
+}
+
+/// As [`attempt`], with the lines of its trace.
 pub(super) fn attempt_traced(
     plan: &Arc<Plan>,
     conduct: &Conduct,

@@ -32,6 +32,8 @@ mod random;
 pub mod run;
 mod shrink;
 mod state;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod watch;
 mod world;
@@ -40,7 +42,7 @@ pub use ask::Ask;
 pub use bytes::Bytes;
 pub use cluster::{Choice, Cluster};
 pub use disk::{Answers, DISCARDED, Disk, Held, Taken};
-pub use explore::{Failure, Progress, Summary, attempt, explore};
+pub use explore::{Failure, Progress, Summary, attempt, explore, replay};
 pub use random::Random;
 pub use shrink::{Shrunk, shrink};
 pub use world::{Channel, Seen, Shared, World};

@@ -15,3 +15,21 @@ pub fn look_for(defect: Defect, threads: usize) -> Summary {
     };
     explore(0..SEEDS_MAX, &conduct, threads, |_| {})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each defect that can be planted is found within its bound: a checker that has gone blind shows here.
+    #[test]
+    fn every_planted_defect_is_found() {
+        for defect in Defect::ALL {
+            let summary = look_for(*defect, 2);
+            assert!(
+                summary.failure.is_some(),
+                "'{}' was not found in {SEEDS_MAX} seeds",
+                defect.name()
+            );
+        }
+    }
+}
