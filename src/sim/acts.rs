@@ -266,7 +266,7 @@ impl Run<'_> {
                     .replace('\n', "\n          "),
                 _ => String::new(),
             };
-            format!("{index} an operator asks for {operation:?} of device {device}{text}")
+            format!("{index} an operator asks: {operation} of device {device}{text}")
         });
         let stirs = matches!(operation, Operation::Resume(_) | Operation::Remove);
         self.watch(|watch| watch.request(device, stirs));

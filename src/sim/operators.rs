@@ -81,9 +81,8 @@ impl Model {
             true => self.apply(operation, kind),
             false => Err(Errno::Enxio),
         };
-        let told =
-            answer.map(|reply| assert_eq!(*reply, Reply::Done, "the answer to {operation:?}"));
-        assert_eq!(told, expected, "the answer to {operation:?} (table 1.2)");
+        let told = answer.map(|reply| assert_eq!(*reply, Reply::Done, "the answer to {operation}"));
+        assert_eq!(told, expected, "the answer to {operation} (table 1.2)");
     }
 
     fn apply(&mut self, operation: Operation, kind: Option<Kind>) -> Result<(), Errno> {

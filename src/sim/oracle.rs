@@ -155,7 +155,7 @@ impl Oracle {
             let possible = versions.iter().filter(|v| v.number >= not_before);
             let possible: Vec<_> = possible.map(|v| v.content).collect();
             let found = found.map_or_else(|| "bytes nobody wrote".into(), |c| format!("{c:?}"));
-            panic!("sector {sector}: {what} {found}, which is none of {possible:?}");
+            panic!("{what} in sector {sector}: {found}, which is none of {possible:?}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a seed stands for: the world, and what hosts, operators and faults will do in it. The order in which it all happens is not
 //! part of the plan: that is the scheduler's, which has a seed of its own.
 
+use std::fmt;
+
 use super::layout::Layout;
 use super::{Disk, Random};
 use crate::dm::{Lower, LowerId, Op, Status, SuspendOptions};
@@ -104,6 +106,33 @@ pub enum Operation {
     FailParked,
     /// Take the device away.
     Remove,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = |options: &SuspendOptions| {
+            let mut text = String::new();
+            let marks = [(options.noflush, " noflush"), (options.lockfs, " lockfs")];
+            marks
+                .iter()
+                .filter(|(set, _)| *set)
+                .for_each(|(_, word)| text.push_str(word));
+            if let Some(timeout_ns) = options.timeout_ns {
+                text.push_str(&format!(" within {timeout_ns} ns"));
+            }
+            text
+        };
+        match self {
+            Operation::Create => write!(f, "create"),
+            Operation::Load(table) => write!(f, "load table {table}"),
+            Operation::Clear => write!(f, "clear"),
+            Operation::Suspend(how) => write!(f, "suspend{}", options(how)),
+            Operation::Resume(how) => write!(f, "resume{}", options(how)),
+            Operation::Cancel => write!(f, "cancel"),
+            Operation::FailParked => write!(f, "fail-parked"),
+            Operation::Remove => write!(f, "remove"),
+        }
+    }
 }
 
 /// What a table is for.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::explore::{Failure, attempt_traced};
+use super::explore::{Failure, attempt, attempt_traced};
 use super::plan::Plan;
 use super::run::Conduct;
 
-/// Runs that shrinking may take: a second or two, and enough that more hardly shorten anything.
-const ATTEMPTS_MAX: u64 = 3_000;
+/// Runs that shrinking may take: seconds, and enough that more hardly shorten anything.
+const ATTEMPTS_MAX: u64 = 10_000;
 /// Schedules tried for each way of leaving something out: what is left out also shifts when the rest happens.
 const SCHEDULES_EACH: u64 = 12;
 /// Schedules tried at the end, for the one that takes the fewest steps.
@@ -28,51 +28,38 @@ pub struct Shrunk {
 
 /// Shortens a failure as far as it can. What is found in the end is of the same kind as what was found first.
 pub fn shrink(plan: &Plan, conduct: &Conduct, failure: &Failure) -> Shrunk {
-    let plan = Arc::new(plan.clone());
-    let (result, lines) = attempt_traced(&plan, conduct);
     let mut shrinking = Shrinking {
         kind: kind(&failure.reason),
-        best: Shrunk {
-            conduct: conduct.clone(),
-            failure: result.err().unwrap_or_else(|| failure.clone()),
-            lines,
-            attempts: 1,
-        },
-        plan,
+        conduct: conduct.clone(),
+        attempts: 0,
+        plan: Arc::new(plan.clone()),
     };
     shrinking.fewer_cores();
     shrinking.fewer_actions();
-    shrinking.fewer_steps();
-    shrinking.best
+    shrinking.fewer_steps(failure)
 }
 
 struct Shrinking {
     plan: Arc<Plan>,
     kind: String,
-    best: Shrunk,
+    /// The shortest so far.
+    conduct: Conduct,
+    attempts: u64,
 }
 
 impl Shrinking {
-    /// Whether the failure is also seen this way, which is then the best so far.
+    /// Whether the failure is also seen this way, which is then the shortest so far.
     fn fails(&mut self, conduct: &Conduct) -> bool {
-        if self.best.attempts >= ATTEMPTS_MAX {
+        if self.attempts >= ATTEMPTS_MAX {
             return false;
         }
-        self.best.attempts += 1;
-        let (Err(failure), lines) = attempt_traced(&self.plan, conduct) else {
-            return false;
-        };
-        if kind(&failure.reason) != self.kind {
-            return false;
+        self.attempts += 1;
+        let same = |failure: Failure| kind(&failure.reason) == self.kind;
+        let fails = attempt(&self.plan, conduct).is_err_and(same);
+        if fails {
+            self.conduct = conduct.clone();
         }
-        let attempts = self.best.attempts;
-        self.best = Shrunk {
-            conduct: conduct.clone(),
-            failure,
-            lines,
-            attempts,
-        };
-        true
+        fails
     }
 
     /// The same, on any of several schedules: the present one first.
@@ -87,11 +74,11 @@ impl Shrinking {
     }
 
     fn fewer_cores(&mut self) {
-        let most = self.best.conduct.cores.unwrap_or(self.plan.cores);
+        let most = self.conduct.cores.unwrap_or(self.plan.cores);
         for cores in 1..most {
             let conduct = Conduct {
                 cores: Some(cores),
-                ..self.best.conduct.clone()
+                ..self.conduct.clone()
             };
             if self.fails_somehow(&conduct) {
                 return;
@@ -102,7 +89,7 @@ impl Shrinking {
     /// Leaves out ever smaller runs of actions, until none can be spared.
     fn fewer_actions(&mut self) {
         let all = (0..self.plan.actions.len()).collect();
-        let mut kept: Vec<usize> = self.best.conduct.only.clone().unwrap_or(all);
+        let mut kept: Vec<usize> = self.conduct.only.clone().unwrap_or(all);
         let mut length = kept.len() / 2;
         while length > 0 {
             let mut from = 0;
@@ -112,7 +99,7 @@ impl Shrinking {
                 let only = [&kept[..from], &kept[to..]].concat();
                 let conduct = Conduct {
                     only: Some(only.clone()),
-                    ..self.best.conduct.clone()
+                    ..self.conduct.clone()
                 };
                 if self.fails_somehow(&conduct) {
                     kept = only;
@@ -128,31 +115,52 @@ impl Shrinking {
         }
     }
 
-    fn fewer_steps(&mut self) {
-        let best = self.best.clone();
-        let mut shortest = best.clone();
-        for schedule in 0..SCHEDULES_LAST {
+    /// The schedule that takes the fewest steps, with its trace.
+    fn fewer_steps(mut self, failure: &Failure) -> Shrunk {
+        let conduct = self.conduct.clone();
+        let mut shortest: Option<Shrunk> = None;
+        let others = (0..SCHEDULES_LAST).map(Some);
+        for schedule in std::iter::once(conduct.schedule).chain(others) {
             let conduct = Conduct {
-                schedule: Some(schedule),
-                ..best.conduct.clone()
+                schedule,
+                ..conduct.clone()
             };
-            if self.fails(&conduct) && self.best.lines.len() < shortest.lines.len() {
-                shortest = self.best.clone();
+            self.attempts += 1;
+            let (result, lines) = attempt_traced(&self.plan, &conduct);
+            let shorter = shortest
+                .as_ref()
+                .is_none_or(|known| lines.len() < known.lines.len());
+            if let Err(failure) = result
+                && shorter
+                && kind(&failure.reason) == self.kind
+            {
+                shortest = Some(Shrunk {
+                    conduct,
+                    failure,
+                    lines,
+                    attempts: 0,
+                });
             }
         }
-        let attempts = self.best.attempts;
-        self.best = Shrunk {
-            attempts,
+        let shortest = shortest.unwrap_or_else(|| Shrunk {
+            conduct,
+            failure: failure.clone(),
+            lines: Vec::new(),
+            attempts: 0,
+        });
+        Shrunk {
+            attempts: self.attempts,
             ..shortest
-        };
+        }
     }
 }
 
-/// What kind of failure a reason tells of: its words, without the numbers.
+/// What kind of failure a reason tells of: its first words, up to the colon behind which the particulars stand, without numbers.
 fn kind(reason: &str) -> String {
-    let line = reason.lines().next().unwrap_or_default();
-    line.chars()
-        .filter(|c| !c.is_ascii_digit())
-        .take(60)
-        .collect()
+    let words = reason
+        .strip_prefix("assertion `left == right` failed: ")
+        .unwrap_or(reason);
+    let words = words.lines().next().unwrap_or_default();
+    let words = words.split(':').next().unwrap_or_default();
+    words.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
