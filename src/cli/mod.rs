@@ -14,6 +14,7 @@ mod dm_output;
 mod export;
 mod serve;
 mod signals;
+mod sim;
 mod stats;
 
 use std::fmt::Write as _;
@@ -36,6 +37,7 @@ Examples:
   polldm dm info                         how are the devices?
   polldm stats                           what do they do?
   polldm export ls                       who is connected?
+  polldm sim                             is the mapper right?
 
 dm, bdev, export and stats speak to a running server through its control
 socket. Without --socket that is /run/polldm.sock for root, for others
@@ -62,6 +64,7 @@ enum Command {
     Export(export::ExportCommand),
     Stats(stats::StatsCommand),
     Bench(bench::Bench),
+    Sim(sim::Sim),
     Schema(Schema),
 }
 
@@ -166,6 +169,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bdev(bdev) => bdev::run(&bdev, connection),
         Command::Export(export) => export::run_export(export, connection),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Sim(sim) => sim::run(&sim),
         Command::Stats(stats) => stats::run(stats, connection),
         Command::Schema(schema) => print_json(&if schema.control {
             describe()

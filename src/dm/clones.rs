@@ -1,6 +1,7 @@
 //! Originals with several clones: reads and writes that cross a boundary, discards, write-zeroes, flushes; and the stages of
 //! those that take more than one round. What a target keeps, or wants back, is in `held.rs`.
 
+use super::defect::Defect;
 use super::env::Env;
 use super::io::{CloneId, Io, LowerIo, Op, Payload};
 use super::mapper::{Mapper, Original, PieceClone, Stage};
@@ -68,6 +69,9 @@ impl<E: Env> Mapper<E> {
         let live = self.live(id);
         if live.table.flush_bypasses_map {
             for channel in 0..live.table.lowers.len() as u32 {
+                if channel > 0 && env.planted(Defect::SecondLegNotFlushed) {
+                    break;
+                }
                 self.flush_lower(env, slot, ChannelIndex(channel));
             }
         } else {
@@ -177,7 +181,10 @@ impl<E: Env> Mapper<E> {
         let lower = &self.live(id).table.lowers[channel.0 as usize];
         let payload = match of_stage.op {
             Op::Read | Op::Write => {
-                let offset = (start + within - of_stage.sector) as u32;
+                let mut offset = (start + within - of_stage.sector) as u32;
+                if env.planted(Defect::PiecesMisplaced) {
+                    offset = 0;
+                }
                 of_stage.payload.slice(offset * 512, sectors * 512)
             }
             Op::Flush if !lower.volatile_cache => {
@@ -216,7 +223,10 @@ impl<E: Env> Mapper<E> {
     /// A clone of several has come to its end.
     pub(super) fn piece_ended(&mut self, env: &mut E, clone: u32, status: Status) {
         let slot = self.pieces.remove(clone).original;
-        if status != Status::Ok {
+        let original = &self.originals[slot];
+        let dropped = (original.io.op == Op::Flush && env.planted(Defect::FlushErrorDropped))
+            || (original.status != Status::Ok && env.planted(Defect::FirstFlushErrorWins));
+        if status != Status::Ok && !dropped {
             self.originals[slot].failed(status);
         }
         self.release(env, slot);
@@ -226,6 +236,9 @@ impl<E: Env> Mapper<E> {
     fn stage_ended(&mut self, env: &mut E, slot: u32) {
         let original = &mut self.originals[slot];
         let (id, io, stage) = (original.device, original.io, original.stage);
+        if original.status != Status::Ok && env.planted(Defect::CompletedTwice) {
+            env.complete(io.tag, original.status);
+        }
         if original.status != Status::Ok || original.handed_back {
             return self.finish(env, slot);
         }
@@ -243,7 +256,9 @@ impl<E: Env> Mapper<E> {
                 let device = self.known(id);
                 // An ordered device's sequence flushes everything afterwards anyway.
                 let live = device.live.as_mut().filter(|_| !device.ordered);
-                if live.is_some_and(|live| live.mark_unflushed(&io)) {
+                if live.is_some_and(|live| live.mark_unflushed(&io))
+                    && !env.planted(Defect::FuaNotEmulated)
+                {
                     return self.flush_after_fua(env, slot);
                 }
             }
@@ -274,7 +289,6 @@ impl<P: Payload> Original<P> {
         match (self.stage, io.op) {
             (Stage::PostFlush, _) => Io {
                 op: Op::Flush,
-                payload: P::empty(),
                 ..io
             },
             (Stage::Compare, _) => Io {

@@ -1,5 +1,6 @@
 //! What the mapper needs of the world around it, and nothing else.
 
+use super::defect::Defect;
 use super::io::{CloneId, CoreId, DeviceId, LowerIo, Payload, Tag};
 use super::limits::LowerId;
 use super::message::{Answer, Message, Ticket};
@@ -61,4 +62,10 @@ pub trait Env {
 
     /// Nanoseconds since an arbitrary moment on this core, as of the current poll (PM-20).
     fn now_ns(&self) -> u64;
+
+    /// Whether a defect is planted: never, but in the simulator, which shows that it would find it.
+    #[inline(always)]
+    fn planted(&self, _defect: Defect) -> bool {
+        false
+    }
 }

@@ -236,9 +236,10 @@ impl<E: Env> Mapper<E> {
         }
     }
 
-    /// The same for all targets, in table order.
+    /// The same for all targets of a live table, if there is one, in table order.
     pub(super) fn kick_all(&mut self, env: &mut E, id: DeviceId) {
-        for place in 0..self.live(id).places() {
+        let live = self.device(id).and_then(|device| device.live.as_ref());
+        for place in 0..live.map_or(0, |live| live.places()) {
             self.target_changed(env, id, place);
         }
     }

@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 
 use super::bound::{Bound, Piece};
+use super::defect::Defect;
 use super::device::Home;
 use super::env::{Env, Submit};
 use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
@@ -22,7 +23,7 @@ use super::message::{Epoch, Event, Gate, Message, StepEnd, Steps};
 use super::parked::{Parked, Parking};
 use super::slab::Slab;
 use super::stacked::Channel;
-use super::stats::{Counters, Stats};
+use super::stats::Stats;
 use super::status::Status;
 use super::table::Limits;
 use super::target::{Ask, ChannelIndex, Map, Note};
@@ -338,6 +339,7 @@ impl<E: Env> Mapper<E> {
             };
             match self.submit_below(env, device, channel, clone, &io) {
                 Submit::Pending => {}
+                Submit::Busy if env.planted(Defect::BusyForgotten) => {}
                 Submit::Busy => self.busy.push_back(Busy {
                     device,
                     channel,
@@ -391,6 +393,10 @@ impl<E: Env> Mapper<E> {
             return false;
         };
         match stage {
+            Stage::Parked if env.planted(Defect::AbortedStaysParked) => {
+                env.complete(tag, Status::Aborted);
+                true
+            }
             Stage::Parked => {
                 let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
                     return false;
@@ -451,7 +457,11 @@ impl<E: Env> Mapper<E> {
             let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
                 return None;
             };
-            device.deferred.push(&mut self.originals, slot);
+            let list = match device.deferred.len() {
+                1.. if env.planted(Defect::LaterOvertakes) => &mut device.older,
+                _ => &mut device.deferred,
+            };
+            list.push(&mut self.originals, slot);
         } else {
             self.start(env, slot);
         }
@@ -492,7 +502,9 @@ impl<E: Env> Mapper<E> {
             Op::Write | Op::WriteZeroes | Op::CompareAndWrite if device.ordered && fua => {
                 Some(Steps::FlushDataFlush)
             }
-            Op::CompareAndWrite => Some(Steps::Data),
+            Op::CompareAndWrite if !env.planted(Defect::CompareWithoutSequence) => {
+                Some(Steps::Data)
+            }
             _ => None,
         };
         if let Some(steps) = steps {
@@ -637,7 +649,8 @@ impl<E: Env> Mapper<E> {
         let core = self.core;
         let device = self.known(id);
         device.in_flight -= 1;
-        if device.in_flight == 0
+        let left = u32::from(env.planted(Defect::DrainedEarly));
+        if device.in_flight <= left
             && let Some(epoch) = device.draining.take()
         {
             acknowledge(env, core, id, epoch, Ok(()));
@@ -760,19 +773,6 @@ impl Parking for Slab<PieceClone> {
     }
     fn link(&mut self, slot: u32, next: u32) {
         self[slot].next = next;
-    }
-}
-
-impl Stats {
-    /// The counters of a kind of I/O.
-    #[inline(always)]
-    pub(super) fn of(&mut self, op: Op) -> &mut Counters {
-        match op {
-            Op::Read => &mut self.read,
-            Op::Write | Op::CompareAndWrite => &mut self.write,
-            Op::Flush => &mut self.flush,
-            Op::Discard | Op::WriteZeroes => &mut self.discard,
-        }
     }
 }
 

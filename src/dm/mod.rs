@@ -13,9 +13,11 @@
 //! | `message`, `orders` | what cores tell each other, and what a core does when ordered |
 //! | `device`, `suspend`, `sequence` | the home core's state machines: life-cycle, suspend and swap, flush sequences |
 //! | `registry` | names |
+//! | `invariants`, `defect` | what the simulator checks between calls, and what it plants to be found |
 
 mod bound;
 mod clones;
+mod defect;
 mod device;
 pub mod env;
 pub mod error;
@@ -40,6 +42,7 @@ pub mod target;
 mod tests;
 mod timers;
 
+pub use defect::Defect;
 pub use env::{Env, Submit};
 pub use error::{Errno, Error};
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::bound::Bound;
+use super::defect::Defect;
 use super::device::Home;
 use super::env::Env;
 use super::error::{Errno, Error};
@@ -82,7 +83,7 @@ impl<E: Env> Mapper<E> {
             Order::Close(gate) => {
                 let device = self.known(id);
                 device.close(gate);
-                if device.in_flight > 0 {
+                if device.in_flight > 0 && !env.planted(Defect::NotDrained) {
                     assert!(device.draining.is_none(), "one drain at a time");
                     device.draining = Some(epoch);
                     return;
@@ -104,7 +105,11 @@ impl<E: Env> Mapper<E> {
                 if let Some(live) = &mut device.live {
                     live.resume();
                 }
-                close(env, device.retired.take());
+                let retired = device.retired.take();
+                close(
+                    env,
+                    retired.filter(|_| !env.planted(Defect::ChannelsLeaked)),
+                );
                 self.open(env, id, Gate::Suspend);
             }
             Order::Open(gate) => self.open(env, id, gate),
@@ -178,7 +183,10 @@ impl<E: Env> Mapper<E> {
     /// The targets get their state back before anything reaches them again (SU-8).
     fn undo(&mut self, env: &mut E, id: DeviceId) {
         let device = self.known(id);
-        device.draining = None;
+        // Without the suspend's gate the drain is that of a sequence, which goes on.
+        if device.gate & Gate::Suspend as u8 != 0 || env.planted(Defect::UndoneDrainForgotten) {
+            device.draining = None;
+        }
         if let Some(live) = &mut device.live {
             live.presuspend_undo();
         }
@@ -193,6 +201,10 @@ impl<E: Env> Mapper<E> {
             device.in_flight, 0,
             "a table is swapped only when nothing is in flight on it"
         );
+        if home(id, env.cores()) != self.core && env.planted(Defect::OldTableKept) {
+            return Ok(());
+        }
+        let device = self.known(id);
         let same = device.live.as_ref().is_some_and(|old| old.limits == limits);
         device.retired = std::mem::replace(&mut device.live, device.inactive.take());
         if let Some(live) = &mut device.live {
@@ -214,7 +226,9 @@ impl<E: Env> Mapper<E> {
 
     fn open(&mut self, env: &mut E, id: DeviceId, gate: Gate) {
         self.known(id).open(gate);
-        self.reissue(env, id);
+        if !env.planted(Defect::WakeUpLost) {
+            self.reissue(env, id);
+        }
     }
 
     /// Submits what is parked, oldest first, as long as the gate stays open; an original that asks for a sequence closes it
@@ -224,10 +238,15 @@ impl<E: Env> Mapper<E> {
             && let Some(slot) = device.next_parked(&mut self.originals)
         {
             match device.check(&self.originals[slot].io) {
-                Ok(()) => self.start(env, slot),
-                Err(status) => {
+                Err(status) if !env.planted(Defect::ShrunkUnchecked) => {
                     let original = self.originals.remove(slot);
                     self.answer(env, original.io.tag, status);
+                }
+                _ => {
+                    self.start(env, slot);
+                    if env.planted(Defect::ReissuedTwice) {
+                        self.start(env, slot);
+                    }
                 }
             }
         }

@@ -19,6 +19,7 @@
 
 use std::collections::VecDeque;
 
+use super::defect::Defect;
 use super::device::{Home, Round};
 use super::env::Env;
 use super::mapper::home;
@@ -80,7 +81,8 @@ impl Home {
     /// Begins with what waits, if nothing runs and nobody holds the coordinator.
     pub(super) fn sequence_begin<E: Env>(&mut self, env: &mut E) {
         let sequences = &mut self.sequences;
-        if self.held.is_some() || sequences.step != Step::Idle || sequences.waiting.is_empty() {
+        let held = self.held.is_some() && !env.planted(Defect::SequenceWhileHeld);
+        if held || sequences.step != Step::Idle || sequences.waiting.is_empty() {
             return;
         }
         sequences.step = Step::Closing;
@@ -108,6 +110,9 @@ impl Home {
         );
         match (end, self.held) {
             (StepEnd::Done(Status::Ok), _) => self.sequence_go_on(env, step),
+            _ if step == Step::PreFlush && env.planted(Defect::PreFlushErrorIgnored) => {
+                self.sequence_go_on(env, step);
+            }
             (StepEnd::Done(status), _) => self.sequence_fail(env, status),
             (StepEnd::Requeue { .. }, Some(held)) if held.noflush => {
                 self.sequences.paused = Some(step);
@@ -179,7 +184,10 @@ impl Home {
     }
 
     fn sequence_go_on<E: Env>(&mut self, env: &mut E, ended: Step) {
-        let next = self.sequences.serving[0].steps.after(ended);
+        let mut next = self.sequences.serving[0].steps.after(ended);
+        if next == Step::PostFlush && env.planted(Defect::PostFlushSkipped) {
+            next = Step::Finish;
+        }
         if self.held.is_some() && next != Step::Finish {
             self.sequences.paused = Some(next);
             return self.sequence_stopped(env);
@@ -189,6 +197,11 @@ impl Home {
 
     fn sequence_run<E: Env>(&mut self, env: &mut E, step: Step) {
         self.sequences.step = step;
+        if step == Step::PostFlush && env.planted(Defect::GateOpenedEarly) {
+            self.broadcast(env, self.sequences.round.epoch(), || {
+                Order::Open(Gate::Sequence)
+            });
+        }
         match step {
             Step::PreFlush | Step::PostFlush => {
                 // This core issues it: a flush covers the device, whichever core sends it (PM-17).

@@ -1,5 +1,6 @@
 //! Counters and latency histograms of one device on one core; the control plane adds the cores up.
 
+use super::io::Op;
 use super::status::Status;
 
 /// Buckets per doubling: 4, so a bucket's bounds are within 25 % of each other.
@@ -160,6 +161,17 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// The counters of a kind of I/O.
+    #[inline(always)]
+    pub(super) fn of(&mut self, op: Op) -> &mut Counters {
+        match op {
+            Op::Read => &mut self.read,
+            Op::Write | Op::CompareAndWrite => &mut self.write,
+            Op::Flush => &mut self.flush,
+            Op::Discard | Op::WriteZeroes => &mut self.discard,
+        }
+    }
+
     /// Adds another core's counts.
     pub fn add(&mut self, other: &Stats) {
         let pairs = [

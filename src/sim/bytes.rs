@@ -68,6 +68,11 @@ impl Bytes {
         self.length as usize
     }
 
+    /// The number of the buffer that the bytes are part of; `None` for no bytes at all.
+    pub fn buffer(self) -> Option<u32> {
+        (self.buffer != NO_BUFFER).then_some(self.buffer)
+    }
+
     /// Does something with the bytes.
     pub fn with<R>(self, act: impl FnOnce(&mut [u8]) -> R) -> R {
         if self.buffer == NO_BUFFER {

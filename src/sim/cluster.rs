@@ -9,12 +9,14 @@ use super::world::{Seen, Shared, World};
 use super::{Ask, Bytes, Disk, Random};
 use crate::dm::mapper::home;
 use crate::dm::{
-    Answer, CoreId, DeviceId, Event, Info, Io, Lower, LowerId, Mapper, Message, Payload, Reply,
-    Request, Status, SuspendOptions, Table, Tag, Ticket,
+    Answer, CoreId, DeviceId, Event, Info, Io, Lower, LowerId, Mapper, Message, Reply, Request,
+    Status, SuspendOptions, Table, Tag, Ticket,
 };
 
 /// Steps after which a world that is still busy is taken to be in a loop; no run comes near it.
 const STEPS_MAX: u64 = 20_000_000;
+/// What a step takes, if nothing is said of time.
+const STEP_NS: u64 = 100;
 
 /// Several cores, their mappers, and what is beneath them.
 pub struct Cluster {
@@ -29,6 +31,8 @@ pub struct Cluster {
     /// Mapped devices that tables may name.
     mapped: Vec<Lower>,
     random: Random,
+    /// Room for what can happen next.
+    choices: Vec<Choice>,
 }
 
 impl Cluster {
@@ -46,6 +50,8 @@ impl Cluster {
             messages: 0,
             now_ns: 1,
             random: Random::new(!seed),
+            watch: None,
+            defect: None,
         }));
         let worlds = (0..cores).map(|core| World {
             core: CoreId(core),
@@ -62,6 +68,7 @@ impl Cluster {
             tickets: 0,
             mapped: Vec::new(),
             random: Random::new(seed),
+            choices: Vec::with_capacity(16),
         }
     }
 
@@ -194,10 +201,8 @@ impl Cluster {
     pub fn submit(&mut self, core: u16, device: DeviceId, ask: Ask) -> u32 {
         self.commands += 1;
         let command = self.commands;
-        let payload = match ask.bytes.is_empty() {
-            true => Bytes::empty(),
-            false => Bytes::new(ask.bytes),
-        };
+        // Even no bytes have a buffer, by which clones can be told from those of others.
+        let payload = Bytes::new(ask.bytes);
         self.payloads.insert(command, payload);
         let io = Io {
             tag: Tag {
@@ -210,11 +215,24 @@ impl Cluster {
             sectors: ask.sectors,
             payload,
         };
+        if let Some(watch) = &mut self.shared.borrow_mut().watch {
+            watch.original(core, device.0 as usize, &io);
+        }
         let at = core as usize;
         if let Some(status) = self.mappers[at].submit(&mut self.worlds[at], device, io) {
             self.shared().ended(command, status);
         }
         command
+    }
+
+    /// Whether an original has ended that nobody has taken.
+    pub fn any_end(&self) -> bool {
+        !self.shared.borrow().ended.is_empty()
+    }
+
+    /// Whether a request was answered whose answer nobody has taken.
+    pub fn any_answer(&self) -> bool {
+        !self.shared.borrow().answers.is_empty()
     }
 
     /// How an original ended, if it has.
@@ -260,11 +278,22 @@ impl Cluster {
         any
     }
 
-    fn finish(&mut self, disk: usize, index: usize) {
-        let (core, clone, io, status) = self.disk(disk).finish(index);
-        let op = io.op;
-        self.shared().seen.push(Seen::Ended { disk, op, status });
-        let at = core.0 as usize;
+    /// Completes a clone that a disk holds.
+    pub fn finish(&mut self, disk: usize, index: usize) {
+        let core = {
+            let shared = &mut *self.shared.borrow_mut();
+            let (core, clone, io, status) = shared.disks[disk].finish(index);
+            if let Some(watch) = &mut shared.watch {
+                watch.ended(disk, &io, status);
+            }
+            shared.saw(Seen::Ended {
+                disk,
+                op: io.op,
+                status,
+            });
+            (core.0 as usize, clone, status)
+        };
+        let (at, clone, status) = core;
         self.mappers[at].complete_clone(&mut self.worlds[at], clone, status);
     }
 
@@ -283,45 +312,67 @@ impl Cluster {
         any
     }
 
-    /// Does one thing that can happen now, chosen by the seed. False when nothing can.
-    pub fn step(&mut self) -> bool {
-        let cores = self.mappers.len();
-        let mut choices = Vec::with_capacity(16);
-        {
-            let shared = self.shared.borrow();
-            for (to, links) in shared.links.iter().enumerate() {
-                let full = links
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, link)| !link.is_empty());
-                choices.extend(full.map(|(from, _)| Choice::Deliver(from, to)));
-            }
-            for (disk, state) in shared.disks.iter().enumerate().filter(|(_, d)| !d.frozen) {
-                choices.extend((0..state.held.len()).map(|index| Choice::Finish(disk, index)));
-            }
+    /// Everything that can happen now: messages that arrive, clones that end, cores that have something to do, in this order.
+    pub fn choices(&self, choices: &mut Vec<Choice>) {
+        choices.clear();
+        let shared = self.shared.borrow();
+        for (to, links) in shared.links.iter().enumerate() {
+            let full = links
+                .iter()
+                .enumerate()
+                .filter(|(_, link)| !link.is_empty());
+            choices.extend(full.map(|(from, _)| Choice::Deliver { from, to }));
         }
-        let now_ns = self.shared().now_ns;
-        let wanting = (0..cores).filter(|core| self.mappers[*core].wants_poll(now_ns));
-        choices.extend(wanting.map(Choice::Poll));
-        if choices.is_empty() {
-            // Time passes when nothing else can happen.
-            return match self.mappers.iter().filter_map(Mapper::due_ns).min() {
-                Some(due_ns) => {
-                    self.shared().now_ns = due_ns;
-                    true
-                }
-                None => false,
-            };
+        for (disk, state) in shared.disks.iter().enumerate().filter(|(_, d)| !d.frozen) {
+            choices.extend((0..state.held.len()).map(|index| Choice::Finish { disk, index }));
         }
-        self.shared().now_ns += 100;
-        match *self.random.pick(&choices) {
-            Choice::Deliver(from, to) => {
+        let wanting =
+            (0..self.mappers.len()).filter(|core| self.mappers[*core].wants_poll(shared.now_ns));
+        choices.extend(wanting.map(|core| Choice::Poll { core }));
+    }
+
+    /// Does one of the things that can happen.
+    pub fn act(&mut self, choice: Choice) {
+        self.shared().now_ns += STEP_NS;
+        match choice {
+            Choice::Deliver { from, to } => {
                 self.deliver(from, to);
             }
-            Choice::Finish(disk, index) => self.finish(disk, index),
-            Choice::Poll(core) => self.poll(core),
+            Choice::Finish { disk, index } => self.finish(disk, index),
+            Choice::Poll { core } => self.poll(core),
         }
-        true
+    }
+
+    /// When the next timer of any core is due, if that is later than now.
+    pub fn due_ns(&self) -> Option<u64> {
+        let now_ns = self.shared.borrow().now_ns;
+        let due = self.mappers.iter().filter_map(Mapper::due_ns).min();
+        due.filter(|due_ns| *due_ns > now_ns)
+    }
+
+    /// Lets time pass until the next timer is due. False when there is none.
+    pub fn pass_time(&mut self) -> bool {
+        let due_ns = self.due_ns();
+        if let Some(due_ns) = due_ns {
+            self.shared().now_ns = due_ns;
+        }
+        due_ns.is_some()
+    }
+
+    /// Does one thing that can happen now, chosen by the seed. False when nothing can.
+    pub fn step(&mut self) -> bool {
+        let mut choices = std::mem::take(&mut self.choices);
+        self.choices(&mut choices);
+        let choice = (!choices.is_empty()).then(|| *self.random.pick(&choices));
+        self.choices = choices;
+        match choice {
+            Some(choice) => {
+                self.act(choice);
+                true
+            }
+            // Time passes when nothing else can happen.
+            None => self.pass_time(),
+        }
     }
 
     /// Up to `count` steps.
@@ -354,9 +405,26 @@ impl Cluster {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Choice {
-    Deliver(usize, usize),
-    Finish(usize, usize),
-    Poll(usize),
+/// One thing that can happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The oldest message between two cores arrives.
+    Deliver {
+        /// The sender; the number after the last core's is the operators'.
+        from: usize,
+        /// The receiver.
+        to: usize,
+    },
+    /// A disk completes a clone.
+    Finish {
+        /// The disk.
+        disk: usize,
+        /// Which one, of those it holds.
+        index: usize,
+    },
+    /// A core does what is due, and submits again what was busy.
+    Poll {
+        /// The core.
+        core: usize,
+    },
 }

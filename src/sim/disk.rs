@@ -1,7 +1,9 @@
 //! A lower device in memory: what a read finds, what would survive a power cut, and how it answers what it is given.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
+use super::plan::DISK_ERRORS;
 use super::{Bytes, Random};
 use crate::dm::{CloneId, CoreId, Lower, LowerIo, Op, Status};
 
@@ -40,8 +42,10 @@ pub struct Held {
     /// What it is to do.
     pub io: LowerIo<Bytes>,
     fails: Option<Status>,
+    /// If it fails: how many sectors it does before that.
+    does: u32,
     /// With a flush: what it will make durable, as of when it was submitted.
-    covers: BTreeMap<u64, Version>,
+    covers: Vec<(u64, Version)>,
 }
 
 /// A sector's content and when it was written.
@@ -78,6 +82,12 @@ pub struct Disk {
     pub channels: u32,
     /// Cores that cannot open it.
     pub closed_to: BTreeSet<u16>,
+    /// It was taken out: whatever is asked of it fails, and nobody can open it.
+    pub gone: bool,
+    /// How many of a thousand submissions fail, beside flushes.
+    pub failing: u64,
+    /// How many of a thousand flushes fail.
+    pub flushes_failing: u64,
 }
 
 /// What became of a submission, in the disk's words.
@@ -111,6 +121,9 @@ impl Disk {
             flushes: 0,
             channels: 0,
             closed_to: BTreeSet::new(),
+            gone: false,
+            failing: 0,
+            flushes_failing: 0,
         }
     }
 
@@ -126,8 +139,45 @@ impl Disk {
 
     /// Loses what is not durable.
     pub fn power_cut(&mut self) {
-        self.sectors = self.durable.clone();
+        self.sectors.clone_from(&self.durable);
         self.dirty.clear();
+        self.held.clear();
+    }
+
+    /// Loses what is not durable, as a real cache does: writes under way are torn between sectors, and some of what
+    /// nobody flushed happens to survive.
+    pub fn power_cut_torn(&mut self, random: &mut Random) {
+        for held in std::mem::take(&mut self.held) {
+            if held.io.op == Op::Flush {
+                continue;
+            }
+            let sectors = held.io.sectors;
+            let from = random.below(u64::from(sectors)) as u32;
+            let to = from + random.below(u64::from(sectors - from) + 1) as u32;
+            self.execute(&held, from..to);
+        }
+        for at in std::mem::take(&mut self.dirty) {
+            if random.percent(50) {
+                self.durable[at as usize] = self.sectors[at as usize].clone();
+            }
+        }
+        self.power_cut();
+    }
+
+    /// Takes the disk out, or puts it back. What is under way on a disk that is taken out fails, done in part or not at all.
+    pub fn plug(&mut self, present: bool, random: &mut Random) {
+        self.gone = !present;
+        if self.gone {
+            for held in &mut self.held {
+                held.fails = Some(Status::Transport);
+                held.does = random.below(u64::from(held.io.sectors) + 1) as u32;
+            }
+        }
+    }
+
+    /// Puts content in place, durably, past all commands: an operator's copy.
+    pub fn put(&mut self, at: u64, bytes: &[u8; 512]) {
+        self.write(at, *bytes, true);
     }
 
     /// Takes a clone, after a look at whether the mapper kept to what the device declared.
@@ -139,6 +189,9 @@ impl Disk {
         random: &mut Random,
     ) -> Taken {
         self.demand_legal(&io);
+        if self.gone {
+            return Taken::Done(Status::Transport);
+        }
         let mut answer = self.script.pop_front().unwrap_or(self.answers);
         if let Answers::Mixed { inline, busy } = answer {
             answer = match random.below(100) {
@@ -150,29 +203,37 @@ impl Disk {
         if answer == Answers::Busy {
             return Taken::Busy;
         }
-        let mut covers = BTreeMap::new();
+        let mut covers = Vec::new();
+        let mut failing = self.failing;
         if io.op == Op::Flush {
             self.flushes += 1;
-            covers = self
-                .dirty
-                .iter()
-                .map(|at| (*at, self.sectors[*at as usize].clone()))
-                .collect();
+            failing = self.flushes_failing;
+            covers.extend(
+                self.dirty
+                    .iter()
+                    .map(|at| (*at, self.sectors[*at as usize].clone())),
+            );
         }
-        let fails = match answer {
+        let mut fails = match answer {
             Answers::Fail(status) => return Taken::Done(status),
             Answers::FailLater(status) => Some(status),
             _ => None,
         };
+        let mut does = 0;
+        if failing > 0 && random.below(1000) < failing {
+            fails = Some(*random.pick(&DISK_ERRORS));
+            does = random.below(u64::from(io.sectors) + 1) as u32;
+        }
         let held = Held {
             core,
             clone,
             io,
             fails,
+            does,
             covers,
         };
         if answer == Answers::Inline {
-            return Taken::Done(self.execute(&held));
+            return Taken::Done(self.end(&held));
         }
         self.held.push(held);
         Taken::Held
@@ -181,11 +242,20 @@ impl Disk {
     /// Completes one of the clones that are held: who waits for it, and how it ended.
     pub fn finish(&mut self, index: usize) -> (CoreId, CloneId, LowerIo<Bytes>, Status) {
         let held = self.held.remove(index);
-        let status = match held.fails {
-            Some(status) => status,
-            None => self.execute(&held),
-        };
+        let status = self.end(&held);
         (held.core, held.clone, held.io, status)
+    }
+
+    fn end(&mut self, held: &Held) -> Status {
+        match held.fails {
+            Some(status) => {
+                if held.io.op != Op::Flush && held.does > 0 {
+                    self.execute(held, 0..held.does);
+                }
+                status
+            }
+            None => self.execute(held, 0..held.io.sectors),
+        }
     }
 
     fn demand_legal(&self, io: &LowerIo<Bytes>) {
@@ -230,29 +300,31 @@ impl Disk {
         }
     }
 
-    fn execute(&mut self, held: &Held) -> Status {
+    /// Does sectors `part` of what is asked.
+    fn execute(&mut self, held: &Held, part: Range<u32>) -> Status {
         let LowerIo {
             op,
             fua,
             sector,
-            sectors,
             payload,
+            ..
         } = held.io;
-        let range = sector..sector + u64::from(sectors);
-        if self.bad.range(range.clone()).next().is_some() {
+        let range = sector + u64::from(part.start)..sector + u64::from(part.end);
+        if !self.bad.is_empty() && self.bad.range(range.clone()).next().is_some() {
             return Status::Medium;
         }
+        let bytes = part.start as usize * 512..part.end as usize * 512;
         match op {
-            Op::Read => payload.with(|bytes| {
-                for (chunk, at) in bytes.chunks_mut(512).zip(range) {
+            Op::Read => payload.with(|payload| {
+                for (chunk, at) in payload[bytes].chunks_mut(512).zip(range) {
                     chunk.copy_from_slice(&self.sectors[at as usize].bytes);
                 }
             }),
-            Op::Write => {
-                for (chunk, at) in payload.get().chunks(512).zip(range) {
+            Op::Write => payload.with(|payload| {
+                for (chunk, at) in payload[bytes].chunks(512).zip(range) {
                     self.write(at, chunk.try_into().expect("512 bytes"), fua);
                 }
-            }
+            }),
             Op::WriteZeroes => range.for_each(|at| self.write(at, [0; 512], fua)),
             Op::Discard => range.for_each(|at| self.write(at, [DISCARDED; 512], fua)),
             Op::Flush => {

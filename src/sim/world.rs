@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use super::watch::Watch;
 use super::{Bytes, Disk, Random, Taken};
 use crate::dm::{
-    Answer, CloneId, CoreId, DeviceId, Env, LowerId, LowerIo, Message, Op, Status, Submit, Tag,
-    Ticket,
+    Answer, CloneId, CoreId, Defect, DeviceId, Env, LowerId, LowerIo, Message, Op, Status, Submit,
+    Tag, Ticket,
 };
 
 /// What happened, in the order it did.
@@ -66,6 +67,10 @@ pub struct Shared {
     /// The time, in nanoseconds; only the scheduler moves it.
     pub now_ns: u64,
     pub(super) random: Random,
+    /// The checks and the trace of a simulation; tests of the mapper bring their own.
+    pub(super) watch: Option<Watch>,
+    /// The defect that is planted.
+    pub(super) defect: Option<Defect>,
 }
 
 /// One core's side of the world: the [`Env`] of its mapper.
@@ -87,7 +92,7 @@ impl Env for World {
 
     fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
         let disk = &mut self.shared.borrow_mut().disks[lower.0 as usize];
-        if disk.closed_to.contains(&self.core.0) {
+        if disk.gone || disk.closed_to.contains(&self.core.0) {
             return Err("no room for its ring".into());
         }
         disk.channels += 1;
@@ -111,6 +116,9 @@ impl Env for World {
         let shared = &mut *self.shared.borrow_mut();
         let disk = &mut shared.disks[channel.disk];
         let taken = disk.submit(self.core, clone, *io, &mut shared.random);
+        if let Some(watch) = &mut shared.watch {
+            watch.submitted(self.core.0, channel.disk, io, &taken);
+        }
         let LowerIo {
             op,
             fua,
@@ -118,7 +126,7 @@ impl Env for World {
             sectors,
             ..
         } = *io;
-        if !matches!(taken, Taken::Busy) {
+        if shared.watch.is_none() && !matches!(taken, Taken::Busy) {
             shared.seen.push(Seen::Submitted {
                 core: self.core.0,
                 disk: channel.disk,
@@ -133,7 +141,7 @@ impl Env for World {
             Taken::Held => Submit::Pending,
             Taken::Done(status) => {
                 let disk = channel.disk;
-                shared.seen.push(Seen::Ended { disk, op, status });
+                shared.saw(Seen::Ended { disk, op, status });
                 Submit::Done(status)
             }
         }
@@ -151,6 +159,9 @@ impl Env for World {
     fn send(&mut self, core: CoreId, message: Message) {
         let mut shared = self.shared.borrow_mut();
         shared.messages += 1;
+        if let Some(watch) = &mut shared.watch {
+            watch.sent(self.core.0, core.0, &message);
+        }
         shared.links[core.0 as usize][self.core.0 as usize].push_back(message);
     }
 
@@ -161,7 +172,7 @@ impl Env for World {
 
     fn changed(&mut self, _device: DeviceId) {
         let core = self.core.0;
-        self.shared.borrow_mut().seen.push(Seen::Changed { core });
+        self.shared.borrow_mut().saw(Seen::Changed { core });
     }
 
     fn cores(&self) -> u16 {
@@ -171,13 +182,32 @@ impl Env for World {
     fn now_ns(&self) -> u64 {
         self.shared.borrow().now_ns
     }
+
+    fn planted(&self, defect: Defect) -> bool {
+        self.shared.borrow().defect == Some(defect)
+    }
 }
 
 impl Shared {
+    /// The messages on their way between two cores, oldest first.
+    pub(super) fn link(&self, from: usize, to: usize) -> &VecDeque<Message> {
+        &self.links[to][from]
+    }
+
     /// Takes in the end of an original.
     pub(super) fn ended(&mut self, command: u32, status: Status) {
         let before = self.ended.insert(command, status);
         assert!(before.is_none(), "command {command} was completed twice");
-        self.seen.push(Seen::Completed { command, status });
+        if let Some(watch) = &mut self.watch {
+            watch.completed(command, status);
+        }
+        self.saw(Seen::Completed { command, status });
+    }
+
+    /// Keeps what happened for a test to look at; a simulation has its watch.
+    pub(super) fn saw(&mut self, seen: Seen) {
+        if self.watch.is_none() {
+            self.seen.push(seen);
+        }
     }
 }

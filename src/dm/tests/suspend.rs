@@ -1,5 +1,6 @@
 //! Suspend with flush and resume (section 4): what parks, what drains, in which order it goes on.
 
+use super::super::error::Errno;
 use super::super::io::DeviceId;
 use super::super::message::{Reply, Request};
 use super::super::status::Status;
@@ -277,4 +278,54 @@ fn at_78_a_command_that_waits_for_its_sequence_can_be_aborted() {
         );
         cluster.demand_idle();
     });
+}
+
+/// PM-11: a suspend that is given up while it still waits for a sequence takes nothing from the sequence, which is itself waiting
+/// for the device to drain.
+#[test]
+fn pm_11_a_cancelled_suspend_leaves_a_draining_sequence_alone() {
+    let mut cluster = running(2, 1, false);
+    cluster.disk(0).answers = Answers::Later;
+    cluster.disk(0).frozen = true;
+    let write = cluster.submit(1, DEVICE, Ask::fill(0, 1, 1));
+    let compare = cluster.submit(0, DEVICE, Ask::compare_and_write(8, 1, 0, 2));
+    cluster.settle();
+    let suspend = cluster.request(DEVICE, SUSPEND);
+    cluster.settle();
+    assert_eq!(cluster.answer(suspend), None);
+    cluster.done(DEVICE, Request::Cancel);
+    cluster.disk(0).frozen = false;
+    cluster.settle();
+    assert_eq!(
+        cluster
+            .answer(suspend)
+            .map(|answer| answer.map_err(|error| error.errno)),
+        Some(Err(Errno::Eintr))
+    );
+    assert_eq!(cluster.status(write), Some(Status::Ok));
+    assert_eq!(cluster.status(compare), Some(Status::Ok));
+    cluster.demand_idle();
+}
+
+/// 1.4 step 2: a swap into a device that has no table yet can be given up as any other.
+#[test]
+fn the_first_swap_can_be_cancelled() {
+    let mut cluster = Cluster::new(2, 1);
+    cluster.add_disks(1);
+    cluster.done(DEVICE, Request::Create { ordered: false });
+    let table = cluster.table("0 64 linear d0 0");
+    cluster.done(DEVICE, Request::Load(table));
+    let resume = cluster.request(DEVICE, RESUME);
+    let cancel = cluster.request(DEVICE, Request::Cancel);
+    cluster.settle();
+    assert_eq!(cluster.answer(cancel), Some(Ok(Reply::Done)));
+    let answer = cluster.answer(resume).expect("it was given up");
+    assert_eq!(answer.map_err(|error| error.errno), Err(Errno::Eintr));
+    let info = cluster.info(DEVICE);
+    assert_eq!(
+        (info.live, info.inactive, info.suspended),
+        (false, true, false)
+    );
+    cluster.done(DEVICE, RESUME);
+    assert_eq!(cluster.run(1, DEVICE, Ask::fill(0, 1, 1)).0, Status::Ok);
 }

@@ -1,0 +1,80 @@
+//! Random tables, and where each of their sectors lies: computed here on its own, so that the mapper is not asked about itself.
+
+use std::fmt::Write as _;
+
+use super::Random;
+
+/// A table's text, and the place of each of its sectors.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The table.
+    pub text: String,
+    /// By sector of the mapped device: which disk, and which sector there.
+    pub places: Vec<(usize, u64)>,
+}
+
+/// Chunk sizes of striped targets, in sectors: powers of two and others (IO-6).
+const CHUNKS: [u64; 5] = [1, 2, 3, 4, 6];
+
+impl Layout {
+    /// A table of `sectors` sectors over some of `disks`, each of which has room for all of them twice.
+    pub fn random(random: &mut Random, sectors: u64, disks: &[usize]) -> Layout {
+        let mut layout = Layout {
+            text: String::new(),
+            places: Vec::with_capacity(sectors as usize),
+        };
+        let mut used = vec![0; disks.len()];
+        while (layout.places.len() as u64) < sectors {
+            let left = sectors - layout.places.len() as u64;
+            let most = if random.percent(40) {
+                left
+            } else {
+                1 + random.below(left)
+            };
+            if disks.len() > 1 && random.percent(45) {
+                layout.striped(random, most, disks, &mut used);
+            } else {
+                let disk = random.below(disks.len() as u64) as usize;
+                let start = used[disk];
+                used[disk] += most;
+                let _ = writeln!(
+                    layout.text,
+                    "{} {most} linear d{} {start}",
+                    sectors - left,
+                    disks[disk]
+                );
+                layout
+                    .places
+                    .extend((0..most).map(|at| (disks[disk], start + at)));
+            }
+        }
+        layout
+    }
+
+    /// Adds a striped target of at most `most` sectors, if a whole row fits.
+    fn striped(&mut self, random: &mut Random, most: u64, disks: &[usize], used: &mut [u64]) {
+        let legs = 2 + random.below(disks.len() as u64 - 1) as usize;
+        let chunk = *random.pick(&CHUNKS);
+        let rows = most / (chunk * legs as u64);
+        if rows == 0 {
+            return;
+        }
+        let first = random.below(disks.len() as u64) as usize;
+        let mut areas = String::new();
+        let start = self.places.len() as u64;
+        let leg = |number: usize| (first + number) % disks.len();
+        for number in 0..legs {
+            let _ = write!(areas, " d{} {}", disks[leg(number)], used[leg(number)]);
+        }
+        for row in 0..rows {
+            for number in 0..legs {
+                let from = used[leg(number)] + row * chunk;
+                self.places
+                    .extend((0..chunk).map(|at| (disks[leg(number)], from + at)));
+            }
+        }
+        (0..legs).for_each(|number| used[leg(number)] += rows * chunk);
+        let sectors = rows * chunk * legs as u64;
+        let _ = writeln!(self.text, "{start} {sectors} striped {legs} {chunk}{areas}");
+    }
+}
