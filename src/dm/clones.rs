@@ -172,32 +172,35 @@ impl<E: Env> Mapper<E> {
         }
         let (slot, place, within) = (piece.original, piece.place, piece.sector);
         let original = &self.originals[slot];
-        let id = original.device;
-        let of_stage = original.of_stage();
+        let (id, op) = (original.device, original.op_of_stage());
+        let live = self.live(id);
         let start = match place {
             NONE => 0,
-            place => self.live(id).start(place),
+            place => live.start(place),
         };
-        let lower = &self.live(id).table.lowers[channel.0 as usize];
-        let payload = match of_stage.op {
+        let lower = &live.table.lowers[channel.0 as usize];
+        let (volatile_cache, flush, fua) = (lower.volatile_cache, lower.flush, lower.fua);
+        let original = &self.originals[slot];
+        let payload = match op {
             Op::Read | Op::Write => {
-                let mut offset = (start + within - of_stage.sector) as u32;
+                let mut offset = (start + within - original.io.sector) as u32;
                 if env.planted(Defect::PiecesMisplaced) {
                     offset = 0;
                 }
-                of_stage.payload.slice(offset * 512, sectors * 512)
+                let payload = original.payload_of_stage();
+                payload.slice(offset * 512, sectors * 512)
             }
-            Op::Flush if !lower.volatile_cache => {
+            Op::Flush if !volatile_cache => {
                 return self.complete_piece(env, clone, Status::Ok);
             }
-            Op::Flush if !lower.flush => {
+            Op::Flush if !flush => {
                 return self.complete_piece(env, clone, Status::NotSupported);
             }
-            _ => of_stage.payload,
+            _ => original.io.payload,
         };
         let io = LowerIo {
-            op: of_stage.op,
-            fua: of_stage.fua && of_stage.op == Op::Write && lower.fua,
+            op,
+            fua: fua && op == Op::Write && original.io.fua,
             sector,
             sectors,
             payload,
@@ -279,30 +282,28 @@ impl<P: Payload> Original<P> {
         }
     }
 
-    /// What the clones of the present stage do: of a compare-and-write, one of its two halves.
-    pub(super) fn of_stage(&self) -> Io<P> {
-        let io = self.io;
+    /// What the clones of the present stage do.
+    #[inline(always)]
+    pub(super) fn op_of_stage(&self) -> Op {
+        match (self.stage, self.io.op) {
+            (Stage::PostFlush, _) => Op::Flush,
+            (Stage::Compare, _) => Op::Read,
+            (_, Op::CompareAndWrite) => Op::Write,
+            (_, op) => op,
+        }
+    }
+
+    /// The bytes that they read or write: of a compare-and-write, one of its three parts.
+    #[inline(always)]
+    pub(super) fn payload_of_stage(&self) -> P {
         let part = |index: u32| {
-            let bytes = io.sectors * 512;
-            io.payload.slice(index * bytes, bytes)
+            let bytes = self.io.sectors * 512;
+            self.io.payload.slice(index * bytes, bytes)
         };
-        match (self.stage, io.op) {
-            (Stage::PostFlush, _) => Io {
-                op: Op::Flush,
-                ..io
-            },
-            (Stage::Compare, _) => Io {
-                op: Op::Read,
-                fua: false,
-                payload: part(2),
-                ..io
-            },
-            (_, Op::CompareAndWrite) => Io {
-                op: Op::Write,
-                payload: part(1),
-                ..io
-            },
-            _ => io,
+        match (self.stage, self.io.op) {
+            (Stage::Compare, _) => part(2),
+            (_, Op::CompareAndWrite) => part(1),
+            _ => self.io.payload,
         }
     }
 }

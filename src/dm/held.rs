@@ -18,7 +18,7 @@ impl<E: Env> Mapper<E> {
         let piece = self.pieces[clone];
         let original = &self.originals[piece.original];
         let id = original.device;
-        let op = original.of_stage().op;
+        let op = original.op_of_stage();
         let ask = Ask {
             op,
             sector: piece.sector,
@@ -97,7 +97,7 @@ impl<E: Env> Mapper<E> {
         let original = &self.originals[piece.original];
         let id = original.device;
         let ended = Ended {
-            op: original.of_stage().op,
+            op: original.op_of_stage(),
             sector: piece.sector,
             sectors: piece.sectors,
             channel: piece.channel,
@@ -364,12 +364,12 @@ impl<E: Env> Mapper<E> {
     fn fill_zero(&mut self, clone: u32) {
         let piece = self.pieces[clone];
         let original = &self.originals[piece.original];
-        let (id, of_stage) = (original.device, original.of_stage());
-        if of_stage.op == Op::Read {
+        let (id, from) = (original.device, original.io.sector);
+        if original.op_of_stage() == Op::Read {
             let start = self.live(id).start(piece.place);
-            let offset = (start + piece.sector - of_stage.sector) as u32;
-            let bytes = piece.sectors * 512;
-            of_stage.payload.slice(offset * 512, bytes).fill_zero();
+            let offset = (start + piece.sector - from) as u32;
+            let payload = self.originals[piece.original].payload_of_stage();
+            payload.slice(offset * 512, piece.sectors * 512).fill_zero();
         }
     }
 
