@@ -146,6 +146,8 @@ impl<E: Env> Mapper<E> {
             note: Note::NONE,
             started_ns: 0,
             held_until_ns: None,
+            held_since_ns: None,
+            copy: None,
             next: NONE,
         })
     }
@@ -163,6 +165,7 @@ impl<E: Env> Mapper<E> {
     ) {
         let piece = &mut self.pieces[clone];
         (piece.channel, piece.note) = (channel, note);
+        piece.held_since_ns = None;
         if note != Note::NONE {
             piece.started_ns = env.now_ns();
         }
@@ -215,7 +218,9 @@ impl<E: Env> Mapper<E> {
 
     /// A clone of several has come to its end.
     pub(super) fn piece_ended(&mut self, env: &mut E, clone: u32, status: Status) {
-        let slot = self.pieces.remove(clone).original;
+        let piece = self.pieces.remove(clone);
+        assert_eq!(piece.copy, None, "given back before");
+        let slot = piece.original;
         if status != Status::Ok {
             self.originals[slot].failed(status);
         }

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use super::bound::{Bound, Piece};
 use super::device::Home;
-use super::env::{Env, Submit};
+use super::env::{CopyId, Env, Submit};
 use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 use super::message::{Epoch, Event, Gate, Message, StepEnd, Steps};
 use super::parked::{Parked, Parking};
@@ -147,6 +147,10 @@ pub(super) struct PieceClone {
     pub started_ns: u64,
     /// The target holds it, until then or until something changes.
     pub held_until_ns: Option<u64>,
+    /// Since when the target has kept it, whatever it was asked meanwhile.
+    pub held_since_ns: Option<u64>,
+    /// While it is below: the private copy that it writes from.
+    pub copy: Option<CopyId>,
     /// Link of the list of what the target holds.
     pub next: u32,
 }
@@ -366,8 +370,8 @@ impl<E: Env> Mapper<E> {
     }
 
     /// Completes a parked original with [`Status::Aborted`], if `tag` names one on this core (PM-13): one that a closed gate
-    /// holds up, that waits for its sequence, or whose clones a target holds. False when it is not parked: it will complete by
-    /// itself.
+    /// holds up, that waits for its sequence, or whose clones a target holds. The last, with other clones below or as the data step of a sequence, completes when these have
+    /// ended. False when it is not parked: it will complete by itself.
     pub fn abort(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
         let named = |original: &Original<E::Payload>| {
             (original.device, original.io.tag) == (id, tag) && !original.aborted

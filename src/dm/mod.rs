@@ -38,7 +38,7 @@ pub mod target;
 mod tests;
 mod timers;
 
-pub use env::{Env, Submit};
+pub use env::{CopyId, Env, Submit};
 pub use error::{Errno, Error};
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 pub use limits::{Lower, LowerId};
@@ -50,3 +50,4 @@ pub use registry::Registry;
 pub use stats::{Histogram, Stats};
 pub use status::Status;
 pub use table::{Limits, Table, TableError};
+pub use target::Tamper;
