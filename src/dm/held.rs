@@ -7,7 +7,8 @@ use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload};
 use super::limits::LowerId;
 use super::mapper::{Mapper, PieceClone, Stage, send_home};
 use super::message::{Event, Seen};
-use super::slab::NONE;
+use super::parked::Parking;
+use super::slab::{NONE, Slab};
 use super::status::Status;
 use super::target::{AnyTarget, Ask, ChannelIndex, End, Ended, Map, Note, Notice, Tamper};
 use super::timers::Timer;
@@ -453,5 +454,14 @@ impl<E: Env> Mapper<E> {
             .live
             .as_mut()
             .expect("a table stays while its clones are in flight")
+    }
+}
+
+impl Parking for Slab<PieceClone> {
+    fn follower(&self, slot: u32) -> u32 {
+        self[slot].next
+    }
+    fn link(&mut self, slot: u32, next: u32) {
+        self[slot].next = next;
     }
 }

@@ -370,8 +370,8 @@ impl<E: Env> Mapper<E> {
     }
 
     /// Completes a parked original with [`Status::Aborted`], if `tag` names one on this core (PM-13): one that a closed gate
-    /// holds up, that waits for its sequence, or whose clones a target holds. The last, with other clones below or as the data step of a sequence, completes when these have
-    /// ended. False when it is not parked: it will complete by itself.
+    /// holds up, that waits for its sequence, or whose clones a target holds. Of these, one with other clones below, or in the data step
+    /// of a sequence, completes when that has ended. False when it is not parked: it will complete by itself.
     pub fn abort(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
         let named = |original: &Original<E::Payload>| {
             (original.device, original.io.tag) == (id, tag) && !original.aborted
@@ -741,15 +741,6 @@ impl<P> Original<P> {
 }
 
 impl<P> Parking for Slab<Original<P>> {
-    fn follower(&self, slot: u32) -> u32 {
-        self[slot].next
-    }
-    fn link(&mut self, slot: u32, next: u32) {
-        self[slot].next = next;
-    }
-}
-
-impl Parking for Slab<PieceClone> {
     fn follower(&self, slot: u32) -> u32 {
         self[slot].next
     }
