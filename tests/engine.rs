@@ -375,6 +375,11 @@ fn errands(
 #[test]
 fn a_delayed_io_ends_on_a_sleeping_reactor() {
     let (engine, run) = errands("0 8192 delay a 0 30");
+    let sleeps = || -> Vec<u64> {
+        let stats = engine.reactor_stats();
+        stats.iter().map(|reactor| reactor.sleeps).collect()
+    };
+    let before = sleeps();
     for round in 0..6 {
         for core in 0..2 {
             let bytes = vec![round; BLOCK_BYTES];
@@ -383,6 +388,11 @@ fn a_delayed_io_ends_on_a_sleeping_reactor() {
             assert_eq!((status, bytes), (Status::Ok, vec![round; BLOCK_BYTES]));
         }
     }
+    let slept = before
+        .iter()
+        .zip(sleeps())
+        .all(|(before, after)| *before < after);
+    assert!(slept, "or this test shows nothing");
     assert_eq!(engine.status("vol").unwrap()[0].text, "0 0 0");
     engine.stop(Duration::from_secs(10)).unwrap();
 }
