@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use polldm::dm::{
-    Answer, CloneId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId, LowerIo, Mapper, Message,
-    Op, Payload, Request, Status, Submit, Table, Tag, Ticket,
+    Answer, CloneId, CopyId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId, LowerIo, Mapper,
+    Message, Op, Payload, Request, Status, Submit, Table, Tag, Tamper, Ticket,
 };
 
 /// Originals under way at once.
@@ -95,6 +95,15 @@ impl Env for Null {
         answer.expect("set-up succeeds");
     }
     fn changed(&mut self, _device: DeviceId) {}
+    fn tampered_copy(&mut self, _payload: Extent, _tamper: Tamper) -> Option<(CopyId, Extent)> {
+        unreachable!("no target here tampers with anything")
+    }
+    fn give_back(&mut self, _copy: CopyId) {
+        unreachable!("no target here tampers with anything")
+    }
+    fn tamper_read(&mut self, _payload: Extent, _tamper: Tamper) -> bool {
+        unreachable!("no target here tampers with anything")
+    }
     fn cores(&self) -> u16 {
         1
     }

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use polldm::dm::{
-    Answer, CloneId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId, LowerIo, Mapper, Message,
-    Op, Payload, Request, Status, Submit, Table, Tag, Ticket,
+    Answer, CloneId, CopyId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId, LowerIo, Mapper,
+    Message, Op, Payload, Request, Status, Submit, Table, Tag, Tamper, Ticket,
 };
 
 thread_local! {
@@ -124,6 +124,15 @@ impl Env for Tiny {
         answer.expect("set-up succeeds");
     }
     fn changed(&mut self, _device: DeviceId) {}
+    fn tampered_copy(&mut self, _payload: Nothing, _tamper: Tamper) -> Option<(CopyId, Nothing)> {
+        unreachable!("no target here tampers with anything")
+    }
+    fn give_back(&mut self, _copy: CopyId) {
+        unreachable!("no target here tampers with anything")
+    }
+    fn tamper_read(&mut self, _payload: Nothing, _tamper: Tamper) -> bool {
+        unreachable!("no target here tampers with anything")
+    }
     fn cores(&self) -> u16 {
         1
     }

@@ -16,7 +16,7 @@ use super::ring::Ring;
 /// single disk; a slot costs about 150 bytes here and 200 in the kernel.
 const RING_ENTRIES: u32 = 512;
 
-/// Buffers for I/O whose memory is not aligned for direct I/O: apart from the front ends' pool, and held only while a lower I/O
+/// Buffers for I/O whose memory is not aligned for direct I/O, and for private copies of what is written: apart from the front ends' pool, and held only while a lower I/O
 /// runs, so that a front end which holds all its own buffers cannot keep its own I/O from ending.
 const BOUNCE_BYTES_MAX: usize = 32 << 20;
 
@@ -71,6 +71,13 @@ impl Core {
     #[inline]
     pub fn buffers(&self) -> &BufferPool {
         &self.buffers
+    }
+
+    /// Buffers for what is held only while a lower I/O runs: what the I/O of a front end waits for must not come out of the pool
+    /// that the front end may have emptied.
+    #[inline]
+    pub(crate) fn bounce(&self) -> &BufferPool {
+        &self.bounce
     }
 
     /// The descriptor that is readable when an I/O to a file has ended, for the reactor to watch while it sleeps: given once, as soon as

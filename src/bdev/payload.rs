@@ -8,10 +8,11 @@
 //! carry and combine what it never looks at.
 
 use crate::dm;
-use crate::reactor::PoolBuffer;
+use crate::reactor::{BufferPool, PoolBuffer};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use super::SECTOR_BYTES;
 use super::region::RegionHandle;
 
 /// Zeroes to lend, and to write from. Never written, so all of it is the kernel's one zero page and costs no memory (being in .bss, not
@@ -89,6 +90,27 @@ impl Payload {
         match self.place {
             Place::Memory(bytes) => Some(bytes.as_ptr()),
             Place::Lend(..) => None,
+        }
+    }
+
+    /// Changes one byte of what a read has brought, and of nothing else: the part around a byte that a device has lent from its own memory
+    /// is replaced by a copy. False if there is no buffer for that in `buffers` now.
+    ///
+    /// # Panics
+    /// If the read has not brought that byte.
+    pub(crate) fn tamper(self, offset: u32, value: u8, buffers: &BufferPool) -> bool {
+        assert!(offset < self.length, "a byte of the payload is changed");
+        match self.place {
+            Place::Memory(bytes) => {
+                // SAFETY: the constructor's promise: valid for writes until completion, and the byte lies within, as just asserted.
+                unsafe { bytes.add(offset as usize).write(value) };
+                true
+            }
+            Place::Lend(mut list, before) => {
+                // SAFETY: the constructor's promise: the list is valid and nobody else's until completion.
+                let list = unsafe { list.as_mut() };
+                list.tamper(before + offset, value, buffers)
+            }
         }
     }
 
@@ -185,6 +207,8 @@ pub enum Owner {
     Region(Rc<RegionHandle>),
     /// It is a buffer of this reactor's pool.
     Buffer(PoolBuffer),
+    /// It is what is left around a part that was replaced.
+    Shared(Rc<Owner>),
 }
 
 /// A piece of lent data. For reading only: what a malloc device lends is the device.
@@ -237,6 +261,53 @@ impl LendList {
                 .retain(|old| old.offset + old.length <= start || end <= old.offset);
         }
         self.segments.push(segment);
+    }
+
+    /// Replaces the sector around a byte by a copy in which the byte is another; false if there is no buffer for it. A segment that is
+    /// a buffer of the reactor already is nobody else's, but is copied as well: this is for tests, and one way is enough.
+    #[cold]
+    fn tamper(&mut self, offset: u32, value: u8, buffers: &BufferPool) -> bool {
+        let holds =
+            |segment: &Segment| (segment.offset..segment.offset + segment.length).contains(&offset);
+        let index = self
+            .segments
+            .iter()
+            .position(holds)
+            .expect("a read that ended well was lent whole");
+        let Some(mut copy) = buffers.take(SECTOR_BYTES as usize) else {
+            return false;
+        };
+        let segment = self.segments.swap_remove(index);
+        let within = offset - segment.offset;
+        let start = within - within % SECTOR_BYTES as u32;
+        let length = (SECTOR_BYTES as u32).min(segment.length - start);
+        // SAFETY: within the segment, whose owner keeps it readable; nobody else has the new buffer.
+        unsafe {
+            let source = segment.bytes.add(start as usize);
+            copy.as_mut_ptr()
+                .copy_from_nonoverlapping(source, length as usize);
+        }
+        copy[(within - start) as usize] = value;
+        let end = start + length;
+        let owner = Rc::new(segment.owner);
+        for (from, to) in [(0, start), (end, segment.length)] {
+            if from < to {
+                self.segments.push(Segment {
+                    offset: segment.offset + from,
+                    length: to - from,
+                    // SAFETY: within the segment.
+                    bytes: unsafe { segment.bytes.add(from as usize) },
+                    owner: Owner::Shared(Rc::clone(&owner)),
+                });
+            }
+        }
+        self.segments.push(Segment {
+            offset: segment.offset + start,
+            length,
+            bytes: copy.as_mut_ptr(),
+            owner: Owner::Buffer(copy),
+        });
+        true
     }
 
     /// The segments in order of offset; clones complete in any order.
@@ -296,6 +367,49 @@ mod tests {
         list.sort();
         assert!(list.covers(total) && !list.covers(total - 1));
         assert_eq!(list.segments()[1].offset, 512);
+    }
+
+    /// One byte of what a device has lent is changed: the reader sees it, the device does not, and the rest is as it was.
+    #[test]
+    fn a_lent_byte_is_changed_for_the_reader_only() {
+        let pool = BufferPool::new(1 << 20);
+        let device: Vec<u8> = (0..4096u32).map(|n| (n % 251) as u8).collect();
+        let mut list = LendList::default();
+        // SAFETY: `list` outlives the payload and is not touched before the last use of it.
+        let lent = unsafe { Payload::lent(NonNull::from(&mut list), 8192) };
+        for half in [0, 4096] {
+            // SAFETY: `device` outlives what is lent.
+            unsafe {
+                lent.slice(half, 4096)
+                    .lend_bytes(device.as_ptr(), Owner::Static)
+            };
+        }
+        let mut expected = [device.clone(), device.clone()].concat();
+        let second = lent.slice(4096, 4096);
+        for (offset, value) in [(0, 255), (4095, 254), (1024, 253), (1025, 252)] {
+            assert!(second.tamper(offset, value, &pool));
+            expected[4096 + offset as usize] = value;
+        }
+        let none = BufferPool::new(0);
+        assert!(!second.tamper(7, 9, &none), "no memory, no change");
+        list.sort();
+        assert!(list.covers(8192));
+        let mut read = Vec::new();
+        for segment in list.segments() {
+            // SAFETY: valid as long as the segment.
+            let bytes =
+                unsafe { std::slice::from_raw_parts(segment.as_ptr(), segment.length as usize) };
+            read.extend_from_slice(bytes);
+        }
+        assert_eq!(read, expected);
+        assert!(
+            device
+                .iter()
+                .zip(0u32..)
+                .all(|(byte, n)| *byte == (n % 251) as u8)
+        );
+        list.clear();
+        assert_eq!(pool.bytes_taken(), 0);
     }
 
     #[test]

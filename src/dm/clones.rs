@@ -150,6 +150,8 @@ impl<E: Env> Mapper<E> {
             note: Note::NONE,
             started_ns: 0,
             held_until_ns: None,
+            held_since_ns: None,
+            copy: None,
             next: NONE,
         })
     }
@@ -167,6 +169,7 @@ impl<E: Env> Mapper<E> {
     ) {
         let piece = &mut self.pieces[clone];
         (piece.channel, piece.note) = (channel, note);
+        piece.held_since_ns = None;
         if note != Note::NONE {
             piece.started_ns = env.now_ns();
         }
@@ -225,7 +228,9 @@ impl<E: Env> Mapper<E> {
 
     /// A clone of several has come to its end.
     pub(super) fn piece_ended(&mut self, env: &mut E, clone: u32, status: Status) {
-        let slot = self.pieces.remove(clone).original;
+        let piece = self.pieces.remove(clone);
+        assert_eq!(piece.copy, None, "given back before");
+        let slot = piece.original;
         let original = &self.originals[slot];
         let dropped = (original.io.op == Op::Flush && env.planted(Defect::FlushErrorDropped))
             || (original.status != Status::Ok && env.planted(Defect::FirstFlushErrorWins));

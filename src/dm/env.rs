@@ -5,6 +5,11 @@ use super::io::{CloneId, CoreId, DeviceId, LowerIo, Payload, Tag};
 use super::limits::LowerId;
 use super::message::{Answer, Message, Ticket};
 use super::status::Status;
+use super::target::Tamper;
+
+/// The largest private copy of a write, in sectors: a mebibyte, which is the largest buffer of the native engine's pools. A target
+/// that tampers with writes has them cut at multiples of it.
+pub const TAMPERED_SECTORS_MAX: u32 = 2048;
 
 /// What became of a submission to a lower channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +23,10 @@ pub enum Submit {
     /// when [`super::Mapper::retry_busy`] is called, which the engine does once per poll.
     Busy,
 }
+
+/// Names a private copy of what a clone writes ([`Env::tampered_copy`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyId(pub u32);
 
 /// The engine beneath a mapper on one core: native, SPDK, or simulator. Statically dispatched.
 pub trait Env {
@@ -56,6 +65,21 @@ pub trait Env {
     /// Tells the front ends of this core that a device's size or limits are others now, or that it is gone; before any
     /// parked I/O is re-issued (LC-16).
     fn changed(&mut self, device: DeviceId);
+
+    /// A private copy of what a write carries, with one byte changed (target `flakey`); `None` when there is no memory for it now. Up
+    /// to [`TAMPERED_SECTORS_MAX`] sectors, so that it is never too large for an engine's buffers.
+    fn tampered_copy(
+        &mut self,
+        payload: Self::Payload,
+        tamper: Tamper,
+    ) -> Option<(CopyId, Self::Payload)>;
+
+    /// Gives such a copy back, once: the write has ended below.
+    fn give_back(&mut self, copy: CopyId);
+
+    /// Changes one byte of what a read has brought, and of nothing else: the device that lent it keeps its own. False when that
+    /// takes memory and there is none now.
+    fn tamper_read(&mut self, payload: Self::Payload, tamper: Tamper) -> bool;
 
     /// How many cores the engine has; they are numbered from 0.
     fn cores(&self) -> u16;

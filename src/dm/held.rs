@@ -2,15 +2,20 @@
 //! a target learns that it should look at them again.
 
 use super::bound::{Bound, Piece};
-use super::env::Env;
-use super::io::{DeviceId, Io, Op, Payload};
+use super::env::{Env, TAMPERED_SECTORS_MAX};
+use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload};
 use super::limits::LowerId;
 use super::mapper::{Mapper, PieceClone, Stage, send_home};
 use super::message::{Event, Seen};
-use super::slab::NONE;
+use super::parked::Parking;
+use super::slab::{NONE, Slab};
 use super::status::Status;
-use super::target::{AnyTarget, Ask, ChannelIndex, End, Ended, Map, Note, Notice};
+use super::target::{AnyTarget, Ask, ChannelIndex, End, Ended, Map, Note, Notice, Tamper};
 use super::timers::Timer;
+
+/// How long a clone waits for memory that it could not have: some turns of a busy reactor. Memory comes back when other I/O ends, which
+/// takes tens of microseconds.
+const MEMORY_RETRY_NS: u64 = 100_000;
 
 impl<E: Env> Mapper<E> {
     /// Asks a clone's target where it goes, and does as it says.
@@ -18,14 +23,16 @@ impl<E: Env> Mapper<E> {
         let piece = self.pieces[clone];
         let original = &self.originals[piece.original];
         let id = original.device;
-        let op = original.op_of_stage();
+        let (op, fua) = (original.op_of_stage(), original.io.fua);
         let ask = Ask {
             op,
+            fua,
             sector: piece.sector,
             sectors: piece.sectors,
             number: piece.number,
             now_ns: env.now_ns(),
             expired,
+            held_since_ns: piece.held_since_ns,
         };
         let live = self.live(id);
         let target = &mut live.segment(piece.place).target;
@@ -89,6 +96,10 @@ impl<E: Env> Mapper<E> {
 
     /// A lower device has finished one of several clones.
     pub(super) fn complete_piece(&mut self, env: &mut E, clone: u32, status: Status) {
+        // Whatever the target makes of its end: nothing below reads the copy any more.
+        if let Some(copy) = self.pieces[clone].copy.take() {
+            env.give_back(copy);
+        }
         let piece = self.pieces[clone];
         let untold = status == Status::Ok && piece.note == Note::NONE;
         if untold || piece.place == NONE {
@@ -130,6 +141,11 @@ impl<E: Env> Mapper<E> {
                 let sectors = self.pieces[clone].sectors;
                 self.send_below(env, clone, channel, sector, sectors, note);
             }
+            Map::Tampered {
+                channel,
+                sector,
+                tamper,
+            } => self.send_tampered(env, clone, channel, sector, tamper),
             Map::Share(share) => {
                 self.send_below(
                     env,
@@ -154,6 +170,13 @@ impl<E: Env> Mapper<E> {
     fn take_back(&mut self, env: &mut E, clone: u32, end: End) {
         match end {
             End::Done(status) => self.piece_ended(env, clone, status),
+            End::Tampered(tamper) => {
+                let payload = self.payload_of(clone);
+                match env.tamper_read(payload, tamper) {
+                    true => self.piece_ended(env, clone, Status::Ok),
+                    false => self.retry_clone(env, clone, MEMORY_RETRY_NS),
+                }
+            }
             End::Hold { for_ns } => self.hold_clone(env, clone, for_ns),
             End::Retry { delay_ns } => self.retry_clone(env, clone, delay_ns),
             End::PushBack => self.hand_back(env, clone, 0),
@@ -163,8 +186,10 @@ impl<E: Env> Mapper<E> {
     /// The target keeps a clone, which forgets where it has been (MP-6).
     fn hold_clone(&mut self, env: &mut E, clone: u32, for_ns: u64) {
         // A moment later than now, so that a target that goes on holding cannot keep a poll from ending.
-        let until_ns = env.now_ns().saturating_add(for_ns.max(1));
+        let now_ns = env.now_ns();
+        let until_ns = now_ns.saturating_add(for_ns.max(1));
         let piece = &mut self.pieces[clone];
+        piece.held_since_ns.get_or_insert(now_ns);
         (piece.note, piece.held_until_ns) = (Note::NONE, Some(until_ns));
         let PieceClone {
             original, place, ..
@@ -200,7 +225,9 @@ impl<E: Env> Mapper<E> {
 
     /// A clone goes back to the core; the whole original follows when its other clones have ended (IO-21).
     fn hand_back(&mut self, env: &mut E, clone: u32, repeat_ns: u64) {
-        let slot = self.pieces.remove(clone).original;
+        let piece = self.pieces.remove(clone);
+        assert_eq!(piece.copy, None, "given back before");
+        let slot = piece.original;
         let original = &mut self.originals[slot];
         original.handed_back = true;
         original.repeat_ns = original.repeat_ns.max(repeat_ns);
@@ -356,21 +383,72 @@ impl<E: Env> Mapper<E> {
             .collect();
         for clone in &clones {
             self.let_go(*clone);
+            let place = self.pieces[*clone].place;
+            let original = &self.originals[slot];
+            let (id, op) = (original.device, original.op_of_stage());
+            self.live(id).segment(place).target.given_up(op);
+            self.after_call(env, id, place, None);
             self.piece_ended(env, *clone, Status::Aborted);
         }
         !clones.is_empty()
     }
 
     fn fill_zero(&mut self, clone: u32) {
+        let original = &self.originals[self.pieces[clone].original];
+        if original.op_of_stage() == Op::Read {
+            self.payload_of(clone).fill_zero();
+        }
+    }
+
+    /// The part of its original's payload that a clone reads or writes.
+    fn payload_of(&mut self, clone: u32) -> E::Payload {
         let piece = self.pieces[clone];
         let original = &self.originals[piece.original];
         let (id, from) = (original.device, original.io.sector);
-        if original.op_of_stage() == Op::Read {
-            let start = self.live(id).start(piece.place);
-            let offset = (start + piece.sector - from) as u32;
-            let payload = self.originals[piece.original].payload_of_stage();
-            payload.slice(offset * 512, piece.sectors * 512).fill_zero();
-        }
+        let start = self.live(id).start(piece.place);
+        let offset = (start + piece.sector - from) as u32;
+        let payload = self.originals[piece.original].payload_of_stage();
+        payload.slice(offset * 512, piece.sectors * 512)
+    }
+
+    /// Sends a write below from a private copy with one byte changed.
+    #[cold]
+    fn send_tampered(
+        &mut self,
+        env: &mut E,
+        clone: u32,
+        channel: ChannelIndex,
+        sector: u64,
+        tamper: Tamper,
+    ) {
+        let PieceClone {
+            original, sectors, ..
+        } = self.pieces[clone];
+        let original = &self.originals[original];
+        let (id, fua) = (original.device, original.io.fua);
+        assert_eq!(
+            original.op_of_stage(),
+            Op::Write,
+            "only writes are tampered with here"
+        );
+        assert!(sectors <= TAMPERED_SECTORS_MAX, "its target has it cut");
+        let payload = self.payload_of(clone);
+        let Some((copy, payload)) = env.tampered_copy(payload, tamper) else {
+            return self.retry_clone(env, clone, MEMORY_RETRY_NS);
+        };
+        let piece = &mut self.pieces[clone];
+        assert_eq!(piece.copy, None, "one copy at a time");
+        (piece.channel, piece.note, piece.copy) = (channel, Note::NONE, Some(copy));
+        piece.held_since_ns = None;
+        let lower = &self.live(id).table.lowers[channel.0 as usize];
+        let io = LowerIo {
+            op: Op::Write,
+            fua: fua && lower.fua,
+            sector,
+            sectors,
+            payload,
+        };
+        self.submit_clone(env, id, channel, CloneId(clone), io);
     }
 
     /// The live table of a device that has admitted an original, or been told so.
@@ -379,5 +457,14 @@ impl<E: Env> Mapper<E> {
             .live
             .as_mut()
             .expect("a table stays while its clones are in flight")
+    }
+}
+
+impl Parking for Slab<PieceClone> {
+    fn follower(&self, slot: u32) -> u32 {
+        self[slot].next
+    }
+    fn link(&mut self, slot: u32, next: u32) {
+        self[slot].next = next;
     }
 }

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use super::bound::{Bound, Piece};
 use super::defect::Defect;
 use super::device::Home;
-use super::env::{Env, Submit};
+use super::env::{CopyId, Env, Submit};
 use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 use super::message::{Epoch, Event, Gate, Message, StepEnd, Steps};
 use super::parked::{Parked, Parking};
@@ -151,6 +151,10 @@ pub(super) struct PieceClone {
     pub started_ns: u64,
     /// The target holds it, until then or until something changes.
     pub held_until_ns: Option<u64>,
+    /// Since when the target has kept it, whatever it was asked meanwhile.
+    pub held_since_ns: Option<u64>,
+    /// While it is below: the private copy that it writes from.
+    pub copy: Option<CopyId>,
     /// Link of the list of what the target holds.
     pub next: u32,
 }
@@ -379,8 +383,8 @@ impl<E: Env> Mapper<E> {
     }
 
     /// Completes a parked original with [`Status::Aborted`], if `tag` names one on this core (PM-13): one that a closed gate
-    /// holds up, that waits for its sequence, or whose clones a target holds. False when it is not parked: it will complete by
-    /// itself.
+    /// holds up, that waits for its sequence, or whose clones a target holds. Of these, one with other clones below, or in the data step
+    /// of a sequence, completes when that has ended. False when it is not parked: it will complete by itself.
     pub fn abort(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
         let named = |original: &Original<E::Payload>| {
             (original.device, original.io.tag) == (id, tag) && !original.aborted
@@ -759,15 +763,6 @@ impl<P> Original<P> {
 }
 
 impl<P> Parking for Slab<Original<P>> {
-    fn follower(&self, slot: u32) -> u32 {
-        self[slot].next
-    }
-    fn link(&mut self, slot: u32, next: u32) {
-        self[slot].next = next;
-    }
-}
-
-impl Parking for Slab<PieceClone> {
     fn follower(&self, slot: u32) -> u32 {
         self[slot].next
     }

@@ -43,7 +43,7 @@ mod tests;
 mod timers;
 
 pub use defect::Defect;
-pub use env::{Env, Submit};
+pub use env::{CopyId, Env, Submit};
 pub use error::{Errno, Error};
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 pub use limits::{Lower, LowerId};
@@ -55,3 +55,4 @@ pub use registry::Registry;
 pub use stats::{Histogram, Stats};
 pub use status::Status;
 pub use table::{Limits, Table, TableError};
+pub use target::Tamper;

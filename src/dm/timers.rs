@@ -30,7 +30,9 @@ pub(super) enum HomeTimer {
 /// when it comes.
 #[derive(Debug)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(u64, Timer)>>,
+    /// By moment, and of one moment in the order they were armed, so that what was delayed together goes on in the order it came.
+    heap: BinaryHeap<Reverse<(u64, u64, Timer)>>,
+    armed: u64,
 }
 
 impl Timers {
@@ -38,6 +40,7 @@ impl Timers {
     pub fn new(count: usize) -> Timers {
         Timers {
             heap: BinaryHeap::with_capacity(count),
+            armed: 0,
         }
     }
 
@@ -48,20 +51,22 @@ impl Timers {
 
     /// Adds a moment.
     pub fn arm(&mut self, due_ns: u64, timer: Timer) {
-        self.heap.push(Reverse((due_ns, timer)));
+        self.armed += 1;
+        self.heap.push(Reverse((due_ns, self.armed, timer)));
     }
 
     /// The next moment.
     pub fn due_ns(&self) -> Option<u64> {
-        self.heap.peek().map(|Reverse((due_ns, _))| *due_ns)
+        self.heap.peek().map(|Reverse((due_ns, ..))| *due_ns)
     }
 
     /// Takes the next timer if its moment has come.
     pub fn pop(&mut self, now_ns: u64) -> Option<(u64, Timer)> {
         match self.heap.peek() {
-            Some(Reverse((due_ns, _))) if *due_ns <= now_ns => {
-                self.heap.pop().map(|Reverse(timer)| timer)
-            }
+            Some(Reverse((due_ns, ..))) if *due_ns <= now_ns => self
+                .heap
+                .pop()
+                .map(|Reverse((due_ns, _, timer))| (due_ns, timer)),
             _ => None,
         }
     }

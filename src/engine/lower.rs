@@ -1,11 +1,14 @@
 //! The world beneath a mapper on one core of the native engine: [`Env`] over backing devices and mailboxes.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::bdev::{self, Channel, Payload};
 use crate::dm::{
-    self, Answer, CloneId, CoreId, DeviceId, Env, LowerId, LowerIo, Status, Submit, Tag, Ticket,
+    self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, LowerId, LowerIo, Status, Submit, Tag,
+    Tamper, Ticket,
 };
+use crate::reactor::PoolBuffer;
 
 use super::tickets::Tickets;
 
@@ -28,6 +31,8 @@ pub struct Lower {
     pub(super) changed: Vec<DeviceId>,
     /// To operators: given when the mapper has returned, so that whoever hears that a device is gone finds free what it used.
     pub(super) answers: Vec<(Ticket, Answer)>,
+    /// Private copies of what is written, by number; as many as were ever out at once, which the pool bounds.
+    pub(super) copies: Vec<Option<PoolBuffer>>,
 }
 
 impl Lower {
@@ -49,6 +54,7 @@ impl Lower {
             reserved: Vec::new(),
             changed: Vec::new(),
             answers: Vec::new(),
+            copies: Vec::new(),
         }
     }
 
@@ -94,6 +100,42 @@ impl Env for Lower {
 
     fn changed(&mut self, device: DeviceId) {
         self.changed.push(device);
+    }
+
+    #[cold]
+    fn tampered_copy(&mut self, payload: Payload, tamper: Tamper) -> Option<(CopyId, Payload)> {
+        let source = payload.as_memory().expect("a write supplies its memory");
+        let length = payload.length();
+        let mut buffer = self.bdevs.bounce().take(length as usize)?;
+        // SAFETY: the payload is valid for reads of its length until the write has completed; the buffer holds as much and is nobody
+        // else's.
+        unsafe {
+            buffer
+                .as_mut_ptr()
+                .copy_from_nonoverlapping(source, length as usize);
+        }
+        buffer[tamper.offset as usize] = tamper.value;
+        let bytes = NonNull::new(buffer.as_mut_ptr()).expect("a buffer has an address");
+        let free = self.copies.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            self.copies.push(None);
+            self.copies.len() - 1
+        });
+        self.copies[index] = Some(buffer);
+        // SAFETY: the buffer stays where it is and is left alone until it is given back, when the write has ended below.
+        let copy = unsafe { Payload::new(bytes, length) };
+        Some((CopyId(index as u32), copy))
+    }
+
+    #[cold]
+    fn give_back(&mut self, copy: CopyId) {
+        let buffer = self.copies[copy.0 as usize].take();
+        assert!(buffer.is_some(), "{copy:?} is given back once");
+    }
+
+    #[cold]
+    fn tamper_read(&mut self, payload: Payload, tamper: Tamper) -> bool {
+        payload.tamper(tamper.offset, tamper.value, self.bdevs.buffers())
     }
 
     fn cores(&self) -> u16 {

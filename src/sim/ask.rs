@@ -2,7 +2,7 @@
 
 use crate::dm::Op;
 
-/// An original to submit; [`Cluster::submit`] gives it its number.
+/// An original to submit; [`Cluster::submit`](super::cluster::Cluster::submit) gives it its number.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// What to do.

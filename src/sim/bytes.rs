@@ -64,7 +64,7 @@ impl Bytes {
     }
 
     /// How many bytes.
-    pub fn len(self) -> usize {
+    pub fn count(self) -> usize {
         self.length as usize
     }
 

@@ -52,6 +52,10 @@ impl Cluster {
             random: Random::new(!seed),
             watch: None,
             defect: None,
+            copies: BTreeMap::new(),
+            copies_max: usize::MAX,
+            copies_made: 0,
+            tamper_refusals: 0,
         }));
         let worlds = (0..cores).map(|core| World {
             core: CoreId(core),
@@ -402,6 +406,7 @@ impl Cluster {
         self.mappers.iter().for_each(Mapper::assert_idle);
         let left: usize = self.shared().disks.iter().map(|disk| disk.held.len()).sum();
         assert_eq!(left, 0, "a lower device holds a clone");
+        assert_eq!(self.shared().copies.len(), 0, "a private copy is out");
     }
 }
 

@@ -288,7 +288,7 @@ impl Disk {
                     most == 0 || io.sectors <= most,
                     "more than {most} sectors: {io:?}"
                 );
-                assert_eq!(io.payload.len(), io.sectors as usize * 512);
+                assert_eq!(io.payload.count(), io.sectors as usize * 512);
             }
             Op::Discard => assert!(lower.discard, "a discard to '{}' (TG-1)", lower.name),
             Op::WriteZeroes => assert!(

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use super::watch::Watch;
 use super::{Bytes, Disk, Random, Taken};
 use crate::dm::{
-    Answer, CloneId, CoreId, Defect, DeviceId, Env, LowerId, LowerIo, Message, Op, Status, Submit,
-    Tag, Ticket,
+    Answer, CloneId, CopyId, CoreId, Defect, DeviceId, Env, LowerId, LowerIo, Message, Op, Status,
+    Submit, Tag, Tamper, Ticket,
 };
 
 /// What happened, in the order it did.
@@ -71,6 +71,14 @@ pub struct Shared {
     pub(super) watch: Option<Watch>,
     /// The defect that is planted.
     pub(super) defect: Option<Defect>,
+    /// Private copies of writes that are out, by number.
+    pub copies: BTreeMap<u32, Bytes>,
+    /// How many there may be at once.
+    pub copies_max: usize,
+    /// How many there have been.
+    pub copies_made: u32,
+    /// Reads that cannot be tampered with yet for lack of memory: so many times more.
+    pub tamper_refusals: u32,
 }
 
 /// One core's side of the world: the [`Env`] of its mapper.
@@ -173,6 +181,36 @@ impl Env for World {
     fn changed(&mut self, _device: DeviceId) {
         let core = self.core.0;
         self.shared.borrow_mut().saw(Seen::Changed { core });
+    }
+
+    fn tampered_copy(&mut self, payload: Bytes, tamper: Tamper) -> Option<(CopyId, Bytes)> {
+        let mut shared = self.shared.borrow_mut();
+        if shared.copies.len() >= shared.copies_max {
+            return None;
+        }
+        let mut bytes = payload.get();
+        bytes[tamper.offset as usize] = tamper.value;
+        let copy = Bytes::new(bytes);
+        let number = shared.copies_made;
+        shared.copies_made += 1;
+        shared.copies.insert(number, copy);
+        Some((CopyId(number), copy))
+    }
+
+    fn give_back(&mut self, copy: CopyId) {
+        let mut shared = self.shared.borrow_mut();
+        let bytes = shared.copies.remove(&copy.0);
+        bytes.expect("a copy is given back once").take();
+    }
+
+    fn tamper_read(&mut self, payload: Bytes, tamper: Tamper) -> bool {
+        let refusals = &mut self.shared.borrow_mut().tamper_refusals;
+        if *refusals > 0 {
+            *refusals -= 1;
+            return false;
+        }
+        payload.with(|bytes| bytes[tamper.offset as usize] = tamper.value);
+        true
     }
 
     fn cores(&self) -> u16 {

@@ -43,12 +43,36 @@ fn line() -> impl Strategy<Value = (u64, u64, String)> {
         (
             0..4u64,
             prop::sample::select(vec![0u64, 4, 8]),
-            prop::collection::vec(area, 0..4)
+            prop::collection::vec(area.clone(), 0..4)
         )
             .prop_map(|(stripes, chunk, areas)| format!(
                 "striped {stripes} {chunk} {}",
                 areas.join(" ")
             )),
+        prop::collection::vec(
+            (area.clone(), prop::sample::select(vec!["0", "5", "x"])),
+            0..5
+        )
+        .prop_map(|ways| {
+            let ways: Vec<_> = ways
+                .iter()
+                .map(|(area, ms)| format!("{area} {ms}"))
+                .collect();
+            format!("delay {}", ways.join(" "))
+        }),
+        (
+            area.clone(),
+            prop::sample::select(vec![
+                "0 0",
+                "1 0",
+                "0 1 0",
+                "1",
+                "1 1 1 drop_writes",
+                "1 1 2 drop_writes",
+                "1 1 5 corrupt_bio_byte 1 r 0 0",
+            ])
+        )
+            .prop_map(|(area, rest)| format!("flakey {area} {rest}")),
     ];
     let skip = prop::sample::select(vec![0u64, 0, 0, 0, 0, 0, 1]);
     let length = prop::sample::select(vec![0u64, 1, 8, 8, 16, 16, 24, 32, 64]);

@@ -3,7 +3,9 @@
 //! To add one: write `src/dm/target/NAME.rs` with a type that implements [`Target`], and add a line to the `targets!` list below.
 
 mod arguments;
+mod delay;
 mod error;
+mod flakey;
 mod linear;
 mod striped;
 mod zero;
@@ -31,8 +33,13 @@ pub struct Ask {
     pub number: u32,
     /// The core's clock, as of this poll.
     pub now_ns: u64,
+    /// Force-unit-access, of a write.
+    pub fua: bool,
     /// The target held this clone for a time, and the time is over.
     pub expired: bool,
+    /// Since when the target has kept this clone, on the core's clock, however often it has been asked about it since; `None` when
+    /// it is asked for the first time.
+    pub held_since_ns: Option<u64>,
 }
 
 impl Ask {
@@ -45,7 +52,9 @@ impl Ask {
             sectors,
             number: 0,
             now_ns,
+            fua: false,
             expired: false,
+            held_since_ns: None,
         }
     }
 }
@@ -59,6 +68,15 @@ impl Note {
     pub const NONE: Note = Note(0);
 }
 
+/// A byte that a target changes in what a clone carries (flakey): on a private copy of what is written, or in what has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tamper {
+    /// Which byte of the clone's data, from 0; always one of them.
+    pub offset: u32,
+    /// What it becomes.
+    pub value: u8,
+}
+
 /// Where a target wants a clone to go (2.3). A closed set: nothing else can be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Map {
@@ -70,6 +88,16 @@ pub enum Map {
         sector: u64,
         /// For the end hook.
         note: Note,
+    },
+    /// As `Remapped`, of a write, with one byte changed: on a private copy, since the host's memory is not the target's to change. When
+    /// there is no memory for a copy now, the clone is asked again as after [`Map::Retry`].
+    Tampered {
+        /// Which of the table's lower devices.
+        channel: ChannelIndex,
+        /// First sector there.
+        sector: u64,
+        /// Which byte, and what it becomes.
+        tamper: Tamper,
     },
     /// Only these sectors of a discard or write-zeroes: the duplicate's share (IO-9).
     Share(Share),
@@ -120,6 +148,9 @@ pub struct Ended {
 pub enum End {
     /// It ends with this status, which the target may have changed.
     Done(Status),
+    /// A read ends well, with one byte of what was read changed. When there is no memory for that now, it is read again, as after
+    /// [`Map::Retry`].
+    Tampered(Tamper),
     /// The target takes it back: as [`Map::Hold`]. With 0 nanoseconds it is asked again in the next poll.
     Hold {
         /// Nanoseconds.
@@ -267,6 +298,9 @@ pub trait Target: Clone + Send + Sync + Sized {
         End::Done(ended.status)
     }
 
+    /// A clone that the target keeps was taken from it, because its host has given it up (PM-13): it is not asked for again.
+    fn given_up(&mut self, _op: Op) {}
+
     /// A copy on some core has seen this. First the home core's copy is told, and answers whether it is news; if so, every
     /// copy is told, the one that saw it too.
     fn notice(&mut self, _notice: Notice) -> bool {
@@ -374,6 +408,8 @@ macro_rules! targets {
             pub fn optimal_write_bytes(&self) -> u64 { match self { $(AnyTarget::$variant(t) => t.optimal_write_bytes()),+ } }
             /// See [`Target::end`].
             pub fn end(&mut self, ended: &Ended, notice: &mut Option<Notice>) -> End { match self { $(AnyTarget::$variant(t) => t.end(ended, notice)),+ } }
+            /// See [`Target::given_up`].
+            pub fn given_up(&mut self, op: Op) { match self { $(AnyTarget::$variant(t) => t.given_up(op)),+ } }
             /// See [`Target::notice`].
             pub fn notice(&mut self, notice: Notice) -> bool { match self { $(AnyTarget::$variant(t) => t.notice(notice)),+ } }
             /// See [`Target::lower_gone`].
@@ -407,4 +443,6 @@ targets! {
     Striped = striped::Striped,
     Error = error::Error,
     Zero = zero::Zero,
+    Delay = delay::Delay,
+    Flakey = flakey::Flakey,
 }

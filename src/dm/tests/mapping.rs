@@ -110,7 +110,7 @@ impl Oracle {
         let (sector, sectors) = (from * self.block, (length * self.block) as u32);
         let mut fresh = || -> Vec<u8> {
             (0..sectors)
-                .flat_map(|_| [random.next() as u8; 512])
+                .flat_map(|_| [random.bits() as u8; 512])
                 .collect()
         };
         let bytes = fresh();

@@ -1,6 +1,8 @@
 //! The mapper as a whole, on several cores, against what the semantics say. Tests are named by the ids they show.
 
+mod delay;
 mod exclusive;
+mod flakey;
 mod flush;
 mod fuzz;
 mod lifecycle;
