@@ -315,6 +315,7 @@ impl Plan {
                 transfer_sectors_max: *random.pick(&[0, 0, 0, 5]),
                 optimal_write_bytes: 512,
                 read_only: false,
+                keep: Default::default(),
             },
             device,
             inline: *random.pick(&[0, 10, 50, 90]),

@@ -299,7 +299,7 @@ impl<'a> Run<'a> {
         let mut shared = self.cluster.shared();
         for (place, shelf) in state.places.iter_mut().zip(&mut state.shelf) {
             if let Some((disk, sector)) = place.take() {
-                *shelf = *shared.disks[disk].sector(sector);
+                *shelf = shared.disks[disk].sector(sector);
             }
         }
         for ((to, place), shelf) in places.iter().zip(&mut state.places).zip(&state.shelf) {
@@ -470,7 +470,9 @@ impl<'a> Run<'a> {
             for (at, place) in device.places.iter().enumerate().skip(1) {
                 if let Some((disk, sector)) = place {
                     let disk = self.cluster.disk(*disk);
-                    device.oracle.check_durable(at as u64, disk.sector(*sector));
+                    device
+                        .oracle
+                        .check_durable(at as u64, &disk.sector(*sector));
                 }
             }
         }
