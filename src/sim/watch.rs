@@ -41,6 +41,9 @@ struct Command {
 #[derive(Clone, Debug, Default)]
 struct Device {
     ordered: bool,
+    /// Its targets try other paths, hold and hand back: an error of a path is no error of the original, clones of one
+    /// may come twice, and what waits for a path starts when it can.
+    paths: bool,
     /// Suspended, and nobody has asked for a change of that: nothing may reach its disks (SU-1).
     quiet: bool,
     /// Clones under way, by what they belong to.
@@ -93,7 +96,14 @@ impl Watch {
             commands: Vec::with_capacity(plan.actions.len()),
             buffers: Vec::new(),
             owners: plan.disks.iter().map(|disk| disk.device).collect(),
-            devices: vec![device; plan.devices.len()],
+            devices: plan
+                .devices
+                .iter()
+                .map(|plan| Device {
+                    paths: plan.paths,
+                    ..device.clone()
+                })
+                .collect(),
             messages: 0,
             messages_max: 0,
             cores: u64::from(cores),
@@ -164,7 +174,9 @@ impl Watch {
         let command = self.commands.len() as u32;
         debug_assert_eq!(command, io.tag.command);
         // The sequence of an ordered flush flushes in its stead.
-        if !(state.ordered && op == Op::Flush) {
+        if state.paths {
+            self.messages_max += self.cores;
+        } else if !(state.ordered && op == Op::Flush) {
             state.waiting[usize::from(core)].push(command);
         }
         let buffer = payload.buffer().expect("every original has a buffer") as usize;
@@ -172,6 +184,13 @@ impl Watch {
             self.buffers.resize(buffer + 1, 0);
         }
         self.buffers[buffer] = command;
+    }
+
+    /// Every core is about to be told something that its targets tell on.
+    pub fn news(&mut self, device: usize) {
+        if self.devices[device].paths {
+            self.messages_max += self.cores * (1 + self.cores);
+        }
     }
 
     /// An operator is about to ask for something.
@@ -274,6 +293,9 @@ impl Watch {
         if command.exclusive && state.ordered && command.op != Op::CompareAndWrite {
             self.barriers.push(number);
         }
+        if state.paths {
+            return;
+        }
         // What a core was given, it starts in that order, whatever held it up (SU-13).
         let waiting = &mut state.waiting[usize::from(command.core)];
         let place = waiting
@@ -320,6 +342,16 @@ impl Watch {
         }
         // What a target is told of a failure may be told on, once per core.
         self.messages_max += self.cores;
+        if self.devices[device].paths {
+            self.messages_max += 1 + self.cores;
+            // MP-12: another path may help.
+            if matches!(
+                status,
+                Status::Timeout | Status::Transport | Status::IoError
+            ) {
+                return;
+            }
+        }
         let error = match number {
             None if self.devices[device].freezing > 0 => return,
             None => &mut self.devices[device].step_error,
@@ -337,6 +369,9 @@ impl Watch {
         let command = &mut self.commands[number as usize - 1];
         assert!(!command.done, "#{number} was completed twice");
         command.done = true;
+        if self.devices[command.device].paths {
+            return;
+        }
         match (status, command.error) {
             (Status::Ok, Some(error)) => {
                 panic!(
