@@ -273,7 +273,7 @@ impl Run<'_> {
                 .map(|disk| &disks[*disk]);
             (
                 own.clone().any(|disk| disk.gone),
-                own.any(|disk| disk.flushes_failing > 0),
+                own.any(|disk| disk.flushes_failing > 0) || self.plan.devices[device].paths,
             )
         };
         self.line(|| {
