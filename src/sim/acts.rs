@@ -6,7 +6,7 @@ use super::plan::{Action, DEVICE_SECTORS, HOST_SECTORS, Kind, OUTSTANDING_MAX, O
 use super::run::Run;
 use super::state::{Device, Underway};
 use super::{Ask, DISCARDED};
-use crate::dm::{DeviceId, Op, Request, Status};
+use crate::dm::{DeviceId, LowerId, Op, Request, Status};
 
 /// What a host wants to submit, in sectors of the device.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +84,16 @@ impl Run<'_> {
                 let ticket = self.cluster.request(DeviceId(device as u32), Request::Info);
                 self.devices[device].model.questions.push(ticket);
             }
+            Action::Tell { device, ref words } => {
+                self.line(|| format!("[{index}] an operator tells device {device}: {words}"));
+                self.watch(|watch| watch.request(device, false));
+                let request = Request::Message {
+                    sector: 0,
+                    words: words.split(' ').map(str::to_owned).collect(),
+                };
+                let ticket = self.cluster.request(DeviceId(device as u32), request);
+                self.devices[device].model.messages.push(ticket);
+            }
             Action::Freeze { disk, frozen } => {
                 self.line(|| {
                     format!(
@@ -93,28 +103,33 @@ impl Run<'_> {
                 });
                 self.cluster.disk(disk).frozen = frozen;
             }
-            Action::Plug { disk, present } => {
-                self.line(|| {
-                    format!(
-                        "[{index}] d{disk} is {}",
-                        if present { "put back" } else { "taken out" }
-                    )
-                });
-                let shared = &mut *self.cluster.shared();
-                shared.disks[disk].plug(present, &mut self.random);
-                let device = &mut self.devices[self.plan.disks[disk].device];
-                device
-                    .model
-                    .pending
-                    .iter_mut()
-                    .for_each(|pending| pending.excused |= !present);
-            }
+            Action::Plug { disk, present } => self.plug(index, disk, present),
             Action::PowerCut => unreachable!("ends the run"),
         }
         self.cluster
             .mappers
             .iter()
             .for_each(|mapper| mapper.assert_invariants());
+    }
+
+    fn plug(&mut self, index: usize, disk: usize, present: bool) {
+        let how = if present { "put back" } else { "taken out" };
+        self.line(|| format!("[{index}] d{disk} is {how}"));
+        {
+            let shared = &mut *self.cluster.shared();
+            shared.disks[disk].plug(present, &mut self.random);
+        }
+        let device = self.plan.disks[disk].device;
+        let pending = &mut self.devices[device].model.pending;
+        pending
+            .iter_mut()
+            .for_each(|pending| pending.excused |= !present);
+        // The engine notices now and then, and tells every core; paths do not come back from that.
+        if !present && self.random.percent(50) {
+            self.line(|| format!("        the cores are told that d{disk} is gone"));
+            self.watch(|watch| watch.news(device));
+            self.cluster.take_away(LowerId(disk as u32));
+        }
     }
 
     /// A host submits something, unless it has enough under way, or a write there already.
@@ -194,9 +209,11 @@ impl Run<'_> {
         let command = own[which % own.len()];
         self.line(|| format!("[{index}] host {host} gives up #{command}"));
         if self.cluster.abort(core, DeviceId(device as u32), command) {
-            assert_eq!(
-                self.cluster.status(command),
-                Some(Status::Aborted),
+            let ended = self.cluster.status(command);
+            // What a target held may have other clones below.
+            let waits = ended.is_none() && self.plan.devices[device].paths;
+            assert!(
+                waits || ended == Some(Status::Aborted),
                 "#{command} was given up while it was parked (AT-78)"
             );
             let mut underway = self.devices[device].underway.iter_mut();
@@ -256,7 +273,7 @@ impl Run<'_> {
                 .map(|disk| &disks[*disk]);
             (
                 own.clone().any(|disk| disk.gone),
-                own.any(|disk| disk.flushes_failing > 0),
+                own.any(|disk| disk.flushes_failing > 0) || self.plan.devices[device].paths,
             )
         };
         self.line(|| {

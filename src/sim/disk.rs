@@ -1,7 +1,9 @@
 //! A lower device in memory: what a read finds, what would survive a power cut, and how it answers what it is given.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::plan::DISK_ERRORS;
 use super::{Bytes, Random};
@@ -55,6 +57,14 @@ struct Version {
     bytes: [u8; 512],
 }
 
+/// What is stored, and how safely.
+struct Medium {
+    sectors: Vec<Version>,
+    durable: Vec<Version>,
+    dirty: BTreeSet<u64>,
+    writes: u64,
+}
+
 /// A lower device.
 ///
 /// The cache is the worst one that FLUSH and FUA allow: nothing written is durable until a flush *submitted after the write
@@ -62,10 +72,8 @@ struct Version {
 pub struct Disk {
     /// What it declares.
     pub lower: Lower,
-    sectors: Vec<Version>,
-    durable: Vec<Version>,
-    dirty: BTreeSet<u64>,
-    writes: u64,
+    /// Shared by the disks that are paths to one and the same.
+    medium: Rc<RefCell<Medium>>,
     /// How submissions are answered.
     pub answers: Answers,
     /// Answers for the next submissions, before `answers` counts.
@@ -107,11 +115,14 @@ impl Disk {
             number: 0,
             bytes: [0; 512],
         };
-        Disk {
+        let medium = Medium {
             sectors: vec![zero.clone(); lower.sectors as usize],
             durable: vec![zero; lower.sectors as usize],
             dirty: BTreeSet::new(),
             writes: 0,
+        };
+        Disk {
+            medium: Rc::new(RefCell::new(medium)),
             lower,
             answers: Answers::Inline,
             script: VecDeque::new(),
@@ -127,20 +138,26 @@ impl Disk {
         }
     }
 
+    /// Makes this disk another path to what `other` stores.
+    pub fn share(&mut self, other: &Disk) {
+        self.medium = other.medium.clone();
+    }
+
     /// What a read of a sector finds.
-    pub fn sector(&self, sector: u64) -> &[u8; 512] {
-        &self.sectors[sector as usize].bytes
+    pub fn sector(&self, sector: u64) -> [u8; 512] {
+        self.medium.borrow().sectors[sector as usize].bytes
     }
 
     /// What a read of a sector would find after a power cut now.
-    pub fn durable(&self, sector: u64) -> &[u8; 512] {
-        &self.durable[sector as usize].bytes
+    pub fn durable(&self, sector: u64) -> [u8; 512] {
+        self.medium.borrow().durable[sector as usize].bytes
     }
 
     /// Loses what is not durable.
     pub fn power_cut(&mut self) {
-        self.sectors.clone_from(&self.durable);
-        self.dirty.clear();
+        let medium = &mut *self.medium.borrow_mut();
+        medium.sectors.clone_from(&medium.durable);
+        medium.dirty.clear();
         self.held.clear();
     }
 
@@ -156,9 +173,12 @@ impl Disk {
             let to = from + random.below(u64::from(sectors - from) + 1) as u32;
             self.execute(&held, from..to);
         }
-        for at in std::mem::take(&mut self.dirty) {
-            if random.percent(50) {
-                self.durable[at as usize] = self.sectors[at as usize].clone();
+        {
+            let medium = &mut *self.medium.borrow_mut();
+            for at in std::mem::take(&mut medium.dirty) {
+                if random.percent(50) {
+                    medium.durable[at as usize] = medium.sectors[at as usize].clone();
+                }
             }
         }
         self.power_cut();
@@ -177,7 +197,7 @@ impl Disk {
 
     /// Puts content in place, durably, past all commands: an operator's copy.
     pub fn put(&mut self, at: u64, bytes: &[u8; 512]) {
-        self.write(at, *bytes, true);
+        self.medium.borrow_mut().write(at, *bytes, true);
     }
 
     /// Takes a clone, after a look at whether the mapper kept to what the device declared.
@@ -208,11 +228,9 @@ impl Disk {
         if io.op == Op::Flush {
             self.flushes += 1;
             failing = self.flushes_failing;
-            covers.extend(
-                self.dirty
-                    .iter()
-                    .map(|at| (*at, self.sectors[*at as usize].clone())),
-            );
+            let medium = self.medium.borrow();
+            let dirty = medium.dirty.iter();
+            covers.extend(dirty.map(|at| (*at, medium.sectors[*at as usize].clone())));
         }
         let mut fails = match answer {
             Answers::Fail(status) => return Taken::Done(status),
@@ -314,26 +332,28 @@ impl Disk {
             return Status::Medium;
         }
         let bytes = part.start as usize * 512..part.end as usize * 512;
+        let medium = &mut *self.medium.borrow_mut();
+        let durably = fua || !self.lower.volatile_cache;
         match op {
             Op::Read => payload.with(|payload| {
                 for (chunk, at) in payload[bytes].chunks_mut(512).zip(range) {
-                    chunk.copy_from_slice(&self.sectors[at as usize].bytes);
+                    chunk.copy_from_slice(&medium.sectors[at as usize].bytes);
                 }
             }),
             Op::Write => payload.with(|payload| {
                 for (chunk, at) in payload[bytes].chunks(512).zip(range) {
-                    self.write(at, chunk.try_into().expect("512 bytes"), fua);
+                    medium.write(at, chunk.try_into().expect("512 bytes"), durably);
                 }
             }),
-            Op::WriteZeroes => range.for_each(|at| self.write(at, [0; 512], fua)),
-            Op::Discard => range.for_each(|at| self.write(at, [DISCARDED; 512], fua)),
+            Op::WriteZeroes => range.for_each(|at| medium.write(at, [0; 512], durably)),
+            Op::Discard => range.for_each(|at| medium.write(at, [DISCARDED; 512], durably)),
             Op::Flush => {
                 for (at, version) in &held.covers {
-                    if version.number > self.durable[*at as usize].number {
-                        self.durable[*at as usize] = version.clone();
+                    if version.number > medium.durable[*at as usize].number {
+                        medium.durable[*at as usize] = version.clone();
                     }
-                    if version.number == self.sectors[*at as usize].number {
-                        self.dirty.remove(at);
+                    if version.number == medium.sectors[*at as usize].number {
+                        medium.dirty.remove(at);
                     }
                 }
             }
@@ -341,14 +361,16 @@ impl Disk {
         }
         Status::Ok
     }
+}
 
-    fn write(&mut self, at: u64, bytes: [u8; 512], fua: bool) {
+impl Medium {
+    fn write(&mut self, at: u64, bytes: [u8; 512], durably: bool) {
         self.writes += 1;
         let version = Version {
             number: self.writes,
             bytes,
         };
-        if fua || !self.lower.volatile_cache {
+        if durably {
             self.durable[at as usize] = version.clone();
             self.dirty.remove(&at);
         } else {

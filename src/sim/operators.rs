@@ -28,6 +28,8 @@ pub(super) struct Model {
     /// In the order in which they were sent, which is that in which they are answered (LC-6).
     pub pending: VecDeque<Pending>,
     pub questions: Vec<Ticket>,
+    /// Messages that were sent.
+    pub messages: Vec<Ticket>,
     /// Cancels that were sent.
     pub cancels: Vec<Ticket>,
     /// Cancels that were granted, and whose suspend has not been answered.
@@ -120,6 +122,14 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Panics unless a message may be answered so: it may come when the device is suspended, has another table, or none.
+    pub fn heard(&self, answer: &Answer) {
+        if let Err(error) = answer {
+            let possible = matches!(error.errno, Errno::Einval | Errno::Ebusy | Errno::Enxio);
+            assert!(possible, "the answer to a message: {error}");
+        }
     }
 
     /// Takes in the answer to a cancel, which does not wait behind what it cancels.

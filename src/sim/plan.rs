@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::layout::Layout;
 use super::{Disk, Random};
+use crate::dm::target::TYPES;
 use crate::dm::{Lower, LowerId, Op, Status, SuspendOptions};
 
 /// Hosts; host h submits on core h modulo the number of cores. More than the cores, so that several share one.
@@ -68,6 +69,13 @@ pub enum Action {
     Question {
         /// The device.
         device: usize,
+    },
+    /// An operator tells a device's target something.
+    Tell {
+        /// The device.
+        device: usize,
+        /// The words.
+        words: String,
     },
     /// A disk completes nothing for a while.
     Freeze {
@@ -168,6 +176,10 @@ pub struct DevicePlan {
     pub disks: Vec<usize>,
     /// What operators load. The first one is good.
     pub tables: Vec<TablePlan>,
+    /// Its tables are of `multipath`, its disks paths to one medium.
+    pub paths: bool,
+    /// Of those: nothing ever tells it to fail what has no path, so hosts see no path error (SU-3).
+    pub patient: bool,
 }
 
 /// A disk.
@@ -187,6 +199,8 @@ pub struct DiskPlan {
     pub flushes_failing: u64,
     /// A core that cannot open it.
     pub closed_to: Option<u16>,
+    /// The disk whose medium this one is another path to.
+    pub shares: Option<usize>,
 }
 
 /// How often the scheduler lets each kind of thing happen, relative to the others.
@@ -246,7 +260,10 @@ impl Plan {
         // Half of all worlds are without faults, so that nothing excuses an error there.
         let faults = random.percent(50);
         for device in 0..1 + usize::from(random.percent(40)) {
-            plan.add_device(&mut random, device, faults);
+            match has_paths() && random.percent(35) {
+                true => plan.add_path_device(&mut random, device, faults),
+                false => plan.add_device(&mut random, device, faults),
+            }
         }
         plan.add_actions(&mut random, faults);
         plan
@@ -294,6 +311,78 @@ impl Plan {
             ordered: random.percent(50),
             disks: good.into_iter().chain([closed, other]).collect(),
             tables,
+            paths: false,
+            patient: false,
+        });
+    }
+
+    /// A device of `multipath` tables, over one to three paths to a medium.
+    fn add_path_device(&mut self, random: &mut Random, device: usize, faults: bool) {
+        let patient = random.percent(60);
+        let first = self.add_disk(random, device, faults);
+        self.disks[first].lower.transfer_sectors_max = 0;
+        let mut paths = vec![first];
+        for _ in 0..random.below(3) {
+            let path = self.add_disk(random, device, faults);
+            self.disks[path].shares = Some(first);
+            let Lower {
+                volatile_cache,
+                flush,
+                fua,
+                ..
+            } = self.disks[first].lower;
+            let lower = &mut self.disks[path].lower;
+            (lower.volatile_cache, lower.flush, lower.fua) = (volatile_cache, flush, fua);
+            lower.transfer_sectors_max = 0;
+            paths.push(path);
+        }
+        let closed = self.add_disk(random, device, false);
+        self.disks[closed].closed_to = Some(random.below(4) as u16);
+        let other = self.add_disk(random, device, false);
+        self.disks[other].lower.block_bytes = 4096;
+        let places = |disk: usize, sectors: u64| (0..sectors).map(|at| (disk, at)).collect();
+        let short = DEVICE_SECTORS / 2 + random.below(DEVICE_SECTORS / 2);
+        let mut some = |queues: bool| match random.below(4) {
+            0 => multipath(random, DEVICE_SECTORS, &[], queues),
+            1 => multipath(random, DEVICE_SECTORS, &paths[..1], queues),
+            _ => multipath(random, DEVICE_SECTORS, &paths, queues),
+        };
+        let tables = [
+            (Kind::Good, some(true), places(first, DEVICE_SECTORS)),
+            (Kind::Good, some(true), places(first, DEVICE_SECTORS)),
+            (Kind::Good, some(patient), places(first, DEVICE_SECTORS)),
+            (
+                Kind::Short,
+                multipath(random, short, &paths, true),
+                places(first, short),
+            ),
+            (
+                Kind::Closed,
+                multipath(random, DEVICE_SECTORS, &[closed], true),
+                places(closed, DEVICE_SECTORS),
+            ),
+            (Kind::Error, format!("0 {DEVICE_SECTORS} error"), Vec::new()),
+            (
+                Kind::OtherBlock,
+                multipath(random, 48, &[other], true),
+                Vec::new(),
+            ),
+        ];
+        let mut tables: Vec<TablePlan> = tables
+            .into_iter()
+            .map(|(kind, text, places)| TablePlan {
+                kind,
+                layout: Layout { text, places },
+            })
+            .collect();
+        // With the first one all I/O can end.
+        tables[0].layout.text = multipath(random, DEVICE_SECTORS, &paths, true);
+        self.devices.push(DevicePlan {
+            ordered: random.percent(50),
+            disks: paths.into_iter().chain([closed, other]).collect(),
+            tables,
+            paths: true,
+            patient,
         });
     }
 
@@ -331,13 +420,14 @@ impl Plan {
                 0
             },
             closed_to: None,
+            shares: None,
         });
         index
     }
 
     fn add_actions(&mut self, random: &mut Random, faults: bool) {
         for device in 0..self.devices.len() {
-            let resume = Operation::Resume(SuspendOptions::default());
+            let resume = Operation::Resume(self.devices[device].rest());
             for operation in [Operation::Create, Operation::Load(0), resume] {
                 self.actions.push(Action::Operate { device, operation });
             }
@@ -367,14 +457,32 @@ impl Plan {
     }
 
     fn operation(&self, random: &mut Random, device: usize) -> Action {
-        let tables = &self.devices[device].tables;
+        let DevicePlan {
+            tables,
+            paths,
+            patient,
+            disks,
+            ..
+        } = &self.devices[device];
+        if *paths && random.percent(40) {
+            let disk = *random.pick(disks);
+            let words = match random.below(if *patient { 8 } else { 11 }) {
+                0..2 => format!("fail_path d{disk}"),
+                2..6 => format!("reinstate_path d{disk}"),
+                6 => "switch_group 1".into(),
+                7 | 8 => "queue_if_no_path".into(),
+                9 => "fail_if_no_path".into(),
+                _ => "queue_if_no_path_timeout_secs 1".into(),
+            };
+            return Action::Tell { device, words };
+        }
         let operation = match random.below(60) {
             // The last ones are the odd ones.
             0..14 => Operation::Load(random.below(3) as usize),
             14..18 => Operation::Load(3 + random.below(tables.len() as u64 - 3) as usize),
             18..20 => Operation::Clear,
-            20..33 => Operation::Suspend(Self::suspend_options(random)),
-            33..48 => Operation::Resume(Self::suspend_options(random)),
+            20..33 => Operation::Suspend(Self::suspend_options(random, *patient)),
+            33..48 => Operation::Resume(Self::suspend_options(random, *patient)),
             48..52 => Operation::Cancel,
             52 => Operation::FailParked,
             53 => Operation::Remove,
@@ -384,9 +492,9 @@ impl Plan {
         Action::Operate { device, operation }
     }
 
-    fn suspend_options(random: &mut Random) -> SuspendOptions {
+    fn suspend_options(random: &mut Random, patient: bool) -> SuspendOptions {
         SuspendOptions {
-            noflush: random.percent(40),
+            noflush: patient || random.percent(40),
             lockfs: random.percent(20),
             timeout_ns: random.percent(20).then(|| *random.pick(&TIMEOUTS_NS)),
         }
@@ -445,6 +553,43 @@ impl Plan {
     }
 }
 
+/// Whether there is `multipath` among the target types.
+fn has_paths() -> bool {
+    TYPES.iter().any(|(name, ..)| *name == "multipath")
+}
+
+/// A table of one `multipath`, whose paths are in one group or in two.
+fn multipath(random: &mut Random, sectors: u64, paths: &[usize], queues: bool) -> String {
+    let features = if queues { "1 queue_if_no_path" } else { "0" };
+    let mut text = format!("0 {sectors} multipath {features} 0");
+    if paths.is_empty() {
+        return text + " 0 0";
+    }
+    let cut = 1 + random.below(paths.len() as u64) as usize;
+    let (first, second) = paths.split_at(cut);
+    let groups = [first, second];
+    let groups = groups.iter().filter(|group| !group.is_empty());
+    text.push_str(&format!(" {} 1", groups.clone().count()));
+    for group in groups {
+        let selector = *random.pick(&["round-robin", "queue-length", "service-time"]);
+        text.push_str(&format!(" {selector} 0 {} 0", group.len()));
+        group
+            .iter()
+            .for_each(|path| text.push_str(&format!(" d{path}")));
+    }
+    text
+}
+
+impl DevicePlan {
+    /// How the run suspends the device when it brings it to rest.
+    pub fn rest(&self) -> SuspendOptions {
+        SuspendOptions {
+            noflush: self.paths,
+            ..SuspendOptions::default()
+        }
+    }
+}
+
 /// Percentages of what hosts and faults do.
 struct Mix {
     flushes: u64,
@@ -469,9 +614,10 @@ impl DiskPlan {
 }
 
 /// The errors that failing disks give.
-pub const DISK_ERRORS: [Status; 4] = [
+pub const DISK_ERRORS: [Status; 5] = [
     Status::NotSupported,
     Status::Medium,
     Status::IoError,
     Status::Timeout,
+    Status::Transport,
 ];

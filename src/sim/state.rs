@@ -118,7 +118,7 @@ impl Device {
         let shared = cluster.shared();
         for (at, place) in self.places.iter().enumerate().skip(1) {
             if let Some((disk, sector)) = place {
-                oracle.check_durable(at as u64, shared.disks[*disk].durable(*sector));
+                oracle.check_durable(at as u64, &shared.disks[*disk].durable(*sector));
             }
         }
     }

@@ -41,6 +41,9 @@ struct Command {
 #[derive(Clone, Debug, Default)]
 struct Device {
     ordered: bool,
+    /// Its targets try other paths, hold and hand back: an error of a path is no error of the original, clones of one
+    /// may come twice, and what waits for a path starts when it can.
+    paths: bool,
     /// Suspended, and nobody has asked for a change of that: nothing may reach its disks (SU-1).
     quiet: bool,
     /// Clones under way, by what they belong to.
@@ -56,6 +59,8 @@ struct Device {
     step_error: Option<Status>,
     /// Its sequence has ended.
     step_over: bool,
+    /// A flush before a suspend ran beside it: whose clones failed cannot be told.
+    step_blurred: bool,
     /// Originals that no clone has been seen of, by core, in order of arrival.
     waiting: Vec<Vec<u32>>,
     /// Errors that sequences have ended with.
@@ -93,7 +98,14 @@ impl Watch {
             commands: Vec::with_capacity(plan.actions.len()),
             buffers: Vec::new(),
             owners: plan.disks.iter().map(|disk| disk.device).collect(),
-            devices: vec![device; plan.devices.len()],
+            devices: plan
+                .devices
+                .iter()
+                .map(|plan| Device {
+                    paths: plan.paths,
+                    ..device.clone()
+                })
+                .collect(),
             messages: 0,
             messages_max: 0,
             cores: u64::from(cores),
@@ -164,7 +176,9 @@ impl Watch {
         let command = self.commands.len() as u32;
         debug_assert_eq!(command, io.tag.command);
         // The sequence of an ordered flush flushes in its stead.
-        if !(state.ordered && op == Op::Flush) {
+        if state.paths {
+            self.messages_max += self.cores;
+        } else if !(state.ordered && op == Op::Flush) {
             state.waiting[usize::from(core)].push(command);
         }
         let buffer = payload.buffer().expect("every original has a buffer") as usize;
@@ -172,6 +186,13 @@ impl Watch {
             self.buffers.resize(buffer + 1, 0);
         }
         self.buffers[buffer] = command;
+    }
+
+    /// Every core is about to be told something that its targets tell on.
+    pub fn news(&mut self, device: usize) {
+        if self.devices[device].paths {
+            self.messages_max += self.cores * (1 + self.cores);
+        }
     }
 
     /// An operator is about to ask for something.
@@ -274,6 +295,9 @@ impl Watch {
         if command.exclusive && state.ordered && command.op != Op::CompareAndWrite {
             self.barriers.push(number);
         }
+        if state.paths {
+            return;
+        }
         // What a core was given, it starts in that order, whatever held it up (SU-13).
         let waiting = &mut state.waiting[usize::from(command.core)];
         let place = waiting
@@ -320,8 +344,18 @@ impl Watch {
         }
         // What a target is told of a failure may be told on, once per core.
         self.messages_max += self.cores;
+        if self.devices[device].paths {
+            self.messages_max += 1 + self.cores;
+            // MP-12: another path may help.
+            if matches!(
+                status,
+                Status::Timeout | Status::Transport | Status::IoError
+            ) {
+                return;
+            }
+        }
         let error = match number {
-            None if self.devices[device].freezing > 0 => return,
+            None if self.devices[device].step_blurred => return,
             None => &mut self.devices[device].step_error,
             Some(number) => &mut self.commands[number as usize - 1].error,
         };
@@ -337,6 +371,9 @@ impl Watch {
         let command = &mut self.commands[number as usize - 1];
         assert!(!command.done, "#{number} was completed twice");
         command.done = true;
+        if self.devices[command.device].paths {
+            return;
+        }
         match (status, command.error) {
             (Status::Ok, Some(error)) => {
                 panic!(
@@ -387,10 +424,19 @@ impl Watch {
         let state = &mut self.devices[device];
         match order {
             Order::Attach { ordered } => state.ordered = *ordered,
-            Order::Freeze => state.freezing += 1,
-            Order::Flush => (state.step_error, state.step_over) = (None, false),
+            Order::Freeze => {
+                state.freezing += 1;
+                state.step_blurred = true;
+            }
+            Order::Flush => {
+                (state.step_error, state.step_over) = (None, false);
+                state.step_blurred = state.freezing > 0;
+            }
             Order::RunData { .. } => {
-                let failed = state.step_error.take().filter(|_| !state.step_over);
+                let failed = state
+                    .step_error
+                    .take()
+                    .filter(|_| !state.step_over && !state.step_blurred);
                 assert_eq!(
                     failed, None,
                     "the data step follows a pre-flush that failed (FL-27)"
@@ -398,7 +444,7 @@ impl Watch {
             }
             Order::Finish { status, .. } => {
                 state.step_over = true;
-                if let Some(error) = state.step_error {
+                if let Some(error) = state.step_error.filter(|_| !state.step_blurred) {
                     assert_eq!(
                         *status, error,
                         "a flush step failed, and its sequence ends otherwise (FL-6)"

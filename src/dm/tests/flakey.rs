@@ -363,12 +363,13 @@ fn random_corruption_can_be_repeated() {
             1,
             &down(&format!("2 random_write_corrupt {probability}")),
         );
+        let written = pattern(4);
         let mut changed = Vec::new();
         for n in 0..200usize {
-            cluster.run(0, DEVICE, Ask::write(0, pattern(4)));
+            cluster.run(0, DEVICE, Ask::write(0, written.clone()));
             let bytes = on_disk(&cluster, 4);
             let differ: Vec<_> = (0..bytes.len())
-                .filter(|at| bytes[*at] != pattern(4)[*at])
+                .filter(|at| bytes[*at] != written[*at])
                 .collect();
             assert!(differ.len() <= 1, "{differ:?}");
             changed.extend(differ.iter().map(|at| (n, *at, bytes[*at])));
