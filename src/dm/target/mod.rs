@@ -5,6 +5,7 @@
 mod arguments;
 mod error;
 mod linear;
+mod multipath;
 mod striped;
 mod zero;
 
@@ -407,4 +408,5 @@ targets! {
     Striped = striped::Striped,
     Error = error::Error,
     Zero = zero::Zero,
+    Multipath = multipath::Multipath,
 }
