@@ -277,3 +277,26 @@ impl Live {
         usize::from(notice.is_some())
     }
 }
+
+/// A notice that crosses a reinstatement: the path was good again when it was sent, and the core that sent it uses it again too.
+#[test]
+fn a_stale_notice_does_not_fail_a_path_reinstated_since() {
+    let mut cores = Cores::new(TWO_GROUPS);
+    cores.act(1, 1, 0);
+    cores.act(3, 1, 0);
+    assert_eq!(
+        cores.copies[1].run_quietly(),
+        1,
+        "from b, while a is avoided"
+    );
+    cores.order(&Order::Message(words("reinstate_path a")));
+    cores.deliver(0, false);
+    let stale = cores.to_home[1].pop_front().expect("core 1 has told");
+    assert!(!cores.copies[0].target.notice(stale));
+    cores.settle();
+    for live in &mut cores.copies {
+        assert!(live.info().contains(" a A 0 b A 0 "), "{}", live.info());
+        let devices = live.starts(2);
+        assert!(devices.contains(&"a".to_string()), "{devices:?}");
+    }
+}
