@@ -330,6 +330,13 @@ impl Cluster {
         panic!("still busy after {STEPS_MAX} steps");
     }
 
+    /// A disk is taken away: every core is told (PM-14). What the disk does with I/O from now on is up to whoever takes it away.
+    pub fn take_away(&mut self, lower: LowerId) {
+        for (mapper, world) in self.mappers.iter_mut().zip(&mut self.worlds) {
+            mapper.lower_gone(world, lower);
+        }
+    }
+
     /// What was seen since the last call.
     pub fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.shared().seen)
