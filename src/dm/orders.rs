@@ -281,8 +281,11 @@ impl<E: Env> Mapper<E> {
         ticket: Ticket,
     ) {
         let now_ns = env.now_ns();
-        let live = self.known(id).live.as_mut();
+        // The message may have crossed the device's removal.
+        let gone = self.device(id).is_none();
+        let live = self.device_mut(id).and_then(|device| device.live.as_mut());
         let told = match live.and_then(|live| Some((live.place_at(sector)?, live))) {
+            None if gone => Err(Error::new(Errno::Enxio, "the device was removed meanwhile")),
             None => Err(Error::new(
                 Errno::Einval,
                 "the table was replaced by a smaller one meanwhile",

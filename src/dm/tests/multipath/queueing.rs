@@ -1,5 +1,6 @@
 //! `queue_if_no_path` across messages, suspends, table reads and time (5.5, 5.7, MP-4).
 
+use super::super::super::limits::LowerId;
 use super::super::{RESUME, SUSPEND, for_seeds};
 use super::*;
 use crate::sim::Answers;
@@ -215,4 +216,25 @@ fn at_78_what_the_target_holds_can_be_aborted() {
     assert_eq!(ended(&cluster, &commands, Status::Ok), 2);
     demand_zero_counters(&cluster);
     cluster.demand_idle();
+}
+
+/// A message or a path's failure that crosses the removal of its device is answered, or forgotten; nothing breaks.
+#[test]
+fn messages_and_notices_cross_a_removal() {
+    for_seeds(200, |seed| {
+        let mut cluster = running(3, seed, QUEUEING);
+        cluster.disk(0).answers = Answers::FailLater(Status::Transport);
+        let commands = submit_all(&mut cluster, 2);
+        let remove = cluster.request(DEVICE, Request::Remove);
+        cluster.steps(seed % 40);
+        let words = vec!["fail_path".into(), "d0".into()];
+        let message = cluster.request(DEVICE, Request::Message { sector: 0, words });
+        cluster.take_away(LowerId(1));
+        cluster.settle();
+        assert_eq!(cluster.answer(remove), Some(Ok(Reply::Done)));
+        assert!(cluster.answer(message).is_some());
+        let ended = |command: &u32| cluster.status(*command).is_some();
+        assert!(commands.iter().all(ended));
+        cluster.demand_idle();
+    });
 }
