@@ -175,7 +175,10 @@ impl<E: Env> Mapper<E> {
     /// The targets get their state back before anything reaches them again (SU-8).
     fn undo(&mut self, env: &mut E, id: DeviceId) {
         let device = self.known(id);
-        device.draining = None;
+        // As long as this gate is open, a drain that is waited for is a sequence's, and still is.
+        if device.gate & Gate::Suspend as u8 != 0 {
+            device.draining = None;
+        }
         if let Some(live) = &mut device.live {
             live.presuspend_undo();
         }

@@ -278,3 +278,27 @@ fn at_78_a_command_that_waits_for_its_sequence_can_be_aborted() {
         cluster.demand_idle();
     });
 }
+
+/// PM-11, PM-21: a suspend that waits for a sequence is given up; the sequence, which is still draining, goes on.
+#[test]
+fn a_cancelled_suspend_leaves_a_sequence_its_drain() {
+    for_seeds(20, |seed| {
+        let mut cluster = running(2, seed, true);
+        cluster.disk(0).answers = Answers::Later;
+        cluster.disk(0).frozen = true;
+        let below = cluster.submit(1, DEVICE, Ask::fill(0, 1, 1));
+        let barrier = cluster.submit(0, DEVICE, Ask::fill(1, 1, 1).fua());
+        cluster.settle();
+        let suspend = cluster.request(DEVICE, SUSPEND);
+        cluster.settle();
+        cluster.done(DEVICE, Request::Cancel);
+        cluster.settle();
+        assert!(matches!(cluster.answer(suspend), Some(Err(_))));
+        cluster.disk(0).frozen = false;
+        cluster.settle();
+        for command in [below, barrier] {
+            assert_eq!(cluster.status(command), Some(Status::Ok));
+        }
+        cluster.demand_idle();
+    });
+}

@@ -32,11 +32,15 @@ const SUSPEND_NOFLUSH: Request = Request::Suspend(NOFLUSH);
 
 /// A device with this table, over four disks of 64 sectors that take 16 at once.
 fn running(cores: u16, seed: u64, table: &str) -> Cluster {
+    running_with(cores, seed, false, table)
+}
+
+fn running_with(cores: u16, seed: u64, ordered: bool, table: &str) -> Cluster {
     let mut cluster = Cluster::new(cores, seed);
     for _ in 0..4 {
         cluster.add_disk(64, |lower| lower.transfer_sectors_max = 16);
     }
-    cluster.device(0, false, table);
+    cluster.device(0, ordered, table);
     cluster.seen();
     cluster
 }
