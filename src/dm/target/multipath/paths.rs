@@ -16,9 +16,9 @@ use super::super::super::io::CoreId;
 use super::super::ChannelIndex;
 use super::selector::{Selector, Slot};
 
-/// How many times in a row a path may fail before its first success, and be used at once after the next reinstatement.
-const FLAPS_FREE: u32 = 3;
-/// The pause before a path that failed once more is used, in nanoseconds; it doubles with each failure.
+/// After this many reinstatements in a row that no I/O's success followed, the next one is followed by a pause.
+const FLAPS_UNTIL_REST: u32 = 3;
+/// The first such pause, in nanoseconds; it doubles with each failure more.
 const REST_NS: u64 = 10_000_000;
 /// The longest pause: so a path that whoever reinstates it takes to be good while it is not costs each core one round of errors a second.
 const REST_NS_MAX: u64 = 1_000_000_000;
@@ -457,7 +457,7 @@ impl Paths {
 
 /// How long a path rests after a reinstatement, given its failures in a row (MP-7).
 fn rest_ns(flaps: u32) -> Option<u64> {
-    let doublings = flaps.checked_sub(FLAPS_FREE)?;
+    let doublings = flaps.checked_sub(FLAPS_UNTIL_REST)?;
     let rest_ns = REST_NS.checked_shl(doublings.min(16))?;
     Some(rest_ns.min(REST_NS_MAX))
 }
