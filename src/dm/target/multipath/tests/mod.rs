@@ -29,6 +29,7 @@ fn lower(id: u32, name: &str) -> Lower {
         transfer_sectors_max: 0,
         optimal_write_bytes: 512,
         read_only: false,
+        keep: Default::default(),
     }
 }
 
