@@ -3,6 +3,8 @@
 //! The device mapper's own parser has the last word when the node binds the table; this module is the only place that
 //! knows the lines' form in `config`, so that it can be replaced by that parser in one place.
 
+mod built;
+
 use std::collections::HashMap;
 
 use super::plan::BdevPlan;
@@ -11,7 +13,7 @@ use super::suggest::nearest;
 use super::{SECTOR_BYTES, scalar::size_shown};
 
 /// The targets of this build.
-const TARGETS: [&str; 4] = ["error", "linear", "striped", "zero"];
+const TARGETS: [&str; 5] = ["error", "linear", "multipath", "striped", "zero"];
 
 /// Largest size of a device in sectors (LC-7): its bytes fit a signed 64-bit offset.
 const DEVICE_SECTORS_MAX: u64 = i64::MAX as u64 / SECTOR_BYTES;
@@ -135,6 +137,7 @@ pub(super) fn check(text: &str, names: &Names<'_>) -> Result<TableSummary, Table
             ),
         });
     }
+    built::check_alone(&lines)?;
     // Only now the block size of the whole is known.
     for line in &lines {
         check_alignment(line, summary.block_size)?;
@@ -151,6 +154,7 @@ fn check_alignment(line: &Line<'_>, block_size: u32) -> Result<(), TableProblem>
             aligned(line, 4, "chunk", block)?;
             6
         }
+        "multipath" => line.words.len(),
         _ => 4,
     };
     aligned(line, 0, "start", block)?;
@@ -224,6 +228,7 @@ fn check_line(
         "linear" => linear(line, length, names, summary)?,
         "striped" => striped(line, length, names, summary)?,
         "zero" => arguments(line, &[0], "zero takes no arguments")?,
+        "multipath" => built::build(line, length, names, summary)?,
         "error" => {
             arguments(line, &[0, 2], "error takes no arguments, or `bdev offset`")?;
             if line.words.len() > 3 {
