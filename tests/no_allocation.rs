@@ -243,8 +243,23 @@ const LINEAR: &str = "0 2000 linear d0 0\n2000 2000 linear d1 0";
 const STRIPED: &str = "0 4000 striped 2 8 d0 0 d1 0";
 const STRIPED_ODD: &str = "0 4005 striped 3 5 d0 0 d1 0 d2 0";
 
+const ROUND_ROBIN: &str = "0 4000 multipath 0 0 1 1 round-robin 0 3 0 d0 d1 d2";
+const QUEUE_LENGTH: &str = "0 4000 multipath 0 0 1 1 queue-length 0 3 0 d0 d1 d2";
+const SERVICE_TIME: &str = "0 4000 multipath 0 0 1 1 service-time 0 3 2 d0 1 1 d1 1 2 d2 1 0";
+const HISTORICAL: &str = "0 4000 multipath 0 0 1 1 historical-service-time 0 3 0 d0 d1 d2";
+const IO_AFFINITY: &str = "0 4000 multipath 0 0 1 1 io-affinity 0 1 1 d1 1";
+
 fn guard(ordered: bool, later: bool, busy_every: u64) {
-    for table in [LINEAR, STRIPED, STRIPED_ODD] {
+    for table in [
+        LINEAR,
+        STRIPED,
+        STRIPED_ODD,
+        ROUND_ROBIN,
+        QUEUE_LENGTH,
+        SERVICE_TIME,
+        HISTORICAL,
+        IO_AFFINITY,
+    ] {
         let mut env = Tiny {
             later,
             busy_every,

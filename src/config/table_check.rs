@@ -3,17 +3,25 @@
 //! The device mapper's own parser has the last word when the node binds the table; this module is the only place that
 //! knows the lines' form in `config`, so that it can be replaced by that parser in one place.
 
+mod built;
+
 use std::collections::HashMap;
 
 use super::plan::BdevPlan;
 use super::source::{Problem, Word, shown};
 use super::suggest::nearest;
 use super::{SECTOR_BYTES, scalar::size_shown};
-use crate::dm::target::{AnyTarget, Arguments, Builder};
-use crate::dm::{Lower, LowerId};
 
 /// The targets of this build.
-const TARGETS: [&str; 6] = ["delay", "error", "flakey", "linear", "striped", "zero"];
+const TARGETS: [&str; 7] = [
+    "delay",
+    "error",
+    "flakey",
+    "linear",
+    "multipath",
+    "striped",
+    "zero",
+];
 
 /// Largest size of a device in sectors (LC-7): its bytes fit a signed 64-bit offset.
 const DEVICE_SECTORS_MAX: u64 = i64::MAX as u64 / SECTOR_BYTES;
@@ -137,6 +145,7 @@ pub(super) fn check(text: &str, names: &Names<'_>) -> Result<TableSummary, Table
             ),
         });
     }
+    built::check_alone(&lines)?;
     // Only now the block size of the whole is known.
     for line in &lines {
         check_alignment(line, summary.block_size)?;
@@ -156,6 +165,7 @@ fn check_alignment(line: &Line<'_>, block_size: u32) -> Result<(), TableProblem>
         }
         "delay" => (4..words).step_by(3),
         "flakey" => (4..5).step_by(1),
+        "multipath" => (words..words).step_by(1),
         _ => (4..words).step_by(2),
     };
     aligned(line, 0, "start", block)?;
@@ -229,23 +239,7 @@ fn check_line(
         "linear" => linear(line, length, names, summary)?,
         "striped" => striped(line, length, names, summary)?,
         "zero" => arguments(line, &[0], "zero takes no arguments")?,
-        "delay" => {
-            let form = "the form is `start length delay bdev offset milliseconds`, the last three once, twice or three times";
-            arguments(line, &[3, 6, 9], form)?;
-            for word_index in (3..line.words.len()).step_by(3) {
-                area(line, word_index, length, names, summary)?;
-            }
-            arguments_of_target(line, length)?;
-        }
-        "flakey" => {
-            if line.words.len() < 7 {
-                return Err(line
-                    .problem(None, "this flakey line is incomplete")
-                    .help("the form is `start length flakey bdev offset up_seconds down_seconds`, then the number of feature words and these, if any"));
-            }
-            area(line, 3, length, names, summary)?;
-            arguments_of_target(line, length)?;
-        }
+        "delay" | "flakey" | "multipath" => built::build(line, length, names, summary)?,
         "error" => {
             arguments(line, &[0, 2], "error takes no arguments, or `bdev offset`")?;
             if line.words.len() > 3 {
@@ -265,40 +259,6 @@ fn check_line(
     }
     summary.sectors = end;
     Ok(())
-}
-
-/// Leaves the words of a line to the target itself. The areas among them have been checked before: here every bdev is there and large
-/// enough.
-fn arguments_of_target(line: &Line<'_>, length: u64) -> Result<(), TableProblem> {
-    let any = |name: &str| {
-        Some(Lower {
-            id: LowerId(0),
-            name: name.to_owned(),
-            sectors: u64::MAX,
-            block_bytes: 512,
-            volatile_cache: false,
-            flush: false,
-            fua: false,
-            discard: false,
-            discard_zeroes: false,
-            write_zeroes: false,
-            transfer_sectors_max: 0,
-            optimal_write_bytes: 512,
-            read_only: false,
-            keep: Default::default(),
-        })
-    };
-    let words: Vec<String> = line.words[3..]
-        .iter()
-        .map(|word| word.1.to_owned())
-        .collect();
-    let mut lowers = Vec::new();
-    let mut builder = Builder::new(length, &any, &mut lowers);
-    let built = AnyTarget::build(line.words[2].1, &mut Arguments::new(&words), &mut builder);
-    match built {
-        Some(Err(reason)) => Err(line.problem(None, format!("{}: {reason}", line.words[2].1))),
-        Some(Ok(_)) | None => Ok(()),
-    }
 }
 
 fn arguments(line: &Line<'_>, counts: &[usize], form: &str) -> Result<(), TableProblem> {

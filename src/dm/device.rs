@@ -162,9 +162,9 @@ impl Home {
             Event::Sequence(waiting) => self.sequence_wanted(env, waiting),
             Event::FlushDone(end) | Event::DataDone(end) => self.sequence_step_done(env, end),
             Event::FreezeDone { epoch, status } => self.frozen(env, epoch, status),
-            // Whether it is news, the home core's copy of the target has answered before.
+            // All copies are told, this core's too, in the same place among their orders: so they stay alike, whatever messages
+            // and suspends are on their way.
             Event::Notice(seen) => {
-                self.raise(env);
                 let epoch = self.next_epoch();
                 self.broadcast(env, epoch, || Order::Notice(seen));
             }

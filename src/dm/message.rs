@@ -99,7 +99,7 @@ pub enum Order {
         /// Whom the home core answers.
         ticket: Ticket,
     },
-    /// What one core's copy of a target has seen, and is news.
+    /// What one core's copy of a target has seen. Goes to all, that core included.
     Notice(Seen),
     /// Flush everything beneath the live table, past the gate, and report it to the sequence.
     Flush,
@@ -148,7 +148,7 @@ pub enum Event {
     },
     /// One core's copy of a target has seen something that the others should know of.
     Notice(Seen),
-    /// A message has changed a target in a way that counts as an event.
+    /// A message or notice has changed a target in a way that counts as an event.
     Told,
     /// An operator's request.
     Request(Request, Ticket),

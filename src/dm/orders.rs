@@ -43,8 +43,6 @@ impl<E: Env> Mapper<E> {
             self.homes[index] = Some(Box::new(Home::new(id, *ordered)));
         }
         match &event {
-            // This core's copy of the target decides whether the others are told.
-            Event::Notice(seen) if !self.news(env, id, *seen) => return,
             Event::Request(Request::Status, ticket) if self.homes[index].is_some() => {
                 return env.reply(*ticket, self.lines(id, AnyTarget::status));
             }
@@ -102,10 +100,11 @@ impl<E: Env> Mapper<E> {
             Order::Retire => close(env, self.known(id).retired.take()),
             Order::Resume => {
                 let device = self.known(id);
+                let retired = device.retired.take();
                 if let Some(live) = &mut device.live {
                     live.resume();
+                    self.kick_all(env, id);
                 }
-                let retired = device.retired.take();
                 close(
                     env,
                     retired.filter(|_| !env.planted(Defect::ChannelsLeaked)),
@@ -120,10 +119,7 @@ impl<E: Env> Mapper<E> {
                 suspended,
                 ticket,
             } => return self.message_to_target(env, id, sector, &words, suspended, ticket),
-            Order::Notice(seen) => {
-                self.news(env, id, seen);
-                return;
-            }
+            Order::Notice(seen) => return self.notice(env, id, seen),
             Order::Flush => return self.flush_step(env, id, INTERNAL, epoch),
             Order::Freeze => return self.flush_step(env, id, FREEZE, epoch),
             Order::RunData { original } => return self.run_data(env, id, original),
@@ -303,8 +299,11 @@ impl<E: Env> Mapper<E> {
         ticket: Ticket,
     ) {
         let now_ns = env.now_ns();
-        let live = self.known(id).live.as_mut();
+        // The message may have crossed the device's removal.
+        let gone = self.device(id).is_none();
+        let live = self.device_mut(id).and_then(|device| device.live.as_mut());
         let told = match live.and_then(|live| Some((live.place_at(sector)?, live))) {
+            None if gone => Err(Error::new(Errno::Enxio, "the device was removed meanwhile")),
             None => Err(Error::new(
                 Errno::Einval,
                 "the table was replaced by a smaller one meanwhile",
@@ -326,19 +325,18 @@ impl<E: Env> Mapper<E> {
         env.reply(ticket, told.map(|told| Reply::Text(told.text)));
     }
 
-    /// Tells this core's copy of a target what another has seen; whether it is news. What a table that is not live has seen
-    /// is not (LC-25).
-    fn news(&mut self, env: &mut E, id: DeviceId, seen: Seen) -> bool {
-        let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
-            return false;
+    /// Tells this core's copy of a target what some core has seen; news to the home core's are an event. What a table that is not
+    /// live has seen is of no interest (LC-25).
+    fn notice(&mut self, env: &mut E, id: DeviceId, seen: Seen) {
+        // The notice may have crossed the device's removal.
+        let live = self.device_mut(id).and_then(|device| device.live.as_mut());
+        let Some(live) = live.filter(|live| live.serial == seen.table) else {
+            return;
         };
-        match &mut device.live {
-            Some(live) if live.serial == seen.table => {
-                let news = live.segment(seen.place).target.notice(seen.notice);
-                self.target_changed(env, id, seen.place);
-                news
-            }
-            _ => false,
+        let news = live.segment(seen.place).target.notice(seen.notice);
+        self.target_changed(env, id, seen.place);
+        if news && home(id, env.cores()) == self.core {
+            send_home(env, id, Event::Told);
         }
     }
 

@@ -257,6 +257,13 @@ impl Disk {
         Taken::Held
     }
 
+    /// Everything that is held will fail so.
+    pub fn fail_held(&mut self, status: Status) {
+        for held in &mut self.held {
+            held.fails = Some(status);
+        }
+    }
+
     /// Completes one of the clones that are held: who waits for it, and how it ended.
     pub fn finish(&mut self, index: usize) -> (CoreId, CloneId, LowerIo<Bytes>, Status) {
         let held = self.held.remove(index);

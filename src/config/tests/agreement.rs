@@ -35,7 +35,7 @@ const BDEVS: &str = "bdevs:
 fn line() -> impl Strategy<Value = (u64, u64, String)> {
     let offset = prop::sample::select(vec![0u64, 1, 8, 16, 56, 64]);
     let bdev = prop::sample::select(vec!["a", "b", "c"]);
-    let area = (bdev, offset).prop_map(|(bdev, offset)| format!("{bdev} {offset}"));
+    let area = (bdev.clone(), offset).prop_map(|(bdev, offset)| format!("{bdev} {offset}"));
     let target = prop_oneof![
         Just("zero".to_owned()),
         Just("error".to_owned()),
@@ -73,6 +73,12 @@ fn line() -> impl Strategy<Value = (u64, u64, String)> {
             ])
         )
             .prop_map(|(area, rest)| format!("flakey {area} {rest}")),
+        (0..3u64, prop::collection::vec(bdev, 1..3)).prop_map(|(groups, bdevs)| format!(
+            "multipath 0 0 {groups} {groups} round-robin 0 {} 0 {}",
+            bdevs.len(),
+            bdevs.join(" ")
+        )),
+        Just("multipath 1 queue_if_no_path 0 0 0".to_owned()),
     ];
     let skip = prop::sample::select(vec![0u64, 0, 0, 0, 0, 0, 1]);
     let length = prop::sample::select(vec![0u64, 1, 8, 8, 16, 16, 24, 32, 64]);

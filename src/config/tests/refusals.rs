@@ -186,7 +186,7 @@ r##"error: unknown target `lineer`
 7 |       0 2048 lineer ram0 0
   |              ^^^^^^
   |
-  = help: did you mean `linear`? The targets of this build are delay, error, flakey, linear, striped, zero"##),
+  = help: did you mean `linear`? The targets of this build are delay, error, flakey, linear, multipath, striped, zero"##),
     (Bdevs, r##"devices:
   - name: ram0
     table: 0 8 zero

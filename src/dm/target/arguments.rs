@@ -34,6 +34,22 @@ impl<'a> Arguments<'a> {
         Ok(word)
     }
 
+    /// The next `count` words at once; `what` says what each is, for the error (LC-9).
+    ///
+    /// # Errors
+    /// When fewer are left.
+    pub fn words(&mut self, what: &str, count: u64) -> Result<&'a [String], String> {
+        if count > self.left() as u64 {
+            return Err(format!(
+                "{count} words are announced, each a {what}, and {} follow",
+                self.left()
+            ));
+        }
+        let first = self.taken;
+        self.taken += count as usize;
+        Ok(&self.words[first..self.taken])
+    }
+
     /// The next word as a decimal number of at most `max` (TG-2).
     ///
     /// # Errors
@@ -118,6 +134,24 @@ impl<'a> Builder<'a> {
             ));
         }
         Ok((self.channel(lower), start))
+    }
+
+    /// The word `<device>`: a lower device of which the target uses what it finds fit.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn device(
+        &mut self,
+        arguments: &mut Arguments<'_>,
+    ) -> Result<(ChannelIndex, Lower), String> {
+        let name = arguments.word("the device")?;
+        let lower = (self.resolve)(name).ok_or_else(|| format!("there is no bdev '{name}'"))?;
+        Ok((self.channel(lower.clone()), lower))
+    }
+
+    /// The distinct lower devices of the table so far.
+    pub fn lowers(&self) -> &[Lower] {
+        self.lowers
     }
 
     /// The table's number for a lower device: opened once, however often it is named (LC-10).

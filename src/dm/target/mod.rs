@@ -7,6 +7,7 @@ mod delay;
 mod error;
 mod flakey;
 mod linear;
+mod multipath;
 mod striped;
 mod zero;
 
@@ -165,8 +166,8 @@ pub enum End {
     PushBack,
 }
 
-/// A change that one core's copy of a target has seen and the others must learn of (a path has failed). Goes to the home core, whose
-/// copy decides whether it is news ([`Target::notice`]); what is news raises an event and goes to every core.
+/// A change that one core's copy of a target has seen and the others must learn of (a path has failed). Goes to the home core, and from
+/// there to every copy ([`Target::notice`]), in the same place among messages and suspends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// What has changed; the target's own number.
@@ -301,8 +302,8 @@ pub trait Target: Clone + Send + Sync + Sized {
     /// A clone that the target keeps was taken from it, because its host has given it up (PM-13): it is not asked for again.
     fn given_up(&mut self, _op: Op) {}
 
-    /// A copy on some core has seen this. First the home core's copy is told, and answers whether it is news; if so, every
-    /// copy is told, the one that saw it too.
+    /// A copy on some core has seen this. Every copy is told, the one that saw it too, and in the same order of notices, messages
+    /// and hooks, so that copies which decide by these alone stay alike. Whether it is news: to the home core's copy, an event (LC-24).
     fn notice(&mut self, _notice: Notice) -> bool {
         false
     }
@@ -439,10 +440,11 @@ macro_rules! targets {
 }
 
 targets! {
-    Linear = linear::Linear,
-    Striped = striped::Striped,
-    Error = error::Error,
-    Zero = zero::Zero,
     Delay = delay::Delay,
+    Error = error::Error,
     Flakey = flakey::Flakey,
+    Linear = linear::Linear,
+    Multipath = multipath::Multipath,
+    Striped = striped::Striped,
+    Zero = zero::Zero,
 }

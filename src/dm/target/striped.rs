@@ -166,13 +166,13 @@ impl Target for Striped {
     }
 
     fn end(&mut self, ended: &Ended, notice: &mut Option<Notice>) -> End {
-        let seen = Notice {
-            code: 0,
-            index: ended.channel.0,
-            value: 0,
-        };
-        if ended.status != Status::NotSupported && self.notice(seen) {
-            *notice = Some(seen);
+        let fresh = |stripe: &Stripe| stripe.channel == ended.channel && !stripe.failed;
+        if ended.status != Status::NotSupported && self.stripes.iter().any(fresh) {
+            *notice = Some(Notice {
+                code: 0,
+                index: ended.channel.0,
+                value: 0,
+            });
         }
         End::Done(ended.status)
     }

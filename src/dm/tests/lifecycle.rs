@@ -190,28 +190,30 @@ fn lc_3_questions_do_not_wait() {
 /// A stripe that failed shows as D, whichever core saw it, and raises an event; "not supported" does not count (6.1).
 #[test]
 fn status_tells_of_failed_stripes() {
-    let mut cluster = running("0 16 striped 2 4 d0 0 d1 0");
-    let before = cluster.info(DEVICE).event_nr;
-    cluster.disk(1).script = [
-        Answers::Fail(Status::NotSupported),
-        Answers::Fail(Status::Medium),
-    ]
-    .into();
-    cluster.run(0, DEVICE, Ask::read(4, 1));
-    cluster.settle();
-    assert_eq!(
-        lines(cluster.ask(DEVICE, Request::Status)),
-        ["0 16 striped 2 d0 d1 1 AA"]
-    );
-    cluster.run(0, DEVICE, Ask::read(4, 1));
-    cluster.settle();
-    assert_eq!(
-        lines(cluster.ask(DEVICE, Request::Status)),
-        ["0 16 striped 2 d0 d1 1 AD"]
-    );
-    assert_eq!(cluster.info(DEVICE).event_nr, before + 1);
-    cluster.done(DEVICE, Request::Renamed);
-    assert_eq!(cluster.info(DEVICE).event_nr, before + 2, "LC-24");
+    for core in 0..2 {
+        let mut cluster = running("0 16 striped 2 4 d0 0 d1 0");
+        let before = cluster.info(DEVICE).event_nr;
+        cluster.disk(1).script = [
+            Answers::Fail(Status::NotSupported),
+            Answers::Fail(Status::Medium),
+        ]
+        .into();
+        cluster.run(core, DEVICE, Ask::read(4, 1));
+        cluster.settle();
+        assert_eq!(
+            lines(cluster.ask(DEVICE, Request::Status)),
+            ["0 16 striped 2 d0 d1 1 AA"]
+        );
+        cluster.run(core, DEVICE, Ask::read(4, 1));
+        cluster.settle();
+        assert_eq!(
+            lines(cluster.ask(DEVICE, Request::Status)),
+            ["0 16 striped 2 d0 d1 1 AD"]
+        );
+        assert_eq!(cluster.info(DEVICE).event_nr, before + 1, "seen by {core}");
+        cluster.done(DEVICE, Request::Renamed);
+        assert_eq!(cluster.info(DEVICE).event_nr, before + 2, "LC-24");
+    }
 }
 
 /// LC-13: a new load replaces the inactive table; what it had opened is closed. LC-10: opened once per core.

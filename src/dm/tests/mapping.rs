@@ -183,7 +183,7 @@ fn compare(cluster: &mut Cluster, oracle: &Oracle, expected: &mut Vec<Expected>)
         for (at, content) in contents.iter().enumerate() {
             assert_eq!(
                 disk.sector(at as u64),
-                content,
+                *content,
                 "sector {at} of d{number} of\n{}",
                 oracle.text
             );

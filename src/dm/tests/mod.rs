@@ -7,6 +7,7 @@ mod flush;
 mod fuzz;
 mod lifecycle;
 mod mapping;
+mod multipath;
 mod oracle;
 mod ordered;
 mod power_cut;
