@@ -56,6 +56,10 @@ pub trait Env {
     /// parked I/O is re-issued (LC-16).
     fn changed(&mut self, device: DeviceId);
 
+    /// Something happened to a device that everybody may want to know of: an event of its own, or that it was made, removed,
+    /// renamed or given another table (LC-24). Called on its home core.
+    fn happened(&mut self) {}
+
     /// How many cores the engine has; they are numbered from 0.
     fn cores(&self) -> u16;
 

@@ -19,6 +19,8 @@ mod clones;
 mod device;
 pub mod env;
 pub mod error;
+mod exchange;
+mod given_up;
 mod held;
 mod invariants;
 pub mod io;

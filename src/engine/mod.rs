@@ -169,7 +169,13 @@ impl Engine {
             check_free_of_bdevs(&self.bdevs, name)?;
             names.create(name, uuid)?
         };
-        self.request(id, Request::Create { ordered })?;
+        self.request(
+            id,
+            Request::Create {
+                ordered,
+                parked_limit_ns: None,
+            },
+        )?;
         Ok(id)
     }
 

@@ -1,5 +1,6 @@
 //! The mapper as a whole, on several cores, against what the semantics say. Tests are named by the ids they show.
 
+mod exchange;
 mod exclusive;
 mod flush;
 mod fuzz;
@@ -7,6 +8,7 @@ mod lifecycle;
 mod mapping;
 mod oracle;
 mod ordered;
+mod parked_limit;
 mod power_cut;
 mod stacked;
 mod suspend;
