@@ -96,6 +96,10 @@ impl Env for Lower {
         self.changed.push(device);
     }
 
+    fn happened(&mut self) {
+        self.tickets.happened();
+    }
+
     fn cores(&self) -> u16 {
         self.cores
     }
