@@ -136,7 +136,10 @@ fn mapper(env: &mut Null, table: &str) -> Mapper<Null> {
     let table = Arc::new(Table::parse(table, &lower).expect("a good table"));
     let mut mapper = Mapper::new(CoreId(0), 1024);
     let requests = [
-        Request::Create { ordered: false },
+        Request::Create {
+            ordered: false,
+            parked_limit_ns: None,
+        },
         Request::Load(table),
         Request::Resume {
             open: false,

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use polldm::bdev::{Direct, Payload, Registry, Spec};
-use polldm::dm::{CoreId, DeviceId, Io, Op, Status};
-use polldm::engine::{ClientId, Config, Core, Engine, FrontEnd};
+use polldm::dm::{CoreId, DeviceId, Io, Op, Status, SuspendOptions};
+use polldm::engine::{ClientId, Config, Core, DeviceOptions, Engine, FrontEnd, never};
 use polldm::reactor::{self, PollMode, Readiness};
 
 const DEPTH: u32 = 32;
@@ -226,8 +226,17 @@ fn a_table_is_swapped_under_load_without_an_error() {
         } else {
             "0 4096 linear a 0\n4096 4096 linear a 4096"
         };
-        engine.load("vol", table, false).unwrap();
-        engine.resume("vol", Default::default()).unwrap();
+        // Both ways there are.
+        if round % 4 < 2 {
+            engine.load("vol", table, false).unwrap();
+            engine.resume("vol", Default::default()).unwrap();
+        } else {
+            let noflush = SuspendOptions {
+                noflush: true,
+                ..SuspendOptions::default()
+            };
+            engine.swap("vol", table, false, noflush, &never).unwrap();
+        }
         after(&seen, 200);
     }
     assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
@@ -631,5 +640,139 @@ fn bytes_are_corrupted_below_the_host() {
     expected[8191] = 3;
     let found = errands.run(0, Op::Read, read());
     assert_eq!(found, (Status::Ok, expected));
+    engine.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// AT-59: a device that is held goes with its last holder, unless that was taken back; its name is free then.
+#[test]
+fn at_59_a_deferred_remove_waits_for_the_last_close() {
+    let engine = engine(&[("a", malloc(4))], 2);
+    engine.create("vol", "", false).unwrap();
+    engine.load("vol", "0 8192 linear a 0", false).unwrap();
+    engine.resume("vol", Default::default()).unwrap();
+    let device = engine.open("vol").unwrap();
+    assert_eq!(engine.remove_deferred("vol"), Ok(false));
+    assert!(engine.info("vol").unwrap().entry.deferred_remove);
+    let cancel = || engine.message("vol", 0, vec!["@cancel_deferred_remove".into()]);
+    assert_eq!(cancel(), Ok(None));
+    engine.close(device);
+    assert!(engine.info("vol").is_ok(), "taken back in time");
+    engine.open("vol").unwrap();
+    engine.remove_deferred("vol").unwrap();
+    for words in [vec!["@dance"], vec!["@cancel_deferred_remove", "now"]] {
+        let words = words.into_iter().map(str::to_owned).collect();
+        let refused = engine.message("vol", 0, words).unwrap_err();
+        assert_eq!(refused.errno.name(), "EINVAL");
+    }
+    engine.close(device);
+    assert_eq!(engine.info("vol").unwrap_err().errno.name(), "ENXIO");
+    assert_eq!(cancel().unwrap_err().errno.name(), "ENXIO");
+    assert_eq!(engine.create("vol", "", false), Ok(device), "free again");
+    assert_eq!(engine.remove_deferred("vol"), Ok(true), "nobody holds it");
+    engine.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// LC-20: what is held stays, or goes later.
+#[test]
+fn lc_20_remove_all() {
+    let engine = engine(&[], 2);
+    for name in ["a", "b", "c"] {
+        engine.create(name, "", false).unwrap();
+    }
+    let b = engine.open("b").unwrap();
+    let all = engine.remove_all(false).unwrap();
+    assert_eq!(
+        (all.removed, all.kept),
+        (vec!["a".into(), "c".into()], vec!["b".into()])
+    );
+    assert_eq!(engine.remove_all(true).unwrap().deferred, ["b"]);
+    engine.close(b);
+    assert!(engine.list().is_empty());
+    engine.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// AT-82, LC-24: a wait ends with an event, even one that gives the device another name; with its removal; and when whoever waits
+/// has had enough. The global counter counts all of that.
+#[test]
+fn at_82_waits_and_the_counter_of_events() {
+    let engine = engine(&[], 2);
+    let events = || engine.events();
+    assert_eq!(events(), 0);
+    engine.create("vol", "", false).unwrap();
+    assert_eq!(events(), 1);
+    let at_once = engine.wait("vol", Some(u32::MAX), &never).unwrap();
+    assert_eq!(at_once.device.info.event_nr, 0);
+    // Met when the waiter has looked whether it is given up: by then it has found the device by its name.
+    let begun = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let found = AtomicBool::new(false);
+            engine.wait("vol", Some(0), &|| {
+                if !found.swap(true, Ordering::Relaxed) {
+                    begun.wait();
+                }
+                false
+            })
+        });
+        begun.wait();
+        engine.rename("vol", "new").unwrap();
+        let event = waiter.join().unwrap().unwrap();
+        assert_eq!(event.device.entry.name, "new");
+        assert_eq!(event.device.info.event_nr, 1);
+    });
+    assert_eq!(events(), 2);
+    engine.set_uuid("new", "u").unwrap();
+    engine.load("new", "0 8 zero", false).unwrap();
+    assert_eq!(events(), 3, "loading a table is no event");
+    engine.resume("new", Default::default()).unwrap();
+    assert_eq!(events(), 4);
+    let refused = engine.wait("new", None, &|| true);
+    assert_eq!(refused.unwrap_err().errno.name(), "EINTR");
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| engine.wait("new", Some(2), &never));
+        engine.remove("new").unwrap();
+        assert_eq!(waiter.join().unwrap().unwrap_err().errno.name(), "ENXIO");
+    });
+    assert_eq!(events(), 5);
+    engine.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// A device whose creation comes to nothing leaves its name to the next.
+#[test]
+fn a_refused_create_gives_the_name_back() {
+    let engine = engine(&[], 1);
+    engine.stop(Duration::from_secs(10)).unwrap();
+    for _ in 0..2 {
+        let refused = engine.create("vol", "u", false).unwrap_err();
+        assert_eq!(refused.errno.name(), "ENXIO");
+    }
+    assert!(engine.list().is_empty());
+}
+
+/// I/O that a suspended device may only park for a while fails, on real reactors, in their sleep too.
+#[test]
+fn parked_io_fails_when_its_time_is_up() {
+    let engine = engine(&[("a", malloc(4))], 2);
+    let options = DeviceOptions {
+        ordered: false,
+        parked_limit: Some(Duration::from_millis(20)),
+    };
+    engine.create_with("vol", "", options).unwrap();
+    engine.load("vol", "0 8192 linear a 0", false).unwrap();
+    engine.resume("vol", Default::default()).unwrap();
+    let device = engine.open("vol").unwrap();
+    let seen = drive(&engine, device);
+    after(&seen, 1000);
+    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
+    engine.suspend("vol", Default::default()).unwrap();
+    while seen.failed.load(Ordering::Relaxed) < u64::from(4 * DEPTH) {
+        std::thread::yield_now();
+    }
+    seen.enough.store(true, Ordering::Relaxed);
+    engine.resume("vol", Default::default()).unwrap();
+    assert_eq!(
+        engine.fail_parked("vol").unwrap_err().errno.name(),
+        "EINVAL"
+    );
     engine.stop(Duration::from_secs(10)).unwrap();
 }

@@ -168,7 +168,10 @@ fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Map
     let mut mapper = Mapper::new(CoreId(0), 1);
     mapper.reserve(outstanding);
     let requests = [
-        Request::Create { ordered },
+        Request::Create {
+            ordered,
+            parked_limit_ns: None,
+        },
         Request::Load(table),
         Request::Resume {
             open: false,

@@ -293,11 +293,78 @@ fn a_backing_devices_life_from_the_command_line() {
     assert_eq!(row("flush"), 5);
     let table = served.told(&["dm", "table", "vol1"]);
     served.told(&["dm", "load", "vol1", "--table", table.trim_end()]);
-    served.told(&["dm", "resume", "vol1"]);
+    // What cannot be flushed is not suspended as if it had been.
+    let told = served.refused(&["dm", "resume", "vol1"], 1);
+    assert!(told.contains("could not be flushed"), "{told}");
+    served.told(&["dm", "resume", "--nolockfs", "vol1"]);
     assert_eq!(row("flush"), 4);
     served.told(&["dm", "remove", "vol1"]);
     served.told(&["bdev", "remove", "disk"]);
     assert!(!served.told(&["bdev", "ls"]).contains("disk"));
+}
+
+/// The verbs that go beyond a device's plain life; nothing else waits for the one that waits, and the end of the server ends it.
+#[test]
+fn swap_messages_waits_and_removals_from_the_command_line() {
+    let served = Served::start("");
+    served.told(&["dm", "load", "vol0", "--table", "0 8 zero"]);
+    let swap = ["dm", "swap", "vol0", "--timeout", "10", "--table"];
+    served.told(&[&swap[..], &["0 131072 zero"]].concat());
+    assert_eq!(served.told(&["dm", "table"]), "vol0: 0 131072 zero\n");
+    assert_eq!(served.told(&["dm", "table", "--inactive"]), "vol0:\n");
+    let refused = served.refused(&[&swap[..], &["0 8 lineal"]].concat(), 1);
+    assert!(refused.starts_with("polldm: table line 1"), "{refused}");
+    assert_eq!(served.told(&["dm", "table"]), "vol0: 0 131072 zero\n");
+
+    served.told(&["dm", "suspend", "--noflush", "--timeout", "5", "vol0"]);
+    assert_eq!(served.told(&["dm", "fail-parked", "vol0"]), "0 failed\n");
+    let refused = served.refused(&["dm", "cancel", "vol0"], 1);
+    assert!(refused.ends_with("(EINVAL)\n"), "{refused}");
+    served.told(&["dm", "resume", "vol0"]);
+    let refused = served.refused(&["dm", "message", "vol0", "0", "fail_path", "x"], 1);
+    assert!(refused.ends_with("(EINVAL)\n"), "{refused}");
+    served.told(&["dm", "message", "vol0", "0", "@cancel_deferred_remove"]);
+
+    let wait = |words: &[&str]| {
+        Command::new(POLLDM)
+            .arg("--socket")
+            .arg(served.socket())
+            .args(["dm", "wait", "vol0"])
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let waiter = wait(&["0", "-v"]);
+    served.told(&["dm", "rename", "vol0", "--setuuid", "my-uuid"]);
+    let text = String::from_utf8(waiter.wait_with_output().unwrap().stdout).unwrap();
+    assert!(text.contains("Event number:      1\n"), "{text}");
+    assert!(text.contains("UUID:              my-uuid\n"), "{text}");
+    let info = served.told(&["dm", "info", "--json"]);
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    // Made and given a table when it started, swapped, given a uuid.
+    assert_eq!(info["global_event_nr"], 4);
+
+    let create = [
+        "dm",
+        "create",
+        "vol1",
+        "--notable",
+        "--parked-limit",
+        "2min",
+    ];
+    served.told(&create);
+    let info = served.told(&["dm", "info", "vol1", "--json"]);
+    assert!(info.contains("\"parked_limit_ms\": 120000"), "{info}");
+    served.told(&["dm", "remove", "--deferred", "vol1"]);
+    assert_eq!(served.told(&["dm", "ls"]), "vol0\t(0:0)\n");
+
+    let waiter = wait(&["1"]);
+    served.signal("TERM");
+    assert!(!waiter.wait_with_output().unwrap().status.success());
+    assert_eq!(served.end().0, Some(0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -20,8 +21,15 @@ Examples:
   polldm dm create vol2 --table '0 2097152 linear ram0 0'
 
   # Another table, under load: hosts see a pause, never an error
+  polldm dm swap vol2 --table '0 2097152 linear ram1 0' --timeout 10
+
+  # The same in steps
   polldm dm load vol2 --table '0 2097152 linear ram1 0'
+  polldm dm suspend vol2 --noflush
   polldm dm resume vol2
+
+  # As soon as anything happens to it
+  polldm dm wait vol2 && polldm dm status vol2
 
   # The same device on another machine that has such bdevs
   polldm dm table vol2 | ssh other polldm dm create vol2
@@ -92,6 +100,9 @@ enum Verb {
         /// Refuse writes, as long as this table is live
         #[arg(short, long, conflicts_with = "notable")]
         readonly: bool,
+        /// How long I/O may wait for the suspended device before it fails: 30s, 2min; for ever when left out
+        #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
+        parked_limit: Option<Duration>,
     },
     /// Load a table into the inactive slot; resume makes it live
     #[command(visible_alias = "reload")]
@@ -115,12 +126,61 @@ enum Verb {
         /// Devices
         #[arg(required = true)]
         devices: Vec<String>,
+        #[command(flatten)]
+        how: How,
     },
     /// Make the inactive table live, if there is one, and let I/O run
     Resume {
         /// Devices
         #[arg(required = true)]
         devices: Vec<String>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Make a table live in one step: load, suspend with --noflush and resume, or nothing at all
+    Swap {
+        /// The device
+        device: String,
+        #[command(flatten)]
+        table: TableSource,
+        /// Refuse writes, as long as this table is live
+        #[arg(short, long)]
+        readonly: bool,
+        /// Give up after so many seconds: the device runs on, on the table it has
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        timeout: Option<Duration>,
+    },
+    /// Give up the suspend of devices that is under way: they run on
+    Cancel {
+        /// Devices
+        #[arg(required = true)]
+        devices: Vec<String>,
+    },
+    /// Fail what waits on suspended devices; hosts get I/O errors
+    FailParked {
+        /// Devices
+        #[arg(required = true)]
+        devices: Vec<String>,
+    },
+    /// Tell a target something; @cancel_deferred_remove is for the device itself
+    Message {
+        /// The device
+        device: String,
+        /// A sector of the target
+        sector: u64,
+        /// What to tell it
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Wait until something happens to a device: until its event number is another
+    Wait {
+        /// The device
+        device: String,
+        /// The event number that is known; the present one when left out
+        event_nr: Option<u32>,
+        /// Show the device's state then
+        #[arg(short, long)]
+        verbose: bool,
     },
     /// Give a device another name
     Rename {
@@ -128,12 +188,25 @@ enum Verb {
         device: String,
         /// The name it is to have
         new_name: String,
+        /// Give it this uuid instead, once and for all
+        #[arg(long)]
+        setuuid: bool,
     },
     /// Remove devices that nothing exports
     Remove {
         /// Devices
         #[arg(required = true)]
         devices: Vec<String>,
+        /// Those that are exported: when nothing exports them any more
+        #[arg(long)]
+        deferred: bool,
+    },
+    /// Remove all devices that nothing exports
+    #[command(name = "remove_all", visible_alias = "remove-all")]
+    RemoveAll {
+        /// Those that are exported: when nothing exports them any more
+        #[arg(long)]
+        deferred: bool,
     },
     /// Show the backing devices beneath devices
     Deps {
@@ -160,6 +233,44 @@ struct Info {
     /// Leave the headings out (implies -c)
     #[arg(long)]
     noheadings: bool,
+}
+
+/// How to suspend.
+#[derive(Debug, Args)]
+struct How {
+    /// Keep I/O that merely waits, such as for a path, rather than wait for it or fail it
+    #[arg(long)]
+    noflush: bool,
+    /// Do not flush the device before
+    #[arg(long)]
+    nolockfs: bool,
+    /// Give up after so many seconds: the device runs on
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+}
+
+impl How {
+    fn of(&self, name: String) -> SuspendParams {
+        SuspendParams {
+            name,
+            noflush: self.noflush,
+            nolockfs: self.nolockfs,
+            timeout_ms: self.timeout.map(milliseconds),
+        }
+    }
+}
+
+/// Reads a number of seconds, or a time with its unit.
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        true => crate::config::parse_duration(&format!("{text}s")),
+        false => crate::config::parse_duration(text),
+    }
+}
+
+/// Times that are read here are at most a year.
+fn milliseconds(time: Duration) -> u64 {
+    time.as_millis() as u64
 }
 
 /// Where a table comes from: one of the two, or standard input.
@@ -270,6 +381,7 @@ pub(super) fn run(dm: Dm, connection: &Connection) -> Result<(), Failure> {
             uuid,
             flush,
             readonly: read_only,
+            parked_limit,
         } => {
             let table = if notable { None } else { Some(table.read()?) };
             let flush = match flush {
@@ -282,6 +394,7 @@ pub(super) fn run(dm: Dm, connection: &Connection) -> Result<(), Failure> {
                 flush,
                 table,
                 read_only,
+                parked_limit_ms: parked_limit.map(milliseconds),
             })?;
             show(json, &done, String::new)
         }
@@ -298,19 +411,81 @@ pub(super) fn run(dm: Dm, connection: &Connection) -> Result<(), Failure> {
             })?;
             show(json, &done, String::new)
         }
-        Verb::Clear { devices } => each::<DmClear>(json, connection, devices),
-        Verb::Suspend { devices } => each::<DmSuspend>(json, connection, devices),
-        Verb::Resume { devices } => each::<DmResume>(json, connection, devices),
+        Verb::Clear { devices } => each::<DmClear>(json, connection, devices, device),
+        Verb::Suspend { devices, how } => {
+            each::<DmSuspend>(json, connection, devices, |name| how.of(name))
+        }
+        Verb::Resume { devices, how } => {
+            each::<DmResume>(json, connection, devices, |name| how.of(name))
+        }
+        Verb::Swap {
+            device: name,
+            table,
+            readonly: read_only,
+            timeout,
+        } => {
+            let table = table.read()?;
+            let done = connection.open()?.call::<DmSwap>(&SwapParams {
+                name,
+                table,
+                read_only,
+                timeout_ms: timeout.map(milliseconds),
+            })?;
+            show(json, &done, String::new)
+        }
+        Verb::Cancel { devices } => each::<DmCancel>(json, connection, devices, device),
+        Verb::FailParked { devices } => fail_parked(devices, json, connection),
+        Verb::Message {
+            device: name,
+            sector,
+            words,
+        } => {
+            let result = connection.open()?.call::<DmMessage>(&MessageParams {
+                name,
+                sector,
+                words,
+            })?;
+            show(json, &result, || output::message(&result))
+        }
+        Verb::Wait {
+            device: name,
+            event_nr,
+            verbose,
+        } => {
+            let result = connection
+                .open()?
+                .call::<DmWait>(&WaitParams { name, event_nr })?;
+            show(json, &result, || output::wait(&result, verbose))
+        }
+        Verb::Rename {
+            device: name,
+            new_name: uuid,
+            setuuid: true,
+        } => {
+            let done = connection
+                .open()?
+                .call::<DmSetUuid>(&SetUuidParams { name, uuid })?;
+            show(json, &done, String::new)
+        }
         Verb::Rename {
             device: name,
             new_name,
+            setuuid: false,
         } => {
             let done = connection
                 .open()?
                 .call::<DmRename>(&RenameParams { name, new_name })?;
             show(json, &done, String::new)
         }
-        Verb::Remove { devices } => each::<DmRemove>(json, connection, devices),
+        Verb::Remove { devices, deferred } => each::<DmRemove>(json, connection, devices, |name| {
+            RemoveParams { name, deferred }
+        }),
+        Verb::RemoveAll { deferred } => {
+            let result = connection
+                .open()?
+                .call::<DmRemoveAll>(&RemoveAllParams { deferred })?;
+            show(json, &result, String::new)
+        }
         Verb::Deps { devices } => {
             let named = devices.len() != 1;
             let devices = ask_each(connection, devices, |client, name| {
@@ -338,12 +513,17 @@ fn info(arguments: &Info, json: bool, connection: &Connection) -> Result<(), Fai
             "--json has every field and no columns; leave -c, -o, --separator and --noheadings out";
         return Err(Failure::Usage(reason.into()));
     }
+    let mut global_event_nr = None;
     let devices = ask_each(connection, arguments.devices.clone(), |client, name| {
-        client
-            .call::<DmInfo>(&InfoParams { name })
-            .map(|result| result.devices)
+        let result = client.call::<DmInfo>(&InfoParams { name })?;
+        // The first: what comes after it is news.
+        global_event_nr.get_or_insert(result.global_event_nr);
+        Ok(result.devices)
     })?;
-    let result = InfoResult { devices };
+    let result = InfoResult {
+        devices,
+        global_event_nr: global_event_nr.unwrap_or_default(),
+    };
     if json || !in_columns {
         return show(json, &result, || output::info(&result));
     }
@@ -364,7 +544,7 @@ fn info(arguments: &Info, json: bool, connection: &Connection) -> Result<(), Fai
 fn ask_each<T>(
     connection: &Connection,
     devices: Vec<String>,
-    ask: impl Fn(
+    mut ask: impl FnMut(
         &mut crate::control::Client,
         Option<String>,
     ) -> Result<Vec<T>, crate::control::ClientError>,
@@ -381,26 +561,61 @@ fn ask_each<T>(
 }
 
 /// Does a verb to each device in turn. One that is refused does not keep the others from it.
-fn each<M>(json: bool, connection: &Connection, devices: Vec<String>) -> Result<(), Failure>
+fn each<M>(
+    json: bool,
+    connection: &Connection,
+    devices: Vec<String>,
+    params: impl Fn(String) -> M::Params,
+) -> Result<(), Failure>
 where
-    M: Method<Params = DeviceParams, Result = Done>,
+    M: Method<Result = Done>,
 {
+    each_with::<M>(connection, devices, params, |_, Done {}| {})?;
+    show(json, &Done {}, String::new)
+}
+
+/// The same, with what comes of it; `take` is given each device's name and result.
+fn each_with<M: Method>(
+    connection: &Connection,
+    devices: Vec<String>,
+    params: impl Fn(String) -> M::Params,
+    mut take: impl FnMut(String, M::Result),
+) -> Result<(), Failure> {
     let mut client = connection.open()?;
     let mut refused = Vec::new();
     for name in devices {
-        match client.call::<M>(&DeviceParams { name }) {
-            Ok(Done {}) => {}
+        match client.call::<M>(&params(name.clone())) {
+            Ok(result) => take(name, result),
             Err(error @ crate::control::ClientError::Refused { .. }) => {
                 refused.push(error.to_string())
             }
             Err(error) => return Err(error.into()),
         }
     }
-    if refused.is_empty() {
-        show(json, &Done {}, String::new)
-    } else {
-        Err(Failure::Operation(refused.join("\npolldm: ")))
+    match refused.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Operation(refused.join("\npolldm: "))),
     }
+}
+
+fn device(name: String) -> DeviceParams {
+    DeviceParams { name }
+}
+
+/// Says how many I/Os were failed, also of those devices that come before one that is refused.
+fn fail_parked(devices: Vec<String>, json: bool, connection: &Connection) -> Result<(), Failure> {
+    let named = devices.len() != 1;
+    let mut failed = Vec::new();
+    let ended = each_with::<DmFailParked>(connection, devices, device, |name, result| {
+        failed.push((name, result.failed));
+    });
+    let sum = FailParkedResult {
+        failed: failed.iter().map(|(_, count)| count).sum(),
+    };
+    if !failed.is_empty() {
+        show(json, &sum, || output::fail_parked(&failed, named))?;
+    }
+    ended
 }
 
 fn show_lines(json: bool, result: LinesResult, named: bool) -> Result<(), Failure> {

@@ -5,7 +5,8 @@
 
 use super::columns::{Align, Column, Layout, render};
 use crate::control::schema::{
-    DepsResult, DeviceInfo, InfoResult, LinesResult, LsResult, TargetsResult,
+    DepsResult, DeviceInfo, InfoResult, LinesResult, LsResult, MessageResult, TargetsResult,
+    WaitResult,
 };
 
 /// What dmsetup says when there is nothing to list.
@@ -36,10 +37,14 @@ pub(super) fn info(result: &InfoResult) -> String {
 }
 
 fn info_block(device: &DeviceInfo) -> String {
-    let state = if device.suspended {
-        "SUSPENDED"
-    } else {
-        "ACTIVE"
+    let state = match (device.suspended, device.internally_suspended) {
+        (true, _) => "SUSPENDED",
+        (false, true) => "SUSPENDED (INTERNALLY)",
+        (false, false) => "ACTIVE",
+    };
+    let deferred = match device.deferred_remove {
+        true => " (DEFERRED REMOVE)",
+        false => "",
     };
     let read_only = if device.read_only { " (READ-ONLY)" } else { "" };
     let tables = match (device.live_table, device.inactive_table) {
@@ -50,7 +55,7 @@ fn info_block(device: &DeviceInfo) -> String {
     };
     let mut lines = vec![
         ("Name:", device.name.clone()),
-        ("State:", format!("{state}{read_only}")),
+        ("State:", format!("{state}{read_only}{deferred}")),
         ("Tables present:", tables.to_owned()),
         ("Open count:", device.open_count.to_string()),
         ("Event number:", device.event_nr.to_string()),
@@ -140,6 +145,20 @@ const FIELDS: &[Field] = &[
         }
         .into()
     }),
+    field(
+        "internal_suspend",
+        "IntSuspended",
+        12,
+        Align::Left,
+        |device| yes(device.internally_suspended),
+    ),
+    field(
+        "deferred_remove",
+        "DeferredRemove",
+        14,
+        Align::Left,
+        |device| yes(device.deferred_remove),
+    ),
     field("device_count", "#Devs", 5, Align::Right, |device| {
         device.bdevs.len().to_string()
     }),
@@ -158,12 +177,19 @@ const FIELDS: &[Field] = &[
 /// The columns of `info -c` when none are named.
 pub(super) const FIELDS_DEFAULT: &str = "name,major,minor,attr,open,segments,events,uuid";
 
+fn yes(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.into()
+}
+
 /// dmsetup's four letters: live, inactive, suspended, read-only or writeable.
 fn attributes(device: &DeviceInfo) -> String {
     [
         if device.live_table { 'L' } else { '-' },
         if device.inactive_table { 'I' } else { '-' },
-        if device.suspended { 's' } else { '-' },
+        match device.suspended || device.internally_suspended {
+            true => 's',
+            false => '-',
+        },
         if device.read_only { 'r' } else { 'w' },
     ]
     .iter()
@@ -204,6 +230,31 @@ pub(super) fn info_columns(
         headings_as_column: false,
     };
     Ok(render(&columns, &rows, layout))
+}
+
+/// `message`: what the target says, if anything.
+pub(super) fn message(result: &MessageResult) -> String {
+    match &result.text {
+        Some(text) => format!("{text}\n"),
+        None => String::new(),
+    }
+}
+
+/// `wait`: nothing, as dmsetup; the device's state when asked for.
+pub(super) fn wait(result: &WaitResult, verbose: bool) -> String {
+    match verbose {
+        true => info_block(&result.device),
+        false => String::new(),
+    }
+}
+
+/// `fail-parked`: how many I/Os, per device.
+pub(super) fn fail_parked(failed: &[(String, u64)], named: bool) -> String {
+    let line = |(name, count): &(String, u64)| match named {
+        true => format!("{name}: {count} failed\n"),
+        false => format!("{count} failed\n"),
+    };
+    failed.iter().map(line).collect()
 }
 
 /// `table` and `status`: a line per target; the device's name before it when `named`.
@@ -319,6 +370,7 @@ UUID:              my-uuid
         let mut device = infos().devices.remove(0);
         (device.suspended, device.read_only, device.inactive_table) = (true, true, true);
         let text = info(&InfoResult {
+            global_event_nr: 0,
             devices: vec![device],
         });
         assert!(
@@ -329,6 +381,36 @@ UUID:              my-uuid
             text.contains("Tables present:    LIVE & INACTIVE\n"),
             "{text}"
         );
+        let mut device = infos().devices.remove(0);
+        (device.internally_suspended, device.deferred_remove) = (true, true);
+        assert_eq!(attributes(&device), "L-sw");
+        let text = info_block(&device);
+        assert!(
+            text.contains("State:             SUSPENDED (INTERNALLY) (DEFERRED REMOVE)\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_messages_waits_and_failed_io_print() {
+        let said = |text: Option<&str>| {
+            message(&MessageResult {
+                text: text.map(str::to_owned),
+            })
+        };
+        assert_eq!(
+            (said(None), said(Some("a b"))),
+            (String::new(), "a b\n".into())
+        );
+        let result = WaitResult {
+            device: infos().devices.remove(0),
+            status: Vec::new(),
+        };
+        assert_eq!(wait(&result, false), "");
+        assert!(wait(&result, true).starts_with("Name:              vol0\nState:"));
+        let failed = [("a".to_owned(), 3), ("b".to_owned(), 0)];
+        assert_eq!(fail_parked(&failed[..1], false), "3 failed\n");
+        assert_eq!(fail_parked(&failed, true), "a: 3 failed\nb: 0 failed\n");
     }
 
     #[test]

@@ -106,14 +106,18 @@ fn text(result: &StatsResult) -> String {
         Column::left("DEVICE"),
         Column::right("IN FLIGHT"),
         Column::right("PARKED"),
+        Column::right("HELD"),
         Column::right("BACK-PRESSURE"),
+        Column::right("PUSHED BACK"),
     ];
     let gauges = result.devices.iter().map(|device| {
         vec![
             device.name.clone(),
             device.in_flight.to_string(),
             device.parked.to_string(),
+            device.held.to_string(),
             device.busy.to_string(),
+            device.pushed_back.to_string(),
         ]
     });
     parts.push(render(&columns, &gauges.collect::<Vec<_>>(), Layout::OURS));
@@ -180,8 +184,8 @@ mod tests {
 DEVICE  OPERATION  IOS  ERRORS    DATA    MEAN      P50      P99    P99.9      MAX
 vol0    read         5       1  16 KiB  411 us  20.5 us  2.10 ms  2.10 ms  2.10 ms
 
-DEVICE  IN FLIGHT  PARKED  BACK-PRESSURE
-vol0            3       1              0
+DEVICE  IN FLIGHT  PARKED  HELD  BACK-PRESSURE  PUSHED BACK
+vol0            3       1     2              0            7
 
 SUBSYSTEM                         NSID  OPERATION  IOS  ERRORS    DATA   MEAN      P50      P99    P99.9      MAX
 nqn.2026-11.io.polldm:quickstart     1  read        10       0  40 KiB  10 us  8.19 us  20.5 us  20.5 us  20.5 us

@@ -12,6 +12,7 @@
 
 mod ana;
 mod build;
+mod duration;
 mod names;
 mod one_bdev;
 mod parse_error;
@@ -30,6 +31,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use ana::AnaState;
+pub use duration::parse_duration;
 pub use names::{DEVICE_UUID_BYTES_MAX, DISCOVERY_NQN, NAME_BYTES_MAX, NQN_BYTES_MAX};
 pub use one_bdev::{bdev_schema, parse_bdev};
 pub use plan::{

@@ -122,6 +122,8 @@ pub struct DevicePlan {
     pub flush: FlushPolicy,
     /// Refuse writes.
     pub read_only: bool,
+    /// How long I/O may wait for the suspended device to be resumed before it fails; `None` for ever.
+    pub parked_limit: Option<Duration>,
     /// The table as written: lines of `start length target arguments…`, blank lines and lines that begin with `#` among them.
     pub table: At<String>,
     /// Size in 512-byte sectors: where the table's last line ends. Not 0.

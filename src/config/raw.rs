@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ana::AnaState;
+use super::duration::DurationText;
 use super::scalar::{Cores, Hosts, SizeText};
 use super::source::At;
 
@@ -180,6 +181,8 @@ pub(super) struct Device {
     /// Refuse writes. Default: false.
     #[schemars(extend("default" = false))]
     pub read_only: Option<At<bool>>,
+    /// How long I/O may wait for the suspended device to be resumed, such as 30s, before it fails. Default: for ever.
+    pub parked_limit: Option<At<DurationText>>,
     /// The table in dmsetup's form: a line `start length target arguments…` for each target, in 512-byte sectors, without gaps.
     pub table: At<String>,
 }

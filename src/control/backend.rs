@@ -1,14 +1,14 @@
 //! What the control plane needs of a running node, and the methods of the schema in those terms.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::schema::{self, *};
 use crate::config::{self, BdevKind, BdevPlan};
 use crate::dm::registry::Entry;
 use crate::dm::target::TYPES;
-use crate::dm::{self, Errno, Error};
-use crate::engine::BdevInfo;
+use crate::dm::{self, Errno, Error, SuspendOptions};
+use crate::engine::{BdevInfo, DeviceEvent, DeviceOptions, GivenUp, Removed, never};
 
 /// A running node, as far as operators can reach it. Verbs block the calling thread until they are done; every answer is
 /// a snapshot, and no verb but suspend (and what suspends on the way) waits for I/O.
@@ -17,7 +17,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// EINVAL for a bad name or uuid, EBUSY for one in use, ENOMEM when there are too many.
-    fn create(&self, name: &str, uuid: &str, ordered: bool) -> Result<(), Error>;
+    fn create(&self, name: &str, uuid: &str, options: DeviceOptions) -> Result<(), Error>;
 
     /// Loads a table into a device's inactive slot.
     ///
@@ -31,17 +31,74 @@ pub trait Backend: Send + Sync + 'static {
     /// ENXIO without such a device.
     fn clear(&self, name: &str) -> Result<(), Error>;
 
-    /// Suspends a device; answers when nothing is in flight.
+    /// Suspends a device; answers when nothing is in flight. Once `given_up`, the device runs on.
     ///
     /// # Errors
-    /// ENXIO without such a device.
-    fn suspend(&self, name: &str) -> Result<(), Error>;
+    /// ENXIO without such a device; EIO, ETIMEDOUT, EINTR when the device runs on.
+    fn suspend(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error>;
 
-    /// Resumes a device, on its inactive table if it has one.
+    /// Resumes a device, on its inactive table if it has one; `options` and `given_up` are for the suspension that this implies.
     ///
     /// # Errors
-    /// ENXIO without such a device; EINVAL without a table, or when hosts could not follow the new one.
-    fn resume(&self, name: &str) -> Result<(), Error>;
+    /// ENXIO without such a device; EINVAL without a table, or when hosts could not follow the new one; EAGAIN when a target
+    /// cannot be resumed; as [`Backend::suspend`].
+    fn resume(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error>;
+
+    /// Makes a table live in one step, or changes nothing.
+    ///
+    /// # Errors
+    /// As [`Backend::load`] and [`Backend::resume`].
+    fn swap(
+        &self,
+        name: &str,
+        table: &str,
+        read_only: bool,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error>;
+
+    /// Gives up the suspend of a device that is under way.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EINVAL when there is none.
+    fn cancel(&self, name: &str) -> Result<(), Error>;
+
+    /// Fails what is parked on a suspended device; how many that were.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EINVAL when it is not suspended.
+    fn fail_parked(&self, name: &str) -> Result<u64, Error>;
+
+    /// Tells a target, or the device, something; what it says.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EINVAL for what nobody understands, EBUSY when it is not the time for it.
+    fn message(&self, name: &str, sector: u64, words: Vec<String>)
+    -> Result<Option<String>, Error>;
+
+    /// Waits until a device's event number is another than `event_nr`, by default the present one.
+    ///
+    /// # Errors
+    /// ENXIO without such a device or when it is removed meanwhile, EINTR when given up.
+    fn wait(
+        &self,
+        name: &str,
+        event_nr: Option<u32>,
+        given_up: GivenUp<'_>,
+    ) -> Result<DeviceEvent, Error>;
+
+    /// Events of all devices so far.
+    fn events(&self) -> u32;
 
     /// Gives a device another name.
     ///
@@ -49,11 +106,29 @@ pub trait Backend: Send + Sync + 'static {
     /// ENXIO without such a device; EBUSY or EINVAL for the new name.
     fn rename(&self, name: &str, new_name: &str) -> Result<(), Error>;
 
+    /// Gives a device without a uuid one.
+    ///
+    /// # Errors
+    /// ENXIO without such a device; EBUSY or EINVAL for the uuid, EINVAL when the device has one.
+    fn set_uuid(&self, name: &str, uuid: &str) -> Result<(), Error>;
+
     /// Removes a device.
     ///
     /// # Errors
     /// ENXIO without such a device, EBUSY when it is exported.
     fn remove(&self, name: &str) -> Result<(), Error>;
+
+    /// Removes a device, now or when nothing exports it any more; whether it is gone.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    fn remove_deferred(&self, name: &str) -> Result<bool, Error>;
+
+    /// Removes all devices that nothing exports; the others later, when `deferred`.
+    ///
+    /// # Errors
+    /// When one that nothing exports cannot be removed.
+    fn remove_all(&self, deferred: bool) -> Result<Removed, Error>;
 
     /// All devices, by name.
     fn devices(&self) -> Vec<Entry>;
@@ -130,6 +205,16 @@ pub trait Backend: Send + Sync + 'static {
 pub struct Service {
     backend: Arc<dyn Backend>,
     started: Instant,
+    asker: Asker,
+}
+
+/// Whoever asks, as far as a verb that waits has to know.
+#[derive(Clone)]
+pub struct Asker {
+    /// Whether it has gone away.
+    pub gone: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether the server is about to end.
+    pub stopping: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Service {
@@ -138,6 +223,19 @@ impl Service {
         Service {
             backend,
             started: Instant::now(),
+            asker: Asker {
+                gone: Arc::new(never),
+                stopping: Arc::new(never),
+            },
+        }
+    }
+
+    /// The same service for somebody who may go away while a verb waits. Then a suspend is given up and the device runs on, as
+    /// with a dmsetup that is interrupted.
+    pub fn to(&self, asker: Asker) -> Service {
+        Service {
+            asker,
+            ..self.clone()
         }
     }
 
@@ -223,16 +321,20 @@ impl Serve<DmCreate> for Service {
             flush,
             table,
             read_only,
+            parked_limit_ms,
         } = params;
-        self.backend
-            .create(&name, &uuid, flush == FlushPolicy::Ordered)?;
+        let options = DeviceOptions {
+            ordered: flush == FlushPolicy::Ordered,
+            parked_limit: parked_limit_ms.map(Duration::from_millis),
+        };
+        self.backend.create(&name, &uuid, options)?;
         let Some(table) = table else {
             return Ok(Done {});
         };
-        let live = self
-            .backend
-            .load(&name, &table, read_only)
-            .and_then(|()| self.backend.resume(&name));
+        let live = self.backend.load(&name, &table, read_only).and_then(|()| {
+            let options = SuspendOptions::default();
+            self.backend.resume(&name, options, &never)
+        });
         live.map(|()| Done {}).inspect_err(|_| {
             // A half-made device would be in the way of the next attempt. Whoever opened it meanwhile may keep it.
             let _ = self.backend.remove(&name);
@@ -255,14 +357,81 @@ impl Serve<DmClear> for Service {
 }
 
 impl Serve<DmSuspend> for Service {
-    fn serve(&self, params: DeviceParams) -> Result<Done, Error> {
-        self.backend.suspend(&params.name).map(|()| Done {})
+    fn serve(&self, params: SuspendParams) -> Result<Done, Error> {
+        self.backend
+            .suspend(&params.name, params.options(), &*self.asker.gone)
+            .map(|()| Done {})
     }
 }
 
 impl Serve<DmResume> for Service {
+    fn serve(&self, params: SuspendParams) -> Result<Done, Error> {
+        self.backend
+            .resume(&params.name, params.options(), &*self.asker.gone)
+            .map(|()| Done {})
+    }
+}
+
+impl Serve<DmSwap> for Service {
+    fn serve(&self, params: SwapParams) -> Result<Done, Error> {
+        let SwapParams {
+            name,
+            table,
+            read_only,
+            ..
+        } = &params;
+        self.backend
+            .swap(name, table, *read_only, params.options(), &*self.asker.gone)
+            .map(|()| Done {})
+    }
+}
+
+impl Serve<DmCancel> for Service {
     fn serve(&self, params: DeviceParams) -> Result<Done, Error> {
-        self.backend.resume(&params.name).map(|()| Done {})
+        self.backend.cancel(&params.name).map(|()| Done {})
+    }
+}
+
+impl Serve<DmFailParked> for Service {
+    fn serve(&self, params: DeviceParams) -> Result<FailParkedResult, Error> {
+        self.backend
+            .fail_parked(&params.name)
+            .map(|failed| FailParkedResult { failed })
+    }
+}
+
+impl Serve<DmMessage> for Service {
+    fn serve(&self, params: MessageParams) -> Result<MessageResult, Error> {
+        let MessageParams {
+            name,
+            sector,
+            words,
+        } = params;
+        self.backend
+            .message(&name, sector, words)
+            .map(|text| MessageResult { text })
+    }
+}
+
+impl Serve<DmWait> for Service {
+    fn serve(&self, params: WaitParams) -> Result<WaitResult, Error> {
+        // Unlike a suspend, a wait may last for ever: the end of the server does not wait for it.
+        let given_up = || (self.asker.gone)() || (self.asker.stopping)();
+        let event = self
+            .backend
+            .wait(&params.name, params.event_nr, &given_up)?;
+        Ok(WaitResult {
+            device: device_info((event.device.entry, event.device.info)),
+            status: event.status.into_iter().map(target_line).collect(),
+        })
+    }
+}
+
+impl Serve<DmSetUuid> for Service {
+    fn serve(&self, params: SetUuidParams) -> Result<Done, Error> {
+        self.backend
+            .set_uuid(&params.name, &params.uuid)
+            .map(|()| Done {})
     }
 }
 
@@ -275,13 +444,34 @@ impl Serve<DmRename> for Service {
 }
 
 impl Serve<DmRemove> for Service {
-    fn serve(&self, params: DeviceParams) -> Result<Done, Error> {
-        self.backend.remove(&params.name).map(|()| Done {})
+    fn serve(&self, params: RemoveParams) -> Result<Done, Error> {
+        match params.deferred {
+            true => self.backend.remove_deferred(&params.name).map(drop),
+            false => self.backend.remove(&params.name),
+        }
+        .map(|()| Done {})
+    }
+}
+
+impl Serve<DmRemoveAll> for Service {
+    fn serve(&self, params: RemoveAllParams) -> Result<RemoveAllResult, Error> {
+        let Removed {
+            removed,
+            deferred,
+            kept,
+        } = self.backend.remove_all(params.deferred)?;
+        Ok(RemoveAllResult {
+            removed,
+            deferred,
+            kept,
+        })
     }
 }
 
 impl Serve<DmLs> for Service {
     fn serve(&self, params: LsParams) -> Result<LsResult, Error> {
+        // Before the list: whoever waits for the next number must not have missed what is in between.
+        let global_event_nr = self.backend.events();
         let mut devices: Vec<_> = self
             .backend
             .devices()
@@ -298,14 +488,21 @@ impl Serve<DmLs> for Service {
                 .devices;
             devices.retain(|device| having.iter().any(|lines| lines.name == device.name));
         }
-        Ok(LsResult { devices })
+        Ok(LsResult {
+            devices,
+            global_event_nr,
+        })
     }
 }
 
 impl Serve<DmInfo> for Service {
     fn serve(&self, params: InfoParams) -> Result<InfoResult, Error> {
-        self.infos(params.name.as_deref())
-            .map(|devices| InfoResult { devices })
+        let global_event_nr = self.backend.events();
+        let devices = self.infos(params.name.as_deref())?;
+        Ok(InfoResult {
+            devices,
+            global_event_nr,
+        })
     }
 }
 
@@ -426,6 +623,8 @@ fn device_info((entry, info): (Entry, dm::Info)) -> DeviceInfo {
         uuid: entry.uuid,
         id: entry.id.0,
         suspended: info.suspended,
+        internally_suspended: info.suspended_internally,
+        deferred_remove: entry.deferred_remove,
         read_only: info.read_only,
         live_table: info.live,
         inactive_table: info.inactive,
@@ -438,6 +637,7 @@ fn device_info((entry, info): (Entry, dm::Info)) -> DeviceInfo {
         } else {
             FlushPolicy::Relaxed
         },
+        parked_limit_ms: info.parked_limit_ns.map(|ns| ns / 1_000_000),
         bdevs: info.lowers,
     }
 }
@@ -504,6 +704,8 @@ fn device_stats(name: &str, stats: &dm::Stats) -> DeviceStats {
         in_flight: stats.in_flight,
         parked: stats.parked,
         busy: stats.busy,
+        pushed_back: stats.pushed_back,
+        held: stats.held,
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::backend::Backend;
 use super::schema::*;
 use crate::config::{BdevKind, BdevPlan};
-use crate::dm::{self, Errno, Error, LowerId, Table};
-use crate::engine::BdevInfo;
+use crate::dm::{self, Errno, Error, LowerId, SuspendOptions, Table};
+use crate::engine::{
+    BdevInfo, DeviceEvent, DeviceInfo as EngineInfo, DeviceOptions, GivenUp, Removed, never,
+};
 
 /// One device. Its tables are real ones.
 #[derive(Default)]
@@ -16,6 +19,23 @@ struct FakeDevice {
     info: dm::Info,
     live: Option<Table>,
     inactive: Option<Table>,
+    /// The suspend that waits is to be given up.
+    cancelled: bool,
+}
+
+impl FakeDevice {
+    /// Makes a table live.
+    fn run_on(&mut self, table: Table) {
+        self.info.lowers = table
+            .lowers
+            .iter()
+            .map(|lower| lower.name.clone())
+            .collect();
+        self.info.targets = table.segments.len() as u32;
+        self.info.sectors = table.limits.sectors;
+        self.info.read_only = table.limits.read_only;
+        self.live = Some(table);
+    }
 }
 
 /// The node. It has the lower device `ram0` from the beginning.
@@ -65,16 +85,21 @@ impl Fake {
     /// A node with `vol0` (live, held by an export) and `vol1` (empty, with a uuid).
     pub fn with_devices() -> Fake {
         let fake = Fake::default();
-        fake.create("vol0", "", false).unwrap();
+        fake.create("vol0", "", DeviceOptions::default()).unwrap();
         fake.load(
             "vol0",
             "0 1048576 linear ram0 0\n1048576 1048576 zero",
             false,
         )
         .unwrap();
-        fake.resume("vol0").unwrap();
+        fake.resume("vol0", SuspendOptions::default(), &never)
+            .unwrap();
         fake.names.lock().unwrap().open("vol0").unwrap();
-        fake.create("vol1", "my-uuid", true).unwrap();
+        let ordered = DeviceOptions {
+            ordered: true,
+            parked_limit: None,
+        };
+        fake.create("vol1", "my-uuid", ordered).unwrap();
         fake
     }
 
@@ -83,6 +108,14 @@ impl Fake {
     pub fn set_busy(&self, busy: bool) {
         *self.busy.lock().unwrap() = busy;
         self.idle.notify_all();
+    }
+
+    /// Waits until something may have changed.
+    fn look_again<'a>(&self, busy: MutexGuard<'a, bool>) -> MutexGuard<'a, bool> {
+        self.idle
+            .wait_timeout(busy, Duration::from_millis(2))
+            .unwrap()
+            .0
     }
 
     fn with<R>(
@@ -109,10 +142,12 @@ fn lines(
 }
 
 impl Backend for Fake {
-    fn create(&self, name: &str, uuid: &str, ordered: bool) -> Result<(), Error> {
+    fn create(&self, name: &str, uuid: &str, options: DeviceOptions) -> Result<(), Error> {
         let id = self.names.lock().unwrap().create(name, uuid)?.0;
+        let limit = options.parked_limit;
         let info = dm::Info {
-            ordered,
+            ordered: options.ordered,
+            parked_limit_ns: limit.map(|limit| limit.as_nanos() as u64),
             ..dm::Info::default()
         };
         self.devices.lock().unwrap().insert(
@@ -145,28 +180,40 @@ impl Backend for Fake {
         })
     }
 
-    fn suspend(&self, name: &str) -> Result<(), Error> {
+    fn suspend(
+        &self,
+        name: &str,
+        _options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
         self.with(name, |device| {
-            device.info.suspended = true;
+            (device.info.suspended, device.cancelled) = (true, false);
             Ok(())
         })?;
-        let busy = self.busy.lock().unwrap();
-        drop(self.idle.wait_while(busy, |busy| *busy).unwrap());
+        let mut busy = self.busy.lock().unwrap();
+        while *busy {
+            let cancelled = self.with(name, |device| Ok(device.cancelled))?;
+            if cancelled || given_up() {
+                self.with(name, |device| {
+                    device.info.suspended = false;
+                    Ok(())
+                })?;
+                return Err(Error::new(Errno::Eintr, "cancelled"));
+            }
+            busy = self.look_again(busy);
+        }
         Ok(())
     }
 
-    fn resume(&self, name: &str) -> Result<(), Error> {
+    fn resume(
+        &self,
+        name: &str,
+        _options: SuspendOptions,
+        _given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
         self.with(name, |device| {
             if let Some(table) = device.inactive.take() {
-                device.info.lowers = table
-                    .lowers
-                    .iter()
-                    .map(|lower| lower.name.clone())
-                    .collect();
-                device.info.targets = table.segments.len() as u32;
-                device.info.sectors = table.limits.sectors;
-                device.info.read_only = table.limits.read_only;
-                device.live = Some(table);
+                device.run_on(table);
             }
             (
                 device.info.live,
@@ -177,12 +224,117 @@ impl Backend for Fake {
         })
     }
 
+    fn swap(
+        &self,
+        name: &str,
+        table: &str,
+        read_only: bool,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        self.load(name, table, read_only)?;
+        self.resume(name, options, given_up)
+    }
+
+    fn cancel(&self, name: &str) -> Result<(), Error> {
+        let busy = *self.busy.lock().unwrap();
+        self.with(name, |device| {
+            if !busy || !device.info.suspended {
+                return Err(Error::new(Errno::Einval, "there is no suspend under way"));
+            }
+            device.cancelled = true;
+            Ok(())
+        })
+    }
+
+    fn fail_parked(&self, name: &str) -> Result<u64, Error> {
+        self.with(name, |device| match device.info.suspended {
+            true => Ok(1),
+            false => Err(Error::new(Errno::Einval, "the device is not suspended")),
+        })
+    }
+
+    /// The targets of this node understand `echo`, which says the other words, and `raise`, which is an event.
+    fn message(
+        &self,
+        name: &str,
+        _sector: u64,
+        words: Vec<String>,
+    ) -> Result<Option<String>, Error> {
+        self.with(name, |device| match words.first().map(String::as_str) {
+            Some("echo") => Ok(Some(words[1..].join(" "))),
+            Some("raise") => {
+                device.info.event_nr += 1;
+                Ok(None)
+            }
+            _ => Err(Error::new(Errno::Einval, "no target understands that")),
+        })
+    }
+
+    fn wait(
+        &self,
+        name: &str,
+        event_nr: Option<u32>,
+        given_up: GivenUp<'_>,
+    ) -> Result<DeviceEvent, Error> {
+        let known = match event_nr {
+            Some(event_nr) => event_nr,
+            None => self.info(name)?.1.event_nr,
+        };
+        loop {
+            let (entry, info) = self.info(name)?;
+            if info.event_nr != known {
+                return Ok(DeviceEvent {
+                    device: EngineInfo { entry, info },
+                    status: self.status(name)?,
+                });
+            }
+            if given_up() {
+                return Err(Error::new(Errno::Eintr, "given up"));
+            }
+            drop(self.look_again(self.busy.lock().unwrap()));
+        }
+    }
+
+    fn events(&self) -> u32 {
+        let devices = self.devices.lock().unwrap();
+        devices.values().map(|device| device.info.event_nr).sum()
+    }
+
     fn rename(&self, name: &str, new_name: &str) -> Result<(), Error> {
         self.names.lock().unwrap().rename(name, new_name)?;
         self.with(new_name, |device| {
             device.info.event_nr += 1;
             Ok(())
         })
+    }
+
+    fn set_uuid(&self, name: &str, uuid: &str) -> Result<(), Error> {
+        self.names.lock().unwrap().set_uuid(name, uuid).map(drop)
+    }
+
+    fn remove_deferred(&self, name: &str) -> Result<bool, Error> {
+        if self.names.lock().unwrap().find(name)?.open_count == 0 {
+            return self.remove(name).map(|()| true);
+        }
+        self.names.lock().unwrap().delete_deferred(name)?;
+        Ok(false)
+    }
+
+    fn remove_all(&self, deferred: bool) -> Result<Removed, Error> {
+        let mut all = Removed::default();
+        for entry in self.devices() {
+            if entry.open_count == 0 {
+                self.remove(&entry.name)?;
+                all.removed.push(entry.name);
+            } else if deferred {
+                self.remove_deferred(&entry.name)?;
+                all.deferred.push(entry.name);
+            } else {
+                all.kept.push(entry.name);
+            }
+        }
+        Ok(all)
     }
 
     fn remove(&self, name: &str) -> Result<(), Error> {
@@ -228,6 +380,8 @@ impl Backend for Fake {
             let mut stats = dm::Stats {
                 in_flight: 3,
                 parked: 1,
+                held: 2,
+                pushed_back: 7,
                 ..dm::Stats::default()
             };
             for us in [4, 9, 20, 20, 2000] {

@@ -23,7 +23,9 @@
 //! | time to take a response | [`server::RESPONSE_TIME_MAX`] | closed |
 //! | silence between requests | [`server::IDLE_TIME_MAX`] | closed |
 //!
-//! A client that goes away while its verb runs changes nothing: the verb ends as it would have, and its answer is dropped.
+//! A client that goes away while its verb waits for I/O gives the verb up: a suspend, alone or as part of a resume or swap, is
+//! cancelled and the device runs on, as with a dmsetup that is interrupted; a wait ends. Every other verb ends as it would
+//! have, and its answer is dropped.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -47,7 +49,7 @@ pub mod schema;
 pub mod server;
 pub mod socket;
 
-pub use backend::{Backend, Service};
+pub use backend::{Asker, Backend, Service};
 pub use client::{Client, ClientError};
 pub use server::Server;
 pub use socket::{BindError, Socket};

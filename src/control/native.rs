@@ -7,15 +7,15 @@ use super::schema::{
 };
 use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
-use crate::dm::{self, Errno, Error};
-use crate::engine::BdevInfo;
+use crate::dm::{self, Errno, Error, SuspendOptions};
+use crate::engine::{BdevInfo, DeviceEvent, DeviceOptions, GivenUp, Removed};
 use crate::export::nvmf::{self, stats::Kind};
 use crate::node::{ExportError, Node};
 use crate::reactor::monotonic_ns;
 
 impl Backend for Node {
-    fn create(&self, name: &str, uuid: &str, ordered: bool) -> Result<(), Error> {
-        self.engine().create(name, uuid, ordered).map(drop)
+    fn create(&self, name: &str, uuid: &str, options: DeviceOptions) -> Result<(), Error> {
+        self.engine().create_with(name, uuid, options).map(drop)
     }
 
     fn load(&self, name: &str, table: &str, read_only: bool) -> Result<(), Error> {
@@ -26,20 +26,84 @@ impl Backend for Node {
         self.engine().clear(name)
     }
 
-    fn suspend(&self, name: &str) -> Result<(), Error> {
-        self.engine().suspend(name, Default::default())
+    fn suspend(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        self.engine().suspend_unless(name, options, given_up)
     }
 
-    fn resume(&self, name: &str) -> Result<(), Error> {
-        self.engine().resume(name, Default::default())
+    fn resume(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        self.engine().resume_unless(name, options, given_up)
+    }
+
+    fn swap(
+        &self,
+        name: &str,
+        table: &str,
+        read_only: bool,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        self.engine()
+            .swap(name, table, read_only, options, given_up)
+    }
+
+    fn cancel(&self, name: &str) -> Result<(), Error> {
+        self.engine().cancel(name)
+    }
+
+    fn fail_parked(&self, name: &str) -> Result<u64, Error> {
+        self.engine().fail_parked(name)
+    }
+
+    fn message(
+        &self,
+        name: &str,
+        sector: u64,
+        words: Vec<String>,
+    ) -> Result<Option<String>, Error> {
+        self.engine().message(name, sector, words)
+    }
+
+    fn wait(
+        &self,
+        name: &str,
+        event_nr: Option<u32>,
+        given_up: GivenUp<'_>,
+    ) -> Result<DeviceEvent, Error> {
+        self.engine().wait(name, event_nr, given_up)
+    }
+
+    fn events(&self) -> u32 {
+        self.engine().events()
     }
 
     fn rename(&self, name: &str, new_name: &str) -> Result<(), Error> {
         self.engine().rename(name, new_name)
     }
 
+    fn set_uuid(&self, name: &str, uuid: &str) -> Result<(), Error> {
+        self.engine().set_uuid(name, uuid)
+    }
+
     fn remove(&self, name: &str) -> Result<(), Error> {
         self.engine().remove(name)
+    }
+
+    fn remove_deferred(&self, name: &str) -> Result<bool, Error> {
+        self.engine().remove_deferred(name)
+    }
+
+    fn remove_all(&self, deferred: bool) -> Result<Removed, Error> {
+        self.engine().remove_all(deferred)
     }
 
     fn devices(&self) -> Vec<Entry> {

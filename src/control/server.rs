@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::backend::Service;
+use super::backend::{Asker, Service};
 use super::lines::{Limits, Line, Lines};
 use super::rpc::{self, ErrorObject};
 use super::socket::Socket;
+use crate::reactor::hung_up;
 
 /// Most connections at a time: operators, their scripts and a monitor or two.
 pub const CONNECTIONS_MAX: usize = 32;
@@ -188,7 +189,12 @@ fn accept(socket: &Socket, shared: &Arc<Shared>) {
     }
 }
 
-fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+fn serve(stream: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
+    let (watched, server) = (stream.try_clone()?, shared.clone());
+    let service = shared.service.to(Asker {
+        gone: Arc::new(move || hung_up(&watched)),
+        stopping: Arc::new(move || server.stopping.load(Ordering::Acquire)),
+    });
     let mut lines = Lines::new(stream, shared.limits);
     loop {
         let line = match lines.next()? {
@@ -209,7 +215,7 @@ fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        if let Some(answer) = rpc::answer(&shared.service, &line) {
+        if let Some(answer) = rpc::answer(&service, &line) {
             respond(stream, &answer)?;
         }
     }

@@ -46,6 +46,12 @@ enum Hooks {
     Presuspended,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// For tests: targets of this type refuse to be resumed.
+    pub(super) static UNRESUMABLE: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
+
 /// One target in its place, with the numbers the I/O path needs beside it.
 struct Place {
     start: u64,
@@ -269,6 +275,10 @@ impl<C> Bound<C> {
     pub fn preresume(&mut self) -> Result<(), String> {
         let names = self.table.clone();
         for (target, segment) in self.targets().zip(&names.segments) {
+            #[cfg(test)]
+            if UNRESUMABLE.get() == Some(target.name()) {
+                return Err(format!("'{}' is not to be resumed", target.name()));
+            }
             target.preresume().map_err(|reason| {
                 format!("'{}' at sector {}: {reason}", target.name(), segment.start)
             })?;

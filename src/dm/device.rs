@@ -10,7 +10,7 @@
 //! remove   [as suspend] Detach
 //! ```
 //!
-//! Suspend, resume and swap are in `suspend.rs`.
+//! Suspend, resume and swap are in `suspend.rs`, the swap in one step in `exchange.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::defect::Defect;
 use super::env::Env;
 use super::error::{Errno, Error};
+use super::exchange::Exchange;
 use super::io::{CoreId, DeviceId};
 use super::message::{
     Answer, Epoch, Event, Info, Message, Order, Reply, Request, SuspendOptions, TargetLine, Ticket,
@@ -33,6 +34,7 @@ pub(super) struct Home {
     /// The request that makes the device has begun; another one is refused.
     created: bool,
     ordered: bool,
+    parked_limit_ns: Option<u64>,
     /// An operator has suspended it.
     pub suspended: bool,
     /// How many hold it suspended for other reasons (LC-26).
@@ -54,6 +56,8 @@ pub(super) struct Home {
     /// The suspend that `held` is about: late news of an earlier one is told apart by it.
     pub suspend_epoch: Epoch,
     pub sequences: Sequences,
+    /// The swap in one step that is under way.
+    pub exchange: Option<Exchange>,
     /// Timers to be armed when the event has been dealt with: how long from now, and what for.
     timers: Vec<(u64, HomeTimer)>,
 }
@@ -81,7 +85,16 @@ pub(super) enum Phase {
     /// The new table is live and could not be resumed: the old one is being destroyed, the device stays suspended (1.4, step 5).
     Retiring(Error),
     Resuming,
-    FailingParked,
+    /// The table of an exchange is being opened beside the others.
+    StagingExchange,
+    Exchanging,
+    /// The exchange has failed, for this reason: the old table becomes the live one again.
+    Reverting(Error),
+    /// The targets of the old table are asked.
+    PreresumingOld(Error),
+    ResumingOld(Error),
+    /// How many were failed so far.
+    FailingParked(u64),
     Detaching,
 }
 
@@ -91,6 +104,7 @@ pub(super) enum Then {
     Suspend,
     SuspendInternally,
     Swap { open: bool },
+    Exchange,
     Remove,
 }
 
@@ -133,11 +147,12 @@ impl Round {
 
 impl Home {
     /// A device that is about to be attached to all cores.
-    pub fn new(id: DeviceId, ordered: bool) -> Home {
+    pub fn new(id: DeviceId, ordered: bool, parked_limit_ns: Option<u64>) -> Home {
         Home {
             id,
             created: false,
             ordered,
+            parked_limit_ns,
             suspended: false,
             internal: 0,
             live: None,
@@ -152,6 +167,7 @@ impl Home {
             held: None,
             suspend_epoch: Epoch::default(),
             sequences: Sequences::default(),
+            exchange: None,
             timers: Vec::new(),
         }
     }
@@ -169,6 +185,11 @@ impl Home {
                 self.broadcast(env, epoch, || Order::Notice(seen));
             }
             Event::Told => self.raise(env),
+            Event::Failed(count) => {
+                if let Some((Phase::FailingParked(sum), _)) = &mut self.running {
+                    *sum += u64::from(count);
+                }
+            }
             Event::Ack {
                 core,
                 epoch,
@@ -217,6 +238,7 @@ impl Home {
     /// Raises the event number and answers who waited for that (LC-24).
     pub fn raise<E: Env>(&mut self, env: &mut E) {
         self.event_nr = self.event_nr.wrapping_add(1);
+        env.happened();
         let info = self.info();
         for (_, ticket) in self.waiters.drain(..) {
             env.reply(ticket, Ok(Reply::Info(info.clone())));
@@ -274,7 +296,11 @@ impl Home {
         while self.running.is_none() {
             let internal = self.internal > 0;
             let waits = |request: &Request| {
-                internal && matches!(request, Request::Suspend(_) | Request::Resume { .. })
+                internal
+                    && matches!(
+                        request,
+                        Request::Suspend(_) | Request::Resume { .. } | Request::Swap { .. }
+                    )
             };
             let Some(index) = self.requests.iter().position(|(r, _)| !waits(r)) else {
                 return;
@@ -294,9 +320,15 @@ impl Home {
                 let reason = "a device of this number exists";
                 return Some(Err(Error::new(Errno::Ebusy, reason)));
             }
-            Request::Create { ordered } => {
+            Request::Create {
+                ordered,
+                parked_limit_ns,
+            } => {
                 self.created = true;
-                self.begin_round(env, Phase::Attaching, ticket, || Order::Attach { ordered });
+                self.begin_round(env, Phase::Attaching, ticket, || Order::Attach {
+                    ordered,
+                    parked_limit_ns,
+                });
             }
             Request::Load(table) => {
                 if let Err(error) = self.may_replace(&table) {
@@ -313,6 +345,11 @@ impl Home {
             Request::Resume { open, suspend } => {
                 return self.start_resume(env, open, suspend, ticket);
             }
+            Request::Swap {
+                table,
+                open,
+                suspend,
+            } => return self.start_exchange(env, table, open, suspend, ticket),
             Request::SuspendInternally => return self.start_internal_suspend(env, ticket),
             Request::ResumeInternally => return self.start_internal_resume(env, ticket),
             Request::FailParked if !self.is_suspended() => {
@@ -321,7 +358,7 @@ impl Home {
                 return Some(Err(Error::new(Errno::Einval, reason)));
             }
             Request::FailParked => {
-                self.begin_round(env, Phase::FailingParked, ticket, || Order::FailParked);
+                self.begin_round(env, Phase::FailingParked(0), ticket, || Order::FailParked);
             }
             Request::Remove => self.start_remove(env, ticket),
             Request::Renamed => {
@@ -333,13 +370,14 @@ impl Home {
             | Request::Table { .. }
             | Request::Message { .. }
             | Request::Wait { .. }
+            | Request::GiveUp(_)
             | Request::Cancel => unreachable!("answered at once"),
         }
         None
     }
 
     /// LC-12: a table of an immutable type is replaced only by one of the same type, or by one with a wildcard.
-    fn may_replace(&self, new: &Table) -> Result<(), Error> {
+    pub fn may_replace(&self, new: &Table) -> Result<(), Error> {
         let immutable = |table: &Table| {
             let first = &table.segments[0].target;
             first.class().immutable.then(|| first.name())
@@ -360,7 +398,11 @@ impl Home {
         let (phase, ticket) = self.running.take().expect("a round belongs to a request");
         let refusal = self.round.refusal.take();
         let answer = match phase {
-            Phase::Attaching | Phase::FailingParked => Ok(Reply::Done),
+            Phase::Attaching => {
+                env.happened();
+                Ok(Reply::Done)
+            }
+            Phase::FailingParked(count) => Ok(Reply::Count(count)),
             Phase::Staging(table) => {
                 match refusal {
                     None => {
@@ -383,6 +425,7 @@ impl Home {
                 Ok(Reply::Done)
             }
             Phase::Detaching => {
+                env.happened();
                 env.reply(ticket, Ok(Reply::Done));
                 let gone = Error::new(Errno::Enxio, "the device was removed meanwhile");
                 let waiting = self.requests.drain(..).map(|(_, ticket)| ticket);
@@ -442,9 +485,32 @@ impl Home {
             }
             Request::Wait { .. } => Ok(Reply::Info(self.info())),
             Request::Cancel => self.cancel(env, Error::new(Errno::Eintr, "cancelled")),
+            Request::GiveUp(of) => {
+                self.give_up(env, *of);
+                Ok(Reply::Done)
+            }
             _ => return None,
         };
         Some(Some(answer))
+    }
+
+    /// Nobody wants what was given this ticket any more.
+    fn give_up<E: Env>(&mut self, env: &mut E, of: Ticket) {
+        let why = Error::new(Errno::Eintr, "whoever asked has given it up");
+        let running = self.running.as_ref();
+        if running.is_some_and(|(_, ticket)| *ticket == of) {
+            if let Some(exchange) = &mut self.exchange {
+                exchange.given_up = true;
+            }
+            // What is past giving up ends by itself.
+            let _ = self.cancel(env, why);
+        } else if let Some(index) = self.requests.iter().position(|(_, ticket)| *ticket == of) {
+            self.requests.remove(index);
+            env.reply(of, Err(why));
+        } else if let Some(index) = self.waiters.iter().position(|(_, ticket)| *ticket == of) {
+            self.waiters.swap_remove(index);
+            env.reply(of, Err(why));
+        }
     }
 
     fn check_message(&self, sector: u64, words: &[String]) -> Result<(), Error> {
@@ -476,6 +542,7 @@ impl Home {
             sectors: self.limits.as_ref().map_or(0, |limits| limits.sectors),
             read_only: self.limits.as_ref().is_some_and(|limits| limits.read_only),
             ordered: self.ordered,
+            parked_limit_ns: self.parked_limit_ns,
             lowers: live.map_or_else(Vec::new, |table| {
                 table
                     .lowers

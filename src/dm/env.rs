@@ -81,6 +81,10 @@ pub trait Env {
     /// takes memory and there is none now.
     fn tamper_read(&mut self, payload: Self::Payload, tamper: Tamper) -> bool;
 
+    /// Something happened to a device that everybody may want to know of: an event of its own, or that it was made, removed,
+    /// renamed or given another table (LC-24). Called on its home core.
+    fn happened(&mut self) {}
+
     /// How many cores the engine has; they are numbered from 0.
     fn cores(&self) -> u16;
 

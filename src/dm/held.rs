@@ -352,6 +352,7 @@ impl<E: Env> Mapper<E> {
                         });
                     }
                 }
+                Timer::Parked(id) => self.expire_parked(env, id, due_ns),
                 Timer::Home(id, timer) => {
                     if let Some(Some(home)) = self.homes.get_mut(id.0 as usize) {
                         home.timer(env, timer);

@@ -18,7 +18,7 @@ use super::bound::{Bound, Piece};
 use super::defect::Defect;
 use super::device::Home;
 use super::env::{CopyId, Env, Submit};
-use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
+use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload};
 use super::message::{Epoch, Event, Gate, Message, StepEnd, Steps};
 use super::parked::{Parked, Parking};
 use super::slab::Slab;
@@ -80,6 +80,10 @@ pub(super) struct Device<C> {
     pub sequenced: u32,
     /// The flush policy.
     pub ordered: bool,
+    /// How long I/O may stay parked while the device is suspended.
+    pub parked_limit_ns: Option<u64>,
+    /// The moment for which a timer is armed to see to that.
+    pub parked_due_ns: Option<u64>,
     pub stats: Stats,
 }
 
@@ -88,6 +92,8 @@ pub(super) struct Original<P> {
     pub io: Io<P>,
     pub device: DeviceId,
     pub started_ns: u64,
+    /// Since when it waits: from its arrival, from when it was pushed back, or from when it asked for its sequence.
+    pub parked_ns: u64,
     /// Its number among the device's originals on this core.
     pub arrival: u64,
     /// Link of the list it is parked on.
@@ -382,56 +388,6 @@ impl<E: Env> Mapper<E> {
         Some(stats)
     }
 
-    /// Completes a parked original with [`Status::Aborted`], if `tag` names one on this core (PM-13): one that a closed gate
-    /// holds up, that waits for its sequence, or whose clones a target holds. Of these, one with other clones below, or in the data step
-    /// of a sequence, completes when that has ended. False when it is not parked: it will complete by itself.
-    pub fn abort(&mut self, env: &mut E, id: DeviceId, tag: Tag) -> bool {
-        let named = |original: &Original<E::Payload>| {
-            (original.device, original.io.tag) == (id, tag) && !original.aborted
-        };
-        let Some((slot, stage)) = self
-            .originals
-            .iter()
-            .find_map(|(slot, original)| named(original).then_some((slot, original.stage)))
-        else {
-            return false;
-        };
-        match stage {
-            Stage::Parked if env.planted(Defect::AbortedStaysParked) => {
-                env.complete(tag, Status::Aborted);
-                true
-            }
-            Stage::Parked => {
-                let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
-                    return false;
-                };
-                let lists = [
-                    &mut device.pushed_back,
-                    &mut device.older,
-                    &mut device.deferred,
-                ];
-                let taken = lists
-                    .into_iter()
-                    .any(|list| list.take(&mut self.originals, slot));
-                assert!(taken, "a parked original is on a list");
-                self.originals.discard(slot);
-                self.answer(env, tag, Status::Aborted);
-                true
-            }
-            // Its sequence still takes its turn, without the data step: other originals may share it, and the gates are opened by
-            // its end.
-            Stage::Sequenced => {
-                self.originals[slot].aborted = true;
-                self.answer(env, tag, Status::Aborted);
-                true
-            }
-            _ => {
-                let below = self.abort_stacked(env, slot);
-                self.abort_held(env, slot) || below
-            }
-        }
-    }
-
     pub(super) fn device(&self, id: DeviceId) -> Option<&Device<E::Channel>> {
         self.devices.get(id.0 as usize)?.as_deref()
     }
@@ -466,6 +422,9 @@ impl<E: Env> Mapper<E> {
                 _ => &mut device.deferred,
             };
             list.push(&mut self.originals, slot);
+            if device.parked_limit_ns.is_some() {
+                self.limit_parked(id);
+            }
         } else {
             self.start(env, slot);
         }
@@ -627,12 +586,14 @@ impl<E: Env> Mapper<E> {
     fn push_back(&mut self, env: &mut E, slot: u32) {
         let original = &mut self.originals[slot];
         original.begin_again(Stage::Parked);
+        original.parked_ns = env.now_ns();
         let id = original.device;
         let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
             unreachable!("a device outlives its originals")
         };
         device.pushed_back.push(&mut self.originals, slot);
         device.stats.pushed_back += 1;
+        self.limit_parked(id);
         self.leave(env, id);
     }
 
@@ -664,7 +625,7 @@ impl<E: Env> Mapper<E> {
 
 impl<C> Device<C> {
     /// A device without a table.
-    pub fn new(ordered: bool) -> Device<C> {
+    pub fn new(ordered: bool, parked_limit_ns: Option<u64>) -> Device<C> {
         Device {
             gate: 0,
             live: None,
@@ -681,6 +642,8 @@ impl<C> Device<C> {
             held: 0,
             sequenced: 0,
             ordered,
+            parked_limit_ns,
+            parked_due_ns: None,
             stats: Stats::default(),
         }
     }
@@ -736,6 +699,7 @@ impl<P> Original<P> {
             io,
             device,
             started_ns,
+            parked_ns: started_ns,
             next: super::slab::NONE,
             stage,
             status: Status::Ok,

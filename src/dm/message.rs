@@ -53,6 +53,8 @@ pub enum Order {
     Attach {
         /// The flush policy: the S1 sequence rather than the relaxed one (OQ-2).
         ordered: bool,
+        /// How long I/O may stay parked while the device is suspended, in nanoseconds.
+        parked_limit_ns: Option<u64>,
     },
     /// Open the table's lower devices here and keep it ready beside the inactive slot (PM-12).
     Stage(Arc<Table>),
@@ -78,6 +80,10 @@ pub enum Order {
     /// The inactive table becomes the live one, with these limits; the old one is kept until the device has been resumed, or
     /// has failed to be (1.4).
     Swap(Arc<Limits>),
+    /// As [`Order::Swap`], of the staged table: the inactive slot is left alone, so that all can be taken back.
+    Exchange(Arc<Limits>),
+    /// Takes an exchange back: the old table is live again, not resumed; the new one is closed.
+    Revert,
     /// Ask the live targets whether they can be resumed (4.3 step 2).
     Preresume,
     /// Close the table before the last swap: the new one is live but could not be resumed (1.4 step 6).
@@ -86,7 +92,7 @@ pub enum Order {
     Resume,
     /// Open the gate and re-issue what is parked, if no other reason keeps it closed.
     Open(Gate),
-    /// Complete what the closed gate has parked with an I/O error.
+    /// Complete what the closed gate has parked with an I/O error, and say how many that were before acknowledging.
     FailParked,
     /// An operator's message to the target at a sector. The home core answers the ticket.
     Message {
@@ -150,6 +156,8 @@ pub enum Event {
     Notice(Seen),
     /// A message or notice has changed a target in a way that counts as an event.
     Told,
+    /// So many originals were failed by [`Order::FailParked`] on one core.
+    Failed(u32),
     /// An operator's request.
     Request(Request, Ticket),
 }
@@ -222,6 +230,8 @@ pub enum Request {
     Create {
         /// The flush policy: ordered rather than relaxed.
         ordered: bool,
+        /// How long I/O may stay parked while the device is suspended, in nanoseconds; then it fails with [`Status::Timeout`].
+        parked_limit_ns: Option<u64>,
     },
     /// Fill the inactive slot.
     Load(Arc<Table>),
@@ -236,8 +246,21 @@ pub enum Request {
         /// For the suspend that a swap implies, if the device runs.
         suspend: SuspendOptions,
     },
+    /// Make a table live in one step, whatever is in the inactive slot: suspend, swap, resume. When any of that fails, all
+    /// of it is undone.
+    Swap {
+        /// The new table.
+        table: Arc<Table>,
+        /// As of [`Request::Resume`].
+        open: bool,
+        /// For the suspend, if the device runs.
+        suspend: SuspendOptions,
+    },
     /// Give up the suspend that is under way, alone or as part of a swap.
     Cancel,
+    /// Whoever was given this ticket does not want it any more: what waits is not begun, a suspend under way is given up; what
+    /// is past that ends as it would have. The ticket is answered in any case.
+    GiveUp(Ticket),
     /// Suspend for the sake of something else than an operator: counted, always noflush (LC-26).
     SuspendInternally,
     /// Take back one of those.
@@ -282,6 +305,8 @@ pub enum Reply {
     Lines(Vec<TargetLine>),
     /// To [`Request::Message`]: what the target said, if anything.
     Text(Option<String>),
+    /// To [`Request::FailParked`]: how many.
+    Count(u64),
 }
 
 /// What [`Request`]s end in.
@@ -308,6 +333,8 @@ pub struct Info {
     pub read_only: bool,
     /// The flush policy is the ordered one.
     pub ordered: bool,
+    /// How long I/O may stay parked while the device is suspended, in nanoseconds.
+    pub parked_limit_ns: Option<u64>,
     /// The distinct lower devices of the live table, by name.
     pub lowers: Vec<String>,
 }

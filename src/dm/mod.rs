@@ -21,6 +21,8 @@ mod defect;
 mod device;
 pub mod env;
 pub mod error;
+mod exchange;
+mod given_up;
 mod held;
 mod invariants;
 pub mod io;

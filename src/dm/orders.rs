@@ -38,9 +38,18 @@ impl<E: Env> Mapper<E> {
         if self.homes.len() <= index {
             self.homes.resize_with(index + 1, || None);
         }
-        if let (None, Event::Request(Request::Create { ordered }, _)) = (&self.homes[index], &event)
+        if let (
+            None,
+            Event::Request(
+                Request::Create {
+                    ordered,
+                    parked_limit_ns,
+                },
+                _,
+            ),
+        ) = (&self.homes[index], &event)
         {
-            self.homes[index] = Some(Box::new(Home::new(id, *ordered)));
+            self.homes[index] = Some(Box::new(Home::new(id, *ordered, *parked_limit_ns)));
         }
         match &event {
             Event::Request(Request::Status, ticket) if self.homes[index].is_some() => {
@@ -66,7 +75,10 @@ impl<E: Env> Mapper<E> {
     fn order(&mut self, env: &mut E, id: DeviceId, epoch: Epoch, order: Order) {
         let mut result = Ok(());
         match order {
-            Order::Attach { ordered } => self.attach(env, id, ordered),
+            Order::Attach {
+                ordered,
+                parked_limit_ns,
+            } => self.attach(env, id, ordered, parked_limit_ns),
             Order::Stage(table) => match Bound::open(table, epoch, self.core, env) {
                 Ok(bound) => self.known(id).staged = Some(bound),
                 Err(reason) => result = Err(reason),
@@ -84,6 +96,10 @@ impl<E: Env> Mapper<E> {
                 if device.in_flight > 0 && !env.planted(Defect::NotDrained) {
                     assert!(device.draining.is_none(), "one drain at a time");
                     device.draining = Some(epoch);
+                }
+                let drains = device.in_flight > 0;
+                self.limit_parked(id);
+                if drains {
                     return;
                 }
             }
@@ -95,7 +111,15 @@ impl<E: Env> Mapper<E> {
                 }
             }
             Order::Undo => self.undo(env, id),
-            Order::Swap(limits) => result = self.swap(env, id, limits),
+            Order::Swap(limits) => {
+                let table = self.known(id).inactive.take();
+                result = self.swap(env, id, table, limits);
+            }
+            Order::Exchange(limits) => {
+                let table = self.known(id).staged.take();
+                result = self.swap(env, id, table, limits);
+            }
+            Order::Revert => self.revert(env, id),
             Order::Preresume => result = self.preresume(id),
             Order::Retire => close(env, self.known(id).retired.take()),
             Order::Resume => {
@@ -131,7 +155,7 @@ impl<E: Env> Mapper<E> {
         acknowledge(env, self.core, id, epoch, result);
     }
 
-    fn attach(&mut self, env: &mut E, id: DeviceId, ordered: bool) {
+    fn attach(&mut self, env: &mut E, id: DeviceId, ordered: bool, parked_limit_ns: Option<u64>) {
         let index = id.0 as usize;
         if self.devices.len() <= index {
             self.devices.resize_with(index + 1, || None);
@@ -140,7 +164,7 @@ impl<E: Env> Mapper<E> {
             self.devices[index].is_none(),
             "a device number is free before it is given away again"
         );
-        self.devices[index] = Some(Box::new(Device::new(ordered)));
+        self.devices[index] = Some(Box::new(Device::new(ordered, parked_limit_ns)));
         env.changed(id);
     }
 
@@ -191,7 +215,13 @@ impl<E: Env> Mapper<E> {
         self.open(env, id, Gate::Suspend);
     }
 
-    fn swap(&mut self, env: &mut E, id: DeviceId, limits: Arc<Limits>) -> Result<(), String> {
+    fn swap(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        table: Option<Bound<E::Channel>>,
+        limits: Arc<Limits>,
+    ) -> Result<(), String> {
         let device = self.known(id);
         assert_eq!(
             device.in_flight, 0,
@@ -202,7 +232,7 @@ impl<E: Env> Mapper<E> {
         }
         let device = self.known(id);
         let same = device.live.as_ref().is_some_and(|old| old.limits == limits);
-        device.retired = std::mem::replace(&mut device.live, device.inactive.take());
+        device.retired = std::mem::replace(&mut device.live, table);
         if let Some(live) = &mut device.live {
             live.limits = limits;
         }
@@ -211,6 +241,19 @@ impl<E: Env> Mapper<E> {
             env.changed(id);
         }
         self.preresume(id)
+    }
+
+    /// Puts the table before the last swap back, as it was: suspended. It kept its own limits.
+    fn revert(&mut self, env: &mut E, id: DeviceId) {
+        let device = self.known(id);
+        let earlier = device.retired.take();
+        let refused = std::mem::replace(&mut device.live, earlier);
+        let limits = |bound: &Option<Bound<E::Channel>>| bound.as_ref().map(|b| b.limits.clone());
+        let same = limits(&refused) == limits(&device.live);
+        close(env, refused);
+        if !same {
+            env.changed(id);
+        }
     }
 
     fn preresume(&mut self, id: DeviceId) -> Result<(), String> {
@@ -245,45 +288,6 @@ impl<E: Env> Mapper<E> {
                     }
                 }
             }
-        }
-    }
-
-    /// Completes what the suspended device has parked, oldest first.
-    fn fail_parked(&mut self, env: &mut E, id: DeviceId) {
-        self.end_parked(env, id, Status::IoError);
-        let device = self.known(id);
-        (device.older, device.deferred) = Default::default();
-        assert_eq!(device.pushed_back.len(), 0, "merged when the suspend ended");
-    }
-
-    /// Answers every original of the device that a gate holds up, or that waits for its sequence: the first give their slots back,
-    /// the others keep theirs until the home core has named them once more.
-    fn end_parked(&mut self, env: &mut E, id: DeviceId, status: Status) {
-        let waits = |original: &Original<E::Payload>| {
-            original.device == id
-                && match original.stage {
-                    Stage::Parked => true,
-                    Stage::Sequenced => !original.aborted,
-                    _ => false,
-                }
-        };
-        let mut slots: Vec<u32> = self
-            .originals
-            .iter()
-            .filter_map(|(slot, original)| waits(original).then_some(slot))
-            .collect();
-        slots.sort_unstable_by_key(|slot| self.originals[*slot].arrival);
-        for slot in slots {
-            let original = &mut self.originals[slot];
-            let (tag, op, sectors) = (original.io.tag, original.io.op, original.io.sectors);
-            let latency_ns = env.now_ns().saturating_sub(original.started_ns);
-            match original.stage {
-                Stage::Sequenced => original.aborted = true,
-                _ => self.originals.discard(slot),
-            }
-            let counters = self.known(id).stats.of(op);
-            counters.done(sectors, status, latency_ns);
-            self.answer(env, tag, status);
         }
     }
 
@@ -355,6 +359,7 @@ impl<E: Env> Mapper<E> {
     pub(super) fn ask_for_sequence(&mut self, env: &mut E, slot: u32, steps: Steps) {
         let original = &mut self.originals[slot];
         original.stage = Stage::Sequenced;
+        original.parked_ns = env.now_ns();
         let id = original.device;
         let core = self.core;
         let device = self.known(id);

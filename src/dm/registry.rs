@@ -23,6 +23,8 @@ pub struct Entry {
     pub uuid: String,
     /// How many front ends hold it open.
     pub open_count: u32,
+    /// It is to be removed when the last front end lets go of it (LC-19).
+    pub deferred_remove: bool,
     /// It is being removed: it can neither be found nor opened any more (LC-5).
     pub deleting: bool,
 }
@@ -42,12 +44,7 @@ impl Registry {
         check_name(name)?;
         check_uuid(uuid)?;
         self.check_free(name)?;
-        if !uuid.is_empty() && self.entries.values().any(|entry| entry.uuid == uuid) {
-            return Err(Error::new(
-                Errno::Ebusy,
-                format!("a device with uuid '{uuid}' exists"),
-            ));
-        }
+        self.check_uuid_free(uuid)?;
         let free = (0..DEVICES_MAX as u32)
             .map(DeviceId)
             .find(|id| !self.entries.contains_key(id));
@@ -62,6 +59,7 @@ impl Registry {
             name: name.into(),
             uuid: uuid.into(),
             open_count: 0,
+            deferred_remove: false,
             deleting: false,
         };
         self.entries.insert(id, entry);
@@ -77,6 +75,11 @@ impl Registry {
             .values()
             .find(|entry| entry.name == name && !entry.deleting)
             .ok_or_else(|| Error::new(Errno::Enxio, format!("there is no device '{name}'")))
+    }
+
+    /// The device of a number, if it is not being removed.
+    pub fn by_id(&self, id: DeviceId) -> Option<&Entry> {
+        self.entries.get(&id).filter(|entry| !entry.deleting)
     }
 
     /// All devices by name; those that are being removed are left out.
@@ -101,8 +104,9 @@ impl Registry {
         Ok(id)
     }
 
-    /// A front end lets go of a device.
-    pub fn close(&mut self, id: DeviceId) {
+    /// A front end lets go of a device. True if that was the last one and the device is to be removed now: it is marked as being
+    /// removed, in the same step.
+    pub fn close(&mut self, id: DeviceId) -> bool {
         let entry = self.entry(id);
         assert!(
             entry.open_count > 0,
@@ -110,6 +114,8 @@ impl Registry {
             entry.name
         );
         entry.open_count -= 1;
+        entry.deleting |= entry.deferred_remove && entry.open_count == 0;
+        entry.deleting
     }
 
     /// Marks a device as being removed, if nobody holds it: one step, so that nobody can open it in between (LC-18).
@@ -126,6 +132,42 @@ impl Registry {
         }
         self.entry(id).deleting = true;
         Ok(id)
+    }
+
+    /// As [`Registry::delete`], but of a device that is held: it is marked to be removed when the last front end lets go of it
+    /// (LC-19), and `None` returned.
+    ///
+    /// # Errors
+    /// ENXIO when there is no such device.
+    pub fn delete_deferred(&mut self, name: &str) -> Result<Option<DeviceId>, Error> {
+        let Entry { id, open_count, .. } = *self.find(name)?;
+        if open_count == 0 {
+            return self.delete(name).map(Some);
+        }
+        self.entry(id).deferred_remove = true;
+        Ok(None)
+    }
+
+    /// Takes that back (LC-19); a success, too, when there is nothing to take back.
+    ///
+    /// # Errors
+    /// ENXIO when there is no such device, EBUSY when it is being removed already.
+    pub fn cancel_deferred_remove(&mut self, name: &str) -> Result<(), Error> {
+        let entry = self.entries.values_mut().find(|entry| entry.name == name);
+        match entry {
+            None => Err(Error::new(
+                Errno::Enxio,
+                format!("there is no device '{name}'"),
+            )),
+            Some(entry) if entry.deleting => Err(Error::new(
+                Errno::Ebusy,
+                format!("device '{name}' is being removed: it is too late to cancel that"),
+            )),
+            Some(entry) => {
+                entry.deferred_remove = false;
+                Ok(())
+            }
+        }
     }
 
     /// Gives a removed device's name, uuid and number back.
@@ -145,10 +187,41 @@ impl Registry {
         Ok(id)
     }
 
+    /// Gives a device without a uuid one: once, because it never changes (1.1).
+    ///
+    /// # Errors
+    /// ENXIO when there is no such device, EINVAL for a bad uuid or when the device has one, EBUSY when another device has it.
+    pub fn set_uuid(&mut self, name: &str, uuid: &str) -> Result<DeviceId, Error> {
+        let entry = self.find(name)?;
+        let id = entry.id;
+        let wrong = |reason: String| Err(Error::new(Errno::Einval, reason));
+        if !entry.uuid.is_empty() {
+            return wrong(format!(
+                "device '{name}' has the uuid '{}', and a uuid never changes",
+                entry.uuid
+            ));
+        }
+        if uuid.is_empty() {
+            return wrong("a uuid has at least one byte".into());
+        }
+        check_uuid(uuid)?;
+        self.check_uuid_free(uuid)?;
+        self.entry(id).uuid = uuid.into();
+        Ok(id)
+    }
+
     fn entry(&mut self, id: DeviceId) -> &mut Entry {
         self.entries
             .get_mut(&id)
             .expect("a device that was found has an entry")
+    }
+
+    fn check_uuid_free(&self, uuid: &str) -> Result<(), Error> {
+        if !uuid.is_empty() && self.entries.values().any(|entry| entry.uuid == uuid) {
+            let reason = format!("a device with uuid '{uuid}' exists");
+            return Err(Error::new(Errno::Ebusy, reason));
+        }
+        Ok(())
     }
 
     fn check_free(&self, name: &str) -> Result<(), Error> {
@@ -224,6 +297,48 @@ mod tests {
         registry.close(a);
         assert!(registry.delete("a").is_ok());
         assert_eq!(registry.open("a").unwrap_err().errno, Errno::Enxio);
+    }
+
+    /// AT-59: removed at the last close, which nobody can come before; cancelled; too late to cancel once it is being removed.
+    #[test]
+    fn at_59_deferred_remove() {
+        let mut registry = Registry::default();
+        let a = registry.create("a", "").unwrap();
+        registry.open("a").unwrap();
+        registry.open("a").unwrap();
+        assert_eq!(registry.delete_deferred("a"), Ok(None));
+        assert!(registry.find("a").unwrap().deferred_remove);
+        assert!(!registry.close(a));
+        assert_eq!(registry.cancel_deferred_remove("a"), Ok(()));
+        assert!(!registry.close(a), "cancelled");
+        registry.open("a").unwrap();
+        registry.delete_deferred("a").unwrap();
+        assert!(registry.close(a));
+        assert_eq!(registry.open("a").unwrap_err().errno, Errno::Enxio);
+        let late = registry.cancel_deferred_remove("a").unwrap_err();
+        assert_eq!(late.errno, Errno::Ebusy);
+        registry.forget(a);
+        let gone = registry.cancel_deferred_remove("a").unwrap_err();
+        assert_eq!(gone.errno, Errno::Enxio);
+        let b = registry.create("b", "").unwrap();
+        assert_eq!(registry.delete_deferred("b"), Ok(Some(b)), "at once");
+    }
+
+    /// 1.1: a uuid can be given once, and never changes.
+    #[test]
+    fn a_uuid_is_set_once() {
+        let mut registry = Registry::default();
+        registry.create("a", "u").unwrap();
+        let b = registry.create("b", "").unwrap();
+        let errno = |r: Result<DeviceId, Error>| r.unwrap_err().errno;
+        assert_eq!(errno(registry.set_uuid("x", "v")), Errno::Enxio);
+        assert_eq!(errno(registry.set_uuid("a", "v")), Errno::Einval);
+        assert_eq!(errno(registry.set_uuid("b", "u")), Errno::Ebusy);
+        for bad in ["", &"v".repeat(129)] {
+            assert_eq!(errno(registry.set_uuid("b", bad)), Errno::Einval);
+        }
+        assert_eq!(registry.set_uuid("b", "v"), Ok(b));
+        assert_eq!(errno(registry.set_uuid("b", "w")), Errno::Einval);
     }
 
     #[test]

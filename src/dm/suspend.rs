@@ -104,7 +104,7 @@ impl Home {
         }
     }
 
-    fn suspend<E: Env>(
+    pub(super) fn suspend<E: Env>(
         &mut self,
         env: &mut E,
         then: Then,
@@ -138,7 +138,7 @@ impl Home {
             Some((Phase::Freezing(_), ticket)) => {
                 let reason = format!(
                     "the device could not be flushed before its suspension ({status:?}); \
-                     suspend it without (nolockfs, noflush) if that does not matter"
+                     ask for nolockfs or noflush if that does not matter"
                 );
                 self.undo(env, Error::new(Errno::Eio, reason), ticket);
             }
@@ -222,8 +222,13 @@ impl Home {
     /// Lets targets and I/O run. A sequence that was interrupted goes on before anything that was parked, because its gates are
     /// still closed (PM-21); one that had not begun its first step begins anew, behind what was pushed back.
     fn resume<E: Env>(&mut self, env: &mut E, ticket: Ticket) {
+        self.let_run(env, Phase::Resuming, ticket);
+    }
+
+    /// The same, in a phase of the caller's.
+    pub(super) fn let_run<E: Env>(&mut self, env: &mut E, phase: Phase, ticket: Ticket) {
         self.held = None;
-        self.begin_round(env, Phase::Resuming, ticket, || Order::Resume);
+        self.begin_round(env, phase, ticket, || Order::Resume);
         self.sequence_release(env);
     }
 
@@ -254,7 +259,11 @@ impl Home {
                 });
             }
             Phase::Postsuspending(Then::Swap { open }) => self.swap(env, open, ticket),
+            Phase::Postsuspending(Then::Exchange) => self.exchange_tables(env, ticket),
             Phase::Postsuspending(_) => return Some(Ok(Reply::Done)),
+            Phase::Undoing(why) if self.exchange.take().is_some() => {
+                self.begin_round(env, Phase::Unstaging(why), ticket, || Order::Unstage);
+            }
             Phase::Undoing(why) => return Some(Err(why)),
             Phase::Rejecting(error) => {
                 self.inactive = None;
@@ -263,6 +272,7 @@ impl Home {
             Phase::Swapping(limits) => {
                 self.live = self.inactive.take();
                 self.limits = Some(limits);
+                env.happened();
                 match refusal {
                     None => self.resume(env, ticket),
                     Some(reason) => {
@@ -284,9 +294,12 @@ impl Home {
             Phase::Retiring(error) => return Some(Err(error)),
             Phase::Resuming => {
                 self.suspended = false;
+                if self.exchange.is_some() {
+                    return self.exchanged(env, ticket);
+                }
                 return Some(Ok(Reply::Done));
             }
-            phase => unreachable!("{phase:?} has no round of a suspend"),
+            phase => return self.exchange_round_done(env, phase, refusal, ticket),
         }
         None
     }
@@ -297,7 +310,11 @@ impl Home {
 ///
 /// # Errors
 /// Why the hosts of a device that is `open` could not follow (LC-16).
-fn limits_after(old: Option<&Limits>, new: &Table, open: bool) -> Result<Arc<Limits>, String> {
+pub(super) fn limits_after(
+    old: Option<&Limits>,
+    new: &Table,
+    open: bool,
+) -> Result<Arc<Limits>, String> {
     let own = &new.limits;
     let Some(old) = old else {
         return Ok(own.clone());

@@ -13,6 +13,8 @@ pub(super) enum Timer {
     Clone(u32),
     /// A target of the live table asked for it.
     Target(DeviceId, u32),
+    /// What a suspended device has parked may have waited for as long as it is allowed to.
+    Parked(DeviceId),
     /// The device's home asked for it.
     Home(DeviceId, HomeTimer),
 }

@@ -138,6 +138,10 @@ impl Env for Lower {
         payload.tamper(tamper.offset, tamper.value, self.bdevs.buffers())
     }
 
+    fn happened(&mut self) {
+        self.tickets.happened();
+    }
+
     fn cores(&self) -> u16 {
         self.cores
     }

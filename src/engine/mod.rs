@@ -12,17 +12,18 @@ mod lower;
 mod service;
 mod solo;
 mod tickets;
+mod verbs;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 
 use crate::bdev;
 use crate::dm::{
-    self, CoreId, DeviceId, Errno, Error, Event, Info, Registry, Reply, Request, Stats,
-    SuspendOptions, Table, TargetLine,
+    self, CoreId, DeviceId, Errno, Error, Event, Info, Registry, Reply, Request, Stats, Table,
+    TargetLine, Ticket,
 };
 use crate::reactor::{self, Handle, NotStopped, ReactorStats, Reactors, Remote, StartError};
 
@@ -31,6 +32,7 @@ pub use core::Core;
 pub use front_end::{ClientId, FrontEnd};
 pub use service::{Message, Reactor};
 pub use solo::Solo;
+pub use verbs::{Event as DeviceEvent, GivenUp, Removed, never};
 
 use bdevs::check_free_of_bdevs;
 use tickets::Tickets;
@@ -53,6 +55,15 @@ pub struct Engine {
     names: Mutex<Registry>,
     tickets: Arc<Tickets>,
     clients: AtomicU32,
+}
+
+/// What is chosen when a device is made, and stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// The flush policy: ordered rather than relaxed.
+    pub ordered: bool,
+    /// How long I/O may stay parked while the device is suspended, before it fails; for ever when left out.
+    pub parked_limit: Option<Duration>,
 }
 
 /// A device as an operator sees it.
@@ -164,13 +175,40 @@ impl Engine {
     /// # Errors
     /// EINVAL, EBUSY, ENOMEM: [`Registry::create`]; EBUSY, too, for the name of a backing device.
     pub fn create(&self, name: &str, uuid: &str, ordered: bool) -> Result<DeviceId, Error> {
+        let options = DeviceOptions {
+            ordered,
+            parked_limit: None,
+        };
+        self.create_with(name, uuid, options)
+    }
+
+    /// The same, with every choice there is.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub fn create_with(
+        &self,
+        name: &str,
+        uuid: &str,
+        options: DeviceOptions,
+    ) -> Result<DeviceId, Error> {
         let id = {
             let mut names = self.names();
             check_free_of_bdevs(&self.bdevs, name)?;
             names.create(name, uuid)?
         };
-        self.request(id, Request::Create { ordered })?;
-        Ok(id)
+        let request = Request::Create {
+            ordered: options.ordered,
+            parked_limit_ns: options.parked_limit.map(nanoseconds),
+        };
+        match self.request(id, request) {
+            Ok(_) => Ok(id),
+            Err(error) => {
+                // The name must not stay taken by a device that is not there.
+                self.names().forget(id);
+                Err(error)
+            }
+        }
     }
 
     /// Loads a table into a device's inactive slot.
@@ -178,10 +216,15 @@ impl Engine {
     /// # Errors
     /// ENXIO without such a device, or when a lower device cannot be opened; EINVAL for the table.
     pub fn load(&self, name: &str, text: &str, read_only: bool) -> Result<(), Error> {
-        let device = self.names().find(name)?.id;
-        let table = parse_table(&self.bdevs, Some(device), text, read_only)
-            .map_err(|error| Error::new(Errno::Einval, error.to_string()))?;
+        let table = self.table_from(name, text, read_only)?;
         self.load_table(name, table)
+    }
+
+    /// Builds a table for a device from its text.
+    fn table_from(&self, name: &str, text: &str, read_only: bool) -> Result<Arc<Table>, Error> {
+        let device = self.names().find(name)?.id;
+        parse_table(&self.bdevs, Some(device), text, read_only)
+            .map_err(|error| Error::new(Errno::Einval, error.to_string()))
     }
 
     /// Loads a table that was built before ([`parse_table`]).
@@ -198,41 +241,6 @@ impl Engine {
     /// ENXIO without such a device.
     pub fn clear(&self, name: &str) -> Result<(), Error> {
         self.request_by_name(name, Request::Clear).map(drop)
-    }
-
-    /// Suspends a device: parks what comes, waits for what is in flight.
-    ///
-    /// # Errors
-    /// ENXIO without such a device; EIO, ETIMEDOUT, EINTR when the suspend was given up and the device runs on.
-    pub fn suspend(&self, name: &str, options: SuspendOptions) -> Result<(), Error> {
-        self.request_by_name(name, Request::Suspend(options))
-            .map(drop)
-    }
-
-    /// Resumes a device, on its inactive table if it has one; `suspend` is for the suspension that this implies on a running device.
-    ///
-    /// # Errors
-    /// ENXIO without such a device; EINVAL without a table, or when hosts could not follow the new one (LC-16); EAGAIN when a
-    /// target cannot be resumed; as [`Engine::suspend`].
-    pub fn resume(&self, name: &str, suspend: SuspendOptions) -> Result<(), Error> {
-        let (id, open) = {
-            let names = self.names();
-            let entry = names.find(name)?;
-            (entry.id, entry.open_count > 0)
-        };
-        self.request(id, Request::Resume { open, suspend })
-            .map(drop)
-    }
-
-    /// Removes a device that nobody holds.
-    ///
-    /// # Errors
-    /// ENXIO without such a device, EBUSY when it is in use.
-    pub fn remove(&self, name: &str) -> Result<(), Error> {
-        let id = self.names().delete(name)?;
-        let removed = self.request(id, Request::Remove).map(drop);
-        self.names().forget(id);
-        removed
     }
 
     /// Gives a device another name.
@@ -254,8 +262,13 @@ impl Engine {
     /// ENXIO without such a device.
     pub fn info(&self, name: &str) -> Result<DeviceInfo, Error> {
         let entry = self.names().find(name)?.clone();
-        match self.request(entry.id, Request::Info)? {
-            Reply::Info(info) => Ok(DeviceInfo { entry, info }),
+        let info = self.info_of(entry.id)?;
+        Ok(DeviceInfo { entry, info })
+    }
+
+    fn info_of(&self, id: DeviceId) -> Result<Info, Error> {
+        match self.request(id, Request::Info)? {
+            Reply::Info(info) => Ok(info),
             other => unreachable!("{other:?} does not answer a question for info"),
         }
     }
@@ -305,11 +318,6 @@ impl Engine {
         self.names().open(name)
     }
 
-    /// Lets go of a device.
-    pub fn close(&self, device: DeviceId) {
-        self.names().close(device);
-    }
-
     fn lines(&self, name: &str, request: Request) -> Result<Vec<TargetLine>, Error> {
         match self.request_by_name(name, request)? {
             Reply::Lines(lines) => Ok(lines),
@@ -324,17 +332,27 @@ impl Engine {
 
     /// Sends a request to a device's home core and waits for the answer.
     fn request(&self, device: DeviceId, request: Request) -> dm::Answer {
+        self.send_request(device, request)?
+            .1
+            .recv()
+            .unwrap_or_else(|_| Err(stopping()))
+    }
+
+    fn send_request(
+        &self,
+        device: DeviceId,
+        request: Request,
+    ) -> Result<(Ticket, Receiver<dm::Answer>), Error> {
         let (ticket, answer) = self.tickets.issue();
         let core = dm::mapper::home(device, self.cores());
         let message = dm::Message::Event {
             device,
             event: Event::Request(request, ticket),
         };
-        let ended = || Error::new(Errno::Enxio, "the engine is stopping");
         self.remote
             .send(usize::from(core.0), Message::Dm(message))
-            .map_err(|_| ended())?;
-        answer.recv().unwrap_or_else(|_| Err(ended()))
+            .map_err(|_| stopping())?;
+        Ok((ticket, answer))
     }
 
     /// Runs `f` on a reactor and waits for what it returns; `None` when the reactor has ended.
@@ -358,6 +376,15 @@ impl Engine {
     fn names(&self) -> MutexGuard<'_, Registry> {
         self.names.lock().expect("no holder of this lock can panic")
     }
+}
+
+fn stopping() -> Error {
+    Error::new(Errno::Enxio, "the engine is stopping")
+}
+
+/// A span of time as the mapper has it; 584 years stand for longer ones.
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Builds a table from its text, against the backing devices of now, for a device, or for none. As long as it exists, these cannot be

@@ -42,7 +42,10 @@ impl Solo {
             ended: Vec::new(),
         };
         for request in [
-            Request::Create { ordered },
+            Request::Create {
+                ordered,
+                parked_limit_ns: None,
+            },
             Request::Load(table),
             Request::Resume {
                 open: true,

@@ -7,7 +7,7 @@ use crate::config::{
     BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan, PollPlan,
 };
 use crate::dm::{DeviceId, Table};
-use crate::engine::{Config, Engine, parse_table};
+use crate::engine::{Config, DeviceOptions, Engine, parse_table};
 use crate::export::nvmf;
 use crate::reactor::{self, PollMode};
 
@@ -62,10 +62,13 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
         let at_name =
             |error: crate::dm::Error| plan.error_at(device.name.span, &error.to_string(), None);
         let id = engine
-            .create(
+            .create_with(
                 name,
                 device.uuid.as_deref().unwrap_or(""),
-                device.flush == FlushPolicy::Ordered,
+                DeviceOptions {
+                    ordered: device.flush == FlushPolicy::Ordered,
+                    parked_limit: device.parked_limit,
+                },
             )
             .map_err(at_name)?;
         let table = table(plan, device, engine.bdevs(), Some(id))?;

@@ -249,6 +249,7 @@ impl Run<'_> {
         let request = match operation {
             Operation::Create => Request::Create {
                 ordered: state.ordered,
+                parked_limit_ns: None,
             },
             Operation::Load(table) => Request::Load(state.tables[table].clone()),
             Operation::Clear => Request::Clear,

@@ -175,7 +175,13 @@ impl Cluster {
     /// A device with a live table.
     pub fn device(&mut self, number: u32, ordered: bool, table: &str) -> DeviceId {
         let device = DeviceId(number);
-        self.done(device, Request::Create { ordered });
+        self.done(
+            device,
+            Request::Create {
+                ordered,
+                parked_limit_ns: None,
+            },
+        );
         self.switch_to(device, table);
         device
     }

@@ -423,7 +423,7 @@ impl Watch {
     fn ordered(&mut self, device: usize, order: &Order) {
         let state = &mut self.devices[device];
         match order {
-            Order::Attach { ordered } => state.ordered = *ordered,
+            Order::Attach { ordered, .. } => state.ordered = *ordered,
             Order::Freeze => {
                 state.freezing += 1;
                 state.step_blurred = true;

@@ -68,6 +68,10 @@ pub(super) fn devices(
             let span = source.span_in_scalar(&device.table, problem.line_index, problem.word);
             problem.at(span)
         })?;
+        let parked_limit = device.parked_limit.map(|limit| {
+            let wrong = |(why, help)| Problem::at(limit.span, why).help(help);
+            limit.value.duration().map_err(wrong)
+        });
         plans.push(DevicePlan {
             name: device.name,
             uuid: device.uuid.map(|uuid| uuid.value),
@@ -75,6 +79,7 @@ pub(super) fn devices(
                 .flush
                 .map_or(FlushPolicy::Relaxed, |flush| flush.value),
             read_only,
+            parked_limit: parked_limit.transpose()?,
             table: device.table,
             sectors: summary.sectors,
             block_size: summary.block_size,

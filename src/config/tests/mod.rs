@@ -118,6 +118,7 @@ exports: { nvmf: { listeners: [ '[::1]:0', '[::1]:0' ], subsystems: [
         (FlushPolicy::Relaxed, false)
     );
     assert_eq!((device.sectors, device.block_size), (8, 512));
+    assert_eq!(device.parked_limit, None);
     let nvmf = plan.nvmf.expect("an export");
     let subsystem = &nvmf.subsystems[0];
     assert_eq!(subsystem.model, "polldm");
@@ -145,6 +146,24 @@ fn a_subsystem_starts_in_the_ana_state_that_is_written() {
         states.collect::<Vec<_>>(),
         [AnaState::NonOptimized, AnaState::PersistentLoss]
     );
+}
+
+#[test]
+fn parked_io_may_have_a_time_limit() {
+    let limit = |text: &str| {
+        read(format!(
+            "devices: [ {{ name: d, parked_limit: {text}, table: 0 8 zero }} ]"
+        ))
+    };
+    assert_eq!(
+        limit("30s").expect("valid").devices[0].parked_limit,
+        Some(Duration::from_secs(30))
+    );
+    for (text, why) in [("30", "no unit"), ("soon", "not a span"), ("0s", "no use")] {
+        let error = limit(text).expect_err(text).to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(error.contains("t.yaml:1:37"), "{error}");
+    }
 }
 
 #[test]

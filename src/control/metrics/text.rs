@@ -272,6 +272,26 @@ pub fn exposition(infos: &[DeviceInfo], stats: &StatsResult) -> String {
         .devices
         .iter()
         .for_each(|device| out.sample(name, &[("device", &device.name)], device.busy));
+    let name = "polldm_device_held";
+    out.family(
+        name,
+        Kind::Gauge,
+        "Pieces of I/O that targets hold back, until a path or a resource is there.",
+    );
+    stats
+        .devices
+        .iter()
+        .for_each(|device| out.sample(name, &[("device", &device.name)], device.held));
+    let name = "polldm_device_pushed_back_total";
+    out.family(
+        name,
+        Kind::Counter,
+        "I/Os that a suspend with noflush kept for later.",
+    );
+    stats
+        .devices
+        .iter()
+        .for_each(|device| out.sample(name, &[("device", &device.name)], device.pushed_back));
     let name = "polldm_device_suspended";
     out.family(name, Kind::Gauge, "1 while the mapped device is suspended.");
     infos
@@ -530,6 +550,8 @@ mod tests {
             in_flight: 1,
             parked: 0,
             busy: 0,
+            pushed_back: 0,
+            held: 0,
         });
         let samples = check(&exposition(&[], &stats));
         assert_eq!(

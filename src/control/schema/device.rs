@@ -40,6 +40,9 @@ pub struct CreateParams {
     /// The table refuses writes.
     #[serde(default)]
     pub read_only: bool,
+    /// How many milliseconds I/O may wait for the suspended device to be resumed before it fails; for ever when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_limit_ms: Option<u64>,
 }
 
 /// A table for a device.
@@ -79,6 +82,9 @@ pub struct LsParams {
 pub struct LsResult {
     /// In order of their names.
     pub devices: Vec<DeviceName>,
+    /// Events of all devices so far, and how often one was made, removed, renamed or given another table; wraps.
+    #[serde(default)]
+    pub global_event_nr: u32,
 }
 
 /// A device's names.
@@ -106,6 +112,9 @@ pub struct InfoParams {
 pub struct InfoResult {
     /// In order of their names.
     pub devices: Vec<DeviceInfo>,
+    /// Events of all devices so far, and how often one was made, removed, renamed or given another table; wraps.
+    #[serde(default)]
+    pub global_event_nr: u32,
 }
 
 /// State of a device (LC-22).
@@ -119,6 +128,12 @@ pub struct DeviceInfo {
     pub id: u32,
     /// No I/O passes until it is resumed.
     pub suspended: bool,
+    /// No I/O passes, because polldm itself has suspended it for a while.
+    #[serde(default)]
+    pub internally_suspended: bool,
+    /// It will be removed when nothing exports it any more.
+    #[serde(default)]
+    pub deferred_remove: bool,
     /// It refuses writes.
     pub read_only: bool,
     /// It has a live table.
@@ -135,6 +150,9 @@ pub struct DeviceInfo {
     pub sectors: u64,
     /// What a flush promises.
     pub flush: FlushPolicy,
+    /// How many milliseconds I/O may wait for the suspended device to be resumed before it fails; left out for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_limit_ms: Option<u64>,
     /// The backing devices beneath the live table.
     pub bdevs: Vec<String>,
 }

@@ -7,6 +7,7 @@
 mod device;
 mod export;
 mod stats;
+mod verbs;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use device::*;
 pub use export::*;
 pub use stats::*;
+pub use verbs::*;
 
 /// One method of the control plane.
 pub trait Method {
@@ -95,13 +97,27 @@ methods! {
     /// Empties the inactive slot.
     DmClear = "dm.clear"(DeviceParams) -> Done;
     /// Parks new I/O and answers when what was in flight has ended.
-    DmSuspend = "dm.suspend"(DeviceParams) -> Done;
+    DmSuspend = "dm.suspend"(SuspendParams) -> Done;
     /// Makes the inactive table live, if there is one, and lets I/O run.
-    DmResume = "dm.resume"(DeviceParams) -> Done;
+    DmResume = "dm.resume"(SuspendParams) -> Done;
+    /// Makes a table live in one step, without failing I/O that merely waits: load, suspend, swap, resume, or nothing of it.
+    DmSwap = "dm.swap"(SwapParams) -> Done;
+    /// Gives up the suspend that is under way, alone or as part of a resume or swap: the device runs on.
+    DmCancel = "dm.cancel"(DeviceParams) -> Done;
+    /// Fails what is parked on a suspended device.
+    DmFailParked = "dm.fail_parked"(DeviceParams) -> FailParkedResult;
+    /// Tells a target, or with a word that begins with '@' the device, something.
+    DmMessage = "dm.message"(MessageParams) -> MessageResult;
+    /// Answers when the event number of a device is another than the given one.
+    DmWait = "dm.wait"(WaitParams) -> WaitResult;
     /// Gives a device another name.
     DmRename = "dm.rename"(RenameParams) -> Done;
-    /// Removes a device that nothing exports.
-    DmRemove = "dm.remove"(DeviceParams) -> Done;
+    /// Gives a device without a uuid one; it never changes again.
+    DmSetUuid = "dm.set_uuid"(SetUuidParams) -> Done;
+    /// Removes a device that nothing exports; deferred, one that is exported when it is not any more.
+    DmRemove = "dm.remove"(RemoveParams) -> Done;
+    /// Removes all devices that nothing exports.
+    DmRemoveAll = "dm.remove_all"(RemoveAllParams) -> RemoveAllResult;
     /// Names of devices.
     DmLs = "dm.ls"(LsParams) -> LsResult;
     /// State of one device or of all.

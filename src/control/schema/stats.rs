@@ -50,6 +50,12 @@ pub struct DeviceStats {
     pub parked: u64,
     /// Pieces of I/O that a backing device had no room for when they came.
     pub busy: u64,
+    /// I/Os that a suspend with noflush kept for later.
+    #[serde(default)]
+    pub pushed_back: u64,
+    /// Pieces of I/O that targets hold back now, until a path or a resource is there.
+    #[serde(default)]
+    pub held: u64,
 }
 
 /// Counters of a namespace.

@@ -178,6 +178,7 @@ impl Fuzz {
         let request = match operation {
             Operation::Create => Request::Create {
                 ordered: random.percent(50),
+                parked_limit_ns: None,
             },
             Operation::Load(kind) => {
                 let tables = self.tables[index].iter().filter(|(of, _)| *of == kind);

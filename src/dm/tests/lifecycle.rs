@@ -14,7 +14,13 @@ const DEVICE: DeviceId = DeviceId(1);
 fn empty() -> Cluster {
     let mut cluster = Cluster::new(2, 7);
     cluster.add_disks(2);
-    cluster.done(DEVICE, Request::Create { ordered: false });
+    cluster.done(
+        DEVICE,
+        Request::Create {
+            ordered: false,
+            parked_limit_ns: None,
+        },
+    );
     cluster
 }
 
@@ -128,12 +134,30 @@ fn lc_5_a_removed_device_is_not_found() {
 #[test]
 fn a_device_is_created_once() {
     let mut cluster = running("0 8 linear d0 0");
-    let answer = cluster.ask(DEVICE, Request::Create { ordered: true });
+    let answer = cluster.ask(
+        DEVICE,
+        Request::Create {
+            ordered: true,
+            parked_limit_ns: None,
+        },
+    );
     assert_eq!(errno(answer), Errno::Ebusy);
     assert!(!cluster.info(DEVICE).ordered);
     assert_eq!(cluster.run(0, DEVICE, Ask::read(0, 1)).0, Status::Ok);
-    let first = cluster.request(DeviceId(5), Request::Create { ordered: false });
-    let second = cluster.request(DeviceId(5), Request::Create { ordered: false });
+    let first = cluster.request(
+        DeviceId(5),
+        Request::Create {
+            ordered: false,
+            parked_limit_ns: None,
+        },
+    );
+    let second = cluster.request(
+        DeviceId(5),
+        Request::Create {
+            ordered: false,
+            parked_limit_ns: None,
+        },
+    );
     cluster.settle();
     assert_eq!(cluster.answer(first), Some(Ok(Reply::Done)));
     assert_eq!(errno(cluster.answer(second).unwrap()), Errno::Ebusy);

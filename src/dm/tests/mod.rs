@@ -1,6 +1,7 @@
 //! The mapper as a whole, on several cores, against what the semantics say. Tests are named by the ids they show.
 
 mod delay;
+mod exchange;
 mod exclusive;
 mod flakey;
 mod flush;
@@ -10,6 +11,7 @@ mod mapping;
 mod multipath;
 mod oracle;
 mod ordered;
+mod parked_limit;
 mod power_cut;
 mod stacked;
 mod suspend;

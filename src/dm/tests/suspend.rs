@@ -312,7 +312,13 @@ fn pm_11_a_cancelled_suspend_leaves_a_draining_sequence_alone() {
 fn the_first_swap_can_be_cancelled() {
     let mut cluster = Cluster::new(2, 1);
     cluster.add_disks(1);
-    cluster.done(DEVICE, Request::Create { ordered: false });
+    cluster.done(
+        DEVICE,
+        Request::Create {
+            ordered: false,
+            parked_limit_ns: None,
+        },
+    );
     let table = cluster.table("0 64 linear d0 0");
     cluster.done(DEVICE, Request::Load(table));
     let resume = cluster.request(DEVICE, RESUME);

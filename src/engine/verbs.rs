@@ -1,0 +1,310 @@
+//! Operators' verbs that suspend, wait, speak to a target, or take a device away.
+//!
+//! Each blocks the calling thread until it is done; those that may wait for I/O or for an event look now and then whether whoever
+//! asked still wants to know.
+
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::{DeviceInfo, Engine, stopping};
+use crate::dm::{self, DeviceId, Errno, Error, Reply, Request, SuspendOptions, TargetLine};
+
+/// How often a verb that waits looks whether it is given up. A person who ends a command and starts the next takes longer.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The word that takes a deferred remove back (LC-19).
+const CANCEL_DEFERRED_REMOVE: &str = "@cancel_deferred_remove";
+
+/// Says whether whoever asked for a verb has given it up.
+pub type GivenUp<'a> = &'a dyn Fn() -> bool;
+
+/// For a verb that is waited for however long it takes.
+pub fn never() -> bool {
+    false
+}
+
+/// What a wait for an event ended with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Names and state of the device, as of now.
+    pub device: DeviceInfo,
+    /// What its targets say of themselves.
+    pub status: Vec<TargetLine>,
+}
+
+/// What became of the devices when all were to be removed, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Those that are gone.
+    pub removed: Vec<String>,
+    /// Those that go when their last front end lets go of them.
+    pub deferred: Vec<String>,
+    /// Those that stay, because they are in use.
+    pub kept: Vec<String>,
+}
+
+impl Engine {
+    /// Suspends a device: parks what comes, waits for what is in flight.
+    ///
+    /// # Errors
+    /// ENXIO without such a device; EIO, ETIMEDOUT, EINTR when the suspend was given up and the device runs on.
+    pub fn suspend(&self, name: &str, options: SuspendOptions) -> Result<(), Error> {
+        self.suspend_unless(name, options, &never)
+    }
+
+    /// The same, until `given_up`: then the suspend is cancelled and the device runs on.
+    ///
+    /// # Errors
+    /// As [`Engine::suspend`].
+    pub fn suspend_unless(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        let id = self.names().find(name)?.id;
+        self.request_unless(id, Request::Suspend(options), given_up)
+            .map(drop)
+    }
+
+    /// Resumes a device, on its inactive table if it has one; `suspend` is for the suspension that this implies on a running device.
+    ///
+    /// # Errors
+    /// ENXIO without such a device; EINVAL without a table, or when hosts could not follow the new one (LC-16); EAGAIN when a
+    /// target cannot be resumed; as [`Engine::suspend`].
+    pub fn resume(&self, name: &str, suspend: SuspendOptions) -> Result<(), Error> {
+        self.resume_unless(name, suspend, &never)
+    }
+
+    /// The same, until `given_up`: then the suspension that it implies is cancelled, the inactive table stays in its slot and
+    /// the device runs on (AT-52).
+    ///
+    /// # Errors
+    /// As [`Engine::resume`].
+    pub fn resume_unless(
+        &self,
+        name: &str,
+        suspend: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        let (id, open) = self.find_open(name)?;
+        self.request_unless(id, Request::Resume { open, suspend }, given_up)
+            .map(drop)
+    }
+
+    /// Makes a table live in one step: load, suspend, swap, resume. When any of that fails, or is given up, all of it is undone: the
+    /// live table and what was loaded before are what they were. When it succeeds, the inactive slot is empty.
+    ///
+    /// # Errors
+    /// As [`Engine::load`] and [`Engine::resume`].
+    pub fn swap(
+        &self,
+        name: &str,
+        table: &str,
+        read_only: bool,
+        suspend: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        let (id, open) = self.find_open(name)?;
+        let table = self.table_from(name, table, read_only)?;
+        let request = Request::Swap {
+            table,
+            open,
+            suspend,
+        };
+        self.request_unless(id, request, given_up).map(drop)
+    }
+
+    /// Gives up the suspend of a device that is under way, alone or as part of a resume or swap: whoever asked for it gets
+    /// EINTR.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EINVAL when there is no suspend under way.
+    pub fn cancel(&self, name: &str) -> Result<(), Error> {
+        self.request_by_name(name, Request::Cancel).map(drop)
+    }
+
+    /// Completes what is parked on a suspended device with an I/O error; how many I/Os those were.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EINVAL when it is not suspended.
+    pub fn fail_parked(&self, name: &str) -> Result<u64, Error> {
+        match self.request_by_name(name, Request::FailParked)? {
+            Reply::Count(count) => Ok(count),
+            other => unreachable!("{other:?} does not answer how many"),
+        }
+    }
+
+    /// Tells the target at a sector something; what it says. `@cancel_deferred_remove` is for the device itself.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EINVAL for what no target understands or without a live table, EBUSY when it is not
+    /// the time for it.
+    pub fn message(
+        &self,
+        name: &str,
+        sector: u64,
+        words: Vec<String>,
+    ) -> Result<Option<String>, Error> {
+        if let Some(word) = words.first().filter(|word| word.starts_with('@')) {
+            return match (word.as_str(), words.len()) {
+                (CANCEL_DEFERRED_REMOVE, 1) => {
+                    self.names().cancel_deferred_remove(name).map(|()| None)
+                }
+                (CANCEL_DEFERRED_REMOVE, _) => {
+                    let reason = format!("'{CANCEL_DEFERRED_REMOVE}' takes no arguments");
+                    Err(Error::new(Errno::Einval, reason))
+                }
+                _ => {
+                    let reason = format!(
+                        "a device does not understand '{word}'; it understands '{CANCEL_DEFERRED_REMOVE}'"
+                    );
+                    Err(Error::new(Errno::Einval, reason))
+                }
+            };
+        }
+        match self.request_by_name(name, Request::Message { sector, words })? {
+            Reply::Text(text) => Ok(text),
+            other => unreachable!("{other:?} is nothing a target says"),
+        }
+    }
+
+    /// Waits until the event number of a device is another than `event_nr`, which is the present one when left out (LC-24).
+    ///
+    /// # Errors
+    /// ENXIO without such a device, or when it is removed meanwhile; EINTR when given up.
+    pub fn wait(
+        &self,
+        name: &str,
+        event_nr: Option<u32>,
+        given_up: GivenUp<'_>,
+    ) -> Result<Event, Error> {
+        let id = self.names().find(name)?.id;
+        let event_nr = match event_nr {
+            Some(event_nr) => event_nr,
+            None => self.info_of(id)?.event_nr,
+        };
+        self.request_unless(id, Request::Wait { event_nr }, given_up)?;
+        // By number: the event may have been another name.
+        let gone = || Error::new(Errno::Enxio, "the device was removed meanwhile");
+        let entry = self.names().by_id(id).cloned().ok_or_else(gone)?;
+        let info = self.info_of(id)?;
+        let status = match self.request(id, Request::Status)? {
+            Reply::Lines(lines) => lines,
+            other => unreachable!("{other:?} does not answer a question for lines"),
+        };
+        let device = DeviceInfo { entry, info };
+        Ok(Event { device, status })
+    }
+
+    /// Events of all devices so far: those of their own, and that one was made, removed, renamed or given another table. Wraps
+    /// (LC-24).
+    pub fn events(&self) -> u32 {
+        self.tickets.events()
+    }
+
+    /// Removes a device that nobody holds.
+    ///
+    /// # Errors
+    /// ENXIO without such a device, EBUSY when it is in use.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let id = self.names().delete(name)?;
+        self.remove_deleted(id)
+    }
+
+    /// Removes a device now, or, when it is in use, as soon as the last front end lets go of it (LC-19). Whether it is gone.
+    ///
+    /// # Errors
+    /// ENXIO without such a device.
+    pub fn remove_deferred(&self, name: &str) -> Result<bool, Error> {
+        let id = self.names().delete_deferred(name)?;
+        match id {
+            Some(id) => self.remove_deleted(id).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Removes all devices that nobody holds; the others stay, or go later (LC-20).
+    ///
+    /// # Errors
+    /// When a device that nobody holds cannot be removed.
+    pub fn remove_all(&self, deferred: bool) -> Result<Removed, Error> {
+        let mut all = Removed::default();
+        loop {
+            let before = all.removed.len();
+            (all.deferred, all.kept) = (Vec::new(), Vec::new());
+            for entry in self.list() {
+                let name = entry.name;
+                let gone = match deferred {
+                    true => self.remove_deferred(&name),
+                    false => self.remove(&name).map(|()| true),
+                };
+                match gone {
+                    Ok(true) => all.removed.push(name),
+                    Ok(false) => all.deferred.push(name),
+                    Err(error) if error.errno == Errno::Ebusy => all.kept.push(name),
+                    // Somebody else was quicker.
+                    Err(error) if error.errno == Errno::Enxio => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // What is gone may have held others.
+            if all.removed.len() == before {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Lets go of a device. The last to do so removes a device that is waiting for that (LC-19), so this may wait for the
+    /// reactors: not to be called on one.
+    pub fn close(&self, device: DeviceId) {
+        let last = self.names().close(device);
+        if last {
+            // Only an engine that is stopping refuses, and then everything goes.
+            let _ = self.remove_deleted(device);
+        }
+    }
+
+    /// Gives a device without a uuid one.
+    ///
+    /// # Errors
+    /// ENXIO, EBUSY, EINVAL: [`dm::Registry::set_uuid`].
+    pub fn set_uuid(&self, name: &str, uuid: &str) -> Result<(), Error> {
+        let id = self.names().set_uuid(name, uuid)?;
+        self.request(id, Request::Renamed).map(drop)
+    }
+
+    /// Removes a device that nobody can find any more.
+    fn remove_deleted(&self, id: DeviceId) -> Result<(), Error> {
+        let removed = self.request(id, Request::Remove).map(drop);
+        self.names().forget(id);
+        removed
+    }
+
+    fn find_open(&self, name: &str) -> Result<(DeviceId, bool), Error> {
+        let names = self.names();
+        let entry = names.find(name)?;
+        Ok((entry.id, entry.open_count > 0))
+    }
+
+    /// Sends a request and waits for its answer, which comes soon once it is given up.
+    fn request_unless(
+        &self,
+        device: DeviceId,
+        request: Request,
+        given_up: GivenUp<'_>,
+    ) -> dm::Answer {
+        let (ticket, answer) = self.send_request(device, request)?;
+        loop {
+            match answer.recv_timeout(LOOK_EVERY) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return Err(stopping()),
+                Err(RecvTimeoutError::Timeout) if given_up() => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        self.send_request(device, Request::GiveUp(ticket))?;
+        answer.recv().unwrap_or_else(|_| Err(stopping()))
+    }
+}
