@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::env::Env;
 use super::io::{CoreId, Io, Op};
+use super::limits::Lower;
 use super::message::Epoch;
 use super::parked::Parked;
 use super::stacked::Channel;
 use super::table::{Limits, Segment, Table, supports};
-use super::target::{AnyTarget, Ask, ChannelIndex, Map, Share, Site};
+use super::target::{AnyTarget, Ask, ChannelIndex, Map, Remap, Share, Site};
 
 /// A table bound to a core. Nothing in it is shared with another core but the immutable [`Table`].
 pub(super) struct Bound<C> {
@@ -182,10 +183,16 @@ impl<C> Bound<C> {
         }
     }
 
-    /// Asks the target at a place where a read or write goes.
+    /// Where a read or write goes at a place whose target merely computes that.
     #[inline(always)]
-    pub fn map(&mut self, place: u32, ask: &Ask) -> Map {
-        self.places[place as usize].segment.target.map(ask)
+    pub fn remap(&self, place: u32, within: u64) -> Remap {
+        self.places[place as usize].segment.target.remap(within)
+    }
+
+    /// What is known of a lower device.
+    #[inline(always)]
+    pub fn lower(&self, channel: ChannelIndex) -> &Lower {
+        &self.table.lowers[channel.0 as usize]
     }
 
     /// Where the target's own sectors begin in the table.

@@ -3,29 +3,52 @@
 
 use super::defect::Defect;
 use super::env::Env;
-use super::io::{CloneId, Io, LowerIo, Op, Payload};
+use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload};
 use super::mapper::{Mapper, Original, PieceClone, Stage};
 use super::slab::NONE;
 use super::status::Status;
-use super::target::{ChannelIndex, Note};
+use super::target::{ChannelIndex, Note, Remap};
 
 impl<E: Env> Mapper<E> {
     /// Cuts a read or write into pieces and issues them in ascending order, without waiting for one another (IO-8, IO-11).
     pub(super) fn issue_pieces(&mut self, env: &mut E, slot: u32, stage: Stage) {
         let original = &mut self.originals[slot];
         original.stage = stage;
-        let id = original.device;
+        let (id, op, payload) = (
+            original.device,
+            original.op_of_stage(),
+            original.payload_of_stage(),
+        );
         let Io {
-            sector, sectors, ..
+            sector,
+            sectors,
+            fua,
+            ..
         } = original.io;
         self.hold(slot);
         let mut done = 0;
         while done < sectors {
-            let piece = self
-                .live(id)
-                .piece(sector + u64::from(done), sectors - done);
+            let live = self.live(id);
+            let piece = live.piece(sector + u64::from(done), sectors - done);
             debug_assert!(piece.sectors > 0, "no empty pieces (IO-8)");
-            self.issue(env, slot, piece.place, piece.within, piece.sectors, 0);
+            if let Remap::To(channel, sector) = live.remap(piece.place, piece.within) {
+                let misplaced = env.planted(Defect::PiecesMisplaced);
+                let offset = if misplaced { 0 } else { done };
+                let io = LowerIo {
+                    op,
+                    fua: fua && op == Op::Write && live.lower(channel).fua,
+                    sector,
+                    sectors: piece.sectors,
+                    payload: payload.slice(offset * 512, piece.sectors * 512),
+                };
+                let clone = PieceClone {
+                    channel,
+                    ..PieceClone::new(slot, piece.place, piece.within, piece.sectors, 0)
+                };
+                self.send_clone(env, id, clone, io);
+            } else {
+                self.issue(env, slot, piece.place, piece.within, piece.sectors, 0);
+            }
             done += piece.sectors;
         }
         self.release(env, slot);
@@ -110,13 +133,30 @@ impl<E: Env> Mapper<E> {
         }
     }
 
-    /// One flush clone that belongs to no target.
+    /// One flush clone that belongs to no target, to a device that has something to flush.
     fn flush_lower(&mut self, env: &mut E, slot: u32, channel: ChannelIndex) {
-        let clone = self.insert_piece(slot, NONE, 0, 0, 0);
-        self.originals[slot].outstanding += 1;
-        self.send_below(env, clone, channel, 0, 0, Note::NONE);
+        let original = &self.originals[slot];
+        let (id, payload) = (original.device, original.io.payload);
+        match self.live(id).lower(channel).flushing() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(status) => return self.originals[slot].failed(status),
+        }
+        let io = LowerIo {
+            op: Op::Flush,
+            fua: false,
+            sector: 0,
+            sectors: 0,
+            payload,
+        };
+        let clone = PieceClone {
+            channel,
+            ..PieceClone::new(slot, NONE, 0, 0, 0)
+        };
+        self.send_clone(env, id, clone, io);
     }
 
+    /// One clone more, to be sent by its target.
     fn issue(
         &mut self,
         env: &mut E,
@@ -127,33 +167,24 @@ impl<E: Env> Mapper<E> {
         number: u32,
     ) {
         self.originals[slot].outstanding += 1;
-        let clone = self.insert_piece(slot, place, sector, sectors, number);
+        let clone = PieceClone::new(slot, place, sector, sectors, number);
+        let clone = self.pieces.insert(clone);
         self.map_clone(env, clone, false);
     }
 
-    /// A slot for one clone, which has gone nowhere yet.
-    pub(super) fn insert_piece(
+    /// One clone more, which has a place to go.
+    #[inline(always)]
+    fn send_clone(
         &mut self,
-        original: u32,
-        place: u32,
-        sector: u64,
-        sectors: u32,
-        number: u32,
-    ) -> u32 {
-        self.pieces.insert(PieceClone {
-            original,
-            place,
-            sector,
-            sectors,
-            number,
-            channel: ChannelIndex(0),
-            note: Note::NONE,
-            started_ns: 0,
-            held_until_ns: None,
-            held_since_ns: None,
-            copy: None,
-            next: NONE,
-        })
+        env: &mut E,
+        id: DeviceId,
+        clone: PieceClone,
+        io: LowerIo<E::Payload>,
+    ) {
+        self.originals[clone.original].outstanding += 1;
+        let channel = clone.channel;
+        let clone = self.pieces.insert(clone);
+        self.submit_clone(env, id, channel, CloneId(clone), io);
     }
 
     /// Sends a clone to a lower device. A flush finds nothing to do at a device without a volatile cache; one with a cache that
@@ -177,15 +208,11 @@ impl<E: Env> Mapper<E> {
         let original = &self.originals[slot];
         let (id, op) = (original.device, original.op_of_stage());
         let live = self.live(id);
-        let start = match place {
-            NONE => 0,
-            place => live.start(place),
-        };
-        let lower = &live.table.lowers[channel.0 as usize];
-        let (volatile_cache, flush, fua) = (lower.volatile_cache, lower.flush, lower.fua);
+        let start = live.start(place);
+        let (fua, flushing) = (live.lower(channel).fua, live.lower(channel).flushing());
         let original = &self.originals[slot];
-        let payload = match op {
-            Op::Read | Op::Write => {
+        let payload = match (op, flushing) {
+            (Op::Read | Op::Write, _) => {
                 let mut offset = (start + within - original.io.sector) as u32;
                 if env.planted(Defect::PiecesMisplaced) {
                     offset = 0;
@@ -193,12 +220,8 @@ impl<E: Env> Mapper<E> {
                 let payload = original.payload_of_stage();
                 payload.slice(offset * 512, sectors * 512)
             }
-            Op::Flush if !volatile_cache => {
-                return self.complete_piece(env, clone, Status::Ok);
-            }
-            Op::Flush if !flush => {
-                return self.complete_piece(env, clone, Status::NotSupported);
-            }
+            (Op::Flush, Ok(false)) => return self.complete_piece(env, clone, Status::Ok),
+            (Op::Flush, Err(status)) => return self.complete_piece(env, clone, status),
             _ => original.io.payload,
         };
         let io = LowerIo {
@@ -227,10 +250,12 @@ impl<E: Env> Mapper<E> {
     }
 
     /// A clone of several has come to its end.
+    #[inline(always)]
     pub(super) fn piece_ended(&mut self, env: &mut E, clone: u32, status: Status) {
-        let piece = self.pieces.remove(clone);
+        let piece = &self.pieces[clone];
         assert_eq!(piece.copy, None, "given back before");
         let slot = piece.original;
+        self.pieces.discard(clone);
         let original = &self.originals[slot];
         let dropped = (original.io.op == Op::Flush && env.planted(Defect::FlushErrorDropped))
             || (original.status != Status::Ok && env.planted(Defect::FirstFlushErrorWins));
@@ -274,6 +299,33 @@ impl<E: Env> Mapper<E> {
             Stage::Parked | Stage::Sequenced => unreachable!("a parked original has no clones"),
         }
         self.finish(env, slot);
+    }
+}
+
+impl PieceClone {
+    /// A clone that has gone nowhere yet.
+    #[inline(always)]
+    pub(super) fn new(
+        original: u32,
+        place: u32,
+        sector: u64,
+        sectors: u32,
+        number: u32,
+    ) -> PieceClone {
+        PieceClone {
+            original,
+            place,
+            sector,
+            sectors,
+            number,
+            channel: ChannelIndex(0),
+            note: Note::NONE,
+            started_ns: 0,
+            held_until_ns: None,
+            held_since_ns: None,
+            copy: None,
+            next: NONE,
+        }
     }
 }
 

@@ -20,10 +20,11 @@ const MEMORY_RETRY_NS: u64 = 100_000;
 impl<E: Env> Mapper<E> {
     /// Asks a clone's target where it goes, and does as it says.
     pub(super) fn map_clone(&mut self, env: &mut E, clone: u32, expired: bool) {
-        let piece = self.pieces[clone];
+        let piece = &self.pieces[clone];
         let original = &self.originals[piece.original];
         let id = original.device;
         let (op, fua) = (original.op_of_stage(), original.io.fua);
+        let place = piece.place;
         let ask = Ask {
             op,
             fua,
@@ -35,7 +36,7 @@ impl<E: Env> Mapper<E> {
             held_since_ns: piece.held_since_ns,
         };
         let live = self.live(id);
-        let target = &mut live.segment(piece.place).target;
+        let target = &mut live.segment(place).target;
         let map = match op {
             Op::Flush => target.flush(&ask),
             Op::Discard | Op::WriteZeroes => target.range(&ask),
@@ -91,20 +92,29 @@ impl<E: Env> Mapper<E> {
 
     fn single_piece(&mut self, slot: u32, place: u32, sector: u64, sectors: u32) -> u32 {
         self.originals[slot].outstanding = 1;
-        self.insert_piece(slot, place, sector, sectors, 0)
+        let clone = PieceClone::new(slot, place, sector, sectors, 0);
+        self.pieces.insert(clone)
     }
 
     /// A lower device has finished one of several clones.
     pub(super) fn complete_piece(&mut self, env: &mut E, clone: u32, status: Status) {
+        let piece = &mut self.pieces[clone];
+        let untold = status == Status::Ok && piece.note == Note::NONE;
+        let done = untold || piece.place == NONE;
         // Whatever the target makes of its end: nothing below reads the copy any more.
-        if let Some(copy) = self.pieces[clone].copy.take() {
+        if let Some(copy) = piece.copy.take() {
             env.give_back(copy);
         }
-        let piece = self.pieces[clone];
-        let untold = status == Status::Ok && piece.note == Note::NONE;
-        if untold || piece.place == NONE {
-            return self.piece_ended(env, clone, status);
+        match done {
+            true => self.piece_ended(env, clone, status),
+            false => self.tell_target(env, clone, status),
         }
+    }
+
+    /// A target has a say in the end of one of several clones.
+    #[inline(never)]
+    fn tell_target(&mut self, env: &mut E, clone: u32, status: Status) {
+        let piece = self.pieces[clone];
         let original = &self.originals[piece.original];
         let id = original.device;
         let ended = Ended {

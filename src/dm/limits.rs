@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::io::DeviceId;
+use super::status::Status;
 use super::table::Limits;
 
 /// A lower device: its number in the engine's list of backing devices.
@@ -45,6 +46,18 @@ pub struct Lower {
 }
 
 impl Lower {
+    /// Whether a flush has something to do here: not without a volatile cache.
+    ///
+    /// # Errors
+    /// [`Status::NotSupported`] of a device with a cache that cannot be flushed (FL-29).
+    pub fn flushing(&self) -> Result<bool, Status> {
+        match (self.volatile_cache, self.flush) {
+            (false, _) => Ok(false),
+            (true, true) => Ok(true),
+            (true, false) => Err(Status::NotSupported),
+        }
+    }
+
     /// What a mapped device declares as a lower device: the limits of its live table. It flushes and takes force-unit-access
     /// whatever is beneath it, because its own mapper sees to that (FL-28).
     pub fn of_device(device: DeviceId, name: &str, limits: &Limits) -> Lower {

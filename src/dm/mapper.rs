@@ -26,7 +26,7 @@ use super::stacked::Channel;
 use super::stats::Stats;
 use super::status::Status;
 use super::table::Limits;
-use super::target::{Ask, ChannelIndex, Map, Note};
+use super::target::{Ask, ChannelIndex, Map, Note, Remap};
 use super::timers::Timers;
 
 /// Marks the clone id of an original that has exactly one clone: the number is the original's own slot.
@@ -165,6 +165,20 @@ pub(super) struct PieceClone {
     pub next: u32,
 }
 
+/// How the only clone of a read or write was sent.
+enum Sent<P> {
+    /// It is done, and took no slot.
+    Done,
+    /// It will be completed.
+    Pending,
+    /// It has to be tried again.
+    Busy(ChannelIndex, CloneId, LowerIo<P>),
+    /// It took a slot, and has ended.
+    Ended(CloneId, Status),
+    /// It goes to a mapped device, and has not been sent.
+    Deeper(Map),
+}
+
 /// A clone that its lower device had no room for.
 struct Busy<P> {
     device: DeviceId,
@@ -202,7 +216,7 @@ impl<E: Env> Mapper<E> {
     ///
     /// A read or write within one target, to a device that finishes at once, costs a bounds check, a mapping and the
     /// lower submission: no slot, no list.
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, env: &mut E, id: DeviceId, io: Io<E::Payload>) -> Option<Status> {
         let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
             return Some(Status::IoError);
@@ -230,74 +244,89 @@ impl<E: Env> Mapper<E> {
         if piece.sectors != io.sectors {
             return self.submit_slowly(env, id, io);
         }
-        let Piece {
-            place,
-            within,
-            sectors,
-        } = piece;
-        let ask = Ask::of(io.op, within, sectors, env.now_ns());
-        let (channel, sector, note) = match live.map(place, &ask) {
+        match live.remap(piece.place, piece.within) {
+            Remap::To(channel, sector) => {
+                let to = (channel, sector, Note::NONE);
+                let sent = device.send_whole(env, &mut self.originals, id, &io, piece, to);
+                self.whole_sent(env, id, io, piece, sent)
+            }
+            Remap::Zero => Some(self.zeroed(id, io)),
+            Remap::Ask => self.ask_whole(env, id, io, piece),
+        }
+    }
+
+    /// A read finds zeroes, a write leaves no trace.
+    #[inline(always)]
+    fn zeroed(&mut self, id: DeviceId, io: Io<E::Payload>) -> Status {
+        if io.op == Op::Read {
+            io.payload.fill_zero();
+        }
+        let counters = self.known(id).stats.of(io.op);
+        counters.done(io.sectors, Status::Ok, 0);
+        Status::Ok
+    }
+
+    /// Asks the target of a read or write that is one piece where it goes.
+    #[inline(never)]
+    fn ask_whole(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        io: Io<E::Payload>,
+        piece: Piece,
+    ) -> Option<Status> {
+        let ask = Ask::of(io.op, piece.within, piece.sectors, env.now_ns());
+        let map = self.live(id).segment(piece.place).target.map(&ask);
+        match map {
             Map::Remapped {
                 channel,
                 sector,
                 note,
-            } => (channel, sector, note),
-            Map::Zero => {
-                if io.op == Op::Read {
-                    io.payload.fill_zero();
-                }
-                device.stats.of(io.op).done(sectors, Status::Ok, 0);
-                return Some(Status::Ok);
+            } => {
+                let to = (channel, sector, note);
+                let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
+                    unreachable!("its target has just answered")
+                };
+                let sent = device.send_whole(env, &mut self.originals, id, &io, piece, to);
+                self.whole_sent(env, id, io, piece, sent)
             }
+            Map::Zero => Some(self.zeroed(id, io)),
             Map::Kill => {
-                device.stats.of(io.op).done(sectors, Status::IoError, 0);
-                return Some(Status::IoError);
+                let counters = self.known(id).stats.of(io.op);
+                counters.done(piece.sectors, Status::IoError, 0);
+                Some(Status::IoError)
             }
             map => {
                 self.keep_whole(env, id, io, piece, map);
-                return None;
+                None
             }
-        };
-        let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
-            let map = Map::Remapped {
-                channel,
-                sector,
-                note,
-            };
-            self.keep_whole(env, id, io, piece, map);
-            return None;
-        };
-        let slot = self.originals.next();
-        let lower = LowerIo {
-            op: io.op,
-            fua: false,
-            sector,
-            sectors,
-            payload: io.payload,
-        };
-        let clone = CloneId(slot | WHOLE);
-        let submit = env.submit(below, &lower, clone);
-        if submit == Submit::Done(Status::Ok) && note == Note::NONE {
-            device.stats.of(io.op).done(sectors, Status::Ok, 0);
-            return Some(Status::Ok);
         }
-        device.in_flight += 1;
-        device.arrivals += 1;
-        let original = Original {
-            arrival: device.arrivals,
-            place,
-            channel,
-            note,
-            ..Original::new(id, io, env.now_ns(), Stage::Data)
-        };
-        let taken = self.originals.insert(original);
-        debug_assert_eq!(taken, slot);
-        match submit {
-            Submit::Pending => {}
-            Submit::Busy => self.wait_for_room(id, channel, clone, lower),
-            Submit::Done(status) => self.complete_clone(env, clone, status),
+    }
+
+    /// What follows from how the only clone of a read or write was sent.
+    #[inline(always)]
+    fn whole_sent(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        io: Io<E::Payload>,
+        piece: Piece,
+        sent: Sent<E::Payload>,
+    ) -> Option<Status> {
+        match sent {
+            Sent::Done => return Some(Status::Ok),
+            Sent::Pending => {}
+            Sent::Busy(channel, clone, lower) => self.wait_for_room(id, channel, clone, lower),
+            Sent::Ended(clone, status) => self.ended_at_once(env, clone, status),
+            Sent::Deeper(map) => self.keep_whole(env, id, io, piece, map),
         }
         None
+    }
+
+    /// A clone ended while it was submitted, and there is more to that than success.
+    #[inline(never)]
+    fn ended_at_once(&mut self, env: &mut E, clone: CloneId, status: Status) {
+        self.complete_clone(env, clone, status);
     }
 
     /// A lower device has finished a clone.
@@ -310,7 +339,7 @@ impl<E: Env> Mapper<E> {
         if status != Status::Ok || self.originals[slot].note != Note::NONE {
             return self.whole_ended(env, slot, status);
         }
-        self.finish(env, slot);
+        self.conclude(env, slot);
     }
 
     /// Whether [`Mapper::poll`] has something to do now.
@@ -484,6 +513,7 @@ impl<E: Env> Mapper<E> {
     }
 
     /// Submits a clone to a lower channel and deals with each of the three answers.
+    #[inline(always)]
     pub(super) fn submit_clone(
         &mut self,
         env: &mut E,
@@ -516,9 +546,15 @@ impl<E: Env> Mapper<E> {
         });
     }
 
-    /// The last clone of an original has ended: gives the slot and the in-flight count back, then completes (IO-25).
-    #[inline]
+    /// The last clone of an original has ended.
+    #[inline(never)]
     pub(super) fn finish(&mut self, env: &mut E, slot: u32) {
+        self.conclude(env, slot);
+    }
+
+    /// The same, in line for the most frequent I/O: gives the slot and the in-flight count back, then completes (IO-25).
+    #[inline(always)]
+    fn conclude(&mut self, env: &mut E, slot: u32) {
         let original = &self.originals[slot];
         let (id, status, started_ns) = (original.device, original.status, original.started_ns);
         let Io {
@@ -528,12 +564,13 @@ impl<E: Env> Mapper<E> {
             return self.finish_specially(env, slot);
         }
         self.originals.discard(slot);
-        self.leave(env, id);
         let latency_ns = env.now_ns().saturating_sub(started_ns);
-        self.known(id)
-            .stats
-            .of(op)
-            .done(sectors, status, latency_ns);
+        let left = u32::from(env.planted(Defect::DrainedEarly));
+        let device = self.known(id);
+        device.stats.of(op).done(sectors, status, latency_ns);
+        if device.leave(left) {
+            self.drained(env, id);
+        }
         self.answer(env, tag, status);
     }
 
@@ -611,13 +648,17 @@ impl<E: Env> Mapper<E> {
 
     /// Counts one original out, and tells the home core if that was what it waited for (IO-18, PM-2).
     fn leave(&mut self, env: &mut E, id: DeviceId) {
-        let core = self.core;
-        let device = self.known(id);
-        device.in_flight -= 1;
         let left = u32::from(env.planted(Defect::DrainedEarly));
-        if device.in_flight <= left
-            && let Some(epoch) = device.draining.take()
-        {
+        if self.known(id).leave(left) {
+            self.drained(env, id);
+        }
+    }
+
+    /// The last original that a round waits for is out.
+    #[cold]
+    fn drained(&mut self, env: &mut E, id: DeviceId) {
+        let core = self.core;
+        if let Some(epoch) = self.known(id).draining.take() {
             acknowledge(env, core, id, epoch, Ok(()));
         }
     }
@@ -646,6 +687,64 @@ impl<C> Device<C> {
             parked_due_ns: None,
             stats: Stats::default(),
         }
+    }
+
+    /// Submits a read or write that is one piece to where its target has sent it. It takes a slot unless it ends at once, well, and
+    /// nobody wants to be told.
+    #[inline(always)]
+    fn send_whole<E: Env<Channel = C>>(
+        &mut self,
+        env: &mut E,
+        originals: &mut Slab<Original<E::Payload>>,
+        id: DeviceId,
+        io: &Io<E::Payload>,
+        piece: Piece,
+        (channel, sector, note): (ChannelIndex, u64, Note),
+    ) -> Sent<E::Payload> {
+        let live = self.live.as_mut().expect("it has just mapped this");
+        let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
+            return Sent::Deeper(Map::Remapped {
+                channel,
+                sector,
+                note,
+            });
+        };
+        let slot = originals.next();
+        let lower = LowerIo {
+            op: io.op,
+            fua: false,
+            sector,
+            sectors: piece.sectors,
+            payload: io.payload,
+        };
+        let clone = CloneId(slot | WHOLE);
+        let submit = env.submit(below, &lower, clone);
+        if submit == Submit::Done(Status::Ok) && note == Note::NONE {
+            self.stats.of(io.op).done(piece.sectors, Status::Ok, 0);
+            return Sent::Done;
+        }
+        self.in_flight += 1;
+        self.arrivals += 1;
+        let taken = originals.insert(Original {
+            arrival: self.arrivals,
+            place: piece.place,
+            channel,
+            note,
+            ..Original::new(id, *io, env.now_ns(), Stage::Data)
+        });
+        debug_assert_eq!(taken, slot);
+        match submit {
+            Submit::Pending => Sent::Pending,
+            Submit::Busy => Sent::Busy(channel, clone, lower),
+            Submit::Done(status) => Sent::Ended(clone, status),
+        }
+    }
+
+    /// Counts one original out; whether that was the last one that the round which closes the device waits for.
+    #[inline(always)]
+    fn leave(&mut self, left: u32) -> bool {
+        self.in_flight -= 1;
+        self.in_flight <= left && self.draining.is_some()
     }
 
     /// Takes the next parked original that may go on. What was pushed back came before any original that waits for its sequence

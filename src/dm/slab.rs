@@ -132,13 +132,19 @@ impl<T> Slab<T> {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn not_in_use(index: u32) -> ! {
+    panic!("slot {index} is not in use")
+}
+
 impl<T> std::ops::Index<u32> for Slab<T> {
     type Output = T;
     #[inline(always)]
     fn index(&self, index: u32) -> &T {
         match &self.slots[index as usize] {
             Slot::Used(value) => value,
-            Slot::Free { .. } => panic!("slot {index} is not in use"),
+            Slot::Free { .. } => not_in_use(index),
         }
     }
 }
@@ -148,7 +154,7 @@ impl<T> std::ops::IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, index: u32) -> &mut T {
         match &mut self.slots[index as usize] {
             Slot::Used(value) => value,
-            Slot::Free { .. } => panic!("slot {index} is not in use"),
+            Slot::Free { .. } => not_in_use(index),
         }
     }
 }

@@ -57,6 +57,7 @@ impl<C> Channel<C> {
 
 impl<E: Env> Mapper<E> {
     /// Submits a clone to what is beneath.
+    #[inline(always)]
     pub(super) fn submit_below(
         &mut self,
         env: &mut E,
@@ -65,10 +66,24 @@ impl<E: Env> Mapper<E> {
         clone: CloneId,
         io: &LowerIo<E::Payload>,
     ) -> Submit {
-        let device = match &mut self.live(id).channels[channel.0 as usize] {
-            Channel::Lower(channel) => return env.submit(channel, io, clone),
-            Channel::Device(device) => *device,
-        };
+        match &mut self.live(id).channels[channel.0 as usize] {
+            Channel::Lower(channel) => env.submit(channel, io, clone),
+            Channel::Device(device) => {
+                let device = *device;
+                self.descend(env, device, clone, io)
+            }
+        }
+    }
+
+    /// Submits a clone to a mapped device beneath, as an original of that.
+    #[inline(never)]
+    fn descend(
+        &mut self,
+        env: &mut E,
+        device: DeviceId,
+        clone: CloneId,
+        io: &LowerIo<E::Payload>,
+    ) -> Submit {
         let original = Io {
             tag: tag(clone),
             op: io.op,

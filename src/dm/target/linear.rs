@@ -2,7 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Target};
+use super::{Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Remap, Target};
 
 /// Sector s of the target is sector `start + s` of the device (6.1).
 #[derive(Clone, Debug)]
@@ -26,6 +26,10 @@ impl Target for Linear {
     }
 
     #[inline(always)]
+    fn remap(&self, sector: u64) -> Remap {
+        Remap::To(self.channel, self.start + sector)
+    }
+
     fn map(&mut self, ask: &Ask) -> Map {
         Map::Remapped {
             channel: self.channel,

@@ -123,6 +123,17 @@ pub enum Map {
     PushBack,
 }
 
+/// Where a read or write goes, as far as a target can tell without being asked about it in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remap {
+    /// As [`Map::Remapped`], without a note.
+    To(ChannelIndex, u64),
+    /// As [`Map::Zero`].
+    Zero,
+    /// [`Target::map`] is to be asked.
+    Ask,
+}
+
 /// A clone that has ended below.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
@@ -255,6 +266,12 @@ pub trait Target: Clone + Send + Sync + Sized {
 
     /// Called once for the copy of each core, before anything else.
     fn bind(&mut self, _site: Site) {}
+
+    /// The shortest way through the mapper, for a target that only computes where a read or write at a sector goes: what
+    /// [`Target::map`] would answer whatever else the I/O is.
+    fn remap(&self, _sector: u64) -> Remap {
+        Remap::Ask
+    }
 
     /// Where a read or write goes. It does not cross [`Target::io_sectors_max`].
     fn map(&mut self, ask: &Ask) -> Map;
@@ -390,8 +407,10 @@ macro_rules! targets {
             pub fn class(&self) -> Class { match self { $(AnyTarget::$variant(_) => <$path>::CLASS),+ } }
             /// See [`Target::bind`].
             pub fn bind(&mut self, site: Site) { match self { $(AnyTarget::$variant(t) => t.bind(site)),+ } }
-            /// See [`Target::map`].
+            /// See [`Target::remap`].
             #[inline(always)]
+            pub fn remap(&self, sector: u64) -> Remap { match self { $(AnyTarget::$variant(t) => t.remap(sector)),+ } }
+            /// See [`Target::map`].
             pub fn map(&mut self, ask: &Ask) -> Map { match self { $(AnyTarget::$variant(t) => t.map(ask)),+ } }
             /// See [`Target::io_sectors_max`].
             pub fn io_sectors_max(&self) -> u32 { match self { $(AnyTarget::$variant(t) => t.io_sectors_max()),+ } }

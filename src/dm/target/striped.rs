@@ -4,7 +4,8 @@ use super::super::Status;
 use super::super::io::Op;
 use super::super::limits::Lower;
 use super::{
-    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Share, Target,
+    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Remap, Share,
+    Target,
 };
 
 /// Most stripes of one target; a status line of more would not be readable, and no appliance has them.
@@ -108,6 +109,12 @@ impl Target for Striped {
     }
 
     #[inline(always)]
+    fn remap(&self, sector: u64) -> Remap {
+        let (stripe, within) = self.locate(sector);
+        let stripe = &self.stripes[stripe];
+        Remap::To(stripe.channel, stripe.start + within)
+    }
+
     fn map(&mut self, ask: &Ask) -> Map {
         let (stripe, within) = self.locate(ask.sector);
         let stripe = &self.stripes[stripe];

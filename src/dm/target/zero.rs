@@ -2,7 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Ask, Builder, Class, Map, Target};
+use super::{Arguments, Ask, Builder, Class, Map, Remap, Target};
 
 /// Holds nothing and needs no device (6.1).
 #[derive(Clone, Debug)]
@@ -19,6 +19,11 @@ impl Target for Zero {
     fn build(arguments: &mut Arguments<'_>, _builder: &mut Builder<'_>) -> Result<Zero, String> {
         arguments.end()?;
         Ok(Zero)
+    }
+
+    #[inline(always)]
+    fn remap(&self, _sector: u64) -> Remap {
+        Remap::Zero
     }
 
     fn map(&mut self, _ask: &Ask) -> Map {

@@ -120,7 +120,6 @@ impl Target for Multipath {
         self.paths.bind(site.core);
     }
 
-    #[inline]
     fn map(&mut self, ask: &Ask) -> Map {
         let Some((path, generation)) = self.paths.start(bytes(ask.sectors), ask.now_ns) else {
             return match self.fate() {
