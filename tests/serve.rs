@@ -456,7 +456,7 @@ fn check_says_what_serve_would_say_and_opens_nothing() {
     });
     assert_eq!(complaints[0], complaints[1]);
     assert!(
-        complaints[0].contains("rum0") && complaints[0].contains("did you mean `ram0`?"),
+        complaints[0].contains("rum0") && complaints[0].contains("did you mean 'ram0'?"),
         "{}",
         complaints[0]
     );
