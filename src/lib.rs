@@ -17,6 +17,7 @@
 //! | [`bdev`] | backing devices of the native engine |
 //! | [`reactor`] | pinned threads that poll: mailbox, timers, sleep, buffers |
 //! | [`dm`] | the device mapper: no I/O, no clock, no threads |
+//! | `suggest` | the name that an operator may have meant |
 
 pub mod bdev;
 pub mod bench;
@@ -31,3 +32,4 @@ pub mod node;
 pub mod nvme;
 pub mod reactor;
 pub mod sim;
+mod suggest;

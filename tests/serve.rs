@@ -430,6 +430,38 @@ fn what_is_in_use_is_told_with_its_place_and_nothing_is_started() {
     assert!(!directory.path().join("control.sock").exists());
 }
 
+/// LC-14: how large a file is shows when it is opened; what is wrong with a table then is still shown at its words.
+#[test]
+fn a_file_that_is_too_small_is_told_at_the_words_of_the_table() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("disk.img"), vec![0; 1 << 20]).unwrap();
+    let file = configuration(directory.path(), "");
+    let text = fs::read_to_string(&file)
+        .unwrap()
+        .replace(
+            "devices:",
+            "  - file: { name: disk, path: disk.img }\ndevices:",
+        )
+        .replace("65536 65536 zero", "65536 65536 linear disk 0");
+    fs::write(&file, text).unwrap();
+    let told = |command| {
+        let command = Command::new(POLLDM).arg(command).arg(&file).output();
+        command.unwrap()
+    };
+    assert!(told("check").status.success());
+    let served = told("serve");
+    assert_eq!(served.status.code(), Some(2));
+    let complaint = String::from_utf8(served.stderr).unwrap();
+    for part in [
+        "sectors 0 to 65536 do not fit on 'disk', which has 2048",
+        "polldm.yaml:12:26",
+        "\n   |                          ^^^^^^\n",
+        "there is room for 2048 sectors",
+    ] {
+        assert!(complaint.contains(part), "{part:?} in {complaint}");
+    }
+}
+
 #[test]
 fn check_says_what_serve_would_say_and_opens_nothing() {
     let directory = tempfile::tempdir().unwrap();
@@ -456,7 +488,7 @@ fn check_says_what_serve_would_say_and_opens_nothing() {
     });
     assert_eq!(complaints[0], complaints[1]);
     assert!(
-        complaints[0].contains("rum0") && complaints[0].contains("did you mean `ram0`?"),
+        complaints[0].contains("rum0") && complaints[0].contains("did you mean 'ram0'?"),
         "{}",
         complaints[0]
     );

@@ -21,8 +21,6 @@ mod process;
 mod raw;
 mod scalar;
 mod source;
-pub(crate) mod suggest;
-mod table_check;
 #[cfg(test)]
 mod tests;
 

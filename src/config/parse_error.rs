@@ -5,7 +5,7 @@
 use serde_yaml::{Error as ParserError, UserMessageFormatter};
 
 use super::source::{Problem, Source, Span, shown};
-use super::suggest::nearest;
+use crate::suggest::nearest;
 
 /// Makes a problem of a parser's error.
 pub(super) fn problem(error: &ParserError, source: &Source) -> Problem {

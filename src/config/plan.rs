@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::ana::AnaState;
 pub use super::names::Uuid;
 pub use super::raw::{Direct, FlushPolicy};
-use super::source::{At, Error, Problem, Source, Span, Word};
+use super::source::{At, Error, Problem, Source, Span};
+use crate::dm::TableError;
 
 /// A configuration that was found to be whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Plan {
     pub metrics: Option<At<SocketAddr>>,
     /// Backing devices, in the order written; names are unique among bdevs and devices together.
     pub bdevs: Vec<BdevPlan>,
-    /// Mapped devices, in the order written.
+    /// Mapped devices, in the order written, but each after those that its table names.
     pub devices: Vec<DevicePlan>,
     /// The NVMe/TCP target; `None`: no such export.
     pub nvmf: Option<NvmfPlan>,
@@ -128,7 +129,7 @@ pub struct DevicePlan {
     pub table: At<String>,
     /// Size in 512-byte sectors: where the table's last line ends. Not 0.
     pub sectors: u64,
-    /// Logical block size in bytes: the largest among the bdevs of the table, 512 without any.
+    /// Logical block size in bytes: the largest among the devices of the table, 512 without any.
     pub block_size: u32,
 }
 
@@ -197,23 +198,10 @@ impl Plan {
         self.source.error(Problem::whole(message))
     }
 
-    /// An error in line `line` (from 1) of a device's table; `word` is the byte range of the words at fault within that line, if known.
-    pub fn table_error(
-        &self,
-        device: &DevicePlan,
-        line: usize,
-        word: Option<std::ops::Range<usize>>,
-        message: &str,
-        help: Option<&str>,
-    ) -> Error {
-        let word = word.map(|range| Word {
-            start: range.start,
-            end: range.end,
-        });
-        let span = self
-            .source
-            .span_in_scalar(&device.table, line.saturating_sub(1), word);
-        self.error_at(span, message, help)
+    /// What the device mapper has against a device's table, at its place in it.
+    pub fn table_error(&self, device: &DevicePlan, error: TableError) -> Error {
+        let problem = self.source.table_problem(&device.table, error);
+        self.source.error(problem)
     }
 
     /// The backing device of that name.

@@ -7,11 +7,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
+
+use crate::dm::TableError;
 
 /// Longest piece of the operator's own text that a message repeats; the snippet below it shows the rest.
 const QUOTED_CHARS_MAX: usize = 64;
@@ -158,16 +161,28 @@ impl Source {
         self.text.get(range)
     }
 
-    /// Where line `line_index` (from 0) of a multi-line scalar stands in the file; `word` narrows it to the first
-    /// occurrence of that word in the line.
+    /// What the device mapper has against a table, at its place in the file.
+    pub(super) fn table_problem(&self, table: &At<String>, error: TableError) -> Problem {
+        let line_index = error.line.saturating_sub(1);
+        let problem = Problem::at(
+            self.span_in_scalar(table, line_index, error.bytes),
+            error.reason,
+        );
+        match error.help {
+            Some(help) => problem.help(help),
+            None => problem,
+        }
+    }
+
+    /// Where line `line_index` (from 0) of a multi-line scalar stands in the file; `bytes` narrows it to a part of that line.
     ///
     /// A literal block (`|`) has one line of the file for each of its own; in other styles lines are folded or escaped,
     /// so what cannot be found literally falls back to the start of the scalar.
-    pub(super) fn span_in_scalar(
+    fn span_in_scalar(
         &self,
         scalar: &At<String>,
         line_index: usize,
-        word: Option<Word>,
+        bytes: Option<Range<usize>>,
     ) -> Span {
         // The parser places a block scalar at its first line that is not blank.
         let blank_lines = scalar
@@ -186,12 +201,12 @@ impl Source {
                 _ => 0,
             };
             let at = from + written.get(from..)?.find(content.trim())?;
-            let (start, text) = match word {
+            let (start, text) = match bytes.clone() {
                 None => (at, content.trim()),
-                Some(word) => {
+                Some(bytes) => {
                     let indentation = content.len() - content.trim_start().len();
-                    let start = word.start.checked_sub(indentation)?;
-                    (at + start, content.get(word.start..word.end)?)
+                    let start = bytes.start.checked_sub(indentation)?;
+                    (at + start, content.get(bytes)?)
                 }
             };
             let before = written.get(..start)?.chars().count();
@@ -205,7 +220,7 @@ impl Source {
     }
 
     /// The span as bytes of the whole text, cut at the end of the line; `None` when there is no such place.
-    fn byte_range(&self, span: Span) -> Option<std::ops::Range<usize>> {
+    fn byte_range(&self, span: Span) -> Option<Range<usize>> {
         let line = self.line(span.line)?;
         let line_start = line.as_ptr() as usize - self.text.as_ptr() as usize;
         let from = char_to_byte(line, span.column)?;
@@ -284,15 +299,6 @@ fn char_to_byte(line: &str, column: u32) -> Option<usize> {
         .map(|(at, _)| at)
         .chain([line.len()])
         .nth(index)
-}
-
-/// A word of a line: byte offsets within that line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Word {
-    /// First byte.
-    pub start: usize,
-    /// One past the last byte.
-    pub end: usize,
 }
 
 /// What is wrong, where, and what would be right.

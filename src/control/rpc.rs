@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::backend::Service;
 use super::schema::{Failure, METHOD_NAMES, dispatch};
-use crate::config::suggest::nearest;
+use crate::suggest::nearest;
 
 /// Most requests of one batch, so that one line cannot keep a connection's thread for long.
 pub const BATCH_MAX: usize = 64;

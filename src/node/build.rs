@@ -34,7 +34,7 @@ pub(super) fn table(
     id: Option<DeviceId>,
 ) -> Result<Arc<Table>, Error> {
     parse_table(bdevs, id, &device.table.value, device.read_only)
-        .map_err(|error| plan.table_error(device, error.line, None, &error.reason, None))
+        .map_err(|error| plan.table_error(device, error))
 }
 
 /// Opens the backing devices and starts the reactors.

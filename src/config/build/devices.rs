@@ -1,33 +1,58 @@
 //! Mapped devices.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Unique;
+use super::tables::Tables;
 use crate::config::names::{check_device_uuid, check_name};
 use crate::config::plan::{BdevPlan, DevicePlan};
 use crate::config::raw::{Device, FlushPolicy};
 use crate::config::source::{At, Problem, Source, shown};
-use crate::config::table_check::{self, Names};
+use crate::dm::Limits;
 
 pub(super) fn devices(
     written: Vec<At<Device>>,
     bdevs: &[BdevPlan],
     source: &Source,
 ) -> Result<Vec<DevicePlan>, Problem> {
+    check_names(&written, bdevs)?;
+    let devices: Vec<&Device> = written.iter().map(|device| &device.value).collect();
+    let order = Tables::new(bdevs, &devices, source).check()?;
+    let mut written: Vec<Option<Device>> = written.into_iter().map(|at| Some(at.value)).collect();
+    let plan = |(index, limits): (usize, Arc<Limits>)| {
+        let device = written[index]
+            .take()
+            .expect("a device has one place in the order");
+        let parked_limit = device.parked_limit.map(|limit| {
+            let wrong = |(why, help)| Problem::at(limit.span, why).help(help);
+            limit.value.duration().map_err(wrong)
+        });
+        Ok(DevicePlan {
+            name: device.name,
+            uuid: device.uuid.map(|uuid| uuid.value),
+            flush: device
+                .flush
+                .map_or(FlushPolicy::Relaxed, |flush| flush.value),
+            read_only: device.read_only.is_some_and(|flag| flag.value),
+            parked_limit: parked_limit.transpose()?,
+            table: device.table,
+            sectors: limits.sectors,
+            block_size: limits.block_bytes,
+        })
+    };
+    order.into_iter().map(plan).collect()
+}
+
+/// Every device has a name and an identifier that nothing else has.
+fn check_names(written: &[At<Device>], bdevs: &[BdevPlan]) -> Result<(), Problem> {
     let bdevs: HashMap<&str, &BdevPlan> = bdevs
         .iter()
         .map(|bdev| (bdev.name.value.as_str(), bdev))
         .collect();
-    let device_names: Vec<String> = written
-        .iter()
-        .map(|device| device.value.name.value.clone())
-        .collect();
-    let device_names: Vec<&str> = device_names.iter().map(String::as_str).collect();
     let mut names = Unique::default();
     let mut uuids = Unique::default();
-    let mut plans = Vec::with_capacity(written.len());
-    for device in written {
-        let device = device.value;
+    for At { value: device, .. } in written {
         let name = &device.name;
         check_name(&name.value).map_err(|message| Problem::at(name.span, message))?;
         if let Err(first) = names.insert(name.value.clone(), name.span) {
@@ -58,32 +83,6 @@ pub(super) fn devices(
                 );
             }
         }
-        let read_only = device.read_only.is_some_and(|flag| flag.value);
-        let known = Names {
-            bdevs: &bdevs,
-            devices: &device_names,
-            read_only,
-        };
-        let summary = table_check::check(&device.table.value, &known).map_err(|problem| {
-            let span = source.span_in_scalar(&device.table, problem.line_index, problem.word);
-            problem.at(span)
-        })?;
-        let parked_limit = device.parked_limit.map(|limit| {
-            let wrong = |(why, help)| Problem::at(limit.span, why).help(help);
-            limit.value.duration().map_err(wrong)
-        });
-        plans.push(DevicePlan {
-            name: device.name,
-            uuid: device.uuid.map(|uuid| uuid.value),
-            flush: device
-                .flush
-                .map_or(FlushPolicy::Relaxed, |flush| flush.value),
-            read_only,
-            parked_limit: parked_limit.transpose()?,
-            table: device.table,
-            sectors: summary.sectors,
-            block_size: summary.block_size,
-        });
     }
-    Ok(plans)
+    Ok(())
 }

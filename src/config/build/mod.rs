@@ -6,6 +6,7 @@
 mod bdevs;
 mod devices;
 mod nvmf;
+mod tables;
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -11,8 +11,8 @@ use crate::config::plan::{
 use crate::config::raw::{Namespace, Nvmf, Subsystem};
 use crate::config::scalar::Hosts;
 use crate::config::source::{At, Problem, Span, shown};
-use crate::config::suggest::nearest;
 use crate::config::{AnaState, LISTENERS_MAX, NSID_MAX, SUBSYSTEMS_MAX, some_of};
+use crate::suggest::nearest;
 
 /// Bytes of the serial number in Identify Controller (NVMe Base 2.0, section 5.17.2.1).
 const SERIAL_BYTES_MAX: usize = 20;

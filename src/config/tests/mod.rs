@@ -1,6 +1,5 @@
 //! The configuration as an operator meets it: the files in `conf/`, what good ones mean, what is said about bad ones.
 
-mod agreement;
 mod hostile;
 mod one_bdev;
 mod refusals;
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
+use crate::dm::TableError;
 
 /// A process that is the same on every machine.
 fn process() -> Process {
@@ -214,6 +214,52 @@ devices: [ { name: d, table: \"0 8 linear a 24\\n8 16 striped 1 8 b 16\\n\" } ]"
 }
 
 #[test]
+fn lc_10_devices_come_after_those_that_their_tables_name() {
+    let plan = read(
+        "bdevs: [ { file: { name: a, path: p, block_size: 4KiB } } ]
+devices:
+  - { name: top, table: 0 16 striped 2 8 left 0 right 0, read_only: true }
+  - { name: alone, table: 0 1 zero }
+  - { name: right, table: 0 8 linear base 8 }
+  - { name: left, table: 0 8 linear base 0, read_only: true }
+  - { name: base, table: 0 16 linear a 0 }
+exports: { nvmf: { listeners: [ '[::1]:0' ], subsystems: [
+  { nqn: 'nqn.2026-11.io:x', hosts: any, namespaces: [ { nsid: 1, device: alone }, { nsid: 2, device: top } ] } ] } }",
+    )
+    .expect("valid");
+    let names: Vec<_> = plan.devices.iter().map(|d| d.name.value.as_str()).collect();
+    assert_eq!(names, ["base", "left", "right", "top", "alone"]);
+    let blocks: Vec<_> = plan.devices.iter().map(|d| d.block_size).collect();
+    assert_eq!(blocks, [4096, 4096, 4096, 4096, 512]);
+    let namespaces = &plan.nvmf.expect("an export").subsystems[0].namespaces;
+    assert_eq!((namespaces[0].device, namespaces[1].device), (4, 3));
+}
+
+#[test]
+fn devices_are_stacked_up_to_a_limit_in_whatever_order_they_are_written() {
+    const DEPTH_MAX: usize = 16;
+    let stack = |depth: usize, upwards: bool| {
+        let device = |level: usize| match level {
+            1 => "{ name: d1, table: 0 8 zero }".to_string(),
+            _ => format!("{{ name: d{level}, table: 0 8 linear d{} 0 }}", level - 1),
+        };
+        let mut devices: Vec<_> = (1..=depth).map(device).collect();
+        if !upwards {
+            devices.reverse();
+        }
+        read(format!("devices:\n- {}", devices.join("\n- ")))
+    };
+    for upwards in [true, false] {
+        let plan = stack(DEPTH_MAX, upwards).expect("as deep as can be");
+        assert_eq!(plan.devices[DEPTH_MAX - 1].name.value, "d16");
+        let error = stack(DEPTH_MAX + 1, upwards).expect_err("too deep");
+        assert!(error.message().contains("too many devices"), "{error}");
+        assert_eq!(error.help(), Some("at most 16 can be on top of each other"));
+    }
+    assert!(stack(100_000, false).is_err());
+}
+
+#[test]
 fn a_later_error_is_shown_at_the_place_the_plan_kept() {
     let text = "bdevs: [ { malloc: { name: a, size: 1MiB } } ]
 devices:
@@ -224,18 +270,24 @@ devices:
       0 8 linear a 0
 ";
     let plan = read(text).expect("valid");
-    let error = plan.table_error(
-        &plan.devices[0],
-        3,
-        Some(4..10),
-        "not today",
-        Some("tomorrow"),
-    );
+    let error = |line, bytes, help: Option<&str>| TableError {
+        line,
+        target: None,
+        bytes,
+        reason: "not today".into(),
+        help: help.map(Into::into),
+    };
+    let words = plan.table_error(&plan.devices[0], error(3, Some(4..10), Some("tomorrow")));
     assert_eq!(
-        error.to_string(),
+        words.to_string(),
         "error: not today\n --> t.yaml:7:11\n  |\n7 |       0 8 linear a 0\n  |           ^^^^^^\n  |\n  = help: tomorrow"
     );
-    let whole_table = plan.table_error(&plan.devices[0], 0, None, "no", None);
+    let missing = plan.table_error(&plan.devices[0], error(3, Some(14..14), None));
+    assert_eq!(
+        missing.to_string(),
+        "error: not today\n --> t.yaml:7:21\n  |\n7 |       0 8 linear a 0\n  |                     ^"
+    );
+    let whole_table = plan.table_error(&plan.devices[0], error(0, None, None));
     assert_eq!(whole_table.position(), Some((5, 7)));
     let bdev = plan.error_at(plan.bdevs[0].name.span, "in use", None);
     assert_eq!(

@@ -143,50 +143,93 @@ r##"error: unclosed quote
       # the next one
       16 8 linear ram9 8
 "##,
-r##"error: gap in the table: sectors 8 to 15 are in no line
+r##"error: a gap in the table: the target starts at sector 16, but must start at 8
  --> t.yaml:9:7
   |
 9 |       16 8 linear ram9 8
-  |       ^^
-  |
-  = help: this line must start at 8"##),
+  |       ^^"##),
     (Table, r##"      0 8 linear ram0 0
       8 8 linear rma1 0
 "##,
-r##"error: there is no bdev `rma1`
+r##"error: there is neither a bdev nor a device 'rma1'
  --> t.yaml:8:18
   |
 8 |       8 8 linear rma1 0
   |                  ^^^^
   |
-  = help: did you mean `ram1`?"##),
+  = help: did you mean 'ram1'?"##),
     (Table, r##"      0 2048 linear ram0 8
 "##,
-r##"error: the area of 2048 sectors at 8 reaches past the end of `ram0`
+r##"error: sectors 8 to 2056 do not fit on 'ram0', which has 2048
  --> t.yaml:7:21
   |
 7 |       0 2048 linear ram0 8
-  |                     ^^^^
+  |                     ^^^^^^
   |
-  = help: `ram0` has 2048 sectors (1MiB); from 8 on there is room for 2040"##),
+  = help: from 8 on there is room for 2040 sectors"##),
     (Table, r##"      0 100 striped 2 16 ram0 0 ram1 0
 "##,
-r##"error: the length 100 does not divide into 2 stripes of whole chunks of 16 sectors
+r##"error: a length of 100 sectors does not divide into 2 stripes of whole chunks of 16: 96 would
  --> t.yaml:7:9
   |
 7 |       0 100 striped 2 16 ram0 0 ram1 0
-  |         ^^^
-  |
-  = help: the length below that does is 96"##),
+  |         ^^^"##),
     (Table, r##"      0 2048 lineer ram0 0
 "##,
-r##"error: unknown target `lineer`
+r##"error: unknown target type 'lineer'
  --> t.yaml:7:14
   |
 7 |       0 2048 lineer ram0 0
   |              ^^^^^^
   |
-  = help: did you mean `linear`? The targets of this build are delay, error, flakey, linear, multipath, striped, zero"##),
+  = help: did you mean 'linear'? There are delay, error, flakey, linear, multipath, striped, zero"##),
+    (Table, r##"      0 16 striped 2 8 ram0 0 ram1
+"##,
+r##"error: 2 stripes need 2 pairs of device and start, and 3 words follow
+ --> t.yaml:7:20
+  |
+7 |       0 16 striped 2 8 ram0 0 ram1
+  |                    ^"##),
+    (Table, r##"      0 8 linear ram0
+"##,
+r##"error: the start sector on the device is missing
+ --> t.yaml:7:22
+  |
+7 |       0 8 linear ram0
+  |                      ^
+  |
+  = help: a line is 'start length linear <device> <start>'"##),
+    (Table, r##"      0 8 zero
+      8 8 linear ram1 4
+      16 8 linear ram0 0
+"##,
+r##"error: the start on the lower device 4 is not a multiple of the device's block of 8 sectors
+ --> t.yaml:8:23
+  |
+8 |       8 8 linear ram1 4
+  |                       ^
+  |
+  = help: 'ram0' has blocks of 4096 bytes, and so has the device"##),
+    (Table, r##"      0 8 linear ram1 0
+  - name: vol1
+    table: |
+      0 8 linear vol3 0
+  - name: vol2
+    table: |
+      0 8 zero
+      8 8 linear vol1 0
+  - name: vol3
+    table: |
+      0 8 linear vol0 0
+      8 8 linear vol2 0
+"##,
+r##"error: 'vol1' would be on itself
+  --> t.yaml:14:18
+   |
+14 |       8 8 linear vol1 0
+   |                  ^^^^
+   |
+   = help: 'vol1' is on 'vol3' is on 'vol2' is on 'vol1'"##),
     (Bdevs, r##"devices:
   - name: ram0
     table: 0 8 zero
@@ -350,53 +393,57 @@ const IN_SHORT: &[(In, &str, (u32, u32), &str)] = &[
     (File, "bdevs:\n - malloc: &a { name: a, size: 1MiB }\n - malloc: *a\n", (3, 12),
         "a second bdev named `a`"),
     (Table, "\n", (6, 12),
-        "the table has no line"),
+        "no target: a table has at least one line, 'start length type …'"),
     (Table, "      8 8 zero\n", (7, 7),
-        "the table starts at sector 8, not at 0"),
+        "a gap in the table: the target starts at sector 8, but must start at 0"),
     (Table, "\n      # c\n      0 8 linear ram0 0\n\n      4 8 linear ram0 8\n", (11, 7),
-        "overlap in the table: the line before ends at sector 8"),
+        "an overlap in the table: the target starts at sector 4, but must start at 8"),
     (Table, "      0 0 zero\n", (7, 9),
-        "the length of a table line cannot be 0"),
+        "the target has a length of 0 sectors"),
     (Table, "      0 18446744073709551615 zero\n", (7, 9),
-        "this line ends past the largest size of a device"),
+        "the target ends past the largest device of 18014398509481983 sectors"),
     (Table, "      x 8 zero\n", (7, 7),
-        "`x` is not a start sector"),
-    (Table, "      0 8\n", (7, 7),
-        "this table line is incomplete"),
+        "the start sector 'x' is not a decimal number"),
+    (Table, "      0 8\n", (7, 10),
+        "the target type is missing"),
     (Table, "      0 8 zero 1\n", (7, 16),
-        "wrong number of arguments for target `zero`: 1"),
-    (Table, "      0 8 error ram0\n", (7, 7),
-        "wrong number of arguments for target `error`: 1"),
-    (Table, "      0 8 linear ram0\n", (7, 7),
-        "wrong number of arguments for target `linear`: 1"),
+        "'1' is one word too many"),
+    (Table, "      0 8 error ram0\n", (7, 17),
+        "'ram0' is one word too many"),
+    (Table, "      0 8 linear ram0\n", (7, 22),
+        "the start sector on the device is missing"),
     (Table, "      0 8 linear ram0 -1\n", (7, 23),
-        "`-1` is not a start sector on the bdev"),
+        "the start sector on the device '-1' is not a decimal number"),
     (Table, "      0 8 linear vol0 0\n", (7, 18),
-        "there is no bdev `vol0`"),
+        "'vol0' would be on itself"),
+    (Table, "      0 8 linear vol1 0\n  - { name: vol1, table: 0 7 zero }\n", (7, 18),
+        "sectors 0 to 8 do not fit on 'vol1', which has 7"),
+    (Table, "      0 8 linear vol1 0\n  - { name: vol1, table: 0 8 zeroo }\n", (8, 30),
+        "unknown target type 'zeroo'"),
     (Table, "      0 8 linear ram0 4\n", (7, 23),
-        "the offset 4 is inside a block of 4096 bytes"),
+        "start 4 on 'ram0' is not a multiple of its block of 8 sectors"),
     (Table, "      0 9 linear ram0 0\n", (7, 9),
-        "the length 9 is inside a block of 4096 bytes"),
+        "the length 9 is not a multiple of the device's block of 8 sectors"),
     (Table, "      0 9 zero\n      9 8 linear ram0 0\n", (7, 9),
-        "the length 9 is inside a block of 4096 bytes"),
+        "the length 9 is not a multiple of the device's block of 8 sectors"),
     (Table, "      0 8 linear ram0 0\n      8 1 zero\n", (8, 9),
-        "the length 1 is inside a block of 4096 bytes"),
-    (Table, "      0 8 striped\n", (7, 7),
-        "this striped line is incomplete"),
+        "the length 1 is not a multiple of the device's block of 8 sectors"),
+    (Table, "      0 8 striped\n", (7, 18),
+        "the number of stripes is missing"),
     (Table, "      0 8 striped 0 8\n", (7, 19),
-        "a striped target needs at least one stripe"),
+        "the number of stripes is 0; at least 1 is needed"),
     (Table, "      0 8 striped 1 0 ram0 0\n", (7, 21),
-        "the chunk size cannot be 0"),
+        "the chunk size is 0 sectors"),
     (Table, "      0 48 striped 3 16 ram0 0 ram1 0\n", (7, 20),
-        "3 stripes need 3 times `bdev offset`, but 4 arguments follow"),
+        "3 stripes need 3 pairs of device and start, and 4 words follow"),
     (Table, "      0 16 striped 2 4 ram1 0 ram0 0\n", (7, 22),
-        "the chunk 4 is inside a block of 4096 bytes"),
+        "the chunk size 4 is not a multiple of the device's block of 8 sectors"),
     (Table, "      0 8192 striped 2 8 ram0 0 ram1 0\n", (7, 26),
-        "the area of 4096 sectors at 0 reaches past the end of `ram0`"),
+        "sectors 0 to 4096 do not fit on 'ram0', which has 2048"),
     (Bdevs, "devices: [ { name: a, table: 0 8 zeroo } ]\n", (4, 34),
-        "unknown target `zeroo`"),
+        "unknown target type 'zeroo'"),
     (Bdevs, "devices: [ { name: a, table: \"0 8 zero\\n8 8 zeroo\" } ]\n", (4, 30),
-        "unknown target `zeroo`"),
+        "unknown target type 'zeroo'"),
     (Bdevs, "devices: [ { name: a/b, table: 0 8 zero } ]\n", (4, 20),
         "a name cannot contain `/`"),
     (Bdevs, "devices: [ { name: a, table: 0 8 zero }, { name: a, table: 0 8 zero } ]\n", (4, 50),
@@ -404,9 +451,13 @@ const IN_SHORT: &[(In, &str, (u32, u32), &str)] = &[
     (Bdevs, "devices: [ { name: a, uuid: u, table: 0 8 zero }, { name: b, uuid: u, table: 0 8 zero } ]\n", (4, 68),
         "a second device with this identifier"),
     (File, "bdevs: [ { file: { name: r, path: p, read_only: true } } ]\ndevices: [ { name: a, table: 0 8 linear r 0 } ]\n", (2, 41),
-        "bdev `r` is read-only, the device is not"),
+        "'r' is read-only, and 'a' is not"),
+    (File, "devices: [ { name: a, table: 0 8 linear r 0 }, { name: r, table: 0 8 zero, read_only: true } ]\n", (1, 41),
+        "'r' is read-only, and 'a' is not"),
+    (File, "devices: [ { name: a, table: 0 8 linear r 0 } ]\n", (1, 41),
+        "there is neither a bdev nor a device 'r'"),
     (Bdevs, "devices:\n  - name: a\n    table: &t |\n      0 8 zeroo\n  - name: b\n    table: *t\n", (7, 11),
-        "unknown target `zeroo`"),
+        "unknown target type 'zeroo'"),
     (Subsystem, "          - { nsid: 0, device: vol0 }\n", (15, 21),
         "0 is not a namespace identifier"),
     (Subsystem, "          - { nsid: 1025, device: vol0 }\n", (15, 21),

@@ -2,6 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::Lower;
+use super::super::target::{Arguments, Refusal};
 use super::Segment;
 
 /// Block size of a device without any lower device (`zero`, `error`), in bytes.
@@ -66,14 +67,29 @@ impl Limits {
     }
 
     /// An I/O of whole blocks must never be cut into pieces that are not (LC-14): targets start, end and split at
-    /// whole blocks of the device.
-    pub(super) fn check_alignment(&self, segment: &Segment) -> Result<(), String> {
+    /// whole blocks of the device. `words` are those that the target was built from.
+    pub(super) fn check_alignment(
+        &self,
+        segment: &Segment,
+        words: &Arguments<'_>,
+        lowers: &[Lower],
+    ) -> Result<(), Refusal> {
         let block = u64::from(self.block_sectors());
-        let whole = |what: &str, sectors: u64| match sectors % block {
-            0 => Ok(()),
-            _ => Err(format!(
+        let whole = |what: &str, sectors: u64| {
+            if sectors.is_multiple_of(block) {
+                return Ok(());
+            }
+            let reason = format!(
                 "{what} {sectors} is not a multiple of the device's block of {block} sectors"
-            )),
+            );
+            let bytes = self.block_bytes;
+            let coarsest = lowers.iter().find(|lower| lower.block_bytes == bytes);
+            let name = &coarsest.expect("larger blocks are some device's").name;
+            Err(Refusal::new(reason)
+                .at(words.source_of(sectors))
+                .help(format!(
+                    "'{name}' has blocks of {bytes} bytes, and so has the device"
+                )))
         };
         whole("the start", segment.start)?;
         whole("the length", segment.sectors)?;

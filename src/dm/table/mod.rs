@@ -4,15 +4,17 @@ mod limits;
 mod parse;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::io::Op;
 use super::limits::Lower;
-use super::target::{AnyTarget, Arguments, Builder, TYPES};
+use super::target::{AnyTarget, Arguments, Builder, Refusal, Resolve, TYPES, refuse};
+use crate::suggest::nearest;
 
 pub use limits::Limits;
 pub(super) use limits::supports;
-pub use parse::{Line, lines, quote};
+pub use parse::{Line, Word, lines, quote};
 
 /// Most targets of one table; one more is EOVERFLOW (1.2).
 pub const TARGETS_MAX: usize = 1_048_576;
@@ -20,20 +22,47 @@ pub const TARGETS_MAX: usize = 1_048_576;
 /// Largest device, in sectors: positions in bytes must fit a signed 64-bit number, as every file system below has it.
 pub const SECTORS_MAX: u64 = i64::MAX as u64 / 512;
 
-/// Why a table was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a table was refused. All is shown but the place in the line, because the reason names the words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableError {
     /// The line of the table's text, from 1; 0 when it is the table as a whole.
     pub line: usize,
-    /// What is wrong and what would be right.
+    /// The target that refuses its words, if they got so far.
+    pub target: Option<&'static str>,
+    /// The words at fault, in bytes from the start of the line; empty, at its end, when one is missing there.
+    pub bytes: Option<Range<usize>>,
+    /// What is wrong.
     pub reason: String,
+    /// What would be right, where the reason leaves that open.
+    pub help: Option<String>,
+}
+
+impl TableError {
+    /// `refusal` of the line `words`, as far as they were taken.
+    fn of_line(line: usize, words: &Arguments<'_>, refusal: Refusal) -> TableError {
+        TableError {
+            line,
+            target: words.target(),
+            bytes: Some(words.bytes(refusal.words.unwrap_or_else(|| words.last()))),
+            reason: refusal.reason,
+            help: refusal.help,
+        }
+    }
 }
 
 impl fmt::Display for TableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            0 => write!(f, "table: {}", self.reason),
-            line => write!(f, "table line {line}: {}", self.reason),
+            0 => write!(f, "table: ")?,
+            line => write!(f, "table line {line}: ")?,
+        }
+        if let Some(target) = self.target {
+            write!(f, "{target}: ")?;
+        }
+        f.write_str(&self.reason)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
         }
     }
 }
@@ -76,51 +105,39 @@ impl Table {
     /// Builds a table from its text. `resolve` finds a lower device by name.
     ///
     /// # Errors
-    /// The line and the reason (LC-7, LC-8, LC-10, LC-14). Nothing is opened, so nothing has to be undone.
-    pub fn parse(text: &str, resolve: &dyn Fn(&str) -> Option<Lower>) -> Result<Table, TableError> {
-        let whole = |reason: &str| TableError {
-            line: 0,
-            reason: reason.into(),
-        };
+    /// The line, its words, and the reason (LC-7, LC-8, LC-10, LC-14). Nothing is opened, so nothing has to be undone.
+    pub fn parse(text: &str, resolve: &dyn Resolve) -> Result<Table, TableError> {
         let lines = parse::lines(text)?;
-        if lines.is_empty() {
-            return Err(whole(
-                "no target: a table has at least one line, 'start length type …'",
-            ));
-        }
-        if lines.len() > TARGETS_MAX {
-            return Err(whole("more than 1048576 targets"));
+        let whole = match lines.len() {
+            0 => "no target: a table has at least one line, 'start length type …'",
+            1..=TARGETS_MAX => "",
+            _ => "more than 1048576 targets",
+        };
+        if !whole.is_empty() {
+            return Err(TableError {
+                reason: whole.into(),
+                ..TableError::default()
+            });
         }
         let mut segments = Vec::with_capacity(lines.len());
+        let mut words = Vec::with_capacity(lines.len());
         let mut lowers = Vec::new();
         let mut end = 0;
         for line in &lines {
-            let segment =
-                segment(line, end, resolve, &mut lowers).map_err(|reason| TableError {
-                    line: line.number,
-                    reason,
-                })?;
+            let mut arguments = Arguments::new(&line.words);
+            let segment = segment(&mut arguments, end, resolve, &mut lowers)
+                .map_err(|refusal| TableError::of_line(line.number, &arguments, refusal))?;
             end = segment.end();
             segments.push(segment);
-        }
-        let singleton = segments.iter().position(|s| s.target.class().singleton);
-        if let (Some(index), 2..) = (singleton, segments.len()) {
-            return Err(TableError {
-                line: lines[index].number,
-                reason: format!(
-                    "a '{}' target must be the only one of its table, and there are {}",
-                    segments[index].target.name(),
-                    segments.len()
-                ),
-            });
+            words.push(arguments);
         }
         let limits = Limits::of(&segments, &lowers);
-        for (line, segment) in lines.iter().zip(&segments) {
-            limits
-                .check_alignment(segment)
-                .map_err(|reason| TableError {
-                    line: line.number,
-                    reason,
+        for ((line, words), segment) in lines.iter().zip(&words).zip(&segments) {
+            check_alone(segment, segments.len())
+                .and_then(|()| limits.check_alignment(segment, words, &lowers))
+                .map_err(|refusal| TableError {
+                    target: None,
+                    ..TableError::of_line(line.number, words, refusal)
                 })?;
         }
         let flush_bypasses_map = segments.iter().all(|s| s.target.class().flush_bypasses_map);
@@ -176,52 +193,58 @@ impl Table {
 }
 
 fn segment(
-    line: &Line,
+    arguments: &mut Arguments<'_>,
     end: u64,
-    resolve: &dyn Fn(&str) -> Option<Lower>,
+    resolve: &dyn Resolve,
     lowers: &mut Vec<Lower>,
-) -> Result<Segment, String> {
-    if line.start != end {
-        let what = if line.start > end {
-            "a gap"
-        } else {
-            "an overlap"
-        };
-        return Err(format!(
-            "{what} in the table: the target starts at sector {}, but must start at {end}, where the one before ends",
-            line.start
+) -> Result<Segment, Refusal> {
+    let start = arguments.sectors("the start sector", u64::MAX)?;
+    if start != end {
+        let what = if start > end { "a gap" } else { "an overlap" };
+        return refuse(format!(
+            "{what} in the table: the target starts at sector {start}, but must start at {end}"
         ));
     }
-    if line.sectors == 0 {
-        return Err("the target has a length of 0 sectors".into());
+    let sectors = arguments.sectors("the length in sectors", u64::MAX)?;
+    if sectors == 0 {
+        return refuse("the target has a length of 0 sectors");
     }
-    if line
-        .start
-        .checked_add(line.sectors)
-        .is_none_or(|end| end > SECTORS_MAX)
-    {
-        return Err(format!(
+    if sectors > SECTORS_MAX - start {
+        return refuse(format!(
             "the target ends past the largest device of {SECTORS_MAX} sectors"
         ));
     }
-    let mut arguments = Arguments::new(&line.words);
-    let mut builder = Builder::new(line.sectors, resolve, lowers);
-    match AnyTarget::build(&line.target, &mut arguments, &mut builder) {
+    let name = arguments.word("the target type")?;
+    let mut builder = Builder::new(sectors, resolve, lowers);
+    match AnyTarget::build(name, arguments, &mut builder) {
+        Some(target) => Ok(Segment {
+            start,
+            sectors,
+            target: target?,
+        }),
         None => {
-            let names: Vec<_> = TYPES.iter().map(|(name, ..)| *name).collect();
-            Err(format!(
-                "unknown target type '{}'; there are {}",
-                line.target,
-                names.join(", ")
+            let types = || TYPES.iter().map(|(name, ..)| *name);
+            let known = types().collect::<Vec<_>>().join(", ");
+            Err(Refusal::new(format!("unknown target type '{name}'")).help(
+                match nearest(name, types()) {
+                    Some(near) => format!("did you mean '{near}'? There are {known}"),
+                    None => format!("there are {known}"),
+                },
             ))
         }
-        Some(Err(reason)) => Err(format!("{}: {reason}", line.target)),
-        Some(Ok(target)) => Ok(Segment {
-            start: line.start,
-            sectors: line.sectors,
-            target,
-        }),
     }
+}
+
+/// A target that must be the only one of its table is (LC-8).
+fn check_alone(segment: &Segment, count: usize) -> Result<(), Refusal> {
+    if count == 1 || !segment.target.class().singleton {
+        return Ok(());
+    }
+    let reason = format!(
+        "a '{}' target must be the only one of its table, and there are {count}",
+        segment.target.name()
+    );
+    Err(Refusal::new(reason).at(Arguments::TYPE))
 }
 
 #[cfg(test)]

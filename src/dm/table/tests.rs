@@ -248,8 +248,20 @@ proptest! {
         prop_assert_eq!(covered, expected);
     }
 
+    /// Whatever is refused is refused at a place that is there: whole words, or the end of the line.
     #[test]
-    fn no_text_panics(text in "[0-9a-z \\n\\\\#]{0,80}") {
-        let _ = Table::parse(&text, &resolve);
+    fn lc_11_no_text_panics(
+        text in "[0-9a-zé \\n\\\\#]{0,80}",
+        words in "(0 (8|16) (linear|striped|delay|flakey|multipath|zero|error)( (0|1|2|8|a|b|big|é|round-robin|queue-length|queue_mode|io-affinity|drop_writes|\\\\ )){0,14}\n?){1,3}",
+    ) {
+        for text in [text, words] {
+            let Err(error) = Table::parse(&text, &resolve) else { continue };
+            prop_assert_eq!(error.line == 0, error.bytes.is_none());
+            let Some(bytes) = error.bytes.clone() else { continue };
+            let line = text.lines().nth(error.line - 1).expect("a line of the text");
+            let place = line.get(bytes.clone()).expect("a part of the line");
+            prop_assert!(!place.is_empty() || line[bytes.end..].trim().is_empty(), "{:?}", error);
+            prop_assert!(place.is_empty() || line[bytes.end..].starts_with(char::is_whitespace) || bytes.end == line.len());
+        }
     }
 }

@@ -11,7 +11,9 @@ use std::sync::{Arc, OnceLock};
 
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Site, Target};
+use super::{
+    Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Refusal, Site, Target, refuse,
+};
 
 /// The longest delay: a day. Longer than any host waits, so enough to hold I/O by hand; as nanoseconds it is far from overflowing.
 const DELAY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -113,13 +115,15 @@ impl Delay {
 
 impl Target for Delay {
     const NAME: &'static str = "delay";
+    const FORM: &'static str =
+        "<device> <start> <ms> [<device> <start> <ms> [<device> <start> <ms>]]";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class::NONE;
 
-    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Delay, String> {
+    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Delay, Refusal> {
         let words = arguments.left();
         if ![3, 6, 9].contains(&words) {
-            return Err(format!(
+            return refuse(format!(
                 "device, start and milliseconds are needed, once for all I/O, twice for reads and the rest, or three times for \
                  reads, writes and flushes: 3, 6 or 9 words, not {words}"
             ));

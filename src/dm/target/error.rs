@@ -2,7 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Ask, Builder, Class, Map, Target};
+use super::{Arguments, Ask, Builder, Class, Map, Refusal, Target};
 
 /// Fails everything but a flush, of which it takes none (6.1).
 #[derive(Clone, Debug)]
@@ -10,6 +10,7 @@ pub struct Error;
 
 impl Target for Error {
     const NAME: &'static str = "error";
+    const FORM: &'static str = "";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class {
         wildcard: true,
@@ -17,7 +18,7 @@ impl Target for Error {
         ..Class::NONE
     };
 
-    fn build(arguments: &mut Arguments<'_>, _builder: &mut Builder<'_>) -> Result<Error, String> {
+    fn build(arguments: &mut Arguments<'_>, _builder: &mut Builder<'_>) -> Result<Error, Refusal> {
         arguments.end()?;
         Ok(Error)
     }

@@ -2,7 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Remap, Target};
+use super::{Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Refusal, Remap, Target};
 
 /// Sector s of the target is sector `start + s` of the device (6.1).
 #[derive(Clone, Debug)]
@@ -13,13 +13,14 @@ pub struct Linear {
 
 impl Target for Linear {
     const NAME: &'static str = "linear";
+    const FORM: &'static str = "<device> <start>";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class {
         flush_bypasses_map: true,
         ..Class::NONE
     };
 
-    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Linear, String> {
+    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Linear, Refusal> {
         let (channel, start) = builder.area(arguments, builder.sectors)?;
         arguments.end()?;
         Ok(Linear { channel, start })

@@ -1,6 +1,7 @@
 //! Target types: one file each, one small trait, one place to register.
 //!
-//! To add one: write `src/dm/target/NAME.rs` with a type that implements [`Target`], and add a line to the `targets!` list below.
+//! To add one: write `src/dm/target/NAME.rs` with a type that implements [`Target`], and add a line to the `targets!` list below. Nothing
+//! else knows targets by name.
 
 mod arguments;
 mod delay;
@@ -8,10 +9,12 @@ mod error;
 mod flakey;
 mod linear;
 mod multipath;
+mod refusal;
 mod striped;
 mod zero;
 
-pub use arguments::{Arguments, Builder};
+pub use arguments::{Arguments, Builder, Resolve};
+pub use refusal::{Refusal, refuse};
 
 use super::Status;
 use super::io::{CoreId, Op};
@@ -253,6 +256,8 @@ impl Class {
 pub trait Target: Clone + Send + Sync + Sized {
     /// The name in a table line.
     const NAME: &'static str;
+    /// The words after it, as an error shows them: `<device> <start>`.
+    const FORM: &'static str;
     /// Version of the table and status texts, as `dmsetup targets` shows it.
     const VERSION: [u32; 3];
     /// What holds for the type.
@@ -261,8 +266,9 @@ pub trait Target: Clone + Send + Sync + Sized {
     /// Builds the target from the words of its table line.
     ///
     /// # Errors
-    /// A sentence that names the word that is wrong and what would be right (LC-8, LC-9, TG-2).
-    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Self, String>;
+    /// A sentence that names the word that is wrong and what would be right (LC-8, LC-9, TG-2). The word that was taken last is shown
+    /// with it, unless the refusal names another.
+    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Self, Refusal>;
 
     /// Called once for the copy of each core, before anything else.
     fn bind(&mut self, _site: Site) {}
@@ -397,8 +403,11 @@ macro_rules! targets {
 
         impl AnyTarget {
             /// Builds a target of the type `name`; `None` when there is no such type.
-            pub fn build(name: &str, arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Option<Result<AnyTarget, String>> {
-                $(if name == <$path>::NAME { return Some(<$path>::build(arguments, builder).map(AnyTarget::$variant)); })+
+            pub fn build(name: &str, arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Option<Result<AnyTarget, Refusal>> {
+                $(if name == <$path>::NAME {
+                    arguments.of_target(<$path>::NAME, <$path>::FORM);
+                    return Some(<$path>::build(arguments, builder).map(AnyTarget::$variant));
+                })+
                 None
             }
             /// The type's name.

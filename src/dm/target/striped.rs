@@ -4,8 +4,8 @@ use super::super::Status;
 use super::super::io::Op;
 use super::super::limits::Lower;
 use super::{
-    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Remap, Share,
-    Target,
+    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Refusal, Remap,
+    Share, Target, refuse,
 };
 
 /// Most stripes of one target; a status line of more would not be readable, and no appliance has them.
@@ -61,34 +61,38 @@ impl Striped {
 
 impl Target for Striped {
     const NAME: &'static str = "striped";
+    const FORM: &'static str = "<n> <chunk> {<device> <start>}×n";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class {
         flush_bypasses_map: true,
         ..Class::NONE
     };
 
-    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Striped, String> {
+    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Striped, Refusal> {
         let count = arguments.number("the number of stripes", STRIPES_MAX)?;
         if count == 0 {
-            return Err("the number of stripes is 0; at least 1 is needed".into());
+            return refuse("the number of stripes is 0; at least 1 is needed");
         }
-        let chunk = arguments.number("the chunk size in sectors", u64::from(u32::MAX))?;
+        let count_word = arguments.last();
+        let chunk = arguments.sectors("the chunk size in sectors", u64::from(u32::MAX))?;
         if chunk == 0 {
-            return Err("the chunk size is 0 sectors".into());
+            return refuse("the chunk size is 0 sectors");
         }
         let length = builder.sectors;
         if !length.is_multiple_of(count) || !(length / count).is_multiple_of(chunk) {
             let unit = count * chunk;
-            return Err(format!(
+            let reason = format!(
                 "a length of {length} sectors does not divide into {count} stripes of whole chunks of {chunk}: {} would",
                 (length / unit).max(1) * unit
-            ));
+            );
+            return Err(Refusal::new(reason).at(Arguments::LENGTH));
         }
         if arguments.left() as u64 != 2 * count {
-            return Err(format!(
+            let reason = format!(
                 "{count} stripes need {count} pairs of device and start, and {} words follow",
                 arguments.left()
-            ));
+            );
+            return Err(Refusal::new(reason).at(count_word));
         }
         let mut stripes = Vec::with_capacity(count as usize);
         for _ in 0..count {

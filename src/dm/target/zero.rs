@@ -2,7 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Ask, Builder, Class, Map, Remap, Target};
+use super::{Arguments, Ask, Builder, Class, Map, Refusal, Remap, Target};
 
 /// Holds nothing and needs no device (6.1).
 #[derive(Clone, Debug)]
@@ -10,13 +10,14 @@ pub struct Zero;
 
 impl Target for Zero {
     const NAME: &'static str = "zero";
+    const FORM: &'static str = "";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class {
         discards_itself: true,
         ..Class::NONE
     };
 
-    fn build(arguments: &mut Arguments<'_>, _builder: &mut Builder<'_>) -> Result<Zero, String> {
+    fn build(arguments: &mut Arguments<'_>, _builder: &mut Builder<'_>) -> Result<Zero, Refusal> {
         arguments.end()?;
         Ok(Zero)
     }

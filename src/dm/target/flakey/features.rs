@@ -1,6 +1,6 @@
 //! The features of a `flakey` target: what goes wrong while it is down.
 
-use super::super::Arguments;
+use super::super::{Arguments, Refusal, refuse};
 
 /// Certainty, in the unit of the random features.
 pub(super) const PROBABILITY_MAX: u32 = 1_000_000_000;
@@ -70,28 +70,32 @@ impl Features {
     ///
     /// # Errors
     /// The word that is wrong, or the two features that exclude each other.
-    pub fn parse(arguments: &mut Arguments<'_>) -> Result<Features, String> {
+    pub fn parse(arguments: &mut Arguments<'_>) -> Result<Features, Refusal> {
         if arguments.left() == 0 {
             return Ok(ALL_FAILS);
         }
         let count = arguments.number("the number of feature words", u64::from(u32::MAX))?;
         if count != arguments.left() as u64 {
-            return Err(format!(
+            return refuse(format!(
                 "{count} feature words are announced, and {} follow",
                 arguments.left()
             ));
         }
+        let first = arguments.last();
         let mut features = NONE;
         while arguments.left() > 0 {
             features.take(arguments)?;
         }
         match features == NONE {
             true => Ok(ALL_FAILS),
-            false => features.agree().map(|()| features),
+            false => match features.agree() {
+                Ok(()) => Ok(features),
+                Err(refusal) => Err(refusal.at(first.start..arguments.last().end)),
+            },
         }
     }
 
-    fn take(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
+    fn take(&mut self, arguments: &mut Arguments<'_>) -> Result<(), Refusal> {
         let name = arguments.word("the feature")?;
         let twice = match name {
             "error_reads" => std::mem::replace(&mut self.error_reads, true),
@@ -101,31 +105,30 @@ impl Features {
             "random_read_corrupt" => self.random_read.replace(probability(arguments)?).is_some(),
             "random_write_corrupt" => self.random_write.replace(probability(arguments)?).is_some(),
             _ => {
-                return Err(format!(
+                return refuse(format!(
                     "there is no feature '{name}'; there are error_reads, drop_writes, error_writes, corrupt_bio_byte, \
                      random_read_corrupt and random_write_corrupt"
                 ));
             }
         };
         match twice {
-            true => Err(format!("the feature {name} is there twice")),
+            true => refuse(format!("the feature {name} is there twice")),
             false => Ok(()),
         }
     }
 
-    fn set_writes(&mut self, writes: Writes) -> Result<bool, String> {
+    fn set_writes(&mut self, writes: Writes) -> Result<bool, Refusal> {
         let before = std::mem::replace(&mut self.writes, writes);
         if before != Writes::Pass && before != writes {
-            return Err(
-                "drop_writes and error_writes exclude each other: writes either vanish or fail"
-                    .into(),
+            return refuse(
+                "drop_writes and error_writes exclude each other: writes either vanish or fail",
             );
         }
         Ok(before == writes)
     }
 
     /// What fails or vanishes has no bytes to be changed, and of one I/O one byte is changed.
-    fn agree(&self) -> Result<(), String> {
+    fn agree(&self) -> Result<(), Refusal> {
         for direction in [Direction::Read, Direction::Write] {
             let certain = self.byte.is_some_and(|byte| byte.direction == direction);
             let (ended, random, letter) = match direction {
@@ -150,7 +153,7 @@ impl Features {
                 _ => None,
             };
             if let Some((one, other)) = excluded {
-                return Err(format!(
+                return refuse(format!(
                     "{one} and {other} exclude each other: leave one out"
                 ));
             }
@@ -200,16 +203,16 @@ impl Writes {
 }
 
 impl Byte {
-    fn parse(arguments: &mut Arguments<'_>) -> Result<Byte, String> {
+    fn parse(arguments: &mut Arguments<'_>) -> Result<Byte, Refusal> {
         let nth = arguments.number("the byte to corrupt", u64::from(u32::MAX))? as u32;
         if nth == 0 {
-            return Err("the byte to corrupt is 0; the first is 1".into());
+            return refuse("the byte to corrupt is 0; the first is 1");
         }
         let direction = match arguments.word("the direction of what is corrupted")? {
             "r" => Direction::Read,
             "w" => Direction::Write,
             other => {
-                return Err(format!(
+                return refuse(format!(
                     "the direction '{other}' is neither r (reads) nor w (writes)"
                 ));
             }
@@ -217,7 +220,7 @@ impl Byte {
         let value = arguments.number("the value of the corrupted byte", u64::from(u8::MAX))? as u8;
         let flags = arguments.number("the flags", u64::from(u32::MAX))? as u32;
         if flags != 0 && (direction, flags) != (Direction::Write, FLAG_FUA) {
-            return Err(format!(
+            return refuse(format!(
                 "the flags {flags} are on no I/O here: 0 stands for any I/O, and with w {FLAG_FUA} for force-unit-access"
             ));
         }
@@ -230,7 +233,7 @@ impl Byte {
     }
 }
 
-fn probability(arguments: &mut Arguments<'_>) -> Result<u32, String> {
+fn probability(arguments: &mut Arguments<'_>) -> Result<u32, Refusal> {
     let max = u64::from(PROBABILITY_MAX);
     Ok(arguments.number("the probability (of 1000000000)", max)? as u32)
 }

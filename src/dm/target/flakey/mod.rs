@@ -13,8 +13,8 @@ use super::super::env::TAMPERED_SECTORS_MAX;
 use super::super::io::Op;
 use super::super::limits::Lower;
 use super::{
-    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Site, Tamper,
-    Target,
+    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Refusal, Site,
+    Tamper, Target, refuse,
 };
 use features::{Direction, Features, PROBABILITY_MAX, Writes};
 
@@ -112,18 +112,19 @@ impl Flakey {
 
 impl Target for Flakey {
     const NAME: &'static str = "flakey";
+    const FORM: &'static str = "<device> <start> <up_s> <down_s> [<#features> feature…]";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class::NONE;
 
-    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Flakey, String> {
+    fn build(arguments: &mut Arguments<'_>, builder: &mut Builder<'_>) -> Result<Flakey, Refusal> {
         let (channel, start) = builder.area(arguments, builder.sectors)?;
         let up_s = arguments.number("the time it is up, in seconds,", PERIOD_S_MAX)?;
         let down_s = arguments.number("the time it is down, in seconds,", PERIOD_S_MAX)?;
         match up_s + down_s {
-            0 => return Err("it is up for 0 seconds and down for 0: one must be more".into()),
+            0 => return refuse("it is up for 0 seconds and down for 0: one must be more"),
             1..=PERIOD_S_MAX => {}
             sum => {
-                return Err(format!(
+                return refuse(format!(
                     "up and down are {sum} seconds together: at most {PERIOD_S_MAX}"
                 ));
             }

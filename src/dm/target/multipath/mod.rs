@@ -25,7 +25,8 @@ use super::super::io::Op;
 use super::super::limits::Lower;
 use super::super::{Error, Status};
 use super::{
-    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Site, Target, Told,
+    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Refusal, Site,
+    Target, Told,
 };
 
 use parse::Settings;
@@ -102,6 +103,7 @@ impl Multipath {
 
 impl Target for Multipath {
     const NAME: &'static str = "multipath";
+    const FORM: &'static str = "<#features> feature… 0 <#groups> <initial group> {<selector> <#args> arg… <#paths> <#args> {<device> arg…}…}…";
     const VERSION: [u32; 3] = [1, 0, 0];
     const CLASS: Class = Class {
         singleton: true,
@@ -112,7 +114,7 @@ impl Target for Multipath {
     fn build(
         arguments: &mut Arguments<'_>,
         builder: &mut Builder<'_>,
-    ) -> Result<Multipath, String> {
+    ) -> Result<Multipath, Refusal> {
         parse::multipath(arguments, builder)
     }
 

@@ -1,11 +1,11 @@
 //! The table line of a multipath target (5.1).
 
 use super::super::super::limits::Lower;
-use super::super::{Arguments, Builder};
+use super::super::{Arguments, Builder, Refusal, refuse};
 use super::Multipath;
 use super::paths::{Group, Path, Paths};
 use super::queueing::Queueing;
-use super::selector::{Selector, Slot};
+use super::selector::{Selector, Slot, WORDS_MAX};
 
 /// Most words of features: each of them once.
 const FEATURE_WORDS_MAX: u64 = 10;
@@ -13,8 +13,6 @@ const FEATURE_WORDS_MAX: u64 = 10;
 const GROUPS_MAX: u64 = 1024;
 /// Most paths of all groups together.
 const PATHS_MAX: u64 = 1024;
-/// Most words of selector arguments, of a group or a path.
-const SELECTOR_WORDS_MAX: u64 = 1024;
 /// Longest time of the no-path timer: eleven days.
 pub(super) const TIMEOUT_SECS_MAX: u64 = 1_000_000;
 /// What the time of the no-path timer is called, in a table line as in a message.
@@ -55,18 +53,18 @@ impl QueueMode {
 pub fn multipath(
     arguments: &mut Arguments<'_>,
     builder: &mut Builder<'_>,
-) -> Result<Multipath, String> {
+) -> Result<Multipath, Refusal> {
     let (settings, queueing) = features(arguments)?;
     let handler_words = arguments.number("the number of hardware handler words", 1024)?;
     if handler_words > 0 {
-        return Err(format!(
+        return refuse(format!(
             "there are no hardware handlers here, and {handler_words} words of one follow: write 0"
         ));
     }
     let count = arguments.number("the number of path groups", GROUPS_MAX)?;
     let initial = arguments.number("the number of the initial group", GROUPS_MAX)?;
     if (initial == 0) != (count == 0) || initial > count {
-        return Err(match count {
+        return refuse(match count {
             0 => format!("the initial group is {initial}, but there are no groups: write 0"),
             _ => format!(
                 "the initial group is {initial}: of {count} groups it is one of 1 to {count}"
@@ -77,7 +75,7 @@ pub fn multipath(
     let mut groups = Vec::new();
     for number in 1..=count {
         let group = group(arguments, builder, &mut paths, number as u16 - 1)
-            .map_err(|reason| format!("group {number}: {reason}"))?;
+            .map_err(|refusal| refusal.within(format_args!("group {number}")))?;
         groups.push(group);
     }
     arguments.end()?;
@@ -88,10 +86,12 @@ pub fn multipath(
     })
 }
 
-fn features(arguments: &mut Arguments<'_>) -> Result<(Settings, Queueing), String> {
+fn features(arguments: &mut Arguments<'_>) -> Result<(Settings, Queueing), Refusal> {
     let count = arguments.number("the number of feature words", FEATURE_WORDS_MAX)?;
-    let words = arguments.words("feature", count)?;
-    let mut arguments = Arguments::new(words);
+    arguments.part("feature", count, feature_words)
+}
+
+fn feature_words(arguments: &mut Arguments<'_>) -> Result<(Settings, Queueing), Refusal> {
     let mut settings = Settings::default();
     let mut queue_if_no_path = false;
     let mut timeout_secs = 0;
@@ -101,7 +101,7 @@ fn features(arguments: &mut Arguments<'_>) -> Result<(Settings, Queueing), Strin
         let mut number = |min: u64, max: u64| {
             let number = arguments.number(&format!("the number of '{name}'"), max)?;
             match number < min {
-                true => Err(format!("'{name}' is {number}: at least {min}")),
+                true => refuse(format!("'{name}' is {number}: at least {min}")),
                 false => Ok(number),
             }
         };
@@ -116,11 +116,11 @@ fn features(arguments: &mut Arguments<'_>) -> Result<(Settings, Queueing), Strin
                 let known = |known: &QueueMode| known.name().eq_ignore_ascii_case(mode);
                 settings.queue_mode = QueueMode::ALL.into_iter().find(known);
                 if settings.queue_mode.is_none() {
-                    return Err(format!("queue mode '{mode}' is none of bio, rq, mq"));
+                    return refuse(format!("queue mode '{mode}' is none of bio, rq, mq"));
                 }
             }
             _ => {
-                return Err(format!(
+                return refuse(format!(
                     "unknown feature '{word}'; there are queue_if_no_path, {TIMEOUT_SECS}, pg_init_retries, pg_init_delay_msecs, retain_attached_hw_handler, queue_mode"
                 ));
             }
@@ -137,37 +137,35 @@ fn group(
     builder: &mut Builder<'_>,
     paths: &mut Vec<Path>,
     number: u16,
-) -> Result<Group, String> {
-    let name = arguments.word("the path selector")?;
-    let count = arguments.number("the number of selector arguments", SELECTOR_WORDS_MAX)?;
-    let words = arguments.words("selector argument", count)?;
-    let mut selector = Selector::build(name, &mut Arguments::new(words))?;
+) -> Result<Group, Refusal> {
+    let mut selector = Selector::build(arguments)?;
     let left = PATHS_MAX - paths.len() as u64;
     let count = arguments.number("the number of paths", left)?;
     if count == 0 {
-        return Err("it has no paths: at least 1".into());
+        return refuse("it has no paths: at least 1");
     }
-    let each = arguments.number(
-        "the number of selector arguments of a path",
-        SELECTOR_WORDS_MAX,
-    )?;
+    let each = arguments.number("the number of selector arguments of a path", WORDS_MAX)?;
     let first = paths.len() as u16;
     for slot in 0..count as u16 {
         let (channel, lower) = builder.device(arguments)?;
         demand_fit(builder, &lower)?;
-        let words = arguments.words("selector argument of a path", each)?;
-        selector
-            .add(&mut Arguments::new(words))
-            .map_err(|reason| format!("path '{}': {reason}", lower.name))?;
+        let name = selector.name();
+        arguments
+            .part("selector argument of a path", each, |words| {
+                selector.add(words)
+            })
+            .map_err(|refusal| {
+                refusal.within(format_args!("path '{}': selector {name}", lower.name))
+            })?;
         paths.push(Path::new(channel, number, Slot(slot)));
     }
     Ok(Group::new(first, count as u16, selector))
 }
 
 /// Sector s of the target is sector s of each path: all must be there, in blocks of one size.
-fn demand_fit(builder: &Builder<'_>, lower: &Lower) -> Result<(), String> {
+fn demand_fit(builder: &Builder<'_>, lower: &Lower) -> Result<(), Refusal> {
     if lower.sectors < builder.sectors {
-        return Err(format!(
+        return refuse(format!(
             "path '{}' has {} sectors, and the target {}: each path is the whole of it",
             lower.name, lower.sectors, builder.sectors
         ));
@@ -178,7 +176,7 @@ fn demand_fit(builder: &Builder<'_>, lower: &Lower) -> Result<(), String> {
         .find(|other| other.block_bytes != lower.block_bytes);
     match other {
         None => Ok(()),
-        Some(other) => Err(format!(
+        Some(other) => refuse(format!(
             "path '{}' has blocks of {} bytes and path '{}' of {}: they are not paths to one device",
             lower.name, lower.block_bytes, other.name, other.block_bytes
         )),

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::Write;
 
-use super::super::super::Arguments;
+use super::super::super::{Arguments, Refusal};
 use super::turns::Turns;
 use super::{Policy, REPEAT_COUNT, Slot, repeat_count};
 
@@ -85,7 +85,7 @@ impl Policy for Historical {
     const INFO_WORDS: usize = 3;
     const TABLE_WORDS: usize = 1;
 
-    fn build(arguments: &mut Arguments<'_>) -> Result<Historical, String> {
+    fn build(arguments: &mut Arguments<'_>) -> Result<Historical, Refusal> {
         let mut optional = |what: &str, max: u64, default: u64| match arguments.left() {
             0 => Ok(default),
             _ => arguments.number(what, max),
@@ -101,7 +101,7 @@ impl Policy for Historical {
         })
     }
 
-    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
+    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), Refusal> {
         repeat_count(arguments)?;
         self.turns.add_last(Slot(self.paths.len() as u16));
         self.paths.push(Path {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::super::super::super::io::CoreId;
-use super::super::super::Arguments;
+use super::super::super::{Arguments, Refusal, refuse};
 use super::{Policy, Slot};
 
 /// One past the highest core a mask may name.
@@ -64,11 +64,11 @@ impl Policy for IoAffinity {
     const INFO_WORDS: usize = 1;
     const TABLE_WORDS: usize = 1;
 
-    fn build(_arguments: &mut Arguments<'_>) -> Result<IoAffinity, String> {
+    fn build(_arguments: &mut Arguments<'_>) -> Result<IoAffinity, Refusal> {
         Ok(IoAffinity::default())
     }
 
-    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
+    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), Refusal> {
         let word = arguments.word("the core mask")?;
         let mask = mask(word)?;
         let slot = Slot(self.usable.len() as u16);
@@ -80,7 +80,7 @@ impl Policy for IoAffinity {
             claimed |= *self.claims[core].get_or_insert(slot) == slot;
         }
         if !claimed {
-            return Err(format!(
+            return refuse(format!(
                 "core mask '{word}' leaves the path without a core: it names none that is not another path's already"
             ));
         }

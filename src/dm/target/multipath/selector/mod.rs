@@ -13,7 +13,7 @@ mod turns;
 use std::fmt::Write;
 
 use super::super::super::io::CoreId;
-use super::super::Arguments;
+use super::super::{Arguments, Refusal, refuse};
 
 use historical::Historical;
 use io_affinity::IoAffinity;
@@ -35,10 +35,10 @@ trait Policy: Sized {
     const TABLE_WORDS: usize;
 
     /// Builds it from the group's selector arguments.
-    fn build(arguments: &mut Arguments<'_>) -> Result<Self, String>;
+    fn build(arguments: &mut Arguments<'_>) -> Result<Self, Refusal>;
 
     /// Adds a path from its arguments.
-    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String>;
+    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), Refusal>;
 
     /// The copy of the target lives on this core from now on.
     fn bind(&mut self, _core: CoreId) {}
@@ -70,6 +70,9 @@ trait Policy: Sized {
     fn table(&self, slot: Slot, text: &mut String);
 }
 
+/// Most words of arguments, of a group or a path.
+pub const WORDS_MAX: u64 = 1024;
+
 /// Lists the selectors: an enum over them, dispatched without a `dyn` call.
 macro_rules! selectors {
     ($($kind:ident),+ $(,)?) => {
@@ -78,30 +81,31 @@ macro_rules! selectors {
         pub enum Selector { $($kind($kind)),+ }
 
         impl Selector {
-            /// Builds a selector by its name, from the group's selector arguments, of which none may be left over.
+            /// Builds a selector from its name, the number of the group's selector arguments, and these.
             ///
             /// # Errors
             /// When there is no such selector, or what is wrong with its arguments.
-            pub fn build(name: &str, arguments: &mut Arguments<'_>) -> Result<Selector, String> {
-                let built = match name {
-                    $(<$kind as Policy>::NAME => Selector::$kind($kind::build(arguments)?),)+
+            pub fn build(arguments: &mut Arguments<'_>) -> Result<Selector, Refusal> {
+                let name = arguments.word("the path selector")?;
+                let build = match name {
+                    $(<$kind as Policy>::NAME => |arguments: &mut Arguments<'_>| $kind::build(arguments).map(Selector::$kind),)+
                     _ => {
                         let names = [$(<$kind as Policy>::NAME),+].join(", ");
-                        return Err(format!("unknown path selector '{name}'; there are {names}"));
+                        return refuse(format!("unknown path selector '{name}'; there are {names}"));
                     }
                 };
-                arguments.end().map_err(|reason| format!("selector {name}: {reason}"))?;
-                Ok(built)
+                let count = arguments.number("the number of selector arguments", WORDS_MAX)?;
+                arguments
+                    .part("selector argument", count, build)
+                    .map_err(|refusal| refusal.within(format_args!("selector {name}")))
             }
 
-            /// Adds the next path of the group, from its selector arguments, of which none may be left over.
+            /// Adds the next path of the group, from its selector arguments.
             ///
             /// # Errors
             /// What is wrong with them.
-            pub fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
+            pub fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), Refusal> {
                 match self { $(Selector::$kind(policy) => policy.add(arguments)),+ }
-                    .and_then(|()| arguments.end())
-                    .map_err(|reason| format!("selector {}: {reason}", self.name()))
             }
 
             /// The name in a table line.
@@ -182,7 +186,7 @@ selectors! {
 
 /// Reads the argument `repeat_count` if there is one. It once said how many I/Os a path gets in a row; the choice is made for every I/O,
 /// so any count means 1, which is what TABLE shows (5.2).
-fn repeat_count(arguments: &mut Arguments<'_>) -> Result<(), String> {
+fn repeat_count(arguments: &mut Arguments<'_>) -> Result<(), Refusal> {
     if arguments.left() > 0 {
         arguments.number("the repeat count", u64::from(u32::MAX))?;
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::super::super::Arguments;
+use super::super::super::{Arguments, Refusal};
 use super::turns::Turns;
 use super::{Policy, REPEAT_COUNT, Slot, repeat_count};
 
@@ -18,11 +18,11 @@ impl Policy for QueueLength {
     const INFO_WORDS: usize = 1;
     const TABLE_WORDS: usize = 1;
 
-    fn build(_arguments: &mut Arguments<'_>) -> Result<QueueLength, String> {
+    fn build(_arguments: &mut Arguments<'_>) -> Result<QueueLength, Refusal> {
         Ok(QueueLength::default())
     }
 
-    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
+    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), Refusal> {
         repeat_count(arguments)?;
         self.turns.add_last(Slot(self.in_flight.len() as u16));
         self.in_flight.push(0);

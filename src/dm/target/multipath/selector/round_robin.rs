@@ -1,6 +1,6 @@
 //! `round-robin`: one path after the other.
 
-use super::super::super::Arguments;
+use super::super::super::{Arguments, Refusal};
 use super::turns::Turns;
 use super::{Policy, REPEAT_COUNT, Slot, repeat_count};
 
@@ -16,11 +16,11 @@ impl Policy for RoundRobin {
     const INFO_WORDS: usize = 0;
     const TABLE_WORDS: usize = 1;
 
-    fn build(_arguments: &mut Arguments<'_>) -> Result<RoundRobin, String> {
+    fn build(_arguments: &mut Arguments<'_>) -> Result<RoundRobin, Refusal> {
         Ok(RoundRobin::default())
     }
 
-    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
+    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), Refusal> {
         repeat_count(arguments)?;
         self.turns.add_last(Slot(self.paths));
         self.paths += 1;

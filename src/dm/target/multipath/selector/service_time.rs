@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::super::super::Arguments;
+use super::super::super::{Arguments, Refusal};
 use super::turns::Turns;
 use super::{Policy, REPEAT_COUNT, Slot, repeat_count};
 
@@ -47,11 +47,11 @@ impl Policy for ServiceTime {
     const INFO_WORDS: usize = 2;
     const TABLE_WORDS: usize = 2;
 
-    fn build(_arguments: &mut Arguments<'_>) -> Result<ServiceTime, String> {
+    fn build(_arguments: &mut Arguments<'_>) -> Result<ServiceTime, Refusal> {
         Ok(ServiceTime::default())
     }
 
-    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), String> {
+    fn add(&mut self, arguments: &mut Arguments<'_>) -> Result<(), Refusal> {
         repeat_count(arguments)?;
         let throughput = match arguments.left() {
             0 => 1,

@@ -1,20 +1,22 @@
 //! Each selector against its row of the table in 5.9.
 
+use super::super::super::super::table::lines;
 use super::*;
 
 /// A selector with its group arguments and the arguments of each path.
 fn selector(name: &str, group: &str, paths: &[&str]) -> Result<Selector, String> {
-    let words = |text: &str| -> Vec<String> {
-        text.split(' ')
-            .filter(|w| !w.is_empty())
-            .map(Into::into)
-            .collect()
+    let count = |words: &str| words.split_whitespace().count() as u64;
+    let text = format!("{name} {} {group} {}", count(group), paths.join(" "));
+    let lines = lines(&text).unwrap();
+    let mut arguments = Arguments::new(&lines[0].words);
+    let mut read = || {
+        let mut selector = Selector::build(&mut arguments)?;
+        for path in paths {
+            arguments.part("argument", count(path), |words| selector.add(words))?;
+        }
+        Ok(selector)
     };
-    let mut selector = Selector::build(name, &mut Arguments::new(&words(group)))?;
-    for path in paths {
-        selector.add(&mut Arguments::new(&words(path)))?;
-    }
-    Ok(selector)
+    read().map_err(|refusal: Refusal| refusal.reason)
 }
 
 fn built(name: &str, paths: &[&str]) -> Selector {

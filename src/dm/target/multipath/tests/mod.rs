@@ -7,7 +7,7 @@ mod texts;
 
 use super::super::super::io::{CoreId, Op};
 use super::super::super::limits::{Lower, LowerId};
-use super::super::super::{Errno, Status};
+use super::super::super::{Errno, Status, Table};
 use super::super::*;
 use super::Multipath;
 
@@ -44,18 +44,18 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn build(text: &str) -> Result<Live, String> {
-    let mut lowers = Vec::new();
-    let target = {
-        let mut builder = Builder::new(64, &resolve, &mut lowers);
-        Multipath::build(&mut Arguments::new(&words(text)), &mut builder)?
-    };
-    Ok(Live {
-        target,
-        lowers,
-        now_ns: 1,
-        suspended: true,
-        held: Vec::new(),
-    })
+    let line = format!("0 64 multipath {text}");
+    let mut table = Table::parse(&line, &resolve).map_err(|error| error.to_string())?;
+    match table.segments.remove(0).target {
+        AnyTarget::Multipath(target) => Ok(Live {
+            target,
+            lowers: table.lowers,
+            now_ns: 1,
+            suspended: true,
+            held: Vec::new(),
+        }),
+        other => unreachable!("{other:?}"),
+    }
 }
 
 /// A target that runs, as the only copy.
