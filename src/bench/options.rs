@@ -3,7 +3,7 @@
 use super::backend::Geometry;
 use crate::host::Address;
 use crate::host::address::SCHEME;
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches as _, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -182,6 +182,13 @@ pub struct Options {
 }
 
 impl Options {
+    /// What the command line has for a target when nothing else is said.
+    pub fn with_defaults(target: &TargetAddress) -> Self {
+        let command = Self::augment_args(clap::Command::new("bench").no_binary_name(true));
+        let matches = command.get_matches_from([target.to_string()]);
+        Self::from_arg_matches(&matches).expect("a target is all that has to be said")
+    }
+
     /// Percentage of reads.
     pub fn read_percent(&self) -> u8 {
         match self.rw {

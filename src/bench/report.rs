@@ -290,7 +290,8 @@ impl Measured {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    /// The figures of a histogram of nanoseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
         Self {
             mean: histogram.mean() / 1000.0,
@@ -457,7 +458,7 @@ impl Report {
 }
 
 /// A number with commas.
-pub(super) fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -470,7 +471,7 @@ pub(super) fn thousands(number: u64) -> String {
 }
 
 /// Microseconds with as many decimals as say something.
-fn microseconds(value: f64) -> String {
+pub(crate) fn microseconds(value: f64) -> String {
     match value {
         _ if value < 10.0 => format!("{value:.2}"),
         _ if value < 100.0 => format!("{value:.1}"),
