@@ -16,6 +16,9 @@ pub const DEPTH_MAX: usize = crate::host::queue::DEPTH_MAX;
 /// Longest run or warm-up: a day. A run always ends by itself.
 pub const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Least time from one swap to the next: enough for the swap, and for as long without one.
+pub const SWAP_EVERY_MIN: Duration = Duration::from_millis(1);
+
 /// Highest rate per job: at one I/O per nanosecond the schedule's own arithmetic would run out.
 const RATE_MAX: u64 = 100_000_000;
 
@@ -158,6 +161,10 @@ pub struct Options {
     /// Use only this much of the target, from its start; all of it when left out
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
+    /// Swap the device's table for an equal one every so often, and show how long the queues got no answer:
+    /// 10ms, 1s. The load then runs on the reactors of the file, a queue on each (dm:FILE#DEVICE)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub swap_every: Option<Duration>,
     /// Seed of places and patterns: the same seed repeats the same run
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -244,12 +251,38 @@ impl Options {
         if self.bs == 0 || self.bs > u64::from(u32::MAX) {
             return Err(format!("--bs {}: has to be 1 byte to 4 GiB", self.bs));
         }
+        self.validate_swaps()?;
         if matches!(self.target, TargetAddress::Device { .. })
             && (self.header_digest || self.data_digest)
         {
             return Err(
                 "--header-digest and --data-digest: only nvme-tcp targets have digests".into(),
             );
+        }
+        Ok(())
+    }
+
+    fn validate_swaps(&self) -> Result<(), String> {
+        let Some(every) = self.swap_every else {
+            return Ok(());
+        };
+        if !matches!(self.target, TargetAddress::Device { .. }) {
+            return Err(
+                "--swap-every: only the table of dm:FILE#DEVICE is this process's to swap".into(),
+            );
+        }
+        if self.jobs != 1 || self.cores.is_some() {
+            return Err(
+                "--swap-every: every reactor of the file has a queue; leave --jobs and --cores out, \
+                 and say in the file which reactors there are"
+                    .into(),
+            );
+        }
+        if every < SWAP_EVERY_MIN || every > self.time {
+            return Err(format!(
+                "--swap-every: has to be {} ms at least, and not more than --time",
+                SWAP_EVERY_MIN.as_millis()
+            ));
         }
         Ok(())
     }

@@ -228,10 +228,11 @@ impl<A: Audience> Director<'_, A> {
                 return Ok(());
             }
             let until = self.begun + self.slice * (self.slices + 1);
-            while let left = until.saturating_duration_since(Instant::now())
-                && !left.is_zero()
-                && !self.audience.interrupted()
-            {
+            while !self.audience.interrupted() {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
                 std::thread::sleep(left.min(LOOK_EVERY));
                 tend()?;
             }
