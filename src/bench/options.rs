@@ -463,6 +463,20 @@ mod tests {
     }
 
     #[test]
+    fn swaps_are_of_a_files_device_on_its_reactors() {
+        let refusal = |change: fn(&mut Options)| {
+            let mut options = super::super::testing::options(|_| {});
+            options.swap_every = Some(Duration::from_millis(10));
+            change(&mut options);
+            options.validate().err().unwrap_or_default()
+        };
+        assert_eq!(refusal(|_| {}), "");
+        assert!(refusal(|o| o.jobs = 2).contains("leave --jobs and --cores out"));
+        assert!(refusal(|o| o.time = Duration::from_millis(9)).contains("not more than --time"));
+        assert!(refusal(|o| o.swap_every = Some(Duration::ZERO)).contains("1 ms at least"));
+    }
+
+    #[test]
     fn bad_options_say_what_is_wrong() {
         for (line, part) in [
             ("--rw sideways", "sideways"),
@@ -482,6 +496,7 @@ mod tests {
             ("--flush-every 8", "writes nothing"),
             ("--verify", "--verify: --rw randread"),
             ("--cores 3-1", "3-1"),
+            ("--swap-every 10ms", "--swap-every: only the table of dm:"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
