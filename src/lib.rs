@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`cli`] | the commands |
 //! | [`control`] | JSON-RPC on a UNIX socket: server, client, one schema |
+//! | [`demo`] | a target and a host in one process, and a table that is swapped between them |
 //! | [`node`] | a running node, built from a configuration |
 //! | [`config`] | YAML into a validated, typed plan |
 //! | [`export`] | the NVMe/TCP target |
@@ -24,6 +25,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod dm;
 pub mod engine;
 pub mod export;

@@ -1,11 +1,13 @@
 //! One job: a thread that keeps a queue full, or keeps to a schedule, and records how long each I/O took.
 
 use super::backend::{Backend, Data, Done, Kind, Request};
+use super::gaps::GapWatch;
 use super::options::Options;
 use super::pattern::VerifyData;
 use super::workload::Workload;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -86,12 +88,51 @@ struct Alike {
     count: u64,
 }
 
-/// A job at work.
-pub struct Job<'a, B, D> {
+/// What a job is at.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Warms up, then measures.
+    Loading,
+    /// Waits for what is outstanding.
+    Draining {
+        /// When it is called hung, in nanoseconds.
+        deadline: u64,
+    },
+    /// Reads what was written.
+    ReadingBack {
+        /// From which unit on there may be more to read; `None`: there is not.
+        unit: Option<u64>,
+        /// When there was no time for more, in nanoseconds.
+        deadline: u64,
+    },
+    /// Waits for the last of that.
+    DrainingAgain {
+        /// As of [`Stage::ReadingBack`].
+        unit: Option<u64>,
+        /// As of [`Stage::Draining`].
+        deadline: u64,
+    },
+    /// Done.
+    Over,
+}
+
+/// A job at work: a state machine that goes on a turn at a time, so that a reactor can turn it as well as a thread of its own.
+pub struct Job<B, D> {
     backend: B,
     data: D,
     workload: Workload,
-    shared: &'a Shared,
+    shared: Arc<Shared>,
+    /// Looks for gaps around swaps, if anybody wants to know.
+    watch: Option<GapWatch>,
+    stage: Stage,
+    /// When measuring begins.
+    record_begin: u64,
+    /// Between two scheduled I/Os, and when the next is due: in 1/1024 ns, so that a rate which is no divisor of a second is met, too.
+    interval: Option<u64>,
+    due: u64,
+    cpu_before: Option<Duration>,
+    /// How long reading back may take; `None` when nothing is to be read back.
+    read_back_time: Option<Duration>,
     slots: Vec<Slot>,
     free: Vec<u16>,
     /// Requests that the backend has not taken yet.
@@ -112,9 +153,16 @@ pub struct Job<'a, B, D> {
     result: JobResult,
 }
 
-impl<'a, B: Backend, D: Data> Job<'a, B, D> {
-    /// A job with `depth` I/Os outstanding at most.
-    pub fn new(backend: B, data: D, workload: Workload, shared: &'a Shared, depth: usize) -> Self {
+impl<B: Backend, D: Data> Job<B, D> {
+    /// A job with at most as many I/Os outstanding as the options say. Its time begins now.
+    pub fn new(
+        backend: B,
+        data: D,
+        workload: Workload,
+        shared: Arc<Shared>,
+        options: &Options,
+    ) -> Self {
+        let depth = options.qd;
         let request = Request {
             lba: 0,
             block_count: 0,
@@ -123,11 +171,21 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
             kind: Kind::Flush,
         };
         let now = backend.now();
+        let record_begin = now + options.warmup.as_nanos() as u64;
+        let jobs_ns = options.jobs as u64 * 1_000_000_000;
+        let read_back_time = READ_BACK_MIN.max(options.time.saturating_mul(READ_BACK_FACTOR));
         Self {
             backend,
             data,
             workload,
             shared,
+            watch: None,
+            stage: Stage::Loading,
+            record_begin,
+            interval: options.rate.map(|rate| (jobs_ns << 10) / rate),
+            due: now << 10,
+            cpu_before: None,
+            read_back_time: options.verify.then_some(read_back_time),
             slots: vec![Slot { request, start: 0 }; depth],
             free: (0..depth as u16).rev().collect(),
             batch: Vec::with_capacity(depth),
@@ -141,7 +199,7 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
             idle_polls: 0,
             idle_turns: 0,
             recording: false,
-            record_end: u64::MAX,
+            record_end: record_begin + options.time.as_nanos() as u64,
             completed: 0,
             published: 0,
             published_at: now,
@@ -162,45 +220,108 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
         }
     }
 
-    /// Warms up, measures, and drains.
+    /// Looks for gaps around swaps.
+    pub fn watch_gaps(&mut self, watch: GapWatch) {
+        self.watch = Some(watch);
+    }
+
+    /// What it drives.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
+    /// Runs to the end on this thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Job::step`].
+    pub fn run(&mut self) -> Result<(), String> {
+        while self.step()? {
+            if self.idle_turns >= IDLE_POLLS_MAX {
+                self.idle_turns = 0;
+                // Some 20 us of waiting, longer than a local target takes: maybe it waits for this processor.
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on by a turn; false when there is nothing left to do.
     ///
     /// # Errors
     ///
     /// A sentence for the user when the target was lost or hangs.
-    pub fn measure(&mut self, options: &Options) -> Result<(), String> {
-        let begin = self.backend.now();
-        self.now = begin;
-        let from = begin + options.warmup.as_nanos() as u64;
-        let end = from + options.time.as_nanos() as u64;
-        self.record_end = end;
-        // Kept in 1/1024 ns, so that a rate which is no divisor of a second is met, too.
-        let interval = options
-            .rate
-            .map(|rate| ((options.jobs as u64 * 1_000_000_000) << 10) / rate);
-        let mut due = begin << 10;
-        let mut cpu_before = None;
-        while self.now < end && !self.shared.stop.load(Ordering::Relaxed) {
-            if !self.recording && self.now >= from {
-                self.recording = true;
-                self.shared.measuring.fetch_add(1, Ordering::Relaxed);
-                cpu_before = super::cores::thread_time();
+    #[inline]
+    pub fn step(&mut self) -> Result<bool, String> {
+        match self.stage {
+            Stage::Loading => {
+                if self.now < self.record_end && !self.stopped() {
+                    self.load()?;
+                } else {
+                    self.loaded();
+                    self.stage = Stage::Draining {
+                        deadline: self.now + DRAIN_MAX.as_nanos() as u64,
+                    };
+                }
             }
-            match interval {
-                None => self.fill_queue(),
-                Some(interval) => due = self.issue_due(due, interval),
+            Stage::Draining { deadline } => {
+                if !self.drained(deadline)? {
+                    return Ok(true);
+                }
+                self.recording = false;
+                self.stage = match self.read_back_time {
+                    None => Stage::Over,
+                    Some(time) => Stage::ReadingBack {
+                        unit: Some(0),
+                        deadline: self.now + time.as_nanos() as u64,
+                    },
+                };
             }
-            self.turn()?;
+            Stage::ReadingBack { unit, deadline } => self.read_back(unit, deadline)?,
+            Stage::DrainingAgain { unit, deadline } => {
+                if !self.drained(deadline)? {
+                    return Ok(true);
+                }
+                self.count_unverified(unit);
+                self.stage = Stage::Over;
+            }
+            Stage::Over => return Ok(false),
         }
-        if let (Some(before), Some(after)) = (cpu_before, super::cores::thread_time()) {
+        Ok(true)
+    }
+
+    #[inline]
+    fn stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// A turn of the load.
+    #[inline]
+    fn load(&mut self) -> Result<(), String> {
+        if !self.recording && self.now >= self.record_begin {
+            self.recording = true;
+            self.shared.measuring.fetch_add(1, Ordering::Relaxed);
+            self.cpu_before = super::cores::thread_time();
+        }
+        match self.interval {
+            None => self.fill_queue(),
+            Some(interval) => self.issue_due(interval),
+        }
+        self.turn()
+    }
+
+    /// The load is over.
+    #[cold]
+    fn loaded(&mut self) {
+        if let (Some(before), Some(after)) = (self.cpu_before, super::cores::thread_time()) {
             self.result.cpu = Some(after.saturating_sub(before));
         }
-        self.result.elapsed = Duration::from_nanos(self.now.min(end).saturating_sub(from));
-        if let Some(interval) = interval {
-            self.result.unissued = (end << 10).saturating_sub(due) / interval;
+        let end = self.record_end;
+        self.result.elapsed =
+            Duration::from_nanos(self.now.min(end).saturating_sub(self.record_begin));
+        if let Some(interval) = self.interval {
+            self.result.unissued = (end << 10).saturating_sub(self.due) / interval;
         }
-        self.drain()?;
-        self.recording = false;
-        Ok(())
     }
 
     /// Closed loop: as many I/Os as the queue takes.
@@ -216,18 +337,17 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
 
     /// Open loop: the I/Os whose time has come, which count from that time (coordinated omission).
     #[inline]
-    fn issue_due(&mut self, mut due: u64, interval: u64) -> u64 {
-        while due >> 10 <= self.now {
+    fn issue_due(&mut self, interval: u64) {
+        while self.due >> 10 <= self.now {
             let Some(&tag) = self.free.last() else { break };
             let Some(request) = self.workload.next(tag) else {
                 break;
             };
-            self.issue(request, due >> 10);
-            due += interval;
+            self.issue(request, self.due >> 10);
+            self.due += interval;
         }
         // With nothing due the clock has to be looked at anew each turn.
         self.idle_polls = IDLE_POLLS_MAX;
-        due
     }
 
     #[inline]
@@ -255,14 +375,13 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
                 self.look_at_clock();
             }
             self.idle_turns = self.idle_turns.wrapping_add(1);
-            if self.idle_turns.is_multiple_of(IDLE_POLLS_MAX) {
-                // Some 20 us of waiting, longer than a local target takes: maybe it waits for this processor.
-                std::thread::yield_now();
-            }
             return Ok(());
         }
         self.idle_turns = 0;
         self.look_at_clock();
+        if let Some(watch) = &mut self.watch {
+            watch.answered(self.now);
+        }
         for index in 0..count {
             self.complete(self.done[index]);
         }
@@ -334,57 +453,50 @@ impl<'a, B: Backend, D: Data> Job<'a, B, D> {
         self.shared.failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits for everything outstanding.
-    fn drain(&mut self) -> Result<(), String> {
-        let deadline = self.now + DRAIN_MAX.as_nanos() as u64;
-        while self.free.len() < self.slots.len() {
-            self.turn()?;
-            if self.now >= deadline {
-                return Err(format!(
-                    "{} I/Os did not come back within {} s",
-                    self.slots.len() - self.free.len(),
-                    DRAIN_MAX.as_secs()
-                ));
-            }
+    /// A turn of waiting for everything outstanding; whether there is nothing any more.
+    fn drained(&mut self, deadline: u64) -> Result<bool, String> {
+        if self.free.len() == self.slots.len() {
+            return Ok(true);
         }
-        Ok(())
+        self.turn()?;
+        if self.now < deadline {
+            return Ok(false);
+        }
+        Err(format!(
+            "{} I/Os did not come back within {} s",
+            self.slots.len() - self.free.len(),
+            DRAIN_MAX.as_secs()
+        ))
     }
 
-    /// Reads back every place that was written, in order, within a bounded time.
-    ///
-    /// # Errors
-    ///
-    /// As [`Job::measure`].
-    pub fn read_back(&mut self, options: &Options) -> Result<(), String> {
-        let time = READ_BACK_MIN.max(options.time.saturating_mul(READ_BACK_FACTOR));
-        let deadline = self.now + time.as_nanos() as u64;
-        let mut unit = Some(0);
-        while let Some(next) = unit {
-            if self.now >= deadline || self.shared.stop.load(Ordering::Relaxed) {
-                break;
-            }
-            let mut next = next;
-            while let Some(&tag) = self.free.last() {
-                match self.workload.next_written(next, tag) {
-                    Some((request, after)) => {
-                        next = after;
-                        self.issue(request, self.now);
-                        unit = Some(next);
-                    }
-                    None => {
-                        unit = None;
-                        break;
-                    }
-                }
-            }
-            self.turn()?;
+    /// A turn of reading back every place that was written, in order, within a bounded time.
+    fn read_back(&mut self, unit: Option<u64>, deadline: u64) -> Result<(), String> {
+        let mut unit = unit;
+        if unit.is_none() || self.now >= deadline || self.stopped() {
+            self.stage = Stage::DrainingAgain {
+                unit,
+                deadline: self.now + DRAIN_MAX.as_nanos() as u64,
+            };
+            return Ok(());
         }
-        self.drain()?;
+        while let (Some(from), Some(&tag)) = (unit, self.free.last()) {
+            unit = match self.workload.next_written(from, tag) {
+                Some((request, after)) => {
+                    self.issue(request, self.now);
+                    Some(after)
+                }
+                None => None,
+            };
+        }
+        self.stage = Stage::ReadingBack { unit, deadline };
+        self.turn()
+    }
+
+    fn count_unverified(&mut self, mut unit: Option<u64>) {
         while let Some((_, after)) = unit.and_then(|next| self.workload.next_written(next, 0)) {
             self.result.unverified += 1;
             unit = Some(after);
         }
-        Ok(())
     }
 
     /// What was measured.

@@ -11,6 +11,7 @@
 //! | [`mod@run`] | all jobs, the progress line, the files |
 //! | [`report`] | text, JSON, histogram log |
 //! | [`plot`] | percentile plot |
+//! | [`gaps`] | how long hosts wait around swaps |
 //! | [`cores`] | pinning, processor time |
 //!
 //! **Closed loop** (default): each job keeps its queue full; latency counts from submission. **Open loop**
@@ -22,6 +23,7 @@
 
 pub mod backend;
 pub mod cores;
+pub mod gaps;
 pub mod job;
 pub mod nvme_tcp;
 pub mod options;
@@ -37,4 +39,4 @@ pub use backend::{Backend, Data, Done, Geometry, Kind, NoData, Request, Target};
 pub use nvme_tcp::NvmeTcpTarget;
 pub use options::{Options, TargetAddress};
 pub use report::{Measured, Report};
-pub use run::{execute, run};
+pub use run::{execute, execute_with, run};

@@ -3,7 +3,7 @@
 use super::backend::Geometry;
 use crate::host::Address;
 use crate::host::address::SCHEME;
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches as _, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ pub const DEPTH_MAX: usize = crate::host::queue::DEPTH_MAX;
 
 /// Longest run or warm-up: a day. A run always ends by itself.
 pub const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Least time from one swap to the next: enough for the swap, and for as long without one.
+pub const SWAP_EVERY_MIN: Duration = Duration::from_millis(1);
 
 /// Highest rate per job: at one I/O per nanosecond the schedule's own arithmetic would run out.
 const RATE_MAX: u64 = 100_000_000;
@@ -158,6 +161,10 @@ pub struct Options {
     /// Use only this much of the target, from its start; all of it when left out
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
+    /// Swap the device's table for an equal one every so often, and show how long the queues got no answer:
+    /// 10ms, 1s. The load then runs on the reactors of the file, a queue on each (dm:FILE#DEVICE)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub swap_every: Option<Duration>,
     /// Seed of places and patterns: the same seed repeats the same run
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -182,6 +189,13 @@ pub struct Options {
 }
 
 impl Options {
+    /// What the command line has for a target when nothing else is said.
+    pub fn with_defaults(target: &TargetAddress) -> Self {
+        let command = Self::augment_args(clap::Command::new("bench").no_binary_name(true));
+        let matches = command.get_matches_from([target.to_string()]);
+        Self::from_arg_matches(&matches).expect("a target is all that has to be said")
+    }
+
     /// Percentage of reads.
     pub fn read_percent(&self) -> u8 {
         match self.rw {
@@ -237,12 +251,38 @@ impl Options {
         if self.bs == 0 || self.bs > u64::from(u32::MAX) {
             return Err(format!("--bs {}: has to be 1 byte to 4 GiB", self.bs));
         }
+        self.validate_swaps()?;
         if matches!(self.target, TargetAddress::Device { .. })
             && (self.header_digest || self.data_digest)
         {
             return Err(
                 "--header-digest and --data-digest: only nvme-tcp targets have digests".into(),
             );
+        }
+        Ok(())
+    }
+
+    fn validate_swaps(&self) -> Result<(), String> {
+        let Some(every) = self.swap_every else {
+            return Ok(());
+        };
+        if !matches!(self.target, TargetAddress::Device { .. }) {
+            return Err(
+                "--swap-every: only the table of dm:FILE#DEVICE is this process's to swap".into(),
+            );
+        }
+        if self.jobs != 1 || self.cores.is_some() {
+            return Err(
+                "--swap-every: every reactor of the file has a queue; leave --jobs and --cores out, \
+                 and say in the file which reactors there are"
+                    .into(),
+            );
+        }
+        if every < SWAP_EVERY_MIN || every > self.time {
+            return Err(format!(
+                "--swap-every: has to be {} ms at least, and not more than --time",
+                SWAP_EVERY_MIN.as_millis()
+            ));
         }
         Ok(())
     }
@@ -423,6 +463,20 @@ mod tests {
     }
 
     #[test]
+    fn swaps_are_of_a_files_device_on_its_reactors() {
+        let refusal = |change: fn(&mut Options)| {
+            let mut options = super::super::testing::options(|_| {});
+            options.swap_every = Some(Duration::from_millis(10));
+            change(&mut options);
+            options.validate().err().unwrap_or_default()
+        };
+        assert_eq!(refusal(|_| {}), "");
+        assert!(refusal(|o| o.jobs = 2).contains("leave --jobs and --cores out"));
+        assert!(refusal(|o| o.time = Duration::from_millis(9)).contains("not more than --time"));
+        assert!(refusal(|o| o.swap_every = Some(Duration::ZERO)).contains("1 ms at least"));
+    }
+
+    #[test]
     fn bad_options_say_what_is_wrong() {
         for (line, part) in [
             ("--rw sideways", "sideways"),
@@ -442,6 +496,7 @@ mod tests {
             ("--flush-every 8", "writes nothing"),
             ("--verify", "--verify: --rw randread"),
             ("--cores 3-1", "3-1"),
+            ("--swap-every 10ms", "--swap-every: only the table of dm:"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");

@@ -1,6 +1,7 @@
 //! What a run measured, as text, as JSON, and as a histogram log.
 
 use super::backend::{Backend, Kind};
+use super::gaps::SwapReport;
 use super::job::{JobResult, latency_histogram};
 use super::options::Options;
 use super::pattern::Mismatch;
@@ -57,6 +58,9 @@ pub struct Report {
     /// What `--verify` found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
+    /// What swaps cost (`--swap-every`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swaps: Option<SwapReport>,
 }
 
 /// The options that shaped the run.
@@ -156,7 +160,7 @@ pub struct Verify {
 
 impl Measured {
     /// Merges what jobs measured.
-    pub(super) fn new<B: Backend>(
+    pub fn new<B: Backend>(
         options: &Options,
         results: Vec<JobResult>,
         target_cores: Option<f64>,
@@ -251,6 +255,7 @@ impl Measured {
                 target_cores,
             },
             verify,
+            swaps: None,
         };
         Self {
             report,
@@ -290,7 +295,8 @@ impl Measured {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    /// The figures of a histogram of nanoseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
         Self {
             mean: histogram.mean() / 1000.0,
@@ -387,23 +393,13 @@ impl Report {
         }
         text.push('\n');
         for (name, figures) in &rows {
-            let Latency {
-                mean,
-                p50,
-                p90,
-                p99,
-                p999,
-                p9999,
-                max,
-            } = figures.latency_us;
-            let _ = write!(text, "{name:<8}");
-            for value in [mean, p50, p90, p99, p999, p9999, max] {
-                let _ = write!(text, "{:>11}", microseconds(value));
-            }
-            text.push('\n');
+            append_latency(&mut text, name, &figures.latency_us);
         }
         if self.corrected {
             text.push_str("Latency counts from when each I/O was due.\n");
+        }
+        if let Some(swaps) = &self.swaps {
+            append_swaps(&mut text, swaps);
         }
         self.append_state(&mut text);
         text.truncate(text.trim_end().len());
@@ -456,8 +452,46 @@ impl Report {
     }
 }
 
+fn append_latency(text: &mut String, name: &str, latency: &Latency) {
+    let Latency {
+        mean,
+        p50,
+        p90,
+        p99,
+        p999,
+        p9999,
+        max,
+    } = *latency;
+    let _ = write!(text, "{name:<8}");
+    for value in [mean, p50, p90, p99, p999, p9999, max] {
+        let _ = write!(text, "{:>11}", microseconds(value));
+    }
+    text.push('\n');
+}
+
+fn append_swaps(text: &mut String, swaps: &SwapReport) {
+    let SwapReport {
+        count, every_ms, ..
+    } = swaps;
+    let _ = writeln!(
+        text,
+        "\n{} swaps, one every {every_ms} ms; longest time without an answer around each, and \
+         around as many moments without one:",
+        thousands(*count)
+    );
+    for (name, latency) in [
+        ("gap", &swaps.gap_us),
+        (" idle", &swaps.idle_gap_us),
+        ("queue", &swaps.queue_gap_us),
+        (" idle", &swaps.idle_queue_gap_us),
+        ("verb", &swaps.verb_us),
+    ] {
+        append_latency(text, name, latency);
+    }
+}
+
 /// A number with commas.
-pub(super) fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -470,7 +504,7 @@ pub(super) fn thousands(number: u64) -> String {
 }
 
 /// Microseconds with as many decimals as say something.
-fn microseconds(value: f64) -> String {
+pub(crate) fn microseconds(value: f64) -> String {
     match value {
         _ if value < 10.0 => format!("{value:.2}"),
         _ if value < 100.0 => format!("{value:.1}"),

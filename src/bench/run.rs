@@ -8,9 +8,9 @@ use super::pattern::VerifyData;
 use super::report::Measured;
 use super::workload::{Region, Workload};
 use std::io::{IsTerminal, Write};
-use std::sync::Barrier;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often the main thread looks after the target and the progress line.
@@ -30,7 +30,7 @@ pub fn run<T: Target>(target: &mut T, options: &Options) -> Result<Measured, Str
     let geometry = target.geometry();
     let units = options.fit(&geometry)?;
     let started = SystemTime::now();
-    let shared = Shared::default();
+    let shared = Arc::new(Shared::default());
     let barrier = Barrier::new(options.jobs);
     let mut seats = Vec::with_capacity(options.jobs);
     for job in 0..options.jobs {
@@ -70,7 +70,7 @@ pub fn run<T: Target>(target: &mut T, options: &Options) -> Result<Measured, Str
 /// What a job's thread needs to begin.
 struct Setting<'a> {
     options: &'a Options,
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     barrier: &'a Barrier,
     job: usize,
     region: Region,
@@ -87,19 +87,18 @@ impl Setting<'_> {
         let backend = backend?;
         let options = self.options;
         let workload = Workload::new(options, self.region, self.unit_blocks, self.job);
-        let (shared, qd) = (self.shared, options.qd);
+        let shared = Arc::clone(self.shared);
         if options.verify {
             // The same seed for all jobs: a block written by another job is then told by name.
             let data = VerifyData::new(options.seed, self.block_size);
-            let mut job = Job::new(backend, data, workload, shared, qd);
-            job.measure(options)?;
-            job.read_back(options)?;
+            let mut job = Job::new(backend, data, workload, shared, options);
+            job.run()?;
             let (mut result, data) = job.finish();
             result.verify = Some(data);
             Ok(result)
         } else {
-            let mut job = Job::new(backend, NoData, workload, shared, qd);
-            job.measure(options)?;
+            let mut job = Job::new(backend, NoData, workload, shared, options);
+            job.run()?;
             Ok(job.finish().0)
         }
     }
@@ -249,10 +248,23 @@ pub fn execute<T: Target>(
     options: &Options,
     output: &mut impl Write,
 ) -> Result<bool, String> {
+    execute_with(options, output, || run(target, options))
+}
+
+/// The same for what `run` measures.
+///
+/// # Errors
+///
+/// As [`execute`].
+pub fn execute_with(
+    options: &Options,
+    output: &mut impl Write,
+    run: impl FnOnce() -> Result<Measured, String>,
+) -> Result<bool, String> {
     // A file that cannot be written is better known before the run than after it.
     let hgrm = create(options.hgrm.as_deref())?;
     let plot = create(options.plot.as_deref())?;
-    let measured = run(target, options)?;
+    let measured = run()?;
     if let Some(mut file) = hgrm {
         measured
             .write_histogram_log(&mut file)

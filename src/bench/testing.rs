@@ -20,6 +20,7 @@ pub fn options(change: impl FnOnce(&mut Options)) -> Options {
         verify: false,
         flush_every: None,
         size: None,
+        swap_every: None,
         seed: 1,
         cores: None,
         header_digest: false,

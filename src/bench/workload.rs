@@ -65,6 +65,8 @@ pub struct Workload {
     /// One entry per unit of the region with `--verify`, else empty.
     places: Vec<Place>,
     generation: u32,
+    /// Writes repeat what their place holds.
+    repeats: bool,
 }
 
 impl Workload {
@@ -86,7 +88,22 @@ impl Workload {
             writes_since_flush: 0,
             places: vec![Place(0); places],
             generation: 0,
+            repeats: false,
         }
+    }
+
+    /// The same on a region whose every place holds write 1 already. Until [`Workload::renew`], writes repeat what their
+    /// place holds.
+    pub fn prepared(mut self) -> Self {
+        self.places.fill(Place(1));
+        self.generation = 1;
+        self.repeats = true;
+        self
+    }
+
+    /// From now on every write writes something new.
+    pub fn renew(&mut self) {
+        self.repeats = false;
     }
 
     /// The next I/O; `None` when every place that was drawn has one under way.
@@ -152,7 +169,10 @@ impl Workload {
     fn request(&mut self, unit: u64, tag: u16, kind: Kind) -> Request {
         let mut generation = 0;
         if let Some(place) = self.places.get_mut(unit as usize) {
-            if kind == Kind::Write {
+            if kind == Kind::Write && self.repeats {
+                // What a failed write has left behind is not known; write 1 is as good as any.
+                generation = place.generation().max(1);
+            } else if kind == Kind::Write {
                 // 31 bits, without 0: after two billion writes numbers come again, which does no harm.
                 self.generation = if self.generation == Place::BUSY - 1 {
                     1
@@ -289,6 +309,29 @@ mod tests {
             None,
             "the failed write's place is unknown"
         );
+    }
+
+    /// On a prepared region reads are checked from the first on, and writes change nothing until they are told to.
+    #[test]
+    fn a_prepared_region_is_repeated_until_it_is_renewed() {
+        let options = options(|o| {
+            o.rw = Pattern::Write;
+            o.verify = true;
+        });
+        let region = Region { first: 0, count: 2 };
+        let mut workload = Workload::new(&options, region, 1, 0).prepared();
+        let (read, _) = workload.next_written(0, 0).unwrap();
+        assert_eq!((read.lba, read.generation), (0, 1));
+        workload.release(&read, true);
+        let repeated = workload.next(1).unwrap();
+        assert_eq!((repeated.lba, repeated.generation), (0, 1));
+        workload.release(&repeated, true);
+        workload.renew();
+        let renewed = workload.next(2).unwrap();
+        assert_eq!((renewed.lba, renewed.generation), (1, 2));
+        workload.release(&renewed, true);
+        let (read, _) = workload.next_written(1, 3).unwrap();
+        assert_eq!((read.lba, read.generation), (1, 2));
     }
 
     proptest! {

@@ -5,9 +5,9 @@ use std::io;
 use clap::Args;
 
 use super::{Failure, NoSocket};
-use crate::bench::{NvmeTcpTarget, Options, TargetAddress, execute};
+use crate::bench::{NvmeTcpTarget, Options, TargetAddress, execute, execute_with};
 use crate::config;
-use crate::node::DeviceTarget;
+use crate::node::{DeviceTarget, swaps};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +17,7 @@ Examples:
   polldm bench nvme-tcp://127.0.0.1/NQN --rate 50000 --plot latency.svg
   polldm bench nvme-tcp://127.0.0.1/NQN --rw randrw --verify --flush-every 64
   polldm bench dm:conf/quickstart.yaml#vol1 --qd 128
+  polldm bench dm:conf/quickstart.yaml#vol1 --qd 128 --swap-every 10ms
 
 NQN stands for the subsystem's name; nsid may be left out where it has only
 one namespace. Writes destroy what is on the target. With --rate, latency
@@ -42,6 +43,12 @@ pub(super) fn run(bench: &Bench) -> Result<(), Failure> {
             let mut target =
                 NvmeTcpTarget::connect(address, options).map_err(Failure::Operation)?;
             execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
+        }
+        TargetAddress::Device { file, device } if options.swap_every.is_some() => {
+            let plan = config::load(file)?;
+            let device = swaps::Swapped::open(&plan, device)?;
+            let run = || device.run(options);
+            execute_with(options, &mut io::stdout().lock(), run).map_err(Failure::Operation)?
         }
         TargetAddress::Device { file, device } => {
             let mut target = DeviceTarget::open(&config::load(file)?, device)?;

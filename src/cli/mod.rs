@@ -8,7 +8,9 @@
 
 mod bdev;
 mod bench;
+mod chart;
 mod columns;
+mod demo;
 mod dm;
 mod dm_output;
 mod export;
@@ -38,6 +40,7 @@ Examples:
   polldm stats                           what do they do?
   polldm export ls                       who is connected?
   polldm sim                             is the mapper right?
+  polldm demo                            what does a swap look like?
 
 dm, bdev, export and stats speak to a running server through its control
 socket. Without --socket that is /run/polldm.sock for root, for others
@@ -64,6 +67,7 @@ enum Command {
     Export(export::ExportCommand),
     Stats(stats::StatsCommand),
     Bench(bench::Bench),
+    Demo(demo::DemoCommand),
     Sim(sim::Sim),
     Schema(Schema),
 }
@@ -169,6 +173,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bdev(bdev) => bdev::run(&bdev, connection),
         Command::Export(export) => export::run_export(export, connection),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Demo(demo) => demo::run(&demo),
         Command::Sim(sim) => sim::run(&sim),
         Command::Stats(stats) => stats::run(stats, connection),
         Command::Schema(schema) => print_json(&if schema.control {

@@ -76,6 +76,9 @@ fn the_commands_of_the_manual_are_taken() {
         "polldm export ana nqn.x change --json",
         "polldm stats vol0 --json",
         "polldm bench nvme-tcp://127.0.0.1/nqn.2026-11.io.polldm:a --json --qd 4",
+        "polldm bench dm:a.yaml#vol0 --swap-every 10ms",
+        "polldm demo",
+        "polldm demo --time 3 --json",
     ] {
         assert!(
             parse(words).is_ok(),

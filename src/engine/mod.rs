@@ -9,6 +9,7 @@ mod bdevs;
 mod core;
 mod front_end;
 mod lower;
+mod patience;
 mod service;
 mod solo;
 mod tickets;
@@ -332,10 +333,8 @@ impl Engine {
 
     /// Sends a request to a device's home core and waits for the answer.
     fn request(&self, device: DeviceId, request: Request) -> dm::Answer {
-        self.send_request(device, request)?
-            .1
-            .recv()
-            .unwrap_or_else(|_| Err(stopping()))
+        let (_, answer) = self.send_request(device, request)?;
+        patience::receive(&answer).unwrap_or_else(|| Err(stopping()))
     }
 
     fn send_request(
@@ -370,7 +369,7 @@ impl Engine {
         self.remote
             .send(usize::from(core.0), Message::Call(call))
             .ok()?;
-        receiver.recv().ok()
+        patience::receive(&receiver)
     }
 
     fn names(&self) -> MutexGuard<'_, Registry> {

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
-use super::{DeviceInfo, Engine, stopping};
+use super::{DeviceInfo, Engine, patience, stopping};
 use crate::dm::{self, DeviceId, Errno, Error, Reply, Request, SuspendOptions, TargetLine};
 
 /// How often a verb that waits looks whether it is given up. A person who ends a command and starts the next takes longer.
@@ -296,6 +296,11 @@ impl Engine {
         given_up: GivenUp<'_>,
     ) -> dm::Answer {
         let (ticket, answer) = self.send_request(device, request)?;
+        match patience::receive_soon(&answer) {
+            Ok(answer) => return answer,
+            Err(TryRecvError::Disconnected) => return Err(stopping()),
+            Err(TryRecvError::Empty) => {}
+        }
         loop {
             match answer.recv_timeout(LOOK_EVERY) {
                 Ok(answer) => return answer,
@@ -305,6 +310,6 @@ impl Engine {
             }
         }
         self.send_request(device, Request::GiveUp(ticket))?;
-        answer.recv().unwrap_or_else(|_| Err(stopping()))
+        patience::receive(&answer).unwrap_or_else(|| Err(stopping()))
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::build;
 use crate::bdev::{self, LendList, Payload};
 use crate::bench::{Backend, Data, Done, Geometry, Kind, Request, Target};
-use crate::config::{Error, FlushPolicy, Plan};
-use crate::dm::{Io, Op, Status, Table};
+use crate::config::{DevicePlan, Error, FlushPolicy, Plan};
+use crate::dm::{Io, Limits, Op, Status, Table};
 use crate::engine::Solo;
 use crate::reactor::{BUFFER_BYTES_MAX, BufferPool, PoolBuffer, monotonic_ns};
 
@@ -32,21 +32,7 @@ impl DeviceTarget {
     /// # Errors
     /// What could not be opened, at its place in the configuration; or that there is no such device.
     pub fn open(plan: &Plan, name: &str) -> Result<DeviceTarget, Error> {
-        let device = plan
-            .devices
-            .iter()
-            .find(|device| device.name.value == name)
-            .ok_or_else(|| {
-                let names: Vec<_> = plan
-                    .devices
-                    .iter()
-                    .map(|device| device.name.value.as_str())
-                    .collect();
-                plan.error_of_whole(&format!(
-                    "there is no device '{name}'; there are: {}",
-                    names.join(", ")
-                ))
-            })?;
+        let device = device_of(plan, name)?;
         let bdevs = build::bdevs(plan)?;
         let table = build::table(plan, device, &bdevs, None)?;
         Ok(DeviceTarget {
@@ -57,18 +43,40 @@ impl DeviceTarget {
     }
 }
 
+/// The device of a plan that is called `name`.
+pub(super) fn device_of<'a>(plan: &'a Plan, name: &str) -> Result<&'a DevicePlan, Error> {
+    let mut devices = plan.devices.iter();
+    devices
+        .find(|device| device.name.value == name)
+        .ok_or_else(|| {
+            let names: Vec<_> = plan
+                .devices
+                .iter()
+                .map(|device| device.name.value.as_str())
+                .collect();
+            plan.error_of_whole(&format!(
+                "there is no device '{name}'; there are: {}",
+                names.join(", ")
+            ))
+        })
+}
+
+/// What the load generator has to know of a device.
+pub(super) fn geometry(limits: &Limits) -> Geometry {
+    Geometry {
+        block_size: limits.block_bytes,
+        block_count: limits.sectors / u64::from(limits.block_sectors()),
+        transfer_size_max: Some(BUFFER_BYTES_MAX as u64),
+        depth_max: DEPTH_MAX,
+        jobs_max: usize::from(u16::MAX),
+    }
+}
+
 impl Target for DeviceTarget {
     type Backend = DeviceBackend;
 
     fn geometry(&self) -> Geometry {
-        let limits = &self.table.limits;
-        Geometry {
-            block_size: limits.block_bytes,
-            block_count: limits.sectors / u64::from(limits.block_sectors()),
-            transfer_size_max: Some(BUFFER_BYTES_MAX as u64),
-            depth_max: DEPTH_MAX,
-            jobs_max: usize::from(u16::MAX),
-        }
+        geometry(&self.table.limits)
     }
 
     fn seat(&mut self, _job: usize, depth: usize) -> Result<Seat, String> {
@@ -110,8 +118,8 @@ pub struct DeviceBackend {
 }
 
 /// A place for one I/O, by its tag.
-struct Command {
-    request: Request,
+pub(super) struct Command {
+    pub(super) request: Request,
     buffer: Option<PoolBuffer>,
     lent: Box<LendList>,
 }
@@ -130,23 +138,11 @@ impl Backend for DeviceBackend {
         let bytes_max = depth * BUFFER_BYTES_MAX;
         let solo = Solo::new(bdevs, table, ordered, depth, bytes_max)
             .map_err(|error| error.to_string())?;
-        let request = Request {
-            lba: 0,
-            block_count: 0,
-            generation: 0,
-            tag: 0,
-            kind: Kind::Flush,
-        };
-        let command = || Command {
-            request,
-            buffer: None,
-            lent: Box::default(),
-        };
         Ok(DeviceBackend {
             solo,
             block_bytes,
             buffers: BufferPool::new(bytes_max),
-            commands: (0..depth).map(|_| command()).collect(),
+            commands: (0..depth).map(|_| Command::default()).collect(),
             at_once: Vec::with_capacity(depth),
         })
     }
@@ -159,11 +155,7 @@ impl Backend for DeviceBackend {
             let command = &mut self.commands[usize::from(request.tag)];
             command.request = *request;
             let payload = command.payload(length, &self.buffers, data)?;
-            let op = match request.kind {
-                Kind::Read => Op::Read,
-                Kind::Write => Op::Write,
-                Kind::Flush => Op::Flush,
-            };
+            let op = op(request.kind);
             let sector = request.lba * u64::from(block_bytes / 512);
             let ended = self.solo.submit(u32::from(request.tag), |tag| Io {
                 tag,
@@ -207,11 +199,26 @@ impl Backend for DeviceBackend {
     }
 
     fn error_text(code: u16) -> String {
-        STATUSES
-            .iter()
-            .find(|status| **status as u16 == code)
-            .map_or("unknown".into(), |status| format!("{status:?}"))
+        error_text(code)
     }
+}
+
+/// What the mapper is asked for.
+#[inline(always)]
+pub(super) fn op(kind: Kind) -> Op {
+    match kind {
+        Kind::Read => Op::Read,
+        Kind::Write => Op::Write,
+        Kind::Flush => Op::Flush,
+    }
+}
+
+/// The name of what an I/O ended in.
+pub(super) fn error_text(code: u16) -> String {
+    STATUSES
+        .iter()
+        .find(|status| **status as u16 == code)
+        .map_or("unknown".into(), |status| format!("{status:?}"))
 }
 
 /// What an I/O can end in, for the names of errors.
@@ -230,17 +237,34 @@ const STATUSES: [Status; 12] = [
     Status::IoError,
 ];
 
-fn done(command: u32, status: Status) -> Done {
+pub(super) fn done(command: u32, status: Status) -> Done {
     Done {
         tag: command as u16,
         error: status as u16,
     }
 }
 
+impl Default for Command {
+    fn default() -> Command {
+        let request = Request {
+            lba: 0,
+            block_count: 0,
+            generation: 0,
+            tag: 0,
+            kind: Kind::Flush,
+        };
+        Command {
+            request,
+            buffer: None,
+            lent: Box::default(),
+        }
+    }
+}
+
 impl Command {
     /// The payload of this command's I/O: memory to be lent for a read, a buffer of its own for a write.
     #[inline(always)]
-    fn payload<D: Data>(
+    pub(super) fn payload<D: Data>(
         &mut self,
         length: u32,
         buffers: &BufferPool,
@@ -273,7 +297,7 @@ impl Command {
 
     /// Looks at what was read and gives lent memory back.
     #[inline(always)]
-    fn ended<D: Data>(&mut self, ok: bool, data: &mut D) {
+    pub(super) fn ended<D: Data>(&mut self, ok: bool, data: &mut D) {
         if self.request.kind != Kind::Read {
             return;
         }

@@ -6,6 +6,7 @@
 
 mod build;
 mod measure;
+pub mod swaps;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
