@@ -9,6 +9,7 @@ use super::io::{CloneId, DeviceId, Io, LowerIo, Tag};
 use super::limits::LowerId;
 use super::mapper::{INTERNAL, Mapper, PieceClone};
 use super::status::Status;
+use super::table::Table;
 use super::target::ChannelIndex;
 
 /// The client number of originals that are clones of a device above.
@@ -27,6 +28,21 @@ impl LowerId {
     /// The mapped device that this is, if it is one.
     pub fn device(self) -> Option<DeviceId> {
         (self.0 & MAPPED != 0).then_some(DeviceId(self.0 & !MAPPED))
+    }
+}
+
+impl Table {
+    /// How much of a lower device the table uses: the sector after the last that any of its targets may reach there.
+    pub fn reach(&self, lower: LowerId) -> u64 {
+        let areas = self
+            .segments
+            .iter()
+            .flat_map(|segment| segment.target.areas(segment.sectors));
+        areas
+            .filter(|(channel, ..)| self.lowers[channel.0 as usize].id == lower)
+            .map(|(_, start, sectors)| start + sectors)
+            .max()
+            .unwrap_or(0)
     }
 }
 

@@ -96,6 +96,35 @@ impl Home {
         None
     }
 
+    pub(super) fn start_unsuspend<E: Env>(
+        &mut self,
+        env: &mut E,
+        ticket: Ticket,
+    ) -> Option<Answer> {
+        if !self.suspended {
+            return Some(Ok(Reply::Done));
+        }
+        self.begin_round(env, Phase::Preresuming, ticket, || Order::Preresume);
+        None
+    }
+
+    /// Refuses a table that those above the device could not do with when it became live. They may be others by then, so this is
+    /// asked again; but it is better said now than when the device is suspended.
+    pub(super) fn check_with_those_above<E: Env>(
+        &mut self,
+        env: &mut E,
+        new: &Table,
+    ) -> Result<(), Error> {
+        // Nothing can be above a device that has never had a table.
+        let Some(old) = self.limits.clone() else {
+            return Ok(());
+        };
+        let answer = limits_after(Some(&old), new, false)
+            .and_then(|limits| env.limits_may_become(self.id, &limits));
+        env.limits_are(self.id, &old);
+        answer.map_err(|reason| Error::new(Errno::Einval, reason))
+    }
+
     /// LC-18: the targets are suspended, not the hosts' I/O: nobody holds the device.
     pub(super) fn start_remove<E: Env>(&mut self, env: &mut E, ticket: Ticket) {
         match self.is_suspended() {
@@ -204,7 +233,12 @@ impl Home {
     /// Step 3 of 1.4: the limits of the new table decide whether it may stand in for the old one.
     fn swap<E: Env>(&mut self, env: &mut E, open: bool, ticket: Ticket) {
         let new = self.inactive.as_ref().expect("only called with one");
-        match limits_after(self.limits.as_deref(), new, open) {
+        let limits = limits_after(self.limits.as_deref(), new, open);
+        let agreed = limits.and_then(|limits| {
+            env.limits_may_become(self.id, &limits)?;
+            Ok(limits)
+        });
+        match agreed {
             Ok(limits) => {
                 let phase = Phase::Swapping(limits.clone());
                 self.begin_round(env, phase, ticket, || Order::Swap(limits.clone()));
@@ -261,7 +295,8 @@ impl Home {
             Phase::Postsuspending(Then::Swap { open }) => self.swap(env, open, ticket),
             Phase::Postsuspending(Then::Exchange) => self.exchange_tables(env, ticket),
             Phase::Postsuspending(_) => return Some(Ok(Reply::Done)),
-            Phase::Undoing(why) if self.exchange.take().is_some() => {
+            Phase::Undoing(why) if self.exchange.is_some() => {
+                self.forget_exchange(env);
                 self.begin_round(env, Phase::Unstaging(why), ticket, || Order::Unstage);
             }
             Phase::Undoing(why) => return Some(Err(why)),
@@ -271,6 +306,7 @@ impl Home {
             }
             Phase::Swapping(limits) => {
                 self.live = self.inactive.take();
+                env.limits_are(self.id, &limits);
                 self.limits = Some(limits);
                 env.happened();
                 match refusal {

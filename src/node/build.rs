@@ -6,7 +6,7 @@ use crate::bdev;
 use crate::config::{
     BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan, PollPlan,
 };
-use crate::dm::{DeviceId, Table};
+use crate::dm::{Table, TableError};
 use crate::engine::{Config, DeviceOptions, Engine, parse_table};
 use crate::export::nvmf;
 use crate::reactor::{self, PollMode};
@@ -26,15 +26,18 @@ pub(super) fn bdevs(plan: &Plan) -> Result<Arc<bdev::Registry>, Error> {
     Ok(registry)
 }
 
-/// Builds a device's table against open backing devices, whose sizes are known now; `id` is the device's, if it is more than a plan.
+/// Builds a device's table against open backing devices, whose sizes are known now, for no more than a plan of the device.
 pub(super) fn table(
     plan: &Plan,
     device: &DevicePlan,
     bdevs: &bdev::Registry,
-    id: Option<DeviceId>,
 ) -> Result<Arc<Table>, Error> {
-    parse_table(bdevs, id, &device.table.value, device.read_only)
-        .map_err(|error| plan.table_error(device, error.line, None, &error.reason, None))
+    parse_table(bdevs, &device.table.value, device.read_only)
+        .map_err(|error| table_error(plan, device, &error))
+}
+
+fn table_error(plan: &Plan, device: &DevicePlan, error: &TableError) -> Error {
+    plan.table_error(device, error.line, None, &error.reason, None)
 }
 
 /// Opens the backing devices and starts the reactors.
@@ -71,7 +74,9 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
                 },
             )
             .map_err(at_name)?;
-        let table = table(plan, device, engine.bdevs(), Some(id))?;
+        let table = engine
+            .parse_table(id, &device.table.value, device.read_only)
+            .map_err(|error| table_error(plan, device, &error))?;
         engine.load_table(name, table).map_err(at_name)?;
         engine.resume(name, Default::default()).map_err(at_name)?;
     }

@@ -48,7 +48,7 @@ impl DeviceTarget {
                 ))
             })?;
         let bdevs = build::bdevs(plan)?;
-        let table = build::table(plan, device, &bdevs, None)?;
+        let table = build::table(plan, device, &bdevs)?;
         Ok(DeviceTarget {
             bdevs,
             table,

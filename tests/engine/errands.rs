@@ -10,7 +10,7 @@ use polldm::dm::{CoreId, DeviceId, Io, Op, Status};
 use polldm::engine::{ClientId, Core, Engine, FrontEnd};
 use polldm::reactor::Readiness;
 
-use super::{BLOCK_BYTES, engine, malloc};
+use super::{BLOCK_BYTES, device, engine, malloc};
 
 /// What [`Once`] is told to do, and where to say how it ended and with which bytes.
 struct Errand {
@@ -69,10 +69,10 @@ impl FrontEnd for Once {
     }
 }
 
-/// An engine of two reactors with one device, on which I/O is done one at a time.
-struct Errands {
-    engine: Engine,
-    device: DeviceId,
+/// An engine of two reactors with a device on which I/O is done one at a time.
+pub struct Errands {
+    pub engine: Engine,
+    pub device: DeviceId,
     client: ClientId,
 }
 
@@ -80,10 +80,13 @@ impl Errands {
     /// The device has this table, over 4 MiB of memory called `a`.
     fn new(table: &str) -> Errands {
         let engine = engine(&[("a", malloc(4))], 2);
-        engine.create("vol", "", false).unwrap();
-        engine.load("vol", table, false).unwrap();
-        engine.resume("vol", Default::default()).unwrap();
-        let device = engine.open("vol").unwrap();
+        device(&engine, "vol", table);
+        Errands::on(engine, "vol")
+    }
+
+    /// On a device of this name.
+    pub fn on(engine: Engine, name: &str) -> Errands {
+        let device = engine.open(name).unwrap();
         let client = engine.add_front_end(|_client, _core| Box::new(Once::default()));
         Errands {
             engine,
@@ -93,7 +96,7 @@ impl Errands {
     }
 
     /// Does one I/O on a core and waits for its end.
-    fn run(&self, core: u16, op: Op, bytes: Vec<u8>) -> (Status, Vec<u8>) {
+    pub fn run(&self, core: u16, op: Op, bytes: Vec<u8>) -> (Status, Vec<u8>) {
         let (done, end) = channel();
         let errand = Errand {
             device: self.device,

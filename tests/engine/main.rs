@@ -4,6 +4,7 @@
 mod bdevs;
 mod driver;
 mod errands;
+mod stack;
 mod swap;
 mod verbs;
 
@@ -51,4 +52,11 @@ fn file(folder: &tempfile::TempDir, megabytes: u64) -> Spec {
         direct: Direct::Auto,
         read_only: false,
     }
+}
+
+/// Makes a device with a live table.
+fn device(engine: &Engine, name: &str, table: &str) {
+    engine.create(name, "", false).unwrap();
+    engine.load(name, table, false).unwrap();
+    engine.resume(name, Default::default()).unwrap();
 }
