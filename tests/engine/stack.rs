@@ -520,22 +520,27 @@ fn an_operation_on_a_stack_that_fails_is_undone() {
     while parked(&engine, "deep") < u64::from(2 * DEPTH) {
         thread::yield_now();
     }
-    let timeout = SuspendOptions {
-        timeout_ns: Some(20_000_000),
-        ..PLAIN
-    };
-    let (errno, reason) = refusal(engine.suspend_stack("top", timeout, &never));
-    assert_eq!(errno, "ETIMEDOUT");
-    assert!(
-        reason.starts_with("'base' could not be suspended: I/O was still in flight"),
-        "{reason}"
-    );
-    assert!(reason.ends_with("; middle, top run again"), "{reason}");
+    thread::scope(|scope| {
+        let suspend = scope.spawn(|| engine.suspend_stack("top", PLAIN, &never));
+        // Refused until it is under way.
+        while engine.cancel("base").is_err() {
+            thread::yield_now();
+        }
+        let (errno, reason) = refusal(suspend.join().unwrap());
+        let says = "'base' could not be suspended: cancelled; middle, top run again";
+        assert_eq!((errno, reason.as_str()), ("EINTR", says));
+    });
     assert_eq!(suspended(&engine), ["deep"], "as before");
-    // Given up while `base` is being suspended.
+    // Whoever asks has had enough; or the time for all of them is up.
     let at_base = || suspended(&engine).contains(&"middle");
     let (errno, _) = refusal(engine.suspend_stack("top", PLAIN, &at_base));
     assert_eq!((errno, suspended(&engine)), ("EINTR", vec!["deep"]));
+    let soon = SuspendOptions {
+        timeout_ns: Some(1),
+        ..PLAIN
+    };
+    let (errno, _) = refusal(engine.suspend_stack("top", soon, &never));
+    assert_eq!((errno, suspended(&engine)), ("ETIMEDOUT", vec!["deep"]));
     engine.resume("deep", Default::default()).unwrap();
     after(&seen, 1000);
 
