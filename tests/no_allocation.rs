@@ -319,7 +319,10 @@ fn at_90_stacked_io_allocates_nothing() {
         add(&mut mapper, &mut env, middle, ordered, stripes);
         let paths = "0 4000 multipath 0 0 1 1 round-robin 0 2 0 m1 d0";
         let submitted = env.submitted;
-        for (device, table) in [(top, "0 4000 linear m1 0"), (DeviceId(3), paths)] {
+        let tops = [(top, "0 4000 linear m1 0"), (DeviceId(3), paths)];
+        // Sequences take long, and are the same whatever asks for them.
+        let tops = if ordered { &tops[..1] } else { &tops };
+        for (device, table) in tops.iter().copied() {
             add(&mut mapper, &mut env, device, ordered, table);
             env.completed = 0;
             let mut rounds = 0;
