@@ -85,6 +85,36 @@ fn at_70_data_and_flushes_pass_three_levels() {
     stop(&errands.engine);
 }
 
+/// The highest stack there may be, every level of which cuts what comes from above: it fits a reactor's call stack, and one more level is
+/// refused.
+#[test]
+fn the_highest_stack_carries_io() {
+    let engine = engine(&[("a", malloc(4))], 1);
+    device(&engine, "v1", "0 4096 linear a 0\n4096 4096 linear a 4096");
+    for level in 2..=16u64 {
+        let (name, below) = (format!("v{level}"), format!("v{}", level - 1));
+        let cut = level * 8;
+        let table = format!(
+            "0 {cut} linear {below} 0\n{cut} {} striped 2 8 {below} {cut} {below} 4096",
+            8192 - 2 * cut
+        );
+        device(&engine, &name, &table);
+    }
+    engine.create("v17", "", false).unwrap();
+    let (_, reason) = refusal(engine.load("v17", "0 8 linear v16 0", false));
+    assert!(reason.contains("a stack of 17 mapped devices"), "{reason}");
+    let errands = Errands::on(engine, "v16");
+    for round in 0..3 {
+        let bytes: Vec<u8> = (0..2048 * 512).map(|n| (n / 512) as u8 ^ round).collect();
+        let (status, _) = errands.run(0, Op::Write, bytes.clone());
+        assert_eq!(status, Status::Ok);
+        let (status, found) = errands.run(0, Op::Read, vec![0; bytes.len()]);
+        assert!(status == Status::Ok && found == bytes);
+        assert_eq!(errands.run(0, Op::Flush, Vec::new()).0, Status::Ok);
+    }
+    stop(&errands.engine);
+}
+
 /// A level in the middle is swapped, in one step and in two, under I/O through the top: no error, no stale read.
 #[test]
 fn at_70_the_middle_is_swapped_under_load_without_an_error() {
