@@ -17,7 +17,6 @@ use super::device::{Home, Phase, Then};
 use super::env::Env;
 use super::error::{Errno, Error};
 use super::message::{Answer, Order, Reply, SuspendOptions, Ticket};
-use super::suspend::limits_after;
 use super::table::{Limits, Table};
 
 /// A swap in one step, on its way.
@@ -44,12 +43,7 @@ impl Home {
         if let Err(error) = self.may_replace(&table) {
             return Some(Err(error));
         }
-        let limits = limits_after(self.limits.as_deref(), &table, open);
-        let agreed = limits.and_then(|limits| {
-            env.limits_may_become(self.id, &limits)?;
-            Ok(limits)
-        });
-        let limits = match agreed {
+        let limits = match self.agreed_limits(env, &table, open) {
             Ok(limits) => limits,
             Err(reason) => return Some(Err(Error::new(Errno::Einval, reason))),
         };

@@ -115,14 +115,33 @@ impl Home {
         env: &mut E,
         new: &Table,
     ) -> Result<(), Error> {
-        // Nothing can be above a device that has never had a table.
         let Some(old) = self.limits.clone() else {
             return Ok(());
         };
-        let answer = limits_after(Some(&old), new, false)
-            .and_then(|limits| env.limits_may_become(self.id, &limits));
+        let agreed = self.agreed_limits(env, new, false);
         env.limits_are(self.id, &old);
-        answer.map_err(|reason| Error::new(Errno::Einval, reason))
+        match agreed {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(Error::new(Errno::Einval, reason)),
+        }
+    }
+
+    /// What the device will be able to do when `new` is live, agreed upon with those above; [`Env::limits_are`] is to follow.
+    ///
+    /// # Errors
+    /// Why hosts, or those above, could not follow (LC-16).
+    pub(super) fn agreed_limits<E: Env>(
+        &self,
+        env: &mut E,
+        new: &Table,
+        open: bool,
+    ) -> Result<Arc<Limits>, String> {
+        let limits = limits_after(self.limits.as_deref(), new, open)?;
+        // Nothing can be above a device that has never had a table.
+        if self.limits.is_some() {
+            env.limits_may_become(self.id, &limits)?;
+        }
+        Ok(limits)
     }
 
     /// LC-18: the targets are suspended, not the hosts' I/O: nobody holds the device.
@@ -233,12 +252,7 @@ impl Home {
     /// Step 3 of 1.4: the limits of the new table decide whether it may stand in for the old one.
     fn swap<E: Env>(&mut self, env: &mut E, open: bool, ticket: Ticket) {
         let new = self.inactive.as_ref().expect("only called with one");
-        let limits = limits_after(self.limits.as_deref(), new, open);
-        let agreed = limits.and_then(|limits| {
-            env.limits_may_become(self.id, &limits)?;
-            Ok(limits)
-        });
-        match agreed {
+        match self.agreed_limits(env, new, open) {
             Ok(limits) => {
                 let phase = Phase::Swapping(limits.clone());
                 self.begin_round(env, phase, ticket, || Order::Swap(limits.clone()));
@@ -346,11 +360,7 @@ impl Home {
 ///
 /// # Errors
 /// Why the hosts of a device that is `open` could not follow (LC-16).
-pub(super) fn limits_after(
-    old: Option<&Limits>,
-    new: &Table,
-    open: bool,
-) -> Result<Arc<Limits>, String> {
+fn limits_after(old: Option<&Limits>, new: &Table, open: bool) -> Result<Arc<Limits>, String> {
     let own = &new.limits;
     let Some(old) = old else {
         return Ok(own.clone());

@@ -171,6 +171,30 @@ fn a_suspended_base_parks_what_comes_from_the_top() {
     stop(&engine);
 }
 
+/// AT-70: a multipath two levels down loses its only path under load and gets another table alone, without an error seen from the top.
+#[test]
+fn at_70_a_multipath_beneath_is_given_another_path() {
+    let engine = engine(&[("a", malloc(4))], 2);
+    let table = "0 8192 multipath 1 queue_if_no_path 0 1 1 service-time 0 1 0 a";
+    device(&engine, "base", table);
+    device(&engine, "middle", "0 8192 linear base 0");
+    device(&engine, "top", "0 8192 linear middle 0");
+    let seen = drive(&engine, engine.open("top").unwrap());
+    for _ in 0..5 {
+        after(&seen, 1000);
+        let words = ["fail_path", "a"].map(str::to_owned).into();
+        engine.message("base", 0, words).unwrap();
+        while engine.stats("base").unwrap().held < u64::from(2 * DEPTH) {
+            thread::yield_now();
+        }
+        engine.swap("base", table, false, NOFLUSH, &never).unwrap();
+    }
+    after(&seen, 1000);
+    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
+    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    stop(&engine);
+}
+
 /// AT-70: levels are suspended and resumed in every order under load; whoever suspends a level above one that is suspended waits until
 /// that one is resumed, and nobody waits for ever.
 #[test]
