@@ -145,7 +145,19 @@ const DEVICE: DeviceId = DeviceId(0);
 
 /// A mapper with one device, as a front end with `outstanding` commands finds it.
 fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Mapper<Tiny> {
+    let mut mapper = Mapper::new(CoreId(0), 1);
+    mapper.reserve(outstanding);
+    add(&mut mapper, env, DEVICE, ordered, table);
+    mapper
+}
+
+/// Adds a device with a live table over lower devices `d0`, `d1` and so on, and mapped devices that were added before: `m0` and so on.
+fn add(mapper: &mut Mapper<Tiny>, env: &mut Tiny, device: DeviceId, ordered: bool, table: &str) {
     let resolve = |name: &str| {
+        if let Some(number) = name.strip_prefix('m') {
+            let lower = DeviceId(number.parse().ok()?);
+            return Some(Lower::of_device(lower, name, mapper.limits(lower)?));
+        }
         let id = name.strip_prefix('d')?.parse().ok()?;
         Some(Lower {
             id: LowerId(id),
@@ -165,8 +177,6 @@ fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Map
         })
     };
     let table = Arc::new(Table::parse(table, &resolve).expect("a good table"));
-    let mut mapper = Mapper::new(CoreId(0), 1);
-    mapper.reserve(outstanding);
     let requests = [
         Request::Create {
             ordered,
@@ -180,13 +190,9 @@ fn mapper(env: &mut Tiny, ordered: bool, table: &str, outstanding: usize) -> Map
     ];
     for (ticket, request) in requests.into_iter().enumerate() {
         let event = Event::Request(request, Ticket(ticket as u64));
-        env.messages.push_back(Message::Event {
-            device: DEVICE,
-            event,
-        });
+        env.messages.push_back(Message::Event { device, event });
     }
-    poll(&mut mapper, env);
-    mapper
+    poll(mapper, env);
 }
 
 /// Until nothing is left to do.
@@ -207,7 +213,7 @@ fn poll(mapper: &mut Mapper<Tiny>, env: &mut Tiny) {
 const OUTSTANDING: usize = 128;
 
 /// A round of mixed I/O: whole, cut, flushes, FUA (passed and emulated), discards, write-zeroes, compare-and-write.
-fn round(mapper: &mut Mapper<Tiny>, env: &mut Tiny, number: u64) {
+fn round(mapper: &mut Mapper<Tiny>, env: &mut Tiny, device: DeviceId, number: u64) {
     for n in 0..OUTSTANDING as u64 {
         let sector = (number * 37 + n * 8) % 3000;
         let (op, sectors, fua) = match n % 16 {
@@ -233,7 +239,7 @@ fn round(mapper: &mut Mapper<Tiny>, env: &mut Tiny, number: u64) {
             sectors,
             payload: Nothing,
         };
-        if mapper.submit(env, DEVICE, io).is_some() {
+        if mapper.submit(env, device, io).is_some() {
             env.completed += 1;
         }
     }
@@ -272,7 +278,7 @@ fn guard(ordered: bool, later: bool, busy_every: u64) {
         // What `poll` counts begins anew with every `steady`.
         let mut rounds = 0;
         steady(table, |_| {
-            round(&mut mapper, &mut env, rounds);
+            round(&mut mapper, &mut env, DEVICE, rounds);
             rounds += 1;
         });
     }
@@ -291,6 +297,42 @@ fn at_90_io_answered_later_allocates_nothing() {
 #[test]
 fn at_90_back_pressure_allocates_nothing() {
     guard(false, true, 7);
+}
+
+/// AT-70: nor does what passes three mapped devices, one above the other, of either flush policy.
+#[test]
+fn at_90_stacked_io_allocates_nothing() {
+    for (ordered, later, busy_every) in [
+        (false, false, 0),
+        (false, true, 0),
+        (false, true, 7),
+        (true, true, 5),
+    ] {
+        let mut env = Tiny {
+            later,
+            busy_every,
+            ..Tiny::default()
+        };
+        let mut mapper = mapper(&mut env, ordered, LINEAR, OUTSTANDING);
+        let (middle, top) = (DeviceId(1), DeviceId(2));
+        let stripes = "0 4000 striped 2 8 m0 0 m0 2000";
+        add(&mut mapper, &mut env, middle, ordered, stripes);
+        let paths = "0 4000 multipath 0 0 1 1 round-robin 0 2 0 m1 d0";
+        let submitted = env.submitted;
+        let tops = [(top, "0 4000 linear m1 0"), (DeviceId(3), paths)];
+        // Sequences take long, and are the same whatever asks for them.
+        let tops = if ordered { &tops[..1] } else { &tops };
+        for (device, table) in tops.iter().copied() {
+            add(&mut mapper, &mut env, device, ordered, table);
+            env.completed = 0;
+            let mut rounds = 0;
+            steady(table, |_| {
+                round(&mut mapper, &mut env, device, rounds);
+                rounds += 1;
+            });
+        }
+        assert!(env.submitted > submitted, "it went all the way down");
+    }
 }
 
 /// AT-31: nor do the sequences of the ordered policy.

@@ -303,6 +303,74 @@ fn a_backing_devices_life_from_the_command_line() {
     assert!(!served.told(&["bdev", "ls"]).contains("disk"));
 }
 
+/// Mapped devices on mapped devices, from the command line: who holds whom, what is refused, and a stack as one.
+#[test]
+fn a_stacks_life_from_the_command_line() {
+    let served = Served::start("");
+    let create = |name, table| served.told(&["dm", "create", name, "--table", table]);
+    create("middle", "0 65536 striped 2 128 vol0 0 vol0 32768");
+    create("top", "0 1024 linear middle 0\n1024 8 linear null0 0");
+    assert_eq!(
+        served.told(&["dm", "deps"]),
+        "middle: 1 dependencies\t: (vol0)\ntop: 2 dependencies\t: (middle) (null0)\nvol0: 1 dependencies\t: (ram0)\n"
+    );
+    let columns = ["dm", "info", "-c", "--noheadings", "--separator", ":", "-o"];
+    let columns = |fields| served.told(&[&columns[..], &[fields]].concat());
+    assert_eq!(
+        columns("name,open,blkdevs_used"),
+        "middle:1:vol0\ntop:0:middle,null0\nvol0:1:ram0\n"
+    );
+    assert_eq!(
+        served.told(&["dm", "table", "middle"]),
+        "0 65536 striped 2 128 vol0 0 vol0 32768\n"
+    );
+    served.told(&["dm", "create", "empty", "--notable"]);
+    for (words, says) in [
+        (
+            &["dm", "remove", "vol0"][..],
+            "polldm: device 'vol0' is in use: tables of middle name it (EBUSY)\n",
+        ),
+        (
+            &["dm", "rename", "middle", "new"],
+            "polldm: device 'middle' has to keep its name while tables name it: those of top (EBUSY)\n",
+        ),
+        (
+            &["dm", "load", "vol0", "--table", "0 8 linear top 0"],
+            "a mapped device cannot be beneath itself: vol0 on top on middle on vol0 (EINVAL)\n",
+        ),
+        (
+            &["dm", "load", "top", "--table", "0 8 linear empty 0"],
+            "the mapped device 'empty' has no live table; load one and resume it first (EINVAL)\n",
+        ),
+        (
+            &["dm", "load", "vol0", "--table", "0 8192 zero"],
+            "polldm: the new table has 8192 sectors, and a table of 'middle' uses 'vol0' up to sector 65536; give 'middle' a table that uses less of it first (EINVAL)\n",
+        ),
+    ] {
+        let said = served.refused(words, 1);
+        assert!(said.ends_with(says), "{words:?}: {said}");
+    }
+    served.told(&["dm", "remove", "empty"]);
+
+    let suspended = || columns("name,suspended");
+    served.told(&["dm", "suspend", "--stack", "--timeout", "60", "top"]);
+    let all = "middle:Suspended\ntop:Suspended\nvol0:Suspended\n";
+    assert_eq!(suspended(), all);
+    served.told(&["dm", "load", "top", "--table", "0 2048 linear middle 0"]);
+    served.told(&["dm", "resume", "--stack", "top"]);
+    assert_eq!(suspended(), "middle:Active\ntop:Active\nvol0:Active\n");
+    let table = served.told(&["dm", "table", "top"]);
+    assert_eq!(table, "0 2048 linear middle 0\n");
+    let refused = served.refused(&["dm", "suspend", "--stack", "nix"], 1);
+    assert!(refused.ends_with("(ENXIO)\n"), "{refused}");
+
+    served.told(&["dm", "remove", "--deferred", "vol0"]);
+    served.told(&["dm", "remove", "top"]);
+    assert_eq!(served.told(&["dm", "ls"]), "middle\t(0:1)\nvol0\t(0:0)\n");
+    served.told(&["dm", "remove", "middle"]);
+    assert_eq!(served.told(&["dm", "ls"]), "No devices found\n");
+}
+
 /// The verbs that go beyond a device's plain life; nothing else waits for the one that waits, and the end of the server ends it.
 #[test]
 fn swap_messages_waits_and_removals_from_the_command_line() {

@@ -28,6 +28,10 @@ Examples:
   polldm dm suspend vol2 --noflush
   polldm dm resume vol2
 
+  # A device and all mapped devices beneath it at rest, and running again
+  polldm dm suspend vol2 --stack
+  polldm dm resume vol2 --stack
+
   # As soon as anything happens to it
   polldm dm wait vol2 && polldm dm status vol2
 
@@ -39,8 +43,8 @@ Examples:
   polldm dm info --json | jq -r '.devices[] | select(.suspended).name'
 
 Tables are dmsetup's: a line 'START LENGTH TYPE ARGUMENTS…' per target, in
-sectors of 512 bytes, without gaps. Backing devices go by their names;
-'polldm bdev ls' shows them.";
+sectors of 512 bytes, without gaps. Backing and mapped devices go by their
+names; 'polldm bdev ls' and 'polldm dm ls' show them.";
 
 /// Mapped devices: dmsetup's verbs
 #[derive(Debug, Args)]
@@ -192,23 +196,23 @@ enum Verb {
         #[arg(long)]
         setuuid: bool,
     },
-    /// Remove devices that nothing exports
+    /// Remove devices that nothing uses: neither an export nor another device's table
     Remove {
         /// Devices
         #[arg(required = true)]
         devices: Vec<String>,
-        /// Those that are exported: when nothing exports them any more
+        /// Those that are in use: when nothing uses them any more
         #[arg(long)]
         deferred: bool,
     },
-    /// Remove all devices that nothing exports
+    /// Remove all devices that nothing uses
     #[command(name = "remove_all", visible_alias = "remove-all")]
     RemoveAll {
-        /// Those that are exported: when nothing exports them any more
+        /// Those that are in use: when nothing uses them any more
         #[arg(long)]
         deferred: bool,
     },
-    /// Show the backing devices beneath devices
+    /// Show what devices sit on: the backing and mapped devices that their live tables name
     Deps {
         /// Devices; all of them when left out
         devices: Vec<String>,
@@ -247,6 +251,9 @@ struct How {
     /// Give up after so many seconds: the device runs on
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+    /// With all mapped devices beneath it, or nothing at all: suspend from the top down, resume from the bottom up
+    #[arg(long)]
+    stack: bool,
 }
 
 impl How {
@@ -256,6 +263,7 @@ impl How {
             noflush: self.noflush,
             nolockfs: self.nolockfs,
             timeout_ms: self.timeout.map(milliseconds),
+            stack: self.stack,
         }
     }
 }

@@ -42,6 +42,8 @@ fn the_commands_of_the_manual_are_taken() {
         "polldm dm rename vol0 vol1",
         "polldm dm create vol1 --notable --parked-limit 30s",
         "polldm dm suspend vol0 --noflush --nolockfs --timeout 10",
+        "polldm dm suspend --stack vol0 --timeout 10",
+        "polldm dm resume --stack vol0",
         "polldm dm resume --noflush --timeout 500ms vol0",
         "polldm dm swap vol0 table.txt --timeout 10",
         "polldm dm swap -r vol0 -",

@@ -54,6 +54,28 @@ pub trait Backend: Send + Sync + 'static {
         given_up: GivenUp<'_>,
     ) -> Result<(), Error>;
 
+    /// Suspends a device and all mapped devices beneath it, from the top down, or none of them.
+    ///
+    /// # Errors
+    /// As [`Backend::suspend`]; EBUSY while one of them is in another operation on a whole stack.
+    fn suspend_stack(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error>;
+
+    /// Resumes a device and all suspended mapped devices beneath it, from the bottom up, or none of them.
+    ///
+    /// # Errors
+    /// As [`Backend::resume`]; EBUSY while one of them is in another operation on a whole stack.
+    fn resume_stack(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error>;
+
     /// Makes a table live in one step, or changes nothing.
     ///
     /// # Errors
@@ -115,19 +137,19 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes a device.
     ///
     /// # Errors
-    /// ENXIO without such a device, EBUSY when it is exported.
+    /// ENXIO without such a device, EBUSY when it is in use.
     fn remove(&self, name: &str) -> Result<(), Error>;
 
-    /// Removes a device, now or when nothing exports it any more; whether it is gone.
+    /// Removes a device, now or when nothing holds it any more; whether it is gone.
     ///
     /// # Errors
     /// ENXIO without such a device.
     fn remove_deferred(&self, name: &str) -> Result<bool, Error>;
 
-    /// Removes all devices that nothing exports; the others later, when `deferred`.
+    /// Removes all devices that nothing holds; the others later, when `deferred`.
     ///
     /// # Errors
-    /// When one that nothing exports cannot be removed.
+    /// When one that nothing holds cannot be removed.
     fn remove_all(&self, deferred: bool) -> Result<Removed, Error>;
 
     /// All devices, by name.
@@ -358,17 +380,23 @@ impl Serve<DmClear> for Service {
 
 impl Serve<DmSuspend> for Service {
     fn serve(&self, params: SuspendParams) -> Result<Done, Error> {
-        self.backend
-            .suspend(&params.name, params.options(), &*self.asker.gone)
-            .map(|()| Done {})
+        let (name, options, gone) = (&params.name, params.options(), &*self.asker.gone);
+        match params.stack {
+            true => self.backend.suspend_stack(name, options, gone),
+            false => self.backend.suspend(name, options, gone),
+        }
+        .map(|()| Done {})
     }
 }
 
 impl Serve<DmResume> for Service {
     fn serve(&self, params: SuspendParams) -> Result<Done, Error> {
-        self.backend
-            .resume(&params.name, params.options(), &*self.asker.gone)
-            .map(|()| Done {})
+        let (name, options, gone) = (&params.name, params.options(), &*self.asker.gone);
+        match params.stack {
+            true => self.backend.resume_stack(name, options, gone),
+            false => self.backend.resume(name, options, gone),
+        }
+        .map(|()| Done {})
     }
 }
 

@@ -224,6 +224,25 @@ impl Backend for Fake {
         })
     }
 
+    /// Nothing is beneath anything here.
+    fn suspend_stack(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        self.suspend(name, options, given_up)
+    }
+
+    fn resume_stack(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        self.resume(name, options, given_up)
+    }
+
     fn swap(
         &self,
         name: &str,
@@ -317,7 +336,10 @@ impl Backend for Fake {
         if self.names.lock().unwrap().find(name)?.open_count == 0 {
             return self.remove(name).map(|()| true);
         }
-        self.names.lock().unwrap().delete_deferred(name)?;
+        self.names
+            .lock()
+            .unwrap()
+            .delete_deferred(name, |_| false)?;
         Ok(false)
     }
 

@@ -44,6 +44,24 @@ impl Backend for Node {
         self.engine().resume_unless(name, options, given_up)
     }
 
+    fn suspend_stack(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        self.engine().suspend_stack(name, options, given_up)
+    }
+
+    fn resume_stack(
+        &self,
+        name: &str,
+        options: SuspendOptions,
+        given_up: GivenUp<'_>,
+    ) -> Result<(), Error> {
+        self.engine().resume_stack(name, options, given_up)
+    }
+
     fn swap(
         &self,
         name: &str,

@@ -299,7 +299,10 @@ impl Home {
                 internal
                     && matches!(
                         request,
-                        Request::Suspend(_) | Request::Resume { .. } | Request::Swap { .. }
+                        Request::Suspend(_)
+                            | Request::Resume { .. }
+                            | Request::Unsuspend
+                            | Request::Swap { .. }
                     )
             };
             let Some(index) = self.requests.iter().position(|(r, _)| !waits(r)) else {
@@ -334,6 +337,9 @@ impl Home {
                 if let Err(error) = self.may_replace(&table) {
                     return Some(Err(error));
                 }
+                if let Err(error) = self.check_with_those_above(env, &table) {
+                    return Some(Err(error));
+                }
                 let staged = table.clone();
                 self.begin_round(env, Phase::Staging(table), ticket, || {
                     Order::Stage(staged.clone())
@@ -345,6 +351,7 @@ impl Home {
             Request::Resume { open, suspend } => {
                 return self.start_resume(env, open, suspend, ticket);
             }
+            Request::Unsuspend => return self.start_unsuspend(env, ticket),
             Request::Swap {
                 table,
                 open,

@@ -1,10 +1,13 @@
 //! What the mapper needs of the world around it, and nothing else.
 
+use std::sync::Arc;
+
 use super::defect::Defect;
 use super::io::{CloneId, CoreId, DeviceId, LowerIo, Payload, Tag};
 use super::limits::LowerId;
 use super::message::{Answer, Message, Ticket};
 use super::status::Status;
+use super::table::Limits;
 use super::target::Tamper;
 
 /// The largest private copy of a write, in sectors: a mebibyte, which is the largest buffer of the native engine's pools. A target
@@ -84,6 +87,18 @@ pub trait Env {
     /// Something happened to a device that everybody may want to know of: an event of its own, or that it was made, removed,
     /// renamed or given another table (LC-24). Called on its home core.
     fn happened(&mut self) {}
+
+    /// A device is about to get these limits: whether the tables that name it can do with them. Called on its home core. From then until
+    /// [`Env::limits_are`], a table that comes to name it must be able to do with both these and the ones before.
+    ///
+    /// # Errors
+    /// Which table cannot, and why.
+    fn limits_may_become(&mut self, _device: DeviceId, _limits: &Limits) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// These are a device's limits from now on: what came of [`Env::limits_may_become`], or those before.
+    fn limits_are(&mut self, _device: DeviceId, _limits: &Arc<Limits>) {}
 
     /// How many cores the engine has; they are numbered from 0.
     fn cores(&self) -> u16;

@@ -17,7 +17,6 @@ use super::device::{Home, Phase, Then};
 use super::env::Env;
 use super::error::{Errno, Error};
 use super::message::{Answer, Order, Reply, SuspendOptions, Ticket};
-use super::suspend::limits_after;
 use super::table::{Limits, Table};
 
 /// A swap in one step, on its way.
@@ -44,7 +43,7 @@ impl Home {
         if let Err(error) = self.may_replace(&table) {
             return Some(Err(error));
         }
-        let limits = match limits_after(self.limits.as_deref(), &table, open) {
+        let limits = match self.agreed_limits(env, &table, open) {
             Ok(limits) => limits,
             Err(reason) => return Some(Err(Error::new(Errno::Einval, reason))),
         };
@@ -101,6 +100,7 @@ impl Home {
             (Phase::Exchanging, None) => {
                 let Exchange { table, limits, .. } = self.exchanging();
                 let (table, limits) = (table.clone(), limits.clone());
+                env.limits_are(self.id, &limits);
                 (self.live, self.limits) = (Some(table), Some(limits));
                 env.happened();
                 self.let_run(env, Phase::Resuming, ticket);
@@ -111,7 +111,7 @@ impl Home {
                 self.begin_round(env, Phase::Reverting(error), ticket, || Order::Revert);
             }
             (Phase::Reverting(error), _) if self.exchanging().was_suspended => {
-                self.exchange = None;
+                self.forget_exchange(env);
                 return Some(Err(error));
             }
             (Phase::Reverting(error), _) => {
@@ -123,14 +123,14 @@ impl Home {
                 self.let_run(env, Phase::ResumingOld(error), ticket);
             }
             (Phase::PreresumingOld(mut error), Some(reason)) => {
-                self.exchange = None;
+                self.forget_exchange(env);
                 error.reason.push_str(&format!(
                     ", but cannot be resumed either: {reason}. The device is suspended"
                 ));
                 return Some(Err(error));
             }
             (Phase::ResumingOld(error), _) => {
-                self.exchange = None;
+                self.forget_exchange(env);
                 self.suspended = false;
                 return Some(Err(error));
             }
@@ -151,8 +151,16 @@ impl Home {
 
     /// Nothing has been touched yet: closes the new table again.
     fn unstage<E: Env>(&mut self, env: &mut E, error: Error, ticket: Ticket) {
-        self.exchange = None;
+        self.forget_exchange(env);
         self.begin_round(env, Phase::Unstaging(error), ticket, || Order::Unstage);
+    }
+
+    /// The exchange has failed: what the device can do stays what it was.
+    pub(super) fn forget_exchange<E: Env>(&mut self, env: &mut E) {
+        self.exchange = None;
+        if let Some(limits) = &self.limits {
+            env.limits_are(self.id, limits);
+        }
     }
 
     fn exchanging(&self) -> &Exchange {

@@ -59,14 +59,16 @@ impl Lower {
     }
 
     /// What a mapped device declares as a lower device: the limits of its live table. It flushes and takes force-unit-access
-    /// whatever is beneath it, because its own mapper sees to that (FL-28).
+    /// whatever is beneath it, because its own mapper sees to that (FL-28). It counts as having a volatile cache even when nothing
+    /// beneath it has one: its table can be swapped for one that has, while the tables above and their hosts go by what they
+    /// were told, and a flush that nobody sends is data lost. A flush too many ends in the mapper.
     pub fn of_device(device: DeviceId, name: &str, limits: &Limits) -> Lower {
         Lower {
             id: LowerId::of_device(device),
             name: name.into(),
             sectors: limits.sectors,
             block_bytes: limits.block_bytes,
-            volatile_cache: limits.volatile_cache,
+            volatile_cache: true,
             flush: true,
             fua: true,
             discard: limits.discard,

@@ -210,6 +210,8 @@ impl<E: Env> Mapper<E> {
         self.busy
             .reserve(outstanding.saturating_sub(self.busy.len()));
         self.timers.reserve(outstanding);
+        self.ended_below
+            .reserve(outstanding.saturating_sub(self.ended_below.len()));
     }
 
     /// Submits an original. `Some` when it ended at once; otherwise [`Env::complete`] is called with its tag, exactly once.

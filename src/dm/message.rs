@@ -246,6 +246,9 @@ pub enum Request {
         /// For the suspend that a swap implies, if the device runs.
         suspend: SuspendOptions,
     },
+    /// Let a suspended device run again on the live table, whatever is in the inactive slot: takes back a suspend that was part of
+    /// something larger.
+    Unsuspend,
     /// Make a table live in one step, whatever is in the inactive slot: suspend, swap, resume. When any of that fails, all
     /// of it is undone.
     Swap {

@@ -54,6 +54,7 @@ pub use message::{
     Answer, Event, Info, Message, Reply, Request, SuspendOptions, TargetLine, Ticket,
 };
 pub use registry::Registry;
+pub use stacked::LEVELS_MAX;
 pub use stats::{Histogram, Stats};
 pub use status::Status;
 pub use table::{Limits, Table, TableError};

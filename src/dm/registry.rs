@@ -21,9 +21,9 @@ pub struct Entry {
     pub name: String,
     /// Its uuid; empty if it has none.
     pub uuid: String,
-    /// How many front ends hold it open.
+    /// How many hold it open.
     pub open_count: u32,
-    /// It is to be removed when the last front end lets go of it (LC-19).
+    /// It is to be removed when the last of them lets go of it (LC-19).
     pub deferred_remove: bool,
     /// It is being removed: it can neither be found nor opened any more (LC-5).
     pub deleting: bool,
@@ -104,9 +104,9 @@ impl Registry {
         Ok(id)
     }
 
-    /// A front end lets go of a device. True if that was the last one and the device is to be removed now: it is marked as being
-    /// removed, in the same step.
-    pub fn close(&mut self, id: DeviceId) -> bool {
+    /// A front end lets go of a device. Whoever may be the last to do so sees to what is to be removed now
+    /// ([`Registry::delete_released`]).
+    pub fn close(&mut self, id: DeviceId) {
         let entry = self.entry(id);
         assert!(
             entry.open_count > 0,
@@ -114,8 +114,17 @@ impl Registry {
             entry.name
         );
         entry.open_count -= 1;
-        entry.deleting |= entry.deferred_remove && entry.open_count == 0;
-        entry.deleting
+    }
+
+    /// The next device that was to be removed when it is free (LC-19), and is: no front end holds it, nor, says `is_free`, anything
+    /// else. It is marked as being removed, in the same step.
+    pub fn delete_released(&mut self, is_free: impl Fn(DeviceId) -> bool) -> Option<DeviceId> {
+        let released = |entry: &&mut Entry| {
+            entry.deferred_remove && !entry.deleting && entry.open_count == 0 && is_free(entry.id)
+        };
+        let entry = self.entries.values_mut().find(released)?;
+        entry.deleting = true;
+        Some(entry.id)
     }
 
     /// Marks a device as being removed, if nobody holds it: one step, so that nobody can open it in between (LC-18).
@@ -134,14 +143,18 @@ impl Registry {
         Ok(id)
     }
 
-    /// As [`Registry::delete`], but of a device that is held: it is marked to be removed when the last front end lets go of it
-    /// (LC-19), and `None` returned.
+    /// As [`Registry::delete`], but of a device that a front end holds, or, as `is_held` says, something else: it is marked to be
+    /// removed when it is free (LC-19), and `None` returned.
     ///
     /// # Errors
     /// ENXIO when there is no such device.
-    pub fn delete_deferred(&mut self, name: &str) -> Result<Option<DeviceId>, Error> {
+    pub fn delete_deferred(
+        &mut self,
+        name: &str,
+        is_held: impl Fn(DeviceId) -> bool,
+    ) -> Result<Option<DeviceId>, Error> {
         let Entry { id, open_count, .. } = *self.find(name)?;
-        if open_count == 0 {
+        if open_count == 0 && !is_held(id) {
             return self.delete(name).map(Some);
         }
         self.entry(id).deferred_remove = true;
@@ -306,14 +319,20 @@ mod tests {
         let a = registry.create("a", "").unwrap();
         registry.open("a").unwrap();
         registry.open("a").unwrap();
-        assert_eq!(registry.delete_deferred("a"), Ok(None));
+        let free = |_| false;
+        assert_eq!(registry.delete_deferred("a", free), Ok(None));
         assert!(registry.find("a").unwrap().deferred_remove);
-        assert!(!registry.close(a));
+        registry.close(a);
+        assert_eq!(registry.delete_released(|_| true), None);
         assert_eq!(registry.cancel_deferred_remove("a"), Ok(()));
-        assert!(!registry.close(a), "cancelled");
+        registry.close(a);
+        assert_eq!(registry.delete_released(|_| true), None, "cancelled");
         registry.open("a").unwrap();
-        registry.delete_deferred("a").unwrap();
-        assert!(registry.close(a));
+        registry.delete_deferred("a", free).unwrap();
+        registry.close(a);
+        assert_eq!(registry.delete_released(|id| id != a), None, "still held");
+        assert_eq!(registry.delete_released(|_| true), Some(a));
+        assert_eq!(registry.delete_released(|_| true), None, "once");
         assert_eq!(registry.open("a").unwrap_err().errno, Errno::Enxio);
         let late = registry.cancel_deferred_remove("a").unwrap_err();
         assert_eq!(late.errno, Errno::Ebusy);
@@ -321,7 +340,8 @@ mod tests {
         let gone = registry.cancel_deferred_remove("a").unwrap_err();
         assert_eq!(gone.errno, Errno::Enxio);
         let b = registry.create("b", "").unwrap();
-        assert_eq!(registry.delete_deferred("b"), Ok(Some(b)), "at once");
+        assert_eq!(registry.delete_deferred("b", |_| true), Ok(None), "held");
+        assert_eq!(registry.delete_deferred("b", free), Ok(Some(b)), "at once");
     }
 
     /// 1.1: a uuid can be given once, and never changes.

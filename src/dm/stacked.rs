@@ -9,7 +9,12 @@ use super::io::{CloneId, DeviceId, Io, LowerIo, Tag};
 use super::limits::LowerId;
 use super::mapper::{INTERNAL, Mapper, PieceClone};
 use super::status::Status;
+use super::table::Table;
 use super::target::ChannelIndex;
+
+/// Most mapped devices one above the other, the topmost and the lowest counted. An I/O goes down through all of them on one call
+/// stack; that takes a few kilobytes per level, of the 2 MiB that a thread has.
+pub const LEVELS_MAX: usize = 16;
 
 /// The client number of originals that are clones of a device above.
 const STACKED: u32 = INTERNAL - 2;
@@ -27,6 +32,21 @@ impl LowerId {
     /// The mapped device that this is, if it is one.
     pub fn device(self) -> Option<DeviceId> {
         (self.0 & MAPPED != 0).then_some(DeviceId(self.0 & !MAPPED))
+    }
+}
+
+impl Table {
+    /// How much of a lower device the table uses: the sector after the last that any of its targets may reach there.
+    pub fn reach(&self, lower: LowerId) -> u64 {
+        let areas = self
+            .segments
+            .iter()
+            .flat_map(|segment| segment.target.areas(segment.sectors));
+        areas
+            .filter(|(channel, ..)| self.lowers[channel.0 as usize].id == lower)
+            .map(|(_, start, sectors)| start + sectors)
+            .max()
+            .unwrap_or(0)
     }
 }
 

@@ -96,6 +96,54 @@ impl Home {
         None
     }
 
+    pub(super) fn start_unsuspend<E: Env>(
+        &mut self,
+        env: &mut E,
+        ticket: Ticket,
+    ) -> Option<Answer> {
+        if !self.suspended {
+            return Some(Ok(Reply::Done));
+        }
+        self.begin_round(env, Phase::Preresuming, ticket, || Order::Preresume);
+        None
+    }
+
+    /// Refuses a table that those above the device could not do with when it became live. They may be others by then, so this is
+    /// asked again; but it is better said now than when the device is suspended.
+    pub(super) fn check_with_those_above<E: Env>(
+        &mut self,
+        env: &mut E,
+        new: &Table,
+    ) -> Result<(), Error> {
+        let Some(old) = self.limits.clone() else {
+            return Ok(());
+        };
+        let agreed = self.agreed_limits(env, new, false);
+        env.limits_are(self.id, &old);
+        match agreed {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(Error::new(Errno::Einval, reason)),
+        }
+    }
+
+    /// What the device will be able to do when `new` is live, agreed upon with those above; [`Env::limits_are`] is to follow.
+    ///
+    /// # Errors
+    /// Why hosts, or those above, could not follow (LC-16).
+    pub(super) fn agreed_limits<E: Env>(
+        &self,
+        env: &mut E,
+        new: &Table,
+        open: bool,
+    ) -> Result<Arc<Limits>, String> {
+        let limits = limits_after(self.limits.as_deref(), new, open)?;
+        // Nothing can be above a device that has never had a table.
+        if self.limits.is_some() {
+            env.limits_may_become(self.id, &limits)?;
+        }
+        Ok(limits)
+    }
+
     /// LC-18: the targets are suspended, not the hosts' I/O: nobody holds the device.
     pub(super) fn start_remove<E: Env>(&mut self, env: &mut E, ticket: Ticket) {
         match self.is_suspended() {
@@ -204,7 +252,7 @@ impl Home {
     /// Step 3 of 1.4: the limits of the new table decide whether it may stand in for the old one.
     fn swap<E: Env>(&mut self, env: &mut E, open: bool, ticket: Ticket) {
         let new = self.inactive.as_ref().expect("only called with one");
-        match limits_after(self.limits.as_deref(), new, open) {
+        match self.agreed_limits(env, new, open) {
             Ok(limits) => {
                 let phase = Phase::Swapping(limits.clone());
                 self.begin_round(env, phase, ticket, || Order::Swap(limits.clone()));
@@ -261,7 +309,8 @@ impl Home {
             Phase::Postsuspending(Then::Swap { open }) => self.swap(env, open, ticket),
             Phase::Postsuspending(Then::Exchange) => self.exchange_tables(env, ticket),
             Phase::Postsuspending(_) => return Some(Ok(Reply::Done)),
-            Phase::Undoing(why) if self.exchange.take().is_some() => {
+            Phase::Undoing(why) if self.exchange.is_some() => {
+                self.forget_exchange(env);
                 self.begin_round(env, Phase::Unstaging(why), ticket, || Order::Unstage);
             }
             Phase::Undoing(why) => return Some(Err(why)),
@@ -271,6 +320,7 @@ impl Home {
             }
             Phase::Swapping(limits) => {
                 self.live = self.inactive.take();
+                env.limits_are(self.id, &limits);
                 self.limits = Some(limits);
                 env.happened();
                 match refusal {
@@ -310,11 +360,7 @@ impl Home {
 ///
 /// # Errors
 /// Why the hosts of a device that is `open` could not follow (LC-16).
-pub(super) fn limits_after(
-    old: Option<&Limits>,
-    new: &Table,
-    open: bool,
-) -> Result<Arc<Limits>, String> {
+fn limits_after(old: Option<&Limits>, new: &Table, open: bool) -> Result<Arc<Limits>, String> {
     let own = &new.limits;
     let Some(old) = old else {
         return Ok(own.clone());

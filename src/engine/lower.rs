@@ -5,20 +5,28 @@ use std::sync::Arc;
 
 use crate::bdev::{self, Channel, Payload};
 use crate::dm::{
-    self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, LowerId, LowerIo, Status, Submit, Tag,
-    Tamper, Ticket,
+    self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Status, Submit,
+    Tag, Tamper, Ticket,
 };
 use crate::reactor::PoolBuffer;
 
+use super::stack::Stack;
 use super::tickets::Tickets;
+
+/// What all cores and the control plane share; nothing of it is touched by I/O.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub bdevs: Arc<bdev::Registry>,
+    pub stack: Arc<Stack>,
+    pub tickets: Arc<Tickets>,
+}
 
 /// What [`Env`] needs on one core. Messages and completions are gathered here while the mapper runs, and delivered when it has
 /// returned (IO-27).
 pub struct Lower {
     /// The backing devices' side of this core.
     pub(super) bdevs: bdev::Core,
-    pub(super) registry: Arc<bdev::Registry>,
-    pub(super) tickets: Arc<Tickets>,
+    pub(super) shared: Shared,
     pub(super) cores: u16,
     pub(super) now_ns: u64,
     /// To other cores and to this one, in the order sent.
@@ -37,16 +45,10 @@ pub struct Lower {
 
 impl Lower {
     /// The lower side of a core, with no front end and nothing open.
-    pub(super) fn new(
-        registry: Arc<bdev::Registry>,
-        tickets: Arc<Tickets>,
-        cores: u16,
-        buffer_bytes_max: usize,
-    ) -> Lower {
+    pub(super) fn new(shared: Shared, cores: u16, buffer_bytes_max: usize) -> Lower {
         Lower {
             bdevs: bdev::Core::new(buffer_bytes_max),
-            registry,
-            tickets,
+            shared,
             cores,
             now_ns: 0,
             outbox: Vec::new(),
@@ -61,7 +63,7 @@ impl Lower {
     /// Gives operators their answers.
     pub(super) fn answer(&mut self) {
         for (ticket, answer) in self.answers.drain(..) {
-            self.tickets.answer(ticket, answer);
+            self.shared.tickets.answer(ticket, answer);
         }
     }
 }
@@ -71,7 +73,11 @@ impl Env for Lower {
     type Channel = Channel;
 
     fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
-        let bdev = self.registry.by_id(lower).ok_or("the bdev was removed")?;
+        let bdev = self
+            .shared
+            .bdevs
+            .by_id(lower)
+            .ok_or("the bdev was removed")?;
         bdev.channel(&mut self.bdevs)
             .map_err(|error| error.to_string())
     }
@@ -139,7 +145,15 @@ impl Env for Lower {
     }
 
     fn happened(&mut self) {
-        self.tickets.happened();
+        self.shared.tickets.happened();
+    }
+
+    fn limits_may_become(&mut self, device: DeviceId, limits: &Limits) -> Result<(), String> {
+        self.shared.stack.limits_may_become(device, limits)
+    }
+
+    fn limits_are(&mut self, device: DeviceId, limits: &Arc<Limits>) {
+        self.shared.stack.limits_are(device, limits);
     }
 
     fn cores(&self) -> u16 {

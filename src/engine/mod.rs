@@ -10,9 +10,13 @@ mod core;
 mod front_end;
 mod lower;
 mod patience;
+mod remove;
 mod service;
 mod solo;
+mod stack;
+mod tables;
 mod tickets;
+mod together;
 mod verbs;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,20 +26,25 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::bdev;
+use crate::dm::registry::Entry;
 use crate::dm::{
-    self, CoreId, DeviceId, Errno, Error, Event, Info, Registry, Reply, Request, Stats, Table,
-    TargetLine, Ticket,
+    self, CoreId, DeviceId, Errno, Error, Event, Info, Registry, Reply, Request, Stats, TargetLine,
+    Ticket,
 };
 use crate::reactor::{self, Handle, NotStopped, ReactorStats, Reactors, Remote, StartError};
 
 pub use bdevs::BdevInfo;
 pub use core::Core;
 pub use front_end::{ClientId, FrontEnd};
+pub use remove::Removed;
 pub use service::{Message, Reactor};
 pub use solo::Solo;
-pub use verbs::{Event as DeviceEvent, GivenUp, Removed, never};
+pub use tables::parse_table;
+pub use verbs::{Event as DeviceEvent, GivenUp, never};
 
 use bdevs::check_free_of_bdevs;
+use lower::Shared;
+use stack::Stack;
 use tickets::Tickets;
 
 /// How an engine is set up.
@@ -54,6 +63,7 @@ pub struct Engine {
     remote: Remote<Message>,
     bdevs: Arc<bdev::Registry>,
     names: Mutex<Registry>,
+    stack: Arc<Stack>,
     tickets: Arc<Tickets>,
     clients: AtomicU32,
 }
@@ -70,8 +80,8 @@ pub struct DeviceOptions {
 /// A device as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// Its names and who holds it.
-    pub entry: dm::registry::Entry,
+    /// Its names and how many hold it: front ends, and devices whose tables name it.
+    pub entry: Entry,
     /// Its state.
     pub info: Info,
 }
@@ -83,16 +93,16 @@ impl Engine {
     /// When a thread cannot be started or pinned.
     pub fn start(config: &Config, bdevs: Arc<bdev::Registry>) -> Result<Engine, StartError> {
         let tickets = Arc::new(Tickets::default());
+        let stack = Arc::new(Stack::default());
         let buffer_bytes_max = config.buffer_bytes_max;
         let handle = {
-            let (bdevs, tickets) = (bdevs.clone(), tickets.clone());
+            let shared = Shared {
+                bdevs: bdevs.clone(),
+                stack: stack.clone(),
+                tickets: tickets.clone(),
+            };
             Reactors::start(&config.reactors, move |_core, context| {
-                Ok(Reactor::new(
-                    context,
-                    bdevs.clone(),
-                    tickets.clone(),
-                    buffer_bytes_max,
-                ))
+                Ok(Reactor::new(context, shared.clone(), buffer_bytes_max))
             })?
         };
         let remote = handle.remote();
@@ -101,6 +111,7 @@ impl Engine {
             remote,
             bdevs,
             names: Mutex::default(),
+            stack,
             tickets,
             clients: AtomicU32::new(0),
         })
@@ -196,7 +207,9 @@ impl Engine {
         let id = {
             let mut names = self.names();
             check_free_of_bdevs(&self.bdevs, name)?;
-            names.create(name, uuid)?
+            let id = names.create(name, uuid)?;
+            self.stack.create(id, name);
+            id
         };
         let request = Request::Create {
             ordered: options.ordered,
@@ -206,53 +219,31 @@ impl Engine {
             Ok(_) => Ok(id),
             Err(error) => {
                 // The name must not stay taken by a device that is not there.
-                self.names().forget(id);
+                self.forget(id);
                 Err(error)
             }
         }
     }
 
-    /// Loads a table into a device's inactive slot.
+    /// Gives a device another name. Not one that tables name: they would have to be loaded with the name it has then (LC-23).
     ///
     /// # Errors
-    /// ENXIO without such a device, or when a lower device cannot be opened; EINVAL for the table.
-    pub fn load(&self, name: &str, text: &str, read_only: bool) -> Result<(), Error> {
-        let table = self.table_from(name, text, read_only)?;
-        self.load_table(name, table)
-    }
-
-    /// Builds a table for a device from its text.
-    fn table_from(&self, name: &str, text: &str, read_only: bool) -> Result<Arc<Table>, Error> {
-        let device = self.names().find(name)?.id;
-        parse_table(&self.bdevs, Some(device), text, read_only)
-            .map_err(|error| Error::new(Errno::Einval, error.to_string()))
-    }
-
-    /// Loads a table that was built before ([`parse_table`]).
-    ///
-    /// # Errors
-    /// ENXIO without such a device, or when a lower device cannot be opened.
-    pub fn load_table(&self, name: &str, table: Arc<Table>) -> Result<(), Error> {
-        self.request_by_name(name, Request::Load(table)).map(drop)
-    }
-
-    /// Empties a device's inactive slot.
-    ///
-    /// # Errors
-    /// ENXIO without such a device.
-    pub fn clear(&self, name: &str) -> Result<(), Error> {
-        self.request_by_name(name, Request::Clear).map(drop)
-    }
-
-    /// Gives a device another name.
-    ///
-    /// # Errors
-    /// ENXIO, EBUSY, EINVAL: [`Registry::rename`]; EBUSY, too, for the name of a backing device.
+    /// ENXIO, EBUSY, EINVAL: [`Registry::rename`]; EBUSY, too, for the name of a backing device, or when tables name the device.
     pub fn rename(&self, old: &str, new: &str) -> Result<(), Error> {
         let id = {
             let mut names = self.names();
             check_free_of_bdevs(&self.bdevs, new)?;
-            names.rename(old, new)?
+            let users = self.stack.users(names.find(old)?.id);
+            if !users.is_empty() {
+                let reason = format!(
+                    "device '{old}' has to keep its name while tables name it: those of {}",
+                    users.join(", ")
+                );
+                return Err(Error::new(Errno::Ebusy, reason));
+            }
+            let id = names.rename(old, new)?;
+            self.stack.rename(id, new);
+            id
         };
         self.request(id, Request::Renamed).map(drop)
     }
@@ -262,9 +253,16 @@ impl Engine {
     /// # Errors
     /// ENXIO without such a device.
     pub fn info(&self, name: &str) -> Result<DeviceInfo, Error> {
-        let entry = self.names().find(name)?.clone();
+        let entry = self.counted(self.names().find(name)?.clone());
         let info = self.info_of(entry.id)?;
         Ok(DeviceInfo { entry, info })
+    }
+
+    /// An entry that counts not only front ends among those that hold the device, but also devices whose tables name it: each once,
+    /// as they open it once (LC-10).
+    fn counted(&self, mut entry: Entry) -> Entry {
+        entry.open_count += self.stack.user_count(entry.id);
+        entry
     }
 
     fn info_of(&self, id: DeviceId) -> Result<Info, Error> {
@@ -275,8 +273,12 @@ impl Engine {
     }
 
     /// All devices, by name.
-    pub fn list(&self) -> Vec<dm::registry::Entry> {
-        self.names().list()
+    pub fn list(&self) -> Vec<Entry> {
+        let entries = self.names().list();
+        entries
+            .into_iter()
+            .map(|entry| self.counted(entry))
+            .collect()
     }
 
     /// What each target of a device's live table says of itself.
@@ -372,6 +374,13 @@ impl Engine {
         patience::receive(&receiver)
     }
 
+    /// Gives a device's names and number back, which it has no more use for.
+    fn forget(&self, id: DeviceId) {
+        let mut names = self.names();
+        self.stack.forget(id);
+        names.forget(id);
+    }
+
     fn names(&self) -> MutexGuard<'_, Registry> {
         self.names.lock().expect("no holder of this lock can panic")
     }
@@ -384,20 +393,4 @@ fn stopping() -> Error {
 /// A span of time as the mapper has it; 584 years stand for longer ones.
 fn nanoseconds(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Builds a table from its text, against the backing devices of now, for a device, or for none. As long as it exists, these cannot be
-/// removed but by force. `read_only` makes one that refuses writes.
-///
-/// # Errors
-/// The line and the reason.
-pub fn parse_table(
-    bdevs: &bdev::Registry,
-    device: Option<DeviceId>,
-    text: &str,
-    read_only: bool,
-) -> Result<Arc<Table>, dm::TableError> {
-    let resolve = |name: &str| bdevs.declare_to(device, name);
-    let table = Table::parse(text, &resolve)?;
-    Ok(Arc::new(if read_only { table.read_only() } else { table }))
 }

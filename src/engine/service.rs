@@ -1,13 +1,10 @@
 //! One reactor of the native engine: its mapper, its lower channels, its front ends, turned in that order.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use super::core::Core;
 use super::front_end::{ClientId, FrontEnd};
-use super::lower::Lower;
-use super::tickets::Tickets;
-use crate::bdev;
+use super::lower::{Lower, Shared};
 use crate::dm::{self, CloneId, CoreId, DeviceId, LowerId, Mapper, Status};
 use crate::reactor::{Context, Interest, Readiness, Service, TimerId};
 
@@ -55,12 +52,11 @@ impl Reactor {
     /// A reactor's service, without devices or front ends.
     pub(super) fn new(
         context: &mut Context<Message>,
-        registry: Arc<bdev::Registry>,
-        tickets: Arc<Tickets>,
+        shared: Shared,
         buffer_bytes_max: usize,
     ) -> Reactor {
         let core = CoreId(context.core() as u16);
-        let lower = Lower::new(registry, tickets, context.cores() as u16, buffer_bytes_max);
+        let lower = Lower::new(shared, context.cores() as u16, buffer_bytes_max);
         Reactor {
             mapper: Mapper::new(core, OUTSTANDING_AT_START),
             lower,

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::lower::Lower;
-use super::tickets::Tickets;
+use super::lower::{Lower, Shared};
 use crate::bdev::{self, Payload};
 use crate::dm::{
     Answer, CloneId, CoreId, DeviceId, Error, Event, Io, Mapper, Message, Reply, Request, Status,
@@ -33,8 +32,12 @@ impl Solo {
         outstanding: usize,
         buffer_bytes_max: usize,
     ) -> Result<Solo, Error> {
-        let tickets = Arc::new(Tickets::default());
-        let mut lower = Lower::new(bdevs, tickets, 1, buffer_bytes_max);
+        let shared = Shared {
+            bdevs,
+            stack: Arc::default(),
+            tickets: Arc::default(),
+        };
+        let mut lower = Lower::new(shared, 1, buffer_bytes_max);
         lower.completed.push(Vec::with_capacity(outstanding));
         let mut solo = Solo {
             mapper: Mapper::new(CoreId(0), outstanding),
@@ -92,7 +95,7 @@ impl Solo {
     }
 
     fn request(&mut self, request: Request) -> Result<Reply, Error> {
-        let (ticket, answer) = self.lower.tickets.issue();
+        let (ticket, answer) = self.lower.shared.tickets.issue();
         let event = Event::Request(request, ticket);
         self.mapper.message(
             &mut self.lower,

@@ -1,4 +1,4 @@
-//! Operators' verbs that suspend, wait, speak to a target, or take a device away.
+//! Operators' verbs that suspend, wait, or speak to a target.
 //!
 //! Each blocks the calling thread until it is done; those that may wait for I/O or for an event look now and then whether whoever
 //! asked still wants to know.
@@ -31,17 +31,6 @@ pub struct Event {
     pub device: DeviceInfo,
     /// What its targets say of themselves.
     pub status: Vec<TargetLine>,
-}
-
-/// What became of the devices when all were to be removed, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Those that are gone.
-    pub removed: Vec<String>,
-    /// Those that go when their last front end lets go of them.
-    pub deferred: Vec<String>,
-    /// Those that stay, because they are in use.
-    pub kept: Vec<String>,
 }
 
 impl Engine {
@@ -89,8 +78,9 @@ impl Engine {
         given_up: GivenUp<'_>,
     ) -> Result<(), Error> {
         let (id, open) = self.find_open(name)?;
-        self.request_unless(id, Request::Resume { open, suspend }, given_up)
-            .map(drop)
+        let resumed = self.request_unless(id, Request::Resume { open, suspend }, given_up);
+        self.remove_released();
+        resumed.map(drop)
     }
 
     /// Makes a table live in one step: load, suspend, swap, resume. When any of that fails, or is given up, all of it is undone: the
@@ -113,7 +103,9 @@ impl Engine {
             open,
             suspend,
         };
-        self.request_unless(id, request, given_up).map(drop)
+        let swapped = self.request_unless(id, request, given_up);
+        self.remove_released();
+        swapped.map(drop)
     }
 
     /// Gives up the suspend of a device that is under way, alone or as part of a resume or swap: whoever asked for it gets
@@ -189,6 +181,7 @@ impl Engine {
         // By number: the event may have been another name.
         let gone = || Error::new(Errno::Enxio, "the device was removed meanwhile");
         let entry = self.names().by_id(id).cloned().ok_or_else(gone)?;
+        let entry = self.counted(entry);
         let info = self.info_of(id)?;
         let status = match self.request(id, Request::Status)? {
             Reply::Lines(lines) => lines,
@@ -204,68 +197,6 @@ impl Engine {
         self.tickets.events()
     }
 
-    /// Removes a device that nobody holds.
-    ///
-    /// # Errors
-    /// ENXIO without such a device, EBUSY when it is in use.
-    pub fn remove(&self, name: &str) -> Result<(), Error> {
-        let id = self.names().delete(name)?;
-        self.remove_deleted(id)
-    }
-
-    /// Removes a device now, or, when it is in use, as soon as the last front end lets go of it (LC-19). Whether it is gone.
-    ///
-    /// # Errors
-    /// ENXIO without such a device.
-    pub fn remove_deferred(&self, name: &str) -> Result<bool, Error> {
-        let id = self.names().delete_deferred(name)?;
-        match id {
-            Some(id) => self.remove_deleted(id).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// Removes all devices that nobody holds; the others stay, or go later (LC-20).
-    ///
-    /// # Errors
-    /// When a device that nobody holds cannot be removed.
-    pub fn remove_all(&self, deferred: bool) -> Result<Removed, Error> {
-        let mut all = Removed::default();
-        loop {
-            let before = all.removed.len();
-            (all.deferred, all.kept) = (Vec::new(), Vec::new());
-            for entry in self.list() {
-                let name = entry.name;
-                let gone = match deferred {
-                    true => self.remove_deferred(&name),
-                    false => self.remove(&name).map(|()| true),
-                };
-                match gone {
-                    Ok(true) => all.removed.push(name),
-                    Ok(false) => all.deferred.push(name),
-                    Err(error) if error.errno == Errno::Ebusy => all.kept.push(name),
-                    // Somebody else was quicker.
-                    Err(error) if error.errno == Errno::Enxio => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            // What is gone may have held others.
-            if all.removed.len() == before {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// Lets go of a device. The last to do so removes a device that is waiting for that (LC-19), so this may wait for the
-    /// reactors: not to be called on one.
-    pub fn close(&self, device: DeviceId) {
-        let last = self.names().close(device);
-        if last {
-            // Only an engine that is stopping refuses, and then everything goes.
-            let _ = self.remove_deleted(device);
-        }
-    }
-
     /// Gives a device without a uuid one.
     ///
     /// # Errors
@@ -275,21 +206,14 @@ impl Engine {
         self.request(id, Request::Renamed).map(drop)
     }
 
-    /// Removes a device that nobody can find any more.
-    fn remove_deleted(&self, id: DeviceId) -> Result<(), Error> {
-        let removed = self.request(id, Request::Remove).map(drop);
-        self.names().forget(id);
-        removed
-    }
-
-    fn find_open(&self, name: &str) -> Result<(DeviceId, bool), Error> {
+    pub(super) fn find_open(&self, name: &str) -> Result<(DeviceId, bool), Error> {
         let names = self.names();
         let entry = names.find(name)?;
         Ok((entry.id, entry.open_count > 0))
     }
 
     /// Sends a request and waits for its answer, which comes soon once it is given up.
-    fn request_unless(
+    pub(super) fn request_unless(
         &self,
         device: DeviceId,
         request: Request,

@@ -6,7 +6,7 @@ use crate::bdev;
 use crate::config::{
     BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan, PollPlan,
 };
-use crate::dm::{DeviceId, Table};
+use crate::dm::{Limits, Table};
 use crate::engine::{Config, DeviceOptions, Engine, parse_table};
 use crate::export::nvmf;
 use crate::reactor::{self, PollMode};
@@ -26,14 +26,13 @@ pub(super) fn bdevs(plan: &Plan) -> Result<Arc<bdev::Registry>, Error> {
     Ok(registry)
 }
 
-/// Builds a device's table against open backing devices, whose sizes are known now; `id` is the device's, if it is more than a plan.
+/// Builds a device's table against open backing devices, whose sizes are known now, for no more than a plan of the device.
 pub(super) fn table(
     plan: &Plan,
     device: &DevicePlan,
     bdevs: &bdev::Registry,
-    id: Option<DeviceId>,
 ) -> Result<Arc<Table>, Error> {
-    parse_table(bdevs, id, &device.table.value, device.read_only)
+    parse_table(bdevs, &device.table.value, device.read_only)
         .map_err(|error| plan.table_error(device, error))
 }
 
@@ -71,11 +70,28 @@ pub(super) fn devices(plan: &Plan, engine: &Engine) -> Result<(), Error> {
                 },
             )
             .map_err(at_name)?;
-        let table = table(plan, device, engine.bdevs(), Some(id))?;
+        let table = engine
+            .parse_table(id, &device.table.value, device.read_only)
+            .map_err(|error| plan.table_error(device, error))?;
         engine.load_table(name, table).map_err(at_name)?;
         engine.resume(name, Default::default()).map_err(at_name)?;
     }
     Ok(())
+}
+
+/// What a device that runs can do.
+pub(super) fn limits(
+    plan: &Plan,
+    device: &DevicePlan,
+    engine: &Engine,
+) -> Result<Arc<Limits>, Error> {
+    let at_name =
+        |error: crate::dm::Error| plan.error_at(device.name.span, &error.to_string(), None);
+    let id = engine.info(&device.name.value).map_err(at_name)?.entry.id;
+    let table = engine
+        .parse_table(id, &device.table.value, device.read_only)
+        .map_err(|error| plan.table_error(device, error))?;
+    Ok(table.limits.clone())
 }
 
 /// Opens the ports of the NVMe/TCP target, last of all: whoever connects finds everything there.

@@ -34,7 +34,7 @@ impl DeviceTarget {
     pub fn open(plan: &Plan, name: &str) -> Result<DeviceTarget, Error> {
         let device = device_of(plan, name)?;
         let bdevs = build::bdevs(plan)?;
-        let table = build::table(plan, device, &bdevs, None)?;
+        let table = build::table(plan, device, &bdevs)?;
         Ok(DeviceTarget {
             bdevs,
             table,

@@ -47,9 +47,8 @@ impl Swapped {
     pub fn open(plan: &Plan, name: &str) -> Result<Swapped, Error> {
         let device = measure::device_of(plan, name)?;
         let engine = build::engine(plan)?;
-        let limits = build::devices(plan, &engine)
-            .and_then(|()| build::table(plan, device, engine.bdevs(), None))
-            .map(|table| table.limits.clone());
+        let limits =
+            build::devices(plan, &engine).and_then(|()| build::limits(plan, device, &engine));
         let limits = limits.inspect_err(|_| {
             // Nothing is in flight yet.
             let _ = engine.stop(STOP_WITHIN);

@@ -56,6 +56,8 @@ impl Cluster {
             copies_max: usize::MAX,
             copies_made: 0,
             tamper_refusals: 0,
+            limits: BTreeMap::new(),
+            used_sectors: BTreeMap::new(),
         }));
         let worlds = (0..cores).map(|core| World {
             core: CoreId(core),
@@ -420,6 +422,20 @@ impl Cluster {
         let left: usize = self.shared().disks.iter().map(|disk| disk.held.len()).sum();
         assert_eq!(left, 0, "a lower device holds a clone");
         assert_eq!(self.shared().copies.len(), 0, "a private copy is out");
+        self.demand_settled();
+    }
+
+    /// Demands that what each device has told those above is what every core goes by, with nothing still to be said. To be
+    /// called when no operation is under way.
+    pub fn demand_settled(&self) {
+        for (device, said) in &self.shared().limits {
+            assert!(!said.open, "device {device} has not said what came of it");
+            for mapper in &self.mappers {
+                if let Some(limits) = mapper.limits(DeviceId(*device)) {
+                    assert_eq!(Some(limits), said.are.as_ref(), "device {device}");
+                }
+            }
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::watch::Watch;
 use super::{Bytes, Disk, Random, Taken};
 use crate::dm::{
-    Answer, CloneId, CopyId, CoreId, Defect, DeviceId, Env, LowerId, LowerIo, Message, Op, Status,
-    Submit, Tag, Tamper, Ticket,
+    Answer, CloneId, CopyId, CoreId, Defect, DeviceId, Env, Limits, LowerId, LowerIo, Message, Op,
+    Status, Submit, Tag, Tamper, Ticket,
 };
 
 /// What happened, in the order it did.
@@ -79,6 +80,19 @@ pub struct Shared {
     pub copies_made: u32,
     /// Reads that cannot be tampered with yet for lack of memory: so many times more.
     pub tamper_refusals: u32,
+    /// What each device has said of its limits, by number.
+    pub(super) limits: BTreeMap<u32, Said>,
+    /// How many sectors of a device those above it are said to use, by number.
+    pub used_sectors: BTreeMap<u32, u64>,
+}
+
+/// What a device has said of its limits to those above.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// What they are.
+    pub are: Option<Arc<Limits>>,
+    /// They may become others; how that ended is still to be said.
+    pub open: bool,
 }
 
 /// One core's side of the world: the [`Env`] of its mapper.
@@ -211,6 +225,23 @@ impl Env for World {
         }
         payload.with(|bytes| bytes[tamper.offset as usize] = tamper.value);
         true
+    }
+
+    fn limits_may_become(&mut self, device: DeviceId, limits: &Limits) -> Result<(), String> {
+        let shared = &mut *self.shared.borrow_mut();
+        let said = shared.limits.entry(device.0).or_default();
+        assert!(said.are.is_some() && !said.open, "one change at a time");
+        if shared.used_sectors.get(&device.0) > Some(&limits.sectors) {
+            return Err("more of it is used".into());
+        }
+        said.open = true;
+        Ok(())
+    }
+
+    fn limits_are(&mut self, device: DeviceId, limits: &Arc<Limits>) {
+        let mut shared = self.shared.borrow_mut();
+        let said = shared.limits.entry(device.0).or_default();
+        (said.are, said.open) = (Some(limits.clone()), false);
     }
 
     fn cores(&self) -> u16 {

@@ -11,11 +11,8 @@ use crate::config::some_of;
 use crate::config::source::{Problem, Source};
 use crate::dm::table::SECTORS_MAX;
 use crate::dm::target::{Refusal, Resolve};
-use crate::dm::{DeviceId, Limits, Lower, LowerId, Table};
+use crate::dm::{DeviceId, LEVELS_MAX, Limits, Lower, LowerId, Table};
 use crate::suggest::nearest;
-
-/// Most mapped devices on top of each other. An I/O goes down through them in nested calls, as this check does through their tables.
-const STACK_DEPTH_MAX: usize = 16;
 
 /// What a name in a table stands for: its index in the plan's bdevs, or among the devices as written.
 #[derive(Clone, Copy)]
@@ -137,11 +134,10 @@ impl Reading<'_> {
                 .help(format!("'{}'", way.join("' is on '"))));
         }
         let too_deep = || {
-            Refusal::new(format!("'{name}' has too many devices beneath it")).help(format!(
-                "at most {STACK_DEPTH_MAX} can be on top of each other"
-            ))
+            Refusal::new(format!("'{name}' has too many devices beneath it"))
+                .help(format!("at most {LEVELS_MAX} can be on top of each other"))
         };
-        if self.way().count() == STACK_DEPTH_MAX {
+        if self.way().count() == LEVELS_MAX {
             return Err(too_deep());
         }
         let Checked { limits, depth } =
@@ -149,7 +145,7 @@ impl Reading<'_> {
                 self.tables.beneath.set(Some(problem));
                 Refusal::new("a table beneath is wrong")
             })?;
-        if depth == STACK_DEPTH_MAX {
+        if depth == LEVELS_MAX {
             return Err(too_deep());
         }
         self.depth.set(self.depth.get().max(depth + 1));

@@ -131,7 +131,7 @@ pub struct DeviceInfo {
     /// No I/O passes, because polldm itself has suspended it for a while.
     #[serde(default)]
     pub internally_suspended: bool,
-    /// It will be removed when nothing exports it any more.
+    /// It will be removed when nothing holds it any more.
     #[serde(default)]
     pub deferred_remove: bool,
     /// It refuses writes.
@@ -140,7 +140,7 @@ pub struct DeviceInfo {
     pub live_table: bool,
     /// It has an inactive table.
     pub inactive_table: bool,
-    /// How many exports hold it.
+    /// How many hold it: namespaces that export it, and devices whose live or inactive tables name it.
     pub open_count: u32,
     /// Events so far.
     pub event_nr: u32,
@@ -153,7 +153,7 @@ pub struct DeviceInfo {
     /// How many milliseconds I/O may wait for the suspended device to be resumed before it fails; left out for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked_limit_ms: Option<u64>,
-    /// The backing devices beneath the live table.
+    /// The devices that the live table names, backing and mapped ones.
     pub bdevs: Vec<String>,
 }
 
@@ -213,19 +213,19 @@ pub struct TargetLine {
     pub text: String,
 }
 
-/// Backing devices of devices.
+/// What devices sit on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DepsResult {
     /// In order of their names.
     pub devices: Vec<DeviceDeps>,
 }
 
-/// Backing devices of a device.
+/// What a device sits on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceDeps {
     /// The device's name.
     pub name: String,
-    /// The backing devices beneath its live table.
+    /// The devices that its live table names, backing and mapped ones.
     pub bdevs: Vec<String>,
 }
 

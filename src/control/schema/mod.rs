@@ -114,9 +114,9 @@ methods! {
     DmRename = "dm.rename"(RenameParams) -> Done;
     /// Gives a device without a uuid one; it never changes again.
     DmSetUuid = "dm.set_uuid"(SetUuidParams) -> Done;
-    /// Removes a device that nothing exports; deferred, one that is exported when it is not any more.
+    /// Removes a device that nothing holds, neither an export nor a table; deferred, one that is held when it is not any more.
     DmRemove = "dm.remove"(RemoveParams) -> Done;
-    /// Removes all devices that nothing exports.
+    /// Removes all devices that nothing holds.
     DmRemoveAll = "dm.remove_all"(RemoveAllParams) -> RemoveAllResult;
     /// Names of devices.
     DmLs = "dm.ls"(LsParams) -> LsResult;
@@ -126,7 +126,7 @@ methods! {
     DmStatus = "dm.status"(StatusParams) -> LinesResult;
     /// Tables, as they could be loaded again.
     DmTable = "dm.table"(TableParams) -> LinesResult;
-    /// Backing devices beneath live tables.
+    /// Backing and mapped devices that live tables name.
     DmDeps = "dm.deps"(InfoParams) -> DepsResult;
     /// Target types that tables can be made of.
     DmTargets = "dm.targets"(NoParams) -> TargetsResult;

@@ -23,6 +23,11 @@ pub struct SuspendParams {
     /// Give up when I/O is still in flight after so many milliseconds: the device runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// With all mapped devices beneath it, as one operation that is undone when it fails: suspended from the top down (those beneath the
+    /// live tables; the time is for all together), resumed from the bottom up (those that are suspended, beneath live and
+    /// inactive tables).
+    #[serde(default)]
+    pub stack: bool,
 }
 
 impl SuspendParams {
@@ -132,7 +137,7 @@ pub struct SetUuidParams {
 pub struct RemoveParams {
     /// Its name.
     pub name: String,
-    /// If it is exported: as soon as nothing exports it any more.
+    /// If it is held, by an export or by another device's table: as soon as nothing holds it any more.
     #[serde(default)]
     pub deferred: bool,
 }
@@ -141,7 +146,7 @@ pub struct RemoveParams {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveAllParams {
-    /// Those that are exported: as soon as nothing exports them any more.
+    /// Those that are held: as soon as nothing holds them any more.
     #[serde(default)]
     pub deferred: bool,
 }
@@ -151,8 +156,8 @@ pub struct RemoveAllParams {
 pub struct RemoveAllResult {
     /// Those that are gone.
     pub removed: Vec<String>,
-    /// Those that go when nothing exports them any more.
+    /// Those that go when nothing holds them any more.
     pub deferred: Vec<String>,
-    /// Those that stay, because they are exported.
+    /// Those that stay, because they are held.
     pub kept: Vec<String>,
 }

@@ -54,6 +54,7 @@ fn table(cluster: &mut Cluster, inactive: bool) -> String {
 fn assert_untouched(cluster: &mut Cluster, suspended: bool) {
     assert_eq!(table(cluster, false), OLD);
     assert_eq!(table(cluster, true), INACTIVE);
+    cluster.demand_settled();
     assert_eq!(cluster.info(DEVICE).suspended, suspended);
     assert_eq!(cluster.disk(1).channels, 0, "the new table is closed");
     if !suspended {

@@ -1,8 +1,9 @@
 //! Mapped devices on mapped devices (AT-70).
 
+use super::super::error::Errno;
 use super::super::io::{DeviceId, Op};
 use super::super::limits::{Lower, LowerId};
-use super::super::message::Reply;
+use super::super::message::{Reply, Request, SuspendOptions};
 use super::super::status::Status;
 use super::{RESUME, SUSPEND, clones, for_seeds};
 use crate::sim::{Answers, Ask, Cluster};
@@ -153,4 +154,65 @@ fn fl_28_fua_is_kept_through_a_stack() {
     cluster.device(TOP.0, false, "0 64 linear bottom 0");
     assert_eq!(cluster.run(0, TOP, Ask::fill(5, 1, 7).fua()).0, Status::Ok);
     assert_eq!(cluster.disk(0).durable(5)[0], 7);
+}
+
+/// LC-16: a table smaller than what those above use is refused when it is loaded, when it is exchanged, and, when they have come to use
+/// it meanwhile, when it is to become live; whatever way a change takes, and wherever it is given up, those above are told how it ended.
+#[test]
+fn lc_16_those_above_are_asked_and_told() {
+    for_seeds(60, |seed| {
+        let mut cluster = Cluster::new(2, seed);
+        cluster.add_disks(2);
+        cluster.device(BOTTOM.0, false, "0 64 linear d0 0");
+        let used = |cluster: &Cluster, sectors| {
+            cluster.shared().used_sectors.insert(BOTTOM.0, sectors);
+        };
+        let refused = |cluster: &mut Cluster, request| {
+            let error = cluster.ask(BOTTOM, request).expect_err("refused");
+            assert_eq!(error.errno, Errno::Einval);
+            assert!(error.reason.starts_with("more of it is used"), "{error}");
+            cluster.demand_settled();
+        };
+        let suspend = SuspendOptions::default();
+        let exchange = |cluster: &Cluster, table: &str| Request::Swap {
+            table: cluster.table(table),
+            open: true,
+            suspend,
+        };
+        used(&cluster, 40);
+        let small = cluster.table("0 32 linear d1 0");
+        refused(&mut cluster, Request::Load(small.clone()));
+        let request = exchange(&cluster, "0 39 linear d1 0");
+        refused(&mut cluster, request);
+        assert!(!cluster.info(BOTTOM).suspended && !cluster.info(BOTTOM).inactive);
+
+        used(&cluster, 32);
+        cluster.done(BOTTOM, Request::Load(small));
+        used(&cluster, 33);
+        refused(&mut cluster, RESUME);
+        assert!(cluster.info(BOTTOM).suspended && !cluster.info(BOTTOM).inactive);
+        cluster.done(BOTTOM, RESUME);
+
+        // Changes that end somehow, with a host's I/O on the way.
+        cluster.disk(0).answers = Answers::Later;
+        let command = cluster.submit(1, BOTTOM, Ask::fill(0, 8, 1));
+        let request = match seed % 2 {
+            0 => exchange(&cluster, "0 48 linear d1 0"),
+            _ => {
+                let other = cluster.table("0 48 linear d1 0");
+                cluster.done(BOTTOM, Request::Load(other));
+                RESUME
+            }
+        };
+        let change = cluster.request(BOTTOM, request);
+        cluster.steps(seed % 23);
+        let cancel = cluster.request(BOTTOM, Request::Cancel);
+        cluster.settle();
+        let cancelled = cluster.answer(cancel).expect("answered").is_ok();
+        let changed = cluster.answer(change).expect("answered").is_ok();
+        assert_eq!(changed, !cancelled);
+        assert_eq!(cluster.info(BOTTOM).sectors, if changed { 48 } else { 64 });
+        assert_eq!(cluster.status(command), Some(Status::Ok));
+        cluster.demand_idle();
+    });
 }
