@@ -155,3 +155,55 @@ pub fn start_verified_writes<'a>(
          --name=large --bsrange=64k-1m --blockalign=64k --offset=64m --size=64m"
     ))
 }
+
+/// I/Os that `start_endless_writes` has in flight whenever nothing completes: one per thread.
+pub const ENDLESS_WRITERS: u64 = 16;
+
+/// Random writes that are read back and compared all the time, until [`EndlessWrites::stop`].
+pub struct EndlessWrites<'a> {
+    guest: &'a Guest,
+    job: Job<'a>,
+    stop_file: String,
+}
+
+/// Starts fio with [`ENDLESS_WRITERS`] threads, each on 4 MiB of its own. Each has exactly one I/O outstanding at any time, so when the device completes nothing
+/// any more, that is how many it has. One thread flushes after every fourth write; no more than one, or the kernel would merge flushes.
+pub fn start_endless_writes<'a>(
+    guest: &'a Guest,
+    device: &str,
+) -> Result<EndlessWrites<'a>, String> {
+    let name = device.trim_start_matches("/dev/");
+    let stop_file = format!("/run/stop.{name}");
+    let job = guest.start(&format!(
+        r"
+        rm -f {stop_file}
+        fio --eta=never --thread --group_reporting --ioengine=psync --direct=1 --filename={device} --rw=randwrite \
+            --verify=crc32c --verify_fatal=1 --verify_backlog=8 --loops=1000000 --randseed=20261121 \
+            --bsrange=4k-64k --blockalign=4k --size=4m \
+            --name=writers --numjobs={writers} --offset_increment=4m \
+            --name=flusher --offset={writers_mib}m --fsync=4 >/tmp/fio.{name} 2>&1 &
+        until [ -e {stop_file} ] || ! kill -0 $!; do usleep 20000; done
+        kill -INT $!
+        wait $!
+        status=$?
+        cat /tmp/fio.{name}
+        # What fio leaves with when it is interrupted; after an error it would have left by itself.
+        [ $status = 128 ] && grep -q 'err= 0:' /tmp/fio.{name}
+        ",
+        writers = ENDLESS_WRITERS - 1,
+        writers_mib = (ENDLESS_WRITERS - 1) * 4,
+    ))?;
+    Ok(EndlessWrites {
+        guest,
+        job,
+        stop_file,
+    })
+}
+
+impl EndlessWrites<'_> {
+    /// Ends the writes. An error if any I/O failed, or any block was read back as something else.
+    pub fn stop(self) -> Result<(), String> {
+        self.guest.run(&format!("touch {}", self.stop_file))?;
+        self.job.succeed().map(drop)
+    }
+}

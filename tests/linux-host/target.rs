@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::guest::tail;
@@ -13,6 +14,10 @@ use crate::wait::wait_until;
 
 /// How long the target may take to listen, and to leave after SIGTERM. It needs a fraction of a second for either.
 const START_STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long I/O of the guest may take to get where a scenario waits for it. Only a busy machine, or a host that connects again, needs
+/// more than a second.
+const COUNTS_LIMIT: Duration = Duration::from_secs(60);
 
 /// Sectors of a mapped device's table in a mebibyte.
 pub const SECTORS_PER_MIB: u64 = 2048;
@@ -38,6 +43,8 @@ pub struct Volume {
     pub mib: u64,
     /// Size of the bdev, at least that of the device.
     pub bdev_mib: u64,
+    /// The device's table, when it is not one linear line.
+    pub table: Option<String>,
 }
 
 impl Volume {
@@ -49,6 +56,7 @@ impl Volume {
             block_size,
             mib,
             bdev_mib: mib,
+            table: None,
         }
     }
 
@@ -57,10 +65,42 @@ impl Volume {
         Volume { bdev_mib, ..self }
     }
 
+    /// A multipath device whose only path is the bdev.
+    pub fn with_one_path(self, features: &str) -> Volume {
+        let table = Some(self.multipath_table(features));
+        Volume { table, ..self }
+    }
+
+    /// A table with one path, the bdev; `features` with their count before them.
+    pub fn multipath_table(&self, features: &str) -> String {
+        format!(
+            "0 {} multipath {features} 0 1 1 round-robin 0 1 0 {}-bdev",
+            self.mib * SECTORS_PER_MIB,
+            self.name
+        )
+    }
+
     /// A table of one linear line over the first `mib` mebibytes of the bdev.
     pub fn linear_table(&self, mib: u64) -> String {
         format!("0 {} linear {}-bdev 0", mib * SECTORS_PER_MIB, self.name)
     }
+}
+
+/// Where a mapped device's I/O is at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Admitted, and not completed yet.
+    pub in_flight: u64,
+    /// Waiting in a target, for a path.
+    pub held: u64,
+    /// Waiting in the core, for the resume.
+    pub parked: u64,
+    /// Sent from a target back to the core, ever.
+    pub pushed_back: u64,
+    /// Completed to the host, ever.
+    pub completed: u64,
+    /// Of those, with an error.
+    pub errors: u64,
 }
 
 /// A polldm that serves one subsystem. Dropping it kills the process and deletes its directory.
@@ -197,6 +237,65 @@ impl Target {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// A command that must be refused; what it says then.
+    pub fn refusal(&self, arguments: &[&str]) -> Result<String, String> {
+        match self.command(arguments) {
+            Ok(output) => Err(format!(
+                "polldm {} should be refused, and succeeded: {output}",
+                arguments.join(" ")
+            )),
+            Err(refusal) => Ok(refusal),
+        }
+    }
+
+    /// Where a device's I/O is.
+    pub fn counts(&self, device: &str) -> Result<Counts, String> {
+        let output = self.command(&["stats", device, "--json"])?;
+        let stats: Value = serde_json::from_str(&output)
+            .map_err(|e| format!("stats is no JSON: {e}\n{output}"))?;
+        let stats = &stats["devices"][0];
+        let number = |value: &Value| {
+            let missing = || format!("the statistics of {device} lack a number: {output}");
+            value.as_u64().ok_or_else(missing)
+        };
+        let operations = stats["operations"].as_array().into_iter().flatten();
+        let sum = |key: &str| {
+            operations
+                .clone()
+                .map(|operation| number(&operation[key]))
+                .sum::<Result<u64, String>>()
+        };
+        Ok(Counts {
+            in_flight: number(&stats["in_flight"])?,
+            held: number(&stats["held"])?,
+            parked: number(&stats["parked"])?,
+            pushed_back: number(&stats["pushed_back"])?,
+            completed: sum("ios")?,
+            errors: sum("errors")?,
+        })
+    }
+
+    /// Waits until a device's I/O is where it should be; `what` says where that is.
+    pub fn await_counts(
+        &self,
+        device: &str,
+        what: &str,
+        condition: impl Fn(&Counts) -> bool,
+    ) -> Result<Counts, String> {
+        let mut found = self.counts(device)?;
+        let waited = wait_until(COUNTS_LIMIT, || {
+            found = self.counts(device)?;
+            Ok(condition(&found))
+        });
+        waited.map_err(|e| {
+            format!(
+                "waiting for {what}: {e}; there is {found:?}\n{}",
+                self.log()
+            )
+        })?;
+        Ok(found)
+    }
+
     /// Loads a table and makes it live: the three steps an operator takes.
     pub fn swap_table(&self, device: &str, table: &str) -> Result<(), String> {
         self.command(&["dm", "load", device, "--table", table])?;
@@ -273,9 +372,10 @@ fn configuration(
         bdevs += &format!(
             "  - {kind}: {{ name: {name}-bdev{path}, size: {bdev_mib}MiB, block_size: {block_size} }}\n"
         );
+        let table = volume.table.clone();
         devices += &format!(
             "  - name: {name}\n    table: \"{}\"\n",
-            volume.linear_table(*mib)
+            table.unwrap_or_else(|| volume.linear_table(*mib))
         );
         namespaces += &format!("          - {{ nsid: {}, device: {name} }}\n", index + 1);
     }

@@ -4,6 +4,7 @@ mod administration;
 mod crash;
 mod data;
 mod hosts;
+mod no_path;
 mod reconfiguration;
 mod self_check;
 
@@ -109,6 +110,18 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "table_swaps_under_fio_cost_no_io",
         run: reconfiguration::table_swaps_under_load,
+    },
+    Scenario {
+        name: "at_01_03_06_07_08_09_69_io_waits_for_its_path",
+        run: no_path::waits_for_its_path,
+    },
+    Scenario {
+        name: "at_08_09_79_io_survives_a_pulled_disk",
+        run: no_path::survives_a_pulled_disk,
+    },
+    Scenario {
+        name: "at_78_host_gives_up_on_waiting_io",
+        run: no_path::host_gives_up_and_sends_again,
     },
     Scenario {
         name: "restart_under_a_mounted_ext4",
