@@ -207,3 +207,53 @@ impl EndlessWrites<'_> {
         self.job.succeed().map(drop)
     }
 }
+
+/// Single I/Os of programs that want to know what becomes of them: half reads, half writes.
+pub struct Probes<'a> {
+    job: Job<'a>,
+    count: u64,
+}
+
+/// Starts so many programs with one I/O of 4 KiB each, at places of their own.
+pub fn start_probes<'a>(guest: &'a Guest, device: &str, count: u64) -> Result<Probes<'a>, String> {
+    let job = guest.start(&format!(
+        r"
+        for i in $(seq {count}); do
+            if [ $((i % 2)) = 0 ]; then
+                way='if={device} of=/dev/null iflag=direct skip='
+            else
+                way='if=/dev/zero of={device} oflag=direct conv=notrunc seek='
+            fi
+            (
+                if dd $way$i bs=4096 count=1 status=none 2>/tmp/probe.$i; then tell ok; else tell $(cat /tmp/probe.$i); fi
+            ) &
+        done
+        wait
+        ",
+    ))?;
+    Ok(Probes { job, count })
+}
+
+impl Probes<'_> {
+    /// Waits for the end of all of them, which must be a success.
+    pub fn succeed(self) -> Result<(), String> {
+        self.end("success", |outcome| outcome == "ok")
+    }
+
+    /// Waits for the end of all of them, which must be EIO.
+    pub fn fail(self) -> Result<(), String> {
+        self.end("EIO", |outcome| outcome.ends_with("Input/output error"))
+    }
+
+    fn end(mut self, what: &str, right: impl Fn(&str) -> bool) -> Result<(), String> {
+        for _ in 0..self.count {
+            let outcome = self.job.event()?;
+            if !right(&outcome) {
+                return Err(format!(
+                    "an I/O that should end with {what} ended with: {outcome}"
+                ));
+            }
+        }
+        self.job.succeed().map(drop)
+    }
+}

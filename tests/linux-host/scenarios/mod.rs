@@ -43,6 +43,19 @@ impl<'a> Context<'a> {
         Connection::open(self.guest, &Endpoint::of(target), options)
             .map_err(|e| format!("{e}\n{}", target.log()))
     }
+
+    /// For a scenario in which I/O has to fail: the kernel has said so, and complained of nothing else.
+    fn expect_io_errors(&self) -> Result<(), String> {
+        let log = self.guest.run("dmesg -c")?;
+        let (right, wrong): (Vec<&str>, Vec<&str>) = crate::alarms(&log)
+            .into_iter()
+            .partition(|line| line.contains("I/O error, dev nvme"));
+        match (right.is_empty(), wrong.is_empty()) {
+            (false, true) => Ok(()),
+            (true, _) => Err(format!("the kernel has reported no I/O error:\n{log}")),
+            (false, false) => Err(format!("the kernel complained:\n{}", wrong.join("\n"))),
+        }
+    }
 }
 
 /// A scenario and its name in the test's output.
@@ -122,6 +135,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "at_78_host_gives_up_on_waiting_io",
         run: no_path::host_gives_up_and_sends_again,
+    },
+    Scenario {
+        name: "at_02_04_11_66_67_io_without_a_path_fails_when_it_must",
+        run: no_path::fails_when_it_must,
+    },
+    Scenario {
+        name: "at_71_swaps_between_targets_wait_for_no_delay",
+        run: reconfiguration::swaps_between_targets,
     },
     Scenario {
         name: "restart_under_a_mounted_ext4",

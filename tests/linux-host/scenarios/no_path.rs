@@ -4,7 +4,7 @@
 //! I/Os outstanding, so where all of them are is known at every step.
 
 use super::Context;
-use crate::initiator::{ENDLESS_WRITERS, start_endless_writes};
+use crate::initiator::{ENDLESS_WRITERS, start_endless_writes, start_probes};
 use crate::target::{Backing, Counts, Target, Volume};
 
 /// The features of a table whose I/O waits for a path.
@@ -242,6 +242,119 @@ pub fn survives_a_pulled_disk(context: &Context<'_>) -> Result<(), String> {
     disk.expect_no_error()?;
     writes.stop()?;
     connection.close()?;
+    target.terminate()
+}
+
+/// I/Os at once where I/O fails.
+const PROBES: u64 = 8;
+
+/// What a host sees of I/O that has no path and may not wait: EIO, once for each, and only then.
+pub fn fails_when_it_must(context: &Context<'_>) -> Result<(), String> {
+    let guest = context.guest;
+    let volume = || Volume::new("disk", Backing::Malloc, 4096, 64).with_one_path("0");
+    let mut target = context.target("fails", &[volume()])?;
+    // Otherwise the host tries five times more what polldm has failed with a status that allows it.
+    let retries = "/sys/module/nvme_core/parameters/max_retries";
+    let patience = guest.run(&format!("cat {retries} && echo 0 >{retries}"))?;
+    let connection = context.connect(&target, "")?;
+    let device = connection.device(1)?;
+    let disk = Disk {
+        target: &target,
+        volume: volume(),
+    };
+    let probes = || start_probes(guest, &device, PROBES);
+    let mut failed = target.counts("disk")?.errors;
+    // All that was outstanding has failed, and nothing is left.
+    let mut expect_failed = |count: u64| -> Result<(), String> {
+        failed += count;
+        let found = target.counts("disk")?;
+        let rest = [found.in_flight, found.held, found.parked];
+        match found.errors == failed && rest == [0; 3] {
+            true => Ok(()),
+            false => Err(format!(
+                "there is {found:?}; right would be {failed} errors in all"
+            )),
+        }
+    };
+    let waiting = || -> Result<_, String> {
+        let probes = probes()?;
+        target.await_counts("disk", "I/O to wait for a path", |now| {
+            now.held == PROBES && now.in_flight == PROBES && now.parked == 0
+        })?;
+        Ok(probes)
+    };
+    probes()?.succeed()?;
+
+    // AT-02: without queue_if_no_path it fails at once, a flush as well.
+    disk.fail_path()?;
+    probes()?.fail()?;
+    expect_failed(PROBES)?;
+    let (status, output) = guest.start(&format!("nvme flush {device}"))?.finish()?;
+    if status == 0 {
+        return Err(format!("a flush without a path has succeeded: {output}"));
+    }
+    expect_failed(1)?;
+    disk.reinstate_path()?;
+    probes()?.succeed()?;
+
+    // AT-04: a suspend with flush fails what waits. AT-67: it will wait again.
+    disk.message(&["queue_if_no_path"])?;
+    disk.fail_path()?;
+    let held = waiting()?;
+    disk.command("suspend", &["--nolockfs"])?;
+    held.fail()?;
+    expect_failed(PROBES)?;
+    disk.expect_queueing()?;
+    disk.command("resume", &[])?;
+
+    // AT-66: by message, and the other way round.
+    let held = waiting()?;
+    disk.message(&["fail_if_no_path"])?;
+    held.fail()?;
+    expect_failed(PROBES)?;
+    probes()?.fail()?;
+    expect_failed(PROBES)?;
+    disk.message(&["queue_if_no_path"])?;
+
+    // AT-11: without a path the device cannot be flushed, so a suspend that is to do so is undone: the device runs, and I/O waits again.
+    let held = waiting()?;
+    let refusal = target.refusal(&["dm", "suspend", "disk"])?;
+    if !refusal.contains("(EIO)") {
+        return Err(format!("the refusal should be EIO: {refusal}"));
+    }
+    held.fail()?;
+    let state = target.command(&[
+        "dm",
+        "info",
+        "-c",
+        "--noheadings",
+        "-o",
+        "suspended",
+        "disk",
+    ])?;
+    if state.trim() != "Active" {
+        return Err(format!(
+            "a suspend that was undone has left the device {state}"
+        ));
+    }
+    disk.expect_queueing()?;
+    expect_failed(PROBES)?;
+
+    // An operator's way out for what is parked (OQ-9).
+    let held = waiting()?;
+    disk.command("suspend", &["--noflush"])?;
+    disk.command("fail-parked", &[])?;
+    held.fail()?;
+    expect_failed(PROBES)?;
+    disk.command("resume", &[])?;
+
+    let held = waiting()?;
+    disk.reinstate_path()?;
+    held.succeed()?;
+    expect_failed(0)?;
+    context.expect_io_errors()?;
+    connection.close()?;
+    guest.run(&format!("echo {} >{retries}", patience.trim()))?;
     target.terminate()
 }
 

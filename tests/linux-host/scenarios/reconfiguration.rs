@@ -1,7 +1,7 @@
 //! Changes to a device while a host uses it.
 
 use super::Context;
-use crate::initiator::start_verified_writes;
+use crate::initiator::{ENDLESS_WRITERS, start_endless_writes, start_verified_writes};
 use crate::target::{Backing, SECTORS_PER_MIB, Volume};
 
 /// A bigger table, then a smaller one: the host sees each size by itself (a namespace-attribute event and a rescan),
@@ -106,6 +106,52 @@ pub fn table_swaps_under_load(context: &Context<'_>) -> Result<(), String> {
     if swaps < 10 {
         return Err(format!("only {swaps} tables were swapped while fio ran"));
     }
+    connection.close()?;
+    target.terminate()
+}
+
+/// Swaps in one step between all targets that can stand for one another, while a host writes and verifies. One of them delays I/O by more time than
+/// the host has: a swap away from it does not wait, and completes what it held (AT-71).
+pub fn swaps_between_targets(context: &Context<'_>) -> Result<(), String> {
+    let volume = Volume::new("disk", Backing::Malloc, 4096, 64);
+    let linear = volume.linear_table(64);
+    let mut target = context.target("between-targets", &[volume])?;
+    let connection = context.connect(&target, "")?;
+    let writes = start_endless_writes(context.guest, &connection.device(1)?)?;
+    let swap = |table: &str| target.command(&["dm", "swap", "disk", "--table", table]);
+    let await_progress = |table: &str| -> Result<(), String> {
+        let before = target.counts("disk")?.completed;
+        let what = format!("I/O to run on {table}");
+        let enough = before + 4 * ENDLESS_WRITERS;
+        target
+            .await_counts("disk", &what, |now| now.completed >= enough)
+            .map(drop)
+    };
+    for table in [
+        "0 131072 striped 1 64 disk-bdev 0",
+        "0 131072 delay disk-bdev 0 5",
+        "0 131072 flakey disk-bdev 0 3600 1",
+        "0 131072 delay disk-bdev 0 1 disk-bdev 0 2 disk-bdev 0 3",
+        "0 65536 flakey disk-bdev 0 3600 1\n65536 8 linear disk-bdev 65536\n65544 65528 delay disk-bdev 65544 3",
+    ] {
+        swap(table)?;
+        await_progress(table)?;
+        swap("0 131072 delay disk-bdev 0 3600000")?;
+        let what = "I/O to be delayed";
+        let before = target.await_counts("disk", what, |now| now.held == ENDLESS_WRITERS)?;
+        swap(&linear)?;
+        let after = target.counts("disk")?;
+        if after.completed < before.completed + ENDLESS_WRITERS {
+            return Err(format!(
+                "not all delayed I/O was completed: {before:?}, then {after:?}"
+            ));
+        }
+        await_progress(&linear)?;
+    }
+    if target.counts("disk")?.errors > 0 {
+        return Err("I/O has failed".into());
+    }
+    writes.stop()?;
     connection.close()?;
     target.terminate()
 }
