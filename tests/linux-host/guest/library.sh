@@ -118,3 +118,48 @@ ana_state_is() {
     done
     return 1
 }
+
+# start_probe ID read|write|flush DEVICE BLOCK: starts a program with one I/O, a block of 4 KiB or a flush.
+start_probe() {
+    case $2 in
+    read) words="if=$3 of=/dev/null bs=4096 count=1 iflag=direct skip=$4" ;;
+    write) words="if=/dev/zero of=$3 bs=4096 count=1 oflag=direct conv=notrunc seek=$4" ;;
+    flush) words="if=/dev/null of=$3 conv=notrunc,fsync" ;;
+    *) fail "no such I/O: $2" ;;
+    esac
+    rm -f "/tmp/probe.$1".*
+    (
+        # shellcheck disable=SC2086 # the operands are words
+        /bin/dd $words status=none 2>"/tmp/probe.$1.error" &
+        echo $! >"/tmp/probe.$1.pid"
+        if wait $!; then
+            echo ok
+        elif grep -q 'Input/output error' "/tmp/probe.$1.error"; then
+            echo EIO
+        else
+            cat "/tmp/probe.$1.error"
+        fi >"/tmp/probe.$1.outcome"
+        mv "/tmp/probe.$1.outcome" "/tmp/probe.$1.end"
+    ) &
+}
+
+# probe_end ID: waits for its end and prints it.
+probe_end() {
+    await 100 test -e "/tmp/probe.$1.end"
+    cat "/tmp/probe.$1.end"
+}
+
+# probe_outcome ID: prints its end, or `waits`. Nothing tells that an I/O waits in the kernel's device mapper; so it is
+# taken to wait when its program has been found asleep for the device many times in a row and nothing else runs that could wake it.
+probe_outcome() {
+    asleep=0
+    until [ -e "/tmp/probe.$1.end" ]; do
+        case $(cut -d ' ' -f 3 "/proc/$(cat "/tmp/probe.$1.pid" 2>/dev/null)/stat" 2>/dev/null) in
+        D) asleep=$((asleep + 1)) ;;
+        *) asleep=0 ;;
+        esac
+        [ "$asleep" -ge 25 ] && echo waits && return
+        usleep 10000
+    done
+    cat "/tmp/probe.$1.end"
+}

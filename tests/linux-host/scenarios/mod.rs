@@ -4,6 +4,7 @@ mod administration;
 mod crash;
 mod data;
 mod hosts;
+mod kernel_dm;
 mod no_path;
 mod reconfiguration;
 mod self_check;
@@ -143,6 +144,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "at_71_swaps_between_targets_wait_for_no_delay",
         run: reconfiguration::swaps_between_targets,
+    },
+    Scenario {
+        name: "same_answers_as_the_kernels_device_mapper",
+        run: kernel_dm::same_as_the_kernel,
     },
     Scenario {
         name: "restart_under_a_mounted_ext4",
