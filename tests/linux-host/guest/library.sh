@@ -40,7 +40,7 @@ find_device() {
 
 # device NQN NSID: the same, waiting for the scan that follows a connect.
 device() {
-    deadline=$(($(date +%s) + 10))
+    deadline=$(($(date +%s) + 60))
     until find_device "$1" "$2"; do
         [ "$(date +%s)" -gt "$deadline" ] && return 1
         usleep 20000
@@ -150,16 +150,19 @@ probe_end() {
 }
 
 # probe_outcome ID: prints its end, or `waits`. Nothing tells that an I/O waits in the kernel's device mapper; so it is
-# taken to wait when its program has been found asleep for the device many times in a row and nothing else runs that could wake it.
+# taken to wait when its program has been found asleep for the device many times in a row, and nothing else runs that could wake it.
 probe_outcome() {
+    await 100 test -s "/tmp/probe.$1.pid"
+    read -r pid <"/tmp/probe.$1.pid"
     asleep=0
-    until [ -e "/tmp/probe.$1.end" ]; do
-        case $(cut -d ' ' -f 3 "/proc/$(cat "/tmp/probe.$1.pid" 2>/dev/null)/stat" 2>/dev/null) in
+    until [ -e "/tmp/probe.$1.end" ] || [ "$asleep" = 25 ]; do
+        # Its third word is the state; of a program that has ended there is none.
+        read -r _ _ state _ 2>/dev/null <"/proc/$pid/stat" || state=ended
+        case $state in
         D) asleep=$((asleep + 1)) ;;
         *) asleep=0 ;;
         esac
-        [ "$asleep" -ge 25 ] && echo waits && return
         usleep 10000
     done
-    cat "/tmp/probe.$1.end"
+    if [ -e "/tmp/probe.$1.end" ]; then cat "/tmp/probe.$1.end"; else echo waits; fi
 }
