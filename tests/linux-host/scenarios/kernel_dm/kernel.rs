@@ -3,6 +3,7 @@
 use super::super::Context;
 use super::story::Story;
 use super::{LOWER_MIB, LOWERS};
+use crate::guest::Job;
 
 /// What the C library, or dmsetup, calls the errors that there may be.
 const ERRORS: [(&str, &str); 9] = [
@@ -23,8 +24,13 @@ const LOOP_MAJOR: u32 = 7;
 /// Begins the lines of the output that are not dmsetup's: `@begin STEP` and `@end STATUS`.
 const MARK: char = '@';
 
-/// Tells the story to the kernel: what each step brought.
-pub fn tell(context: &Context<'_>, story: &Story) -> Result<Vec<String>, String> {
+/// A story that is being told to the kernel.
+pub struct Telling<'a> {
+    job: Job<'a>,
+}
+
+/// Begins to tell the story to the kernel.
+pub fn start<'a>(context: &Context<'a>, story: &Story) -> Result<Telling<'a>, String> {
     let guest = context.guest;
     let mut script = String::from("set -e\n");
     for (index, name) in LOWERS.iter().enumerate() {
@@ -60,12 +66,20 @@ pub fn tell(context: &Context<'_>, story: &Story) -> Result<Vec<String>, String>
     }
     script += "dmsetup ls | grep -q 'No devices found' || fail 'the story leaves devices behind'\n";
 
-    let mut job = guest.start(&script)?;
-    // A limit for each step, not for all of them.
-    for _ in &story.steps {
-        job.event()?;
+    Ok(Telling {
+        job: guest.start(&script)?,
+    })
+}
+
+impl Telling<'_> {
+    /// Waits for the end: what each step brought.
+    pub fn outcomes(mut self, story: &Story) -> Result<Vec<String>, String> {
+        // A limit for each step, not for all of them.
+        for _ in &story.steps {
+            self.job.event()?;
+        }
+        outcomes(story, &self.job.succeed()?)
     }
-    outcomes(story, &job.succeed()?)
 }
 
 /// The command for a verb. dmsetup takes tables of several lines by its standard input only.
