@@ -296,6 +296,35 @@ impl Target {
         Ok(found)
     }
 
+    /// Makes a device with this table.
+    pub fn create(&self, device: &str, table: &str) -> Result<(), String> {
+        self.command(&["dm", "create", device, "--table", table])
+            .map(drop)
+    }
+
+    /// Exports a device under a namespace id of its own.
+    pub fn add_namespace(&self, nsid: u32, device: &str) -> Result<(), String> {
+        let nsid = nsid.to_string();
+        self.command(&[
+            "export", "add-ns", &self.nqn, "--nsid", &nsid, "--device", device,
+        ])
+        .map(drop)
+    }
+
+    /// Starts a command that takes its time; its outcome comes with [`Running::refusal`].
+    pub fn start_command(&self, arguments: &[&str]) -> Result<Running, String> {
+        let process = Command::new(&self.binary)
+            .arg("--socket")
+            .arg(self.directory.path().join("control.sock"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("cannot run polldm: {e}"))?;
+        Ok(Running { process })
+    }
+
     /// Loads a table and makes it live: the three steps an operator takes.
     pub fn swap_table(&self, device: &str, table: &str) -> Result<(), String> {
         self.command(&["dm", "load", device, "--table", table])?;
@@ -319,6 +348,25 @@ impl Target {
 
     fn log_file(&self) -> PathBuf {
         self.directory.path().join("polldm.log")
+    }
+}
+
+/// A polldm command that runs beside the scenario.
+pub struct Running {
+    process: Child,
+}
+
+impl Running {
+    /// Waits for its end, which must be a refusal: what it says.
+    pub fn refusal(self) -> Result<String, String> {
+        let output = self
+            .process
+            .wait_with_output()
+            .map_err(|e| format!("cannot wait for polldm: {e}"))?;
+        match output.status.success() {
+            true => Err("the command should be refused, and succeeded".into()),
+            false => Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod kernel_dm;
 mod no_path;
 mod reconfiguration;
 mod self_check;
+mod stacked;
 
 use std::path::Path;
 
@@ -144,6 +145,18 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "at_71_swaps_between_targets_wait_for_no_delay",
         run: reconfiguration::swaps_between_targets,
+    },
+    Scenario {
+        name: "at_01_paths_fail_over_under_load",
+        run: stacked::paths_fail_over,
+    },
+    Scenario {
+        name: "at_05_10_one_io_waits_for_two_paths",
+        run: stacked::spans_two_multipaths,
+    },
+    Scenario {
+        name: "at_12_cancelled_suspend_costs_no_io",
+        run: stacked::cancelled_suspend,
     },
     Scenario {
         name: "same_answers_as_the_kernels_device_mapper",
