@@ -185,7 +185,13 @@ fn kind(value: &Value) -> &'static str {
 /// JSON-RPC on one line, or it was a notification.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_request(data: &[u8]) {
-    let service = Service::new(std::sync::Arc::new(super::fake::Fake::with_devices()));
+    use super::backend::Asker;
+    use std::sync::Arc;
+    // Of somebody who has gone away, so that nothing waits for an event that never comes.
+    let service = Service::new(Arc::new(super::fake::Fake::with_devices())).to(Asker {
+        gone: Arc::new(|| true),
+        stopping: Arc::new(|| false),
+    });
     for line in data.split(|byte| *byte == b'\n') {
         let Some(answer) = answer(&service, line) else {
             continue;
@@ -238,6 +244,11 @@ mod tests {
             fuzz_request(text.as_bytes());
             fuzz_request(&text.as_bytes()[..cut.min(text.len())]);
         }
+    }
+
+    #[test]
+    fn a_wait_of_somebody_who_has_gone_ends() {
+        fuzz_request(br#"{"jsonrpc":"2.0","id":1,"method":"dm.wait","params":{"name":"vol0"}}"#);
     }
 
     #[test]
