@@ -234,6 +234,12 @@ impl<E: Env> Mapper<E> {
         let original = &self.originals[slot];
         let dropped = (original.io.op == Op::Flush && env.planted(Defect::FlushErrorDropped))
             || (original.status != Status::Ok && env.planted(Defect::FirstFlushErrorWins));
+        let (id, op) = (original.device, original.op_of_stage());
+        if matches!(status, Status::NotSupported | Status::Target)
+            && matches!(op, Op::Discard | Op::WriteZeroes)
+        {
+            self.live(id).refused(piece.place, op);
+        }
         if status != Status::Ok && !dropped {
             self.originals[slot].failed(status);
         }

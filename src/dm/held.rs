@@ -17,6 +17,13 @@ use super::timers::Timer;
 /// takes tens of microseconds.
 const MEMORY_RETRY_NS: u64 = 100_000;
 
+#[cfg(test)]
+thread_local! {
+    /// For tests: a flush clone that ends so below is handed back, as a target may do with it. No target with more than one flush clone
+    /// does that, but the rule of FL-6 is about several.
+    pub(super) static HANDED_BACK: std::cell::Cell<Option<Status>> = const { std::cell::Cell::new(None) };
+}
+
 impl<E: Env> Mapper<E> {
     /// Asks a clone's target where it goes, and does as it says.
     pub(super) fn map_clone(&mut self, env: &mut E, clone: u32, expired: bool) {
@@ -101,6 +108,14 @@ impl<E: Env> Mapper<E> {
             env.give_back(copy);
         }
         let piece = self.pieces[clone];
+        #[cfg(test)]
+        if HANDED_BACK.get() == Some(status) {
+            let original = &self.originals[piece.original];
+            if original.op_of_stage() == Op::Flush {
+                let repeat_ns = u64::from(original.for_home);
+                return self.hand_back(env, clone, repeat_ns);
+            }
+        }
         let untold = status == Status::Ok && piece.note == Note::NONE;
         if untold || piece.place == NONE {
             return self.piece_ended(env, clone, status);

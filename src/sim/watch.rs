@@ -65,6 +65,8 @@ struct Device {
     waiting: Vec<Vec<u32>>,
     /// Errors that sequences have ended with.
     sequence_errors: Vec<Status>,
+    /// Operations that a disk has refused: from then on the mapper may answer that they are not supported (IO-29).
+    refused: Vec<Op>,
 }
 
 /// The checks and the trace of one run.
@@ -342,6 +344,9 @@ impl Watch {
         if status.is_ok() {
             return;
         }
+        if status == Status::NotSupported && matches!(op, Op::Discard | Op::WriteZeroes) {
+            self.devices[device].refused.push(op);
+        }
         // What a target is told of a failure may be told on, once per core.
         self.messages_max += self.cores;
         if self.devices[device].paths {
@@ -374,7 +379,9 @@ impl Watch {
         if self.devices[command.device].paths {
             return;
         }
+        let refused = self.devices[command.device].refused.contains(&command.op);
         match (status, command.error) {
+            (Status::NotSupported, _) if refused => {}
             (Status::Ok, Some(error)) => {
                 panic!(
                     "#{number} completed without an error, but a clone of it failed: {error:?} (FL-27)"
@@ -396,7 +403,9 @@ impl Watch {
     pub fn explains(&self, number: u32, status: Status) -> bool {
         let command = &self.commands[number as usize - 1];
         let of_sequence = command.exclusive || command.op == Op::Flush;
+        let refused = &self.devices[command.device].refused;
         command.error.is_some()
+            || (status == Status::NotSupported && refused.contains(&command.op))
             || (of_sequence
                 && self.devices[command.device]
                     .sequence_errors
