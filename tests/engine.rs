@@ -841,7 +841,7 @@ impl FrontEnd for Chain {
 }
 
 /// AT-56, IO-27: a completion's callback submits the next I/O to the same device, 32 at a time, thousands of times, to devices that answer
-/// at once (malloc), later (a file), in pieces, and from the mapper's timers (delay): nothing nests, nothing stands still.
+/// at once (malloc), later (a file), either (a stripe over both), and from the mapper's timers (delay): nothing nests, nothing stands still.
 #[test]
 fn at_56_completions_submit_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -849,7 +849,7 @@ fn at_56_completions_submit_again() {
     for (table, each) in [
         ("0 8192 linear a 0", 20_000),
         ("0 8192 linear b 0", 1_000),
-        ("0 8192 striped 2 4 a 0 b 0", 1_000),
+        ("0 8192 striped 2 8 a 0 b 0", 1_000),
         ("0 8192 delay a 0 1", 20),
     ] {
         let engine = engine(&bdevs, 2);

@@ -7,6 +7,7 @@ mod agreement;
 mod errors;
 mod push_back;
 mod queueing;
+mod replacement;
 
 use super::super::io::DeviceId;
 use super::super::message::{Answer, Reply, Request, SuspendOptions};
