@@ -326,6 +326,11 @@ impl<C> Bound<C> {
         self.targets().for_each(AnyTarget::resume);
     }
 
+    /// Whether the targets are being suspended.
+    pub fn is_presuspended(&self) -> bool {
+        self.hooks == Hooks::Presuspended
+    }
+
     fn pass(&mut self, from: Hooks, to: Hooks) {
         assert_eq!(self.hooks, from, "hooks are paired (SU-9): {to:?} follows");
         self.hooks = to;

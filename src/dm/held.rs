@@ -2,6 +2,7 @@
 //! a target learns that it should look at them again.
 
 use super::bound::{Bound, Piece};
+use super::defect::Defect;
 use super::env::{Env, TAMPERED_SECTORS_MAX};
 use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload};
 use super::limits::LowerId;
@@ -147,6 +148,9 @@ impl<E: Env> Mapper<E> {
     }
 
     fn place_clone(&mut self, env: &mut E, clone: u32, map: Map) {
+        if env.planted(Defect::EndedTwice) && matches!(map, Map::Kill | Map::PushBack) {
+            self.end_again(env, clone);
+        }
         match map {
             Map::Remapped {
                 channel,
@@ -182,6 +186,28 @@ impl<E: Env> Mapper<E> {
         }
     }
 
+    /// A planted defect: the target is told again of an end that it has been told of.
+    #[cold]
+    fn end_again(&mut self, env: &mut E, clone: u32) {
+        let piece = self.pieces[clone];
+        if piece.note == Note::NONE {
+            return;
+        }
+        let original = &self.originals[piece.original];
+        let id = original.device;
+        let ended = Ended {
+            op: original.op_of_stage(),
+            sector: piece.sector,
+            sectors: piece.sectors,
+            channel: piece.channel,
+            note: piece.note,
+            status: Status::IoError,
+            started_ns: piece.started_ns,
+            now_ns: env.now_ns(),
+        };
+        self.ask_end(env, id, piece.place, &ended);
+    }
+
     fn take_back(&mut self, env: &mut E, clone: u32, end: End) {
         match end {
             End::Done(status) => self.piece_ended(env, clone, status),
@@ -205,7 +231,10 @@ impl<E: Env> Mapper<E> {
         let until_ns = now_ns.saturating_add(for_ns.max(1));
         let piece = &mut self.pieces[clone];
         piece.held_since_ns.get_or_insert(now_ns);
-        (piece.note, piece.held_until_ns) = (Note::NONE, Some(until_ns));
+        piece.held_until_ns = Some(until_ns);
+        if !env.planted(Defect::EndedTwice) {
+            piece.note = Note::NONE;
+        }
         let PieceClone {
             original, place, ..
         } = *piece;
@@ -367,6 +396,7 @@ impl<E: Env> Mapper<E> {
                         });
                     }
                 }
+                Timer::PushBack(slot) => self.list_pushed_back(slot),
                 Timer::Parked(id) => self.expire_parked(env, id, due_ns),
                 Timer::Home(id, timer) => {
                     if let Some(Some(home)) = self.homes.get_mut(id.0 as usize) {

@@ -115,7 +115,8 @@ impl Home {
             }
             (StepEnd::Done(status), _) => self.sequence_fail(env, status),
             (StepEnd::Requeue { .. }, Some(held)) if held.noflush => {
-                self.sequences.paused = Some(step);
+                let data = step == Step::PostFlush && env.planted(Defect::DataRepeated);
+                self.sequences.paused = Some(if data { Step::Data } else { step });
                 self.sequence_stopped(env);
             }
             // A suspend with flush leaves nothing to be repeated (section 9, item 13).

@@ -364,6 +364,40 @@ fn at_93_the_messages_of_a_sequence() {
     }
 }
 
+/// Prints the table of docs/performance.md: what one sequence costs in the simulated cluster, by cores.
+#[test]
+#[ignore = "prints; run it with --release --ignored --nocapture"]
+fn at_93_cost_per_sequence() {
+    const SEQUENCES: u32 = 2_000;
+    for (name, fua, each) in [("flush", false, 4), ("write with FUA", true, 8)] {
+        for cores in [1, 2, 4, 8, 16] {
+            let mut cluster = ordered(cores, u64::from(cores));
+            let (mut steps, before) = (0, cluster.shared().messages);
+            let start = std::time::Instant::now();
+            for n in 0..SEQUENCES {
+                let ask = if fua {
+                    Ask::fill(0, 1, 1).fua()
+                } else {
+                    Ask::flush()
+                };
+                let core = (n % u32::from(cores)) as u16;
+                cluster.submit(core, DEVICE, ask);
+                while cluster.step() {
+                    steps += 1;
+                }
+                cluster.seen();
+            }
+            let nanoseconds = start.elapsed().as_nanos() / u128::from(SEQUENCES);
+            let messages = (cluster.shared().messages - before) / u64::from(SEQUENCES);
+            assert_eq!(messages, 4 * u64::from(cores) + each);
+            println!(
+                "| {name} | {cores} | {messages} | {} | {nanoseconds} |",
+                steps / SEQUENCES
+            );
+        }
+    }
+}
+
 /// AT-93: nobody looks at another core's counters to see whether it has drained: while a core waits for its last I/O, nothing is sent and
 /// nobody has anything to poll.
 #[test]
