@@ -76,8 +76,6 @@ defects! {
         "An original that its host has given up stays on the list of what is parked",
     PushedBackLate "pushed-back-late" "IO-18, R3"
         "A core counts an original out before it is on the list of what was pushed back",
-    PushedBackUnasked "pushed-back-unasked" "IO-16, IO-19"
-        "An original is pushed back although the suspend that would have taken it up was given up",
     PushBackReversed "push-back-reversed" "IO-20"
         "What was pushed back first goes on last",
     FlagStaysUp "flag-stays-up" "SU-4, AT-13"
@@ -88,6 +86,6 @@ defects! {
         "A clone that is parked after an error keeps its path, which is told of its end again",
     DataRepeated "data-repeated" "FL-12"
         "A flush step that is to be repeated after the data repeats the data as well",
-    UndoneDrainForgotten "undone-drain-forgotten" "PM-11"
-        "A suspend that is given up takes away what a sequence waits for",
+    DrainNotRepeated "drain-not-repeated" "AT-20, PM-21"
+        "A sequence takes for drained what a suspend has pushed back that was given up",
 }

@@ -550,11 +550,9 @@ impl<E: Env> Mapper<E> {
         let noflush = self.known(id).noflush;
         let end = match requeue {
             false => StepEnd::Done(status),
-            true if noflush || repeat_ns > 0 || env.planted(Defect::PushedBackUnasked) => {
-                StepEnd::Requeue {
-                    delay_ns: repeat_ns,
-                }
-            }
+            true if noflush || repeat_ns > 0 => StepEnd::Requeue {
+                delay_ns: repeat_ns,
+            },
             // Nobody allowed it: no suspend, one with flush, or one that was given up (IO-16).
             true => StepEnd::Done(Status::IoError),
         };

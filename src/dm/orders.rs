@@ -207,7 +207,7 @@ impl<E: Env> Mapper<E> {
     fn undo(&mut self, env: &mut E, id: DeviceId) {
         let device = self.known(id);
         // Without the suspend's gate the drain is that of a sequence, which goes on.
-        if device.gate & Gate::Suspend as u8 != 0 || env.planted(Defect::UndoneDrainForgotten) {
+        if device.gate & Gate::Suspend as u8 != 0 {
             device.draining = None;
         }
         if env.planted(Defect::UndoneLate) {
@@ -271,7 +271,12 @@ impl<E: Env> Mapper<E> {
     }
 
     fn open(&mut self, env: &mut E, id: DeviceId, gate: Gate) {
-        self.known(id).open(gate);
+        let device = self.known(id);
+        // The sequence whose drain this was begins anew; that of a suspend goes on.
+        if gate == Gate::Sequence && device.gate & Gate::Suspend as u8 == 0 {
+            device.draining = None;
+        }
+        device.open(gate);
         if !env.planted(Defect::WakeUpLost) {
             self.reissue(env, id);
         }

@@ -388,6 +388,12 @@ impl Plan {
             lower.transfer_sectors_max = transfer_sectors_max;
             paths.push(path);
         }
+        if pieces && faults {
+            // One piece is to be without a path while another is below.
+            for path in &paths {
+                self.disks[*path].failing = *random.pick(&[50, 200]);
+            }
+        }
         let closed = self.add_disk(random, device, false);
         self.disks[closed].closed_to = Some(random.below(4) as u16);
         let other = self.add_disk(random, device, false);
