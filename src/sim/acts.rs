@@ -223,8 +223,13 @@ impl Run<'_> {
             let ended = self.cluster.status(command);
             // What a target held may have other clones below.
             let waits = ended.is_none() && self.plan.devices[device].paths;
+            // Another piece had failed before: then that error counts (IO-15).
+            let in_pieces = self.plan.devices[device].pieces;
+            let failed = ended.filter(|status| in_pieces && !status.is_ok());
+            let failed =
+                failed.is_some_and(|status| self.watch(|watch| watch.explains(command, status)));
             assert!(
-                waits || ended == Some(Status::Aborted),
+                waits || failed || ended == Some(Status::Aborted),
                 "#{command} was given up while it was parked (AT-78)"
             );
             let mut underway = self.devices[device].underway.iter_mut();
