@@ -51,6 +51,15 @@ enum Hooks {
 thread_local! {
     /// For tests: targets of this type refuse to be resumed.
     pub(super) static UNRESUMABLE: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+    /// For tests: how often tables on this thread's cores were presuspended, undone, postsuspended, preresumed and resumed.
+    pub(super) static HOOKS: std::cell::Cell<[u64; 5]> = const { std::cell::Cell::new([0; 5]) };
+}
+
+#[cfg(test)]
+fn count_hook(which: usize) {
+    let mut counts = HOOKS.get();
+    counts[which] += 1;
+    HOOKS.set(counts);
 }
 
 /// One target in its place, with the numbers the I/O path needs beside it.
@@ -63,9 +72,9 @@ struct Place {
     split_mask: Option<u64>,
     /// The most a piece may have: the smallest limit of the lower devices.
     sectors_max: u32,
-    /// The target and its lower devices take discards (TG-1).
+    /// The target and its lower devices take discards (TG-1), and none was refused (IO-29).
     discard: bool,
-    /// They take write-zeroes.
+    /// They take write-zeroes, and none was refused.
     write_zeroes: bool,
     /// Some device beneath has a volatile cache.
     volatile_cache: bool,
@@ -247,6 +256,17 @@ impl<C> Bound<C> {
         }
     }
 
+    /// A lower device has refused an operation that it was said to take: the place does not send it another one as long as the
+    /// table lives, so that a host that goes on asking costs nothing below (IO-29).
+    pub fn refused(&mut self, place: u32, op: Op) {
+        let place = &mut self.places[place as usize];
+        match op {
+            Op::Discard => place.discard = false,
+            Op::WriteZeroes => place.write_zeroes = false,
+            _ => {}
+        }
+    }
+
     /// The target at a place.
     pub fn segment(&mut self, place: u32) -> &mut Segment {
         &mut self.places[place as usize].segment
@@ -255,18 +275,24 @@ impl<C> Bound<C> {
     /// Calls every target's presuspend hook, in table order (4.1 step 2).
     pub fn presuspend(&mut self, noflush: bool) {
         self.pass(Hooks::Running, Hooks::Presuspended);
+        #[cfg(test)]
+        count_hook(0);
         self.targets().for_each(|target| target.presuspend(noflush));
     }
 
     /// Takes that back.
     pub fn presuspend_undo(&mut self) {
         self.pass(Hooks::Presuspended, Hooks::Running);
+        #[cfg(test)]
+        count_hook(1);
         self.targets().for_each(AnyTarget::presuspend_undo);
     }
 
     /// Calls every target's postsuspend hook, in table order (4.1 step 12a).
     pub fn postsuspend(&mut self) {
         self.pass(Hooks::Presuspended, Hooks::Resting);
+        #[cfg(test)]
+        count_hook(2);
         self.targets().for_each(AnyTarget::postsuspend);
     }
 
@@ -290,6 +316,8 @@ impl<C> Bound<C> {
                 format!("'{}' at sector {}: {reason}", target.name(), segment.start)
             })?;
         }
+        #[cfg(test)]
+        count_hook(3);
         // A core that could is asked again when another one could not.
         if self.hooks != Hooks::Preresumed {
             self.pass(Hooks::Resting, Hooks::Preresumed);
@@ -300,7 +328,14 @@ impl<C> Bound<C> {
     /// Calls every target's resume hook, in table order (4.3 step 3).
     pub fn resume(&mut self) {
         self.pass(Hooks::Preresumed, Hooks::Running);
+        #[cfg(test)]
+        count_hook(4);
         self.targets().for_each(AnyTarget::resume);
+    }
+
+    /// Whether the targets are being suspended.
+    pub fn is_presuspended(&self) -> bool {
+        self.hooks == Hooks::Presuspended
     }
 
     fn pass(&mut self, from: Hooks, to: Hooks) {

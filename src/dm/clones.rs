@@ -254,15 +254,29 @@ impl<E: Env> Mapper<E> {
     pub(super) fn piece_ended(&mut self, env: &mut E, clone: u32, status: Status) {
         let piece = &self.pieces[clone];
         assert_eq!(piece.copy, None, "given back before");
-        let slot = piece.original;
+        let (slot, place) = (piece.original, piece.place);
         self.pieces.discard(clone);
-        let original = &self.originals[slot];
-        let dropped = (original.io.op == Op::Flush && env.planted(Defect::FlushErrorDropped))
-            || (original.status != Status::Ok && env.planted(Defect::FirstFlushErrorWins));
-        if status != Status::Ok && !dropped {
-            self.originals[slot].failed(status);
+        if status != Status::Ok {
+            self.piece_failed(env, slot, place, status);
         }
         self.release(env, slot);
+    }
+
+    /// An error of a clone of several. What a target's device has refused once it is not asked again (IO-29).
+    #[cold]
+    fn piece_failed(&mut self, env: &mut E, slot: u32, place: u32, status: Status) {
+        let original = &self.originals[slot];
+        let (id, op) = (original.device, original.op_of_stage());
+        let dropped = (original.io.op == Op::Flush && env.planted(Defect::FlushErrorDropped))
+            || (original.status != Status::Ok && env.planted(Defect::FirstFlushErrorWins));
+        if matches!(status, Status::NotSupported | Status::Target)
+            && matches!(op, Op::Discard | Op::WriteZeroes)
+        {
+            self.live(id).refused(place, op);
+        }
+        if !dropped {
+            self.originals[slot].failed(status);
+        }
     }
 
     /// All clones of a stage have ended: the next stage, or the end.

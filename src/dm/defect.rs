@@ -74,6 +74,18 @@ defects! {
         "An original that fails is completed twice",
     AbortedStaysParked "aborted-stays-parked" "AT-78"
         "An original that its host has given up stays on the list of what is parked",
-    UndoneDrainForgotten "undone-drain-forgotten" "PM-11"
-        "A suspend that is given up takes away what a sequence waits for",
+    PushedBackLate "pushed-back-late" "IO-18, R3"
+        "A core counts an original out before it is on the list of what was pushed back",
+    PushBackReversed "push-back-reversed" "IO-20"
+        "What was pushed back first goes on last",
+    FlagStaysUp "flag-stays-up" "SU-4, AT-13"
+        "The noflush flag falls later than the suspend ends",
+    UndoneLate "undone-late" "SU-8"
+        "A suspend that is given up opens the gate before its targets have their state back",
+    EndedTwice "ended-twice" "MP-6"
+        "A clone that is parked after an error keeps its path, which is told of its end again",
+    DataRepeated "data-repeated" "FL-12"
+        "A flush step that is to be repeated after the data repeats the data as well",
+    DrainNotRepeated "drain-not-repeated" "AT-20, PM-21"
+        "A sequence takes for drained what a suspend has pushed back that was given up",
 }

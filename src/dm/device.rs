@@ -43,7 +43,7 @@ pub(super) struct Home {
     pub inactive: Option<Arc<Table>>,
     /// What the live table can do, or what the one before it could (1.4, step 3).
     pub limits: Option<Arc<Limits>>,
-    event_nr: u32,
+    pub event_nr: u32,
     /// Who waits for another event number than the one they know.
     waiters: Vec<(u32, Ticket)>,
     /// Requests behind the running one, in order. Bounded by the control connections, each of which waits for its answer.

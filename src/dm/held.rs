@@ -2,6 +2,7 @@
 //! a target learns that it should look at them again.
 
 use super::bound::{Bound, Piece};
+use super::defect::Defect;
 use super::env::{Env, TAMPERED_SECTORS_MAX};
 use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload};
 use super::limits::LowerId;
@@ -16,6 +17,13 @@ use super::timers::Timer;
 /// How long a clone waits for memory that it could not have: some turns of a busy reactor. Memory comes back when other I/O ends, which
 /// takes tens of microseconds.
 const MEMORY_RETRY_NS: u64 = 100_000;
+
+#[cfg(test)]
+thread_local! {
+    /// For tests: a flush clone that ends so below is handed back, as a target may do with it. No target with more than one flush clone
+    /// does that, but the rule of FL-6 is about several.
+    pub(super) static HANDED_BACK: std::cell::Cell<Option<Status>> = const { std::cell::Cell::new(None) };
+}
 
 impl<E: Env> Mapper<E> {
     /// Asks a clone's target where it goes, and does as it says.
@@ -105,6 +113,14 @@ impl<E: Env> Mapper<E> {
         if let Some(copy) = piece.copy.take() {
             env.give_back(copy);
         }
+        #[cfg(test)]
+        if HANDED_BACK.get() == Some(status) {
+            let original = &self.originals[self.pieces[clone].original];
+            if original.op_of_stage() == Op::Flush {
+                let repeat_ns = u64::from(original.for_home);
+                return self.hand_back(env, clone, repeat_ns);
+            }
+        }
         match done {
             true => self.piece_ended(env, clone, status),
             false => self.tell_target(env, clone, status),
@@ -142,6 +158,9 @@ impl<E: Env> Mapper<E> {
     }
 
     fn place_clone(&mut self, env: &mut E, clone: u32, map: Map) {
+        if env.planted(Defect::EndedTwice) && matches!(map, Map::Kill | Map::PushBack) {
+            self.end_again(env, clone);
+        }
         match map {
             Map::Remapped {
                 channel,
@@ -177,6 +196,28 @@ impl<E: Env> Mapper<E> {
         }
     }
 
+    /// A planted defect: the target is told again of an end that it has been told of.
+    #[cold]
+    fn end_again(&mut self, env: &mut E, clone: u32) {
+        let piece = self.pieces[clone];
+        if piece.note == Note::NONE {
+            return;
+        }
+        let original = &self.originals[piece.original];
+        let id = original.device;
+        let ended = Ended {
+            op: original.op_of_stage(),
+            sector: piece.sector,
+            sectors: piece.sectors,
+            channel: piece.channel,
+            note: piece.note,
+            status: Status::IoError,
+            started_ns: piece.started_ns,
+            now_ns: env.now_ns(),
+        };
+        self.ask_end(env, id, piece.place, &ended);
+    }
+
     fn take_back(&mut self, env: &mut E, clone: u32, end: End) {
         match end {
             End::Done(status) => self.piece_ended(env, clone, status),
@@ -200,7 +241,10 @@ impl<E: Env> Mapper<E> {
         let until_ns = now_ns.saturating_add(for_ns.max(1));
         let piece = &mut self.pieces[clone];
         piece.held_since_ns.get_or_insert(now_ns);
-        (piece.note, piece.held_until_ns) = (Note::NONE, Some(until_ns));
+        piece.held_until_ns = Some(until_ns);
+        if !env.planted(Defect::EndedTwice) {
+            piece.note = Note::NONE;
+        }
         let PieceClone {
             original, place, ..
         } = *piece;
@@ -362,6 +406,7 @@ impl<E: Env> Mapper<E> {
                         });
                     }
                 }
+                Timer::PushBack(slot) => self.list_pushed_back(slot),
                 Timer::Parked(id) => self.expire_parked(env, id, due_ns),
                 Timer::Home(id, timer) => {
                     if let Some(Some(home)) = self.homes.get_mut(id.0 as usize) {

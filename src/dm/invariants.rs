@@ -27,6 +27,14 @@ impl<E: Env> Mapper<E> {
                 allowed,
                 "an original is pushed back without a noflush suspend (IO-16)"
             );
+            let suspending = device
+                .live
+                .as_ref()
+                .is_none_or(|live| live.is_presuspended());
+            assert!(
+                suspending || !device.noflush,
+                "the noflush flag is up, and no suspend is under way (SU-4)"
+            );
             deferred += device.deferred.len() + device.older.len() + device.pushed_back.len();
             held += device.held;
             waiting += device.sequenced;

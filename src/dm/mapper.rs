@@ -27,7 +27,7 @@ use super::stats::Stats;
 use super::status::Status;
 use super::table::Limits;
 use super::target::{Ask, ChannelIndex, Map, Note, Remap};
-use super::timers::Timers;
+use super::timers::{Timer, Timers};
 
 /// Marks the clone id of an original that has exactly one clone: the number is the original's own slot.
 const WHOLE: u32 = 1 << 31;
@@ -627,13 +627,22 @@ impl<E: Env> Mapper<E> {
         original.begin_again(Stage::Parked);
         original.parked_ns = env.now_ns();
         let id = original.device;
+        if env.planted(Defect::PushedBackLate) {
+            self.leave(env, id);
+            return self.timers.arm(env.now_ns() + 1, Timer::PushBack(slot));
+        }
+        self.list_pushed_back(slot);
+        self.leave(env, id);
+    }
+
+    pub(super) fn list_pushed_back(&mut self, slot: u32) {
+        let id = self.originals[slot].device;
         let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
             unreachable!("a device outlives its originals")
         };
         device.pushed_back.push(&mut self.originals, slot);
         device.stats.pushed_back += 1;
         self.limit_parked(id);
-        self.leave(env, id);
     }
 
     /// The front end is answered when the whole sequence has ended (FL-7); until then the slot is the original's.

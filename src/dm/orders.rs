@@ -105,7 +105,7 @@ impl<E: Env> Mapper<E> {
             }
             Order::Presuspend { noflush } => return self.presuspend(env, id, noflush),
             Order::Postsuspend => {
-                self.lower_flag(id);
+                self.lower_flag(env, id);
                 if let Some(live) = &mut self.known(id).live {
                     live.postsuspend();
                 }
@@ -180,18 +180,21 @@ impl<E: Env> Mapper<E> {
 
     /// The noflush flag falls, and in the same step what was pushed back is taken over: on this core nobody can push back in
     /// between (PM-5).
-    fn lower_flag(&mut self, id: DeviceId) {
+    fn lower_flag(&mut self, env: &E, id: DeviceId) {
         let originals = &mut self.originals;
         let device = self.devices[id.0 as usize]
             .as_deref_mut()
             .expect("ordered for a device that is there");
-        device.noflush = false;
+        device.noflush &= env.planted(Defect::FlagStaysUp);
         let mut pushed_back = Vec::with_capacity(device.pushed_back.len() as usize);
         while let Some(slot) = device.pushed_back.pop(originals) {
             pushed_back.push(slot);
         }
         // Clones end in any order; originals go on in the order they came (IO-20, SU-13).
         pushed_back.sort_unstable_by_key(|slot| originals[*slot].arrival);
+        if env.planted(Defect::PushBackReversed) {
+            pushed_back.reverse();
+        }
         while let Some(slot) = device.older.pop(originals) {
             pushed_back.push(slot);
         }
@@ -204,13 +207,17 @@ impl<E: Env> Mapper<E> {
     fn undo(&mut self, env: &mut E, id: DeviceId) {
         let device = self.known(id);
         // Without the suspend's gate the drain is that of a sequence, which goes on.
-        if device.gate & Gate::Suspend as u8 != 0 || env.planted(Defect::UndoneDrainForgotten) {
+        if device.gate & Gate::Suspend as u8 != 0 {
             device.draining = None;
         }
-        if let Some(live) = &mut device.live {
+        if env.planted(Defect::UndoneLate) {
+            self.lower_flag(env, id);
+            self.open(env, id, Gate::Suspend);
+        }
+        if let Some(live) = &mut self.known(id).live {
             live.presuspend_undo();
         }
-        self.lower_flag(id);
+        self.lower_flag(env, id);
         self.kick_all(env, id);
         self.open(env, id, Gate::Suspend);
     }
@@ -264,7 +271,12 @@ impl<E: Env> Mapper<E> {
     }
 
     fn open(&mut self, env: &mut E, id: DeviceId, gate: Gate) {
-        self.known(id).open(gate);
+        let device = self.known(id);
+        // The sequence whose drain this was begins anew; that of a suspend goes on.
+        if gate == Gate::Sequence && device.gate & Gate::Suspend as u8 == 0 {
+            device.draining = None;
+        }
+        device.open(gate);
         if !env.planted(Defect::WakeUpLost) {
             self.reissue(env, id);
         }
@@ -437,7 +449,7 @@ impl<E: Env> Mapper<E> {
 
     /// Aborts what is parked, closes everything, forgets the device (LC-21).
     fn detach(&mut self, env: &mut E, id: DeviceId) {
-        self.lower_flag(id);
+        self.lower_flag(env, id);
         self.end_parked(env, id, Status::Aborted);
         let waiting: Vec<u32> = self
             .originals

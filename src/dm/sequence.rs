@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A suspend holds the coordinator: the step that runs ends, the position is kept in `paused`, and resume goes on from there
-//! on the new table, before anything that was parked (PM-21). A sequence whose gates were only closing begins anew instead: what
-//! came before it may just have been pushed back, and must still come before it.
+//! on the new table, before anything that was parked (PM-21). A sequence whose gates were only closing begins anew instead, after a
+//! suspend that was given up too: what came before it may just have been pushed back, and must still come before it.
 //!
 //! A step that ends in REQUEUE is repeated as a whole and alone (FL-11, FL-12): at once after a resume if a noflush suspend pushed it
 //! back, otherwise after the delay that its target asked for.
@@ -115,7 +115,8 @@ impl Home {
             }
             (StepEnd::Done(status), _) => self.sequence_fail(env, status),
             (StepEnd::Requeue { .. }, Some(held)) if held.noflush => {
-                self.sequences.paused = Some(step);
+                let data = step == Step::PostFlush && env.planted(Defect::DataRepeated);
+                self.sequences.paused = Some(if data { Step::Data } else { step });
                 self.sequence_stopped(env);
             }
             // A suspend with flush leaves nothing to be repeated (section 9, item 13).
@@ -146,6 +147,16 @@ impl Home {
     pub(super) fn sequence_release<E: Env>(&mut self, env: &mut E) {
         match self.sequences.paused.take() {
             Some(step) => self.sequence_run(env, step),
+            // The suspend that was given up may have had pushed back what the drain waited for: it has been counted out, and is
+            // not done. So it goes first, and the gates close behind it anew.
+            None if self.sequences.step == Step::Closing
+                && !env.planted(Defect::DrainNotRepeated) =>
+            {
+                self.sequences.step = Step::Idle;
+                let epoch = self.next_epoch();
+                self.broadcast(env, epoch, || Order::Open(Gate::Sequence));
+                self.sequence_begin(env);
+            }
             None => self.sequence_begin(env),
         }
     }

@@ -15,6 +15,8 @@ pub(super) enum Timer {
     Target(DeviceId, u32),
     /// What a suspended device has parked may have waited for as long as it is allowed to.
     Parked(DeviceId),
+    /// Only of a planted defect, which puts a pushed-back original on its list too late.
+    PushBack(u32),
     /// The device's home asked for it.
     Home(DeviceId, HomeTimer),
 }

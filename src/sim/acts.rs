@@ -78,12 +78,21 @@ impl Run<'_> {
             Action::Operate {
                 device, operation, ..
             } => self.operate(Some(index), device, operation),
-            Action::Question { device } => {
-                self.line(|| format!("[{index}] an operator asks how device {device} is"));
+            Action::Question { device, which } => {
+                let (what, request) = match which {
+                    0 => ("how device", Request::Info),
+                    1 => ("for the status of device", Request::Status),
+                    _ => (
+                        "for the table of device",
+                        Request::Table { inactive: false },
+                    ),
+                };
+                self.line(|| format!("[{index}] an operator asks {what} {device}"));
                 self.watch(|watch| watch.request(device, false));
-                let ticket = self.cluster.request(DeviceId(device as u32), Request::Info);
+                let ticket = self.cluster.request(DeviceId(device as u32), request);
                 self.devices[device].model.questions.push(ticket);
             }
+            Action::GiveUp { device, which } => self.give_up(index, device, which),
             Action::Tell { device, ref words } => {
                 self.line(|| format!("[{index}] an operator tells device {device}: {words}"));
                 self.watch(|watch| watch.request(device, false));
@@ -168,7 +177,8 @@ impl Run<'_> {
             state.oracle.sent(sector, sectors, number, content);
         }
         let expects = shared.then(|| state.believed[host as usize]);
-        let excuse = state.excuse_now(&self.plan.devices[device].tables);
+        let excuse = state.excuse_now(&self.plan.devices[device]);
+        let submitted_ns = self.cluster.shared().now_ns;
         self.originals += 1;
         self.line(|| format!("[{index}] host {host} submits"));
         let ask = Ask {
@@ -192,6 +202,7 @@ impl Run<'_> {
             certain,
             expects,
             excuse,
+            submitted_ns,
         });
     }
 
@@ -212,8 +223,13 @@ impl Run<'_> {
             let ended = self.cluster.status(command);
             // What a target held may have other clones below.
             let waits = ended.is_none() && self.plan.devices[device].paths;
+            // Another piece had failed before: then that error counts (IO-15).
+            let in_pieces = self.plan.devices[device].pieces;
+            let failed = ended.filter(|status| in_pieces && !status.is_ok());
+            let failed =
+                failed.is_some_and(|status| self.watch(|watch| watch.explains(command, status)));
             assert!(
-                waits || ended == Some(Status::Aborted),
+                waits || failed || ended == Some(Status::Aborted),
                 "#{command} was given up while it was parked (AT-78)"
             );
             let mut underway = self.devices[device].underway.iter_mut();
@@ -224,15 +240,33 @@ impl Run<'_> {
         }
     }
 
+    /// Whoever asked for something that has not been answered does not want it any more.
+    fn give_up(&mut self, index: usize, device: usize, which: usize) {
+        let pending = &mut self.devices[device].model.pending;
+        if pending.is_empty() {
+            return;
+        }
+        let which = which % pending.len();
+        let Pending {
+            ticket,
+            operation,
+            ref mut given_up,
+            ..
+        } = pending[which];
+        *given_up = true;
+        self.line(|| format!("[{index}] an operator gives up: {operation} of device {device}"));
+        self.watch(|watch| watch.request(device, false));
+        let request = Request::GiveUp(ticket);
+        let ticket = self.cluster.request(DeviceId(device as u32), request);
+        self.devices[device].model.give_ups.push(ticket);
+    }
+
     /// An operator asks for something; without an index it is not the plan's.
     pub(super) fn operate(&mut self, index: Option<usize>, device: usize, operation: Operation) {
         let state = &mut self.devices[device];
         let tables = &self.plan.devices[device].tables;
         let model = &state.model;
-        let kind = match operation {
-            Operation::Load(table) => Some(tables[table].kind),
-            _ => None,
-        };
+        let kind = operation.table().map(|table| tables[table].kind);
         // Numbers of devices are given away again when the removal was answered. Hosts keep to the block size that they
         // know, so the first table has theirs.
         let sensible = match operation {
@@ -249,12 +283,17 @@ impl Run<'_> {
         let request = match operation {
             Operation::Create => Request::Create {
                 ordered: state.ordered,
-                parked_limit_ns: None,
+                parked_limit_ns: self.plan.devices[device].parked_limit_ns,
             },
             Operation::Load(table) => Request::Load(state.tables[table].clone()),
             Operation::Clear => Request::Clear,
             Operation::Suspend(options) => Request::Suspend(options),
             Operation::Resume(suspend) => Request::Resume {
+                open: true,
+                suspend,
+            },
+            Operation::Swap(table, suspend) => Request::Swap {
+                table: state.tables[table].clone(),
                 open: true,
                 suspend,
             },
@@ -265,6 +304,7 @@ impl Run<'_> {
         for io in &mut state.underway {
             io.excuse.removed |= operation == Operation::Remove;
             io.excuse.failed_parked |= operation == Operation::FailParked;
+            io.excuse.given_up |= self.plan.devices[device].pieces && operation.suspends();
         }
         let (excused, flushes_fail) = {
             let disks = &self.cluster.shared().disks;
@@ -279,15 +319,12 @@ impl Run<'_> {
         };
         self.line(|| {
             let index = index.map_or_else(|| "[the end]".into(), |index| format!("[{index}]"));
-            let text = match operation {
-                Operation::Load(table) => format!("\n{}", tables[table].layout.text.trim_end())
-                    .replace('\n', "\n          "),
-                _ => String::new(),
-            };
+            let text = operation.table().map_or_else(String::new, |table| {
+                format!("\n{}", tables[table].layout.text.trim_end()).replace('\n', "\n          ")
+            });
             format!("{index} an operator asks: {operation} of device {device}{text}")
         });
-        let stirs = matches!(operation, Operation::Resume(_) | Operation::Remove);
-        self.watch(|watch| watch.request(device, stirs));
+        self.watch(|watch| watch.request(device, operation.stirs()));
         let ticket = self.cluster.request(DeviceId(device as u32), request);
         let model = &mut self.devices[device].model;
         if operation == Operation::Cancel {
@@ -299,6 +336,7 @@ impl Run<'_> {
             kind,
             excused,
             flushes_fail,
+            given_up: false,
         });
     }
 }

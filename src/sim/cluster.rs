@@ -9,8 +9,8 @@ use super::world::{Seen, Shared, World};
 use super::{Ask, Bytes, Disk, Random};
 use crate::dm::mapper::home;
 use crate::dm::{
-    Answer, CoreId, DeviceId, Event, Info, Io, Lower, LowerId, Mapper, Message, Reply, Request,
-    Status, SuspendOptions, Table, Tag, Ticket,
+    Answer, CoreId, DeviceId, Errno, Event, Info, Io, Lower, LowerId, Mapper, Message, Reply,
+    Request, Status, SuspendOptions, Table, Tag, Ticket,
 };
 
 /// Steps after which a world that is still busy is taken to be in a loop; no run comes near it.
@@ -154,6 +154,13 @@ impl Cluster {
     /// The answer to a request, once.
     pub fn answer(&mut self, ticket: Ticket) -> Option<Answer> {
         self.shared.borrow_mut().answers.remove(&ticket.0)
+    }
+
+    /// Whether a request was refused so; its answer is left to be taken.
+    pub fn is_refused(&self, ticket: Ticket, errno: Errno) -> bool {
+        let shared = self.shared.borrow();
+        let answer = shared.answers.get(&ticket.0);
+        answer.is_some_and(|answer| answer.as_ref().is_err_and(|error| error.errno == errno))
     }
 
     /// An operator asks and waits for the answer.

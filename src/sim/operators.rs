@@ -16,6 +16,8 @@ pub(super) struct Pending {
     pub excused: bool,
     /// Flushes fail now and then.
     pub flushes_fail: bool,
+    /// Whoever asked has given it up.
+    pub given_up: bool,
 }
 
 /// A device as operators know it.
@@ -32,6 +34,8 @@ pub(super) struct Model {
     pub messages: Vec<Ticket>,
     /// Cancels that were sent.
     pub cancels: Vec<Ticket>,
+    /// Requests to forget another one.
+    pub give_ups: Vec<Ticket>,
     /// Cancels that were granted, and whose suspend has not been answered.
     pub granted: u32,
 }
@@ -56,13 +60,17 @@ impl Model {
             kind,
             excused,
             flushes_fail,
+            given_up,
             ..
         } = pending;
         if self.exists && excused && answer == Err(Errno::Enxio) {
             return;
         }
         // A suspend that was given up has changed nothing; nor has the resume that implied it (AT-52).
-        if let Operation::Suspend(options) | Operation::Resume(options) = operation {
+        if let Operation::Suspend(options)
+        | Operation::Resume(options)
+        | Operation::Swap(_, options) = operation
+        {
             match answer {
                 Err(Errno::Eintr) if self.granted > 0 => {
                     self.granted -= 1;
@@ -76,6 +84,9 @@ impl Model {
                 }
                 _ => {}
             }
+        }
+        if given_up && answer == Err(Errno::Eintr) {
+            return;
         }
         // A table that a core cannot open is refused only if there is that core.
         let opens = kind != Some(Kind::Closed) || closed_to.is_none_or(|core| core >= core_count);
@@ -105,6 +116,13 @@ impl Model {
         match operation {
             Operation::Create => unreachable!("above"),
             Operation::Load(_) => self.inactive = kind,
+            // Refused before anything was touched (LC-16); or done, and the slot is empty (LC-13).
+            Operation::Swap(..) if kind == Some(Kind::OtherBlock) && self.live => {
+                return Err(Errno::Einval);
+            }
+            Operation::Swap(..) => {
+                (self.live, self.suspended, self.inactive) = (true, false, None);
+            }
             Operation::Clear => self.inactive = None,
             Operation::Suspend(_) => self.suspended = true,
             Operation::FailParked if !self.suspended => return Err(Errno::Einval),
@@ -141,8 +159,7 @@ impl Model {
         match answer {
             Ok(reply) => {
                 assert_eq!(*reply, Reply::Done, "the answer to a cancel");
-                let suspends = self
-                    .is_pending(|op| matches!(op, Operation::Suspend(_) | Operation::Resume(_)));
+                let suspends = self.is_pending(Operation::suspends);
                 assert!(
                     suspends,
                     "a cancel was granted, and nothing suspends the device (PM-11)"
@@ -153,6 +170,14 @@ impl Model {
                 let possible = matches!(error.errno, Errno::Einval | Errno::Enxio);
                 assert!(possible, "the answer to a cancel: {error}");
             }
+        }
+    }
+
+    /// Panics unless a request to forget another one may be answered so.
+    pub fn forgotten(&self, answer: &Answer) {
+        match answer {
+            Ok(reply) => assert_eq!(*reply, Reply::Done, "the answer to a give-up"),
+            Err(error) => assert_eq!(error.errno, Errno::Enxio, "the answer to a give-up"),
         }
     }
 
@@ -170,6 +195,13 @@ impl Model {
                     (*suspended, *live, *inactive),
                     (self.suspended, self.live, self.inactive.is_some()),
                     "(suspended, live, inactive) as info tells (LC-22)"
+                );
+            }
+            Ok(Reply::Lines(lines)) if self.pending.is_empty() => {
+                assert_eq!(
+                    !lines.is_empty(),
+                    self.live,
+                    "lines of a live table (LC-22)"
                 );
             }
             Ok(_) => {}

@@ -19,6 +19,12 @@ const DISK_SECTORS: u64 = 2 * DEVICE_SECTORS;
 /// The most originals that one host has under way on one device.
 pub const OUTSTANDING_MAX: usize = 5;
 
+/// What the disks of some devices take at once.
+pub const PIECE_SECTORS: u32 = 5;
+
+/// How long I/O may stay parked, where that is bounded: some steps, many.
+const PARKED_LIMITS_NS: [u64; 3] = [2_000, 20_000, 200_000];
+
 /// Time-outs of suspends, in nanoseconds: a few steps, many, more than any suspend takes.
 const TIMEOUTS_NS: [u64; 3] = [700, 4_000, 1_000_000];
 
@@ -69,6 +75,15 @@ pub enum Action {
     Question {
         /// The device.
         device: usize,
+        /// Which of them: how it is, what its targets say, its table.
+        which: u64,
+    },
+    /// Whoever asked for a change does not want it any more.
+    GiveUp {
+        /// The device.
+        device: usize,
+        /// Which one that was not answered, modulo how many there are.
+        which: usize,
     },
     /// An operator tells a device's target something.
     Tell {
@@ -108,6 +123,8 @@ pub enum Operation {
     Suspend(SuspendOptions),
     /// Resume, with the inactive table if there is one; the options are for the suspend that this implies.
     Resume(SuspendOptions),
+    /// Make the table of this number live in one step, with these options for the suspend that this implies.
+    Swap(usize, SuspendOptions),
     /// Give up the suspend that is under way.
     Cancel,
     /// Fail what a suspended device has parked.
@@ -136,9 +153,36 @@ impl fmt::Display for Operation {
             Operation::Clear => write!(f, "clear"),
             Operation::Suspend(how) => write!(f, "suspend{}", options(how)),
             Operation::Resume(how) => write!(f, "resume{}", options(how)),
+            Operation::Swap(table, how) => write!(f, "swap in table {table}{}", options(how)),
             Operation::Cancel => write!(f, "cancel"),
             Operation::FailParked => write!(f, "fail-parked"),
             Operation::Remove => write!(f, "remove"),
+        }
+    }
+}
+
+impl Operation {
+    /// It suspends the device, so it can be given up on the way.
+    pub fn suspends(self) -> bool {
+        matches!(
+            self,
+            Operation::Suspend(_) | Operation::Resume(_) | Operation::Swap(..)
+        )
+    }
+
+    /// It may let a suspended device run, or end it.
+    pub fn stirs(self) -> bool {
+        matches!(
+            self,
+            Operation::Resume(_) | Operation::Swap(..) | Operation::Remove
+        )
+    }
+
+    /// The number of the table that comes with it.
+    pub fn table(self) -> Option<usize> {
+        match self {
+            Operation::Load(table) | Operation::Swap(table, _) => Some(table),
+            _ => None,
         }
     }
 }
@@ -180,6 +224,10 @@ pub struct DevicePlan {
     pub paths: bool,
     /// Of those: nothing ever tells it to fail what has no path, so hosts see no path error (SU-3).
     pub patient: bool,
+    /// Of those: reads and writes of more than [`PIECE_SECTORS`] are cut, so one piece may be pushed back without the others.
+    pub pieces: bool,
+    /// How long I/O may stay parked while the device is suspended.
+    pub parked_limit_ns: Option<u64>,
 }
 
 /// A disk.
@@ -313,14 +361,18 @@ impl Plan {
             tables,
             paths: false,
             patient: false,
+            pieces: false,
+            parked_limit_ns: parked_limit_ns(random),
         });
     }
 
     /// A device of `multipath` tables, over one to three paths to a medium.
     fn add_path_device(&mut self, random: &mut Random, device: usize, faults: bool) {
         let patient = random.percent(60);
+        let pieces = random.percent(60);
+        let transfer_sectors_max = if pieces { PIECE_SECTORS } else { 0 };
         let first = self.add_disk(random, device, faults);
-        self.disks[first].lower.transfer_sectors_max = 0;
+        self.disks[first].lower.transfer_sectors_max = transfer_sectors_max;
         let mut paths = vec![first];
         for _ in 0..random.below(3) {
             let path = self.add_disk(random, device, faults);
@@ -333,8 +385,14 @@ impl Plan {
             } = self.disks[first].lower;
             let lower = &mut self.disks[path].lower;
             (lower.volatile_cache, lower.flush, lower.fua) = (volatile_cache, flush, fua);
-            lower.transfer_sectors_max = 0;
+            lower.transfer_sectors_max = transfer_sectors_max;
             paths.push(path);
+        }
+        if pieces && faults {
+            // One piece is to be without a path while another is below.
+            for path in &paths {
+                self.disks[*path].failing = *random.pick(&[50, 200]);
+            }
         }
         let closed = self.add_disk(random, device, false);
         self.disks[closed].closed_to = Some(random.below(4) as u16);
@@ -383,6 +441,8 @@ impl Plan {
             tables,
             paths: true,
             patient,
+            pieces,
+            parked_limit_ns: parked_limit_ns(random),
         });
     }
 
@@ -457,13 +517,14 @@ impl Plan {
     }
 
     fn operation(&self, random: &mut Random, device: usize) -> Action {
+        let plan = &self.devices[device];
         let DevicePlan {
             tables,
             paths,
             patient,
             disks,
             ..
-        } = &self.devices[device];
+        } = plan;
         if *paths && random.percent(40) {
             let disk = *random.pick(disks);
             let words = match random.below(if *patient { 8 } else { 11 }) {
@@ -476,27 +537,41 @@ impl Plan {
             };
             return Action::Tell { device, words };
         }
-        let operation = match random.below(60) {
+        let odd = 3 + random.below(tables.len() as u64 - 3) as usize;
+        let operation = match random.below(72) {
             // The last ones are the odd ones.
             0..14 => Operation::Load(random.below(3) as usize),
-            14..18 => Operation::Load(3 + random.below(tables.len() as u64 - 3) as usize),
+            14..18 => Operation::Load(odd),
             18..20 => Operation::Clear,
-            20..33 => Operation::Suspend(Self::suspend_options(random, *patient)),
-            33..48 => Operation::Resume(Self::suspend_options(random, *patient)),
+            20..33 => Operation::Suspend(Self::suspend_options(random, plan)),
+            33..48 => Operation::Resume(Self::suspend_options(random, plan)),
             48..52 => Operation::Cancel,
             52 => Operation::FailParked,
             53 => Operation::Remove,
             54 | 55 => Operation::Create,
-            _ => return Action::Question { device },
+            56..64 => {
+                let table = if random.percent(75) { odd % 3 } else { odd };
+                Operation::Swap(table, Self::suspend_options(random, plan))
+            }
+            64..68 => {
+                let which = random.below(3) as usize;
+                return Action::GiveUp { device, which };
+            }
+            _ => {
+                let which = random.below(3);
+                return Action::Question { device, which };
+            }
         };
         Action::Operate { device, operation }
     }
 
-    fn suspend_options(random: &mut Random, patient: bool) -> SuspendOptions {
+    fn suspend_options(random: &mut Random, device: &DevicePlan) -> SuspendOptions {
+        // Of an original in pieces some may have been handed back when a suspend is given up.
+        let timed = if device.pieces { 60 } else { 20 };
         SuspendOptions {
-            noflush: patient || random.percent(40),
+            noflush: device.patient || random.percent(40),
             lockfs: random.percent(20),
-            timeout_ns: random.percent(20).then(|| *random.pick(&TIMEOUTS_NS)),
+            timeout_ns: random.percent(timed).then(|| *random.pick(&TIMEOUTS_NS)),
         }
     }
 
@@ -551,6 +626,10 @@ impl Plan {
             sectors: 1 + random.below(sectors_max.min(HOST_SECTORS - sector)),
         }
     }
+}
+
+fn parked_limit_ns(random: &mut Random) -> Option<u64> {
+    random.percent(15).then(|| *random.pick(&PARKED_LIMITS_NS))
 }
 
 /// Whether there is `multipath` among the target types.

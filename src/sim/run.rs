@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::acts::Wanted;
 use super::explore::Lines;
-use super::operators::Model;
+use super::operators::{Model, Pending};
 use super::oracle::{Oracle, SECTOR};
 use super::plan::{Action, DEVICE_SECTORS, HOST_SECTORS, HOSTS, Operation, Plan};
 use super::state::{Device, Underway};
@@ -13,7 +13,7 @@ use super::trace;
 use super::watch::Watch;
 use super::{Choice, Cluster, Random};
 use crate::dm::message::{Message, Order};
-use crate::dm::{Defect, Op, Status};
+use crate::dm::{Defect, Errno, Op, Status};
 
 /// Steps after which a run that has not come to rest is taken to be in a loop.
 const STEPS_MAX: u64 = 400_000;
@@ -243,6 +243,7 @@ impl<'a> Run<'a> {
             Commit,
             Clear,
             Swap(u32),
+            Exchange(u32),
             Detach,
         }
         let (device, moves) = {
@@ -265,6 +266,7 @@ impl<'a> Run<'a> {
                 Order::Commit => Moves::Commit,
                 Order::Clear => Moves::Clear,
                 Order::Swap(_) => Moves::Swap(epoch.0),
+                Order::Exchange(_) => Moves::Exchange(epoch.0),
                 Order::Detach => Moves::Detach,
                 _ => return,
             };
@@ -277,9 +279,15 @@ impl<'a> Run<'a> {
             Moves::Clear => state.inactive = None,
             Moves::Swap(epoch) if state.swapped_in != Some(epoch) => {
                 state.swapped_in = Some(epoch);
-                self.swap(device);
+                let table = state.inactive.take();
+                self.swap(device, table);
             }
-            Moves::Swap(_) => {}
+            Moves::Exchange(epoch) if state.swapped_in != Some(epoch) => {
+                state.swapped_in = Some(epoch);
+                let table = state.staged.take();
+                self.swap(device, table);
+            }
+            Moves::Swap(_) | Moves::Exchange(_) => {}
             Moves::Detach => {
                 (state.inactive, state.live, state.before, state.swapped_in) =
                     (None, None, None, None)
@@ -289,11 +297,11 @@ impl<'a> Run<'a> {
 
     /// The first core is about to swap tables: what an operator would have copied while the device was suspended is
     /// copied now.
-    fn swap(&mut self, device: usize) {
+    fn swap(&mut self, device: usize, table: Option<usize>) {
         self.watch(|watch| watch.assert_drained(device, "a table is swapped"));
         let state = &mut self.devices[device];
         state.before = state.live;
-        let Some(live) = state.inactive.take() else {
+        let Some(live) = table else {
             panic!("a core was told to swap in a table that was not loaded");
         };
         state.live = Some(live);
@@ -379,6 +387,22 @@ impl<'a> Run<'a> {
                     Some(answer) => model.cancelled(&answer),
                 }
             }
+            for ticket in std::mem::take(&mut model.give_ups) {
+                match self.cluster.answer(ticket) {
+                    None => model.give_ups.push(ticket),
+                    Some(answer) => model.forgotten(&answer),
+                }
+            }
+            // What was given up before its turn is answered before what came earlier.
+            for at in (1..model.pending.len()).rev() {
+                let Pending {
+                    ticket, given_up, ..
+                } = model.pending[at];
+                if given_up && self.cluster.is_refused(ticket, Errno::Eintr) {
+                    self.cluster.answer(ticket);
+                    model.pending.remove(at);
+                }
+            }
             while let Some(pending) = self.devices[device].model.pending.front().copied()
                 && let Some(answer) = self.cluster.answer(pending.ticket)
             {
@@ -402,16 +426,14 @@ impl<'a> Run<'a> {
                     .answered(pending, self.cores, closed_to, &answer);
                 let fresh = match pending.operation {
                     Operation::Create | Operation::Remove => true,
-                    Operation::Resume(_) if answer.is_ok() => {
+                    Operation::Resume(_) | Operation::Swap(..) if answer.is_ok() => {
                         state.before = None;
                         state.fresh && state.live.is_none()
                     }
                     _ => state.fresh,
                 };
                 state.fresh = fresh;
-                let stirred = state
-                    .model
-                    .is_pending(|op| matches!(op, Operation::Resume(_) | Operation::Remove));
+                let stirred = state.model.is_pending(Operation::stirs);
                 if state.model.suspended && !stirred {
                     self.watch(|watch| watch.suspended(device));
                 }
@@ -439,10 +461,15 @@ impl<'a> Run<'a> {
     fn ended(&mut self, device: usize, io: &Underway, status: Status, bytes: &[u8]) {
         // With nothing to wait for a path, there is none at any moment (AT-02).
         let impatient = self.plan.devices[device].paths && !self.plan.devices[device].patient;
+        let waited_ns = self.cluster.shared().now_ns - io.submitted_ns;
+        let limit_ns = self.plan.devices[device].parked_limit_ns;
+        let overdue =
+            status == Status::Timeout && limit_ns.is_some_and(|limit_ns| waited_ns >= limit_ns);
         let explained = self.watch(|watch| watch.explains(io.command, status));
         assert!(
             status.is_ok()
                 || explained
+                || overdue
                 || io.excuses(status)
                 || (status == Status::IoError && impatient),
             "#{} completed with {}, and nothing explains that",
@@ -536,8 +563,15 @@ impl<'a> Run<'a> {
                 model.pending[0].operation
             );
             assert!(model.questions.is_empty(), "a question was never answered");
+            assert!(model.give_ups.is_empty(), "a give-up was never answered");
             assert!(model.messages.is_empty(), "a message was never answered");
             let waits = device.underway.first().map(|io| io.command);
+            let limited = self.plan.devices[index].parked_limit_ns.is_some();
+            assert!(
+                !(model.suspended && limited) || waits.is_none(),
+                "#{} is parked on device {index} for longer than it may be",
+                waits.unwrap_or_default()
+            );
             // Without a path I/O may wait as long as it takes.
             let waits = waits.filter(|_| !self.plan.devices[index].paths);
             assert!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Cluster;
 use super::operators::Model;
 use super::oracle::{Content, Oracle, SECTOR};
-use super::plan::{DEVICE_SECTORS, Kind, Operation, TablePlan};
+use super::plan::{DEVICE_SECTORS, DevicePlan, Kind, Operation, PIECE_SECTORS, TablePlan};
 use crate::dm::{Op, Status, Table};
 
 /// An original that has not ended.
@@ -25,6 +25,8 @@ pub(super) struct Underway {
     /// The value that the shared sector is to have.
     pub expects: Option<u64>,
     pub excuse: Excuse,
+    /// When it was sent.
+    pub submitted_ns: u64,
 }
 
 /// What may explain an error that no disk has given.
@@ -42,6 +44,8 @@ pub(super) struct Excuse {
     pub aborted: bool,
     /// An operator has had everything failed that was parked.
     pub failed_parked: bool,
+    /// It may be in several pieces, and a suspend may have been given up when one of them had been handed back (AT-12).
+    pub given_up: bool,
 }
 
 /// A device in the run.
@@ -71,7 +75,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub fn excuse_now(&self, tables: &[TablePlan]) -> Excuse {
+    pub fn excuse_now(&self, plan: &DevicePlan) -> Excuse {
         let mut excuse = Excuse {
             no_table: self.fresh || self.live.is_none(),
             error_table: false,
@@ -79,9 +83,10 @@ impl Device {
             removed: self.model.is_pending(|op| op == Operation::Remove),
             aborted: false,
             failed_parked: self.model.is_pending(|op| op == Operation::FailParked),
+            given_up: plan.pieces && self.model.is_pending(Operation::suspends),
         };
         for table in self.live.iter().chain(&self.before) {
-            excuse.meets(&tables[*table]);
+            excuse.meets(&plan.tables[*table]);
         }
         excuse
     }
@@ -144,13 +149,16 @@ impl Underway {
             removed,
             aborted,
             failed_parked,
+            given_up,
         } = self.excuse;
+        let in_pieces = self.sectors > u64::from(PIECE_SECTORS);
         match status {
             Status::IoError => {
                 no_table
                     || removed
                     || error_table
                     || failed_parked
+                    || (given_up && in_pieces && matches!(self.op, Op::Read | Op::Write))
                     || (self.op != Op::Flush && self.sector + self.sectors > end)
             }
             Status::Aborted => removed || aborted,

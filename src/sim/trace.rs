@@ -58,6 +58,7 @@ impl Display for Words<'_> {
                 match order {
                     Order::Stage(_) => write!(f, "stage a table"),
                     Order::Swap(_) => write!(f, "swap"),
+                    Order::Exchange(_) => write!(f, "exchange tables"),
                     Order::Close(gate) => write!(f, "close the {} gate", gate_name(*gate)),
                     Order::Open(gate) => write!(f, "open the {} gate", gate_name(*gate)),
                     other => write!(f, "{other:?}"),
@@ -94,6 +95,9 @@ fn gate_name(gate: Gate) -> &'static str {
 fn request_name(request: &Request) -> String {
     match request {
         Request::Load(table) => format!("load a table of {} targets", table.segments.len()),
+        Request::Swap { table, .. } => {
+            format!("swap in a table of {} targets", table.segments.len())
+        }
         other => format!("{other:?}"),
     }
 }

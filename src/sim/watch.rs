@@ -35,6 +35,8 @@ struct Command {
     error: Option<Status>,
     /// Sectors of data written below.
     written: u32,
+    /// A flush step has followed its data.
+    flushed: bool,
 }
 
 /// A device, as the watch knows it.
@@ -44,6 +46,8 @@ struct Device {
     /// Its targets try other paths, hold and hand back: an error of a path is no error of the original, clones of one
     /// may come twice, and what waits for a path starts when it can.
     paths: bool,
+    /// What it parks while it is suspended fails after a time.
+    limited: bool,
     /// Suspended, and nobody has asked for a change of that: nothing may reach its disks (SU-1).
     quiet: bool,
     /// Clones under way, by what they belong to.
@@ -65,6 +69,8 @@ struct Device {
     waiting: Vec<Vec<u32>>,
     /// Errors that sequences have ended with.
     sequence_errors: Vec<Status>,
+    /// Operations that a disk has refused: from then on the mapper may answer that they are not supported (IO-29).
+    refused: Vec<Op>,
 }
 
 /// The checks and the trace of one run.
@@ -103,6 +109,7 @@ impl Watch {
                 .iter()
                 .map(|plan| Device {
                     paths: plan.paths,
+                    limited: plan.parked_limit_ns.is_some(),
                     ..device.clone()
                 })
                 .collect(),
@@ -172,13 +179,15 @@ impl Watch {
             done: false,
             error: None,
             written: 0,
+            flushed: false,
         });
         let command = self.commands.len() as u32;
         debug_assert_eq!(command, io.tag.command);
         // The sequence of an ordered flush flushes in its stead.
         if state.paths {
             self.messages_max += self.cores;
-        } else if !(state.ordered && op == Op::Flush) {
+        }
+        if !(state.ordered && op == Op::Flush) {
             state.waiting[usize::from(core)].push(command);
         }
         let buffer = payload.buffer().expect("every original has a buffer") as usize;
@@ -253,6 +262,12 @@ impl Watch {
                     others == 0 || state.freezing > 0,
                     "a flush step began before the device had drained (3.1)"
                 );
+                let latest = self
+                    .commands
+                    .get_mut((state.exclusive_of as usize).wrapping_sub(1));
+                if let Some(command) = latest.filter(|_| state.freezing == 0) {
+                    command.flushed |= command.started && !command.done;
+                }
             }
         }
         match taken {
@@ -285,6 +300,11 @@ impl Watch {
         if command.exclusive {
             state.exclusive_of = number;
         }
+        let again = command.flushed && command.exclusive && io.op != Op::Flush;
+        assert!(
+            !again,
+            "the data of #{number} is written again after its flush (FL-12)"
+        );
         if io.op == Op::Write && !matches!(taken, Taken::Busy) {
             command.written += io.sectors;
         }
@@ -294,9 +314,6 @@ impl Watch {
         command.started = true;
         if command.exclusive && state.ordered && command.op != Op::CompareAndWrite {
             self.barriers.push(number);
-        }
-        if state.paths {
-            return;
         }
         // What a core was given, it starts in that order, whatever held it up (SU-13).
         let waiting = &mut state.waiting[usize::from(command.core)];
@@ -342,6 +359,9 @@ impl Watch {
         if status.is_ok() {
             return;
         }
+        if status == Status::NotSupported && matches!(op, Op::Discard | Op::WriteZeroes) {
+            self.devices[device].refused.push(op);
+        }
         // What a target is told of a failure may be told on, once per core.
         self.messages_max += self.cores;
         if self.devices[device].paths {
@@ -374,7 +394,10 @@ impl Watch {
         if self.devices[command.device].paths {
             return;
         }
+        let refused = self.devices[command.device].refused.contains(&command.op);
         match (status, command.error) {
+            (Status::NotSupported, _) if refused => {}
+            (Status::Timeout, _) if self.devices[command.device].limited => {}
             (Status::Ok, Some(error)) => {
                 panic!(
                     "#{number} completed without an error, but a clone of it failed: {error:?} (FL-27)"
@@ -396,7 +419,9 @@ impl Watch {
     pub fn explains(&self, number: u32, status: Status) -> bool {
         let command = &self.commands[number as usize - 1];
         let of_sequence = command.exclusive || command.op == Op::Flush;
+        let refused = &self.devices[command.device].refused;
         command.error.is_some()
+            || (status == Status::NotSupported && refused.contains(&command.op))
             || (of_sequence
                 && self.devices[command.device]
                     .sequence_errors

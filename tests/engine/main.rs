@@ -4,6 +4,7 @@
 mod bdevs;
 mod driver;
 mod errands;
+mod nesting;
 mod stack;
 mod swap;
 mod verbs;

@@ -54,7 +54,7 @@ fn channels(cluster: &Cluster) -> (u32, u32) {
 
 /// LC-1, AT-74: no table, no I/O; not even parked on a suspended device.
 #[test]
-fn lc_1_a_device_without_a_table_fails_io_at_once() {
+fn at_74_lc_1_a_device_without_a_table_fails_io_at_once() {
     let mut cluster = empty();
     for _ in 0..2 {
         for ask in [Ask::read(0, 1), Ask::flush(), Ask::fill(0, 1, 1).fua()] {
@@ -79,7 +79,7 @@ fn lc_1_a_device_without_a_table_fails_io_at_once() {
 
 /// Table 1.2, column E: what an empty device answers.
 #[test]
-fn an_empty_device() {
+fn at_54_an_empty_device() {
     let mut cluster = empty();
     cluster.done(DEVICE, Request::Clear);
     cluster.done(DEVICE, RESUME);
@@ -301,7 +301,7 @@ fn lc_4_suspend_and_resume_are_idempotent() {
 
 /// LC-16, AT-53: another block size under an open front end is refused; the old table stays live, the device suspended.
 #[test]
-fn lc_16_the_block_size_of_an_open_device_stays() {
+fn at_53_lc_16_the_block_size_of_an_open_device_stays() {
     let mut cluster = running("0 64 linear d0 0");
     cluster.disk(1).lower.block_bytes = 4096;
     load(&mut cluster, "0 64 linear d1 0").unwrap();
@@ -412,7 +412,7 @@ fn a_read_only_table_refuses_changes() {
 
 /// LC-18, LC-21, AT-58: remove, running or suspended: I/O below ends by itself, what is parked is aborted, each once.
 #[test]
-fn lc_21_remove_completes_parked_io_once() {
+fn at_58_lc_21_remove_completes_parked_io_once() {
     let mut cluster = running("0 8 linear d0 0");
     cluster.disk(0).answers = Answers::Later;
     cluster.disk(0).frozen = true;

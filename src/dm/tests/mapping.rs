@@ -194,7 +194,7 @@ fn compare(cluster: &mut Cluster, oracle: &Oracle, expected: &mut Vec<Expected>)
 
 /// AT-73 and most of 2.2: random tables, I/O from three cores, lower devices that answer at once, later, or have no room.
 #[test]
-fn random_tables_and_io_do_what_the_oracle_does() {
+fn at_73_random_tables_and_io_do_what_the_oracle_does() {
     for_seeds(300, |seed| {
         let mut random = Random::new(seed);
         let mut cluster = Cluster::new(3, seed);
@@ -448,7 +448,7 @@ fn io_11_pieces_do_not_wait_for_each_other() {
 
 /// PM-15: a lower device without room is tried again in the order the clones came, and no original fails.
 #[test]
-fn pm_15_busy_is_back_pressure() {
+fn at_44_pm_15_busy_is_back_pressure() {
     let mut cluster = small(1, "0 64 linear d0 0");
     cluster.disk(0).answers = Answers::Busy;
     let commands: Vec<_> = (0..6)

@@ -1,5 +1,6 @@
 //! The mapper as a whole, on several cores, against what the semantics say. Tests are named by the ids they show.
 
+mod acceptance;
 mod delay;
 mod exchange;
 mod exclusive;

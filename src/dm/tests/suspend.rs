@@ -76,6 +76,36 @@ fn at_91_suspend_of_an_idle_device_is_two_rounds() {
     assert_eq!(cluster.shared().messages - before, 5 * 4);
 }
 
+/// AT-91: nor does it depend on how much is parked: here behind a barrier whose step the suspend interrupts.
+#[test]
+fn at_91_what_is_parked_does_not_prolong_a_suspend() {
+    let messages = |parked: u64| {
+        let mut cluster = running(4, 1, true);
+        cluster.disk(0).answers = Answers::Later;
+        cluster.disk(0).frozen = true;
+        cluster.submit(0, DEVICE, Ask::fill(0, 1, 1).fua());
+        for n in 0..parked {
+            cluster.submit(0, DEVICE, Ask::fill(n % 64, 1, 1));
+        }
+        cluster.settle();
+        let before = cluster.shared().messages;
+        let suspend = cluster.request(DEVICE, SUSPEND);
+        cluster.settle();
+        cluster.release(0);
+        cluster.settle();
+        assert_eq!(cluster.answer(suspend), Some(Ok(Reply::Done)));
+        assert_eq!(
+            cluster.mappers[0].stats(DEVICE).unwrap().parked,
+            1 + parked,
+            "all of it still is"
+        );
+        cluster.shared().messages - before
+    };
+    let alone = messages(0);
+    assert_eq!(alone, 5 * 4 + 1, "and the step's end");
+    assert_eq!(messages(10_000), alone);
+}
+
 /// SU-2: what waits for room in a lower device is in flight, and is waited for.
 #[test]
 fn suspend_waits_for_what_was_busy() {

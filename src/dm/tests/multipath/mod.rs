@@ -2,10 +2,12 @@
 //! data on. AT-05 and AT-10 want an original that spans two multipath targets: a table has only one (MP-2), so these originals
 //! are cut into pieces by what the disks take at once, which are held and handed back just as independently.
 
+mod acceptance;
 mod agreement;
 mod errors;
 mod push_back;
 mod queueing;
+mod replacement;
 
 use super::super::io::DeviceId;
 use super::super::message::{Answer, Reply, Request, SuspendOptions};

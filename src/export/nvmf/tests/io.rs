@@ -306,8 +306,9 @@ fn a_wrong_data_digest_fails_the_command_and_nothing_else() {
     end(harness);
 }
 
+/// AT-63: what the host asks for in the command reaches the mapper, which sees to it whatever is beneath.
 #[test]
-fn force_unit_access_reaches_the_device() {
+fn at_63_force_unit_access_reaches_the_device() {
     let mut harness = connected();
     let mut command = in_capsule(io::WRITE, 0, 1);
     command.set_force_unit_access();
