@@ -7,11 +7,12 @@
 //! |---|---|
 //! | `io`, `status`, `limits` | one I/O, its result, what a device can do |
 //! | `table`, `target/` | tables, and one file per target type |
-//! | `mapper`, `bound`, `clones` | the I/O path of one core: admit, map, clone, complete |
+//! | `mapper`, `bound`, `clones`, `ending` | the I/O path of one core: admit, map, clone, complete |
+//! | `given_up` | I/O that waits and is not wanted any more |
 //! | `held`, `timers` | clones that targets keep or hand back, and what has to happen later |
 //! | `stacked` | mapped devices beneath mapped devices |
 //! | `message`, `orders` | what cores tell each other, and what a core does when ordered |
-//! | `device`, `suspend`, `sequence` | the home core's state machines: life-cycle, suspend and swap, flush sequences |
+//! | `device`, `suspend`, `exchange`, `sequence` | the home core's state machines: life-cycle, suspend and swap, flush sequences |
 //! | `registry` | names |
 //! | `invariants`, `defect` | what the simulator checks between calls, and what it plants to be found |
 
@@ -19,6 +20,7 @@ mod bound;
 mod clones;
 mod defect;
 mod device;
+mod ending;
 pub mod env;
 pub mod error;
 mod exchange;
