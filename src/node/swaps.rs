@@ -433,15 +433,22 @@ devices:
     /// moment without one.
     #[test]
     fn swaps_under_verified_load() {
-        let measured = run("vol0", |options| {
-            options.rw = Pattern::RandRw;
-            options.verify = true;
-        });
-        let report = measured.unwrap().report;
-        assert!(report.is_clean(), "{report:?}");
+        // On a machine that gives the thread which swaps no turn in that time, longer.
+        let (report, swaps) = (0..8)
+            .find_map(|attempt| {
+                let measured = run("vol0", |options| {
+                    options.time *= 1 << attempt;
+                    options.rw = Pattern::RandRw;
+                    options.verify = true;
+                });
+                let report = measured.unwrap().report;
+                assert!(report.is_clean(), "{report:?}");
+                let swaps = report.swaps.clone().unwrap();
+                assert!(swaps.count <= 10 << attempt, "{swaps:?}");
+                (swaps.count > 0).then_some((report, swaps))
+            })
+            .expect("a swap in 12.8 s");
         assert_eq!(report.workload.jobs, 2);
-        let swaps = report.swaps.unwrap();
-        assert!((1..=10).contains(&swaps.count), "{swaps:?}");
         assert!(swaps.gap_us.p50 > 0.0 && swaps.idle_gap_us.p50 > 0.0);
         assert!(swaps.gap_us.max >= swaps.queue_gap_us.max, "{swaps:?}");
         assert!(report.text().contains("swaps, one every 10 ms"));
