@@ -443,7 +443,7 @@ devices:
                 });
                 let report = measured.unwrap().report;
                 assert!(report.is_clean(), "{report:?}");
-                let swaps = report.swaps.clone().unwrap();
+                let swaps = report.swaps.unwrap();
                 assert!(swaps.count <= 10 << attempt, "{swaps:?}");
                 let both = swaps.gap_us.p50 > 0.0 && swaps.idle_gap_us.p50 > 0.0;
                 both.then_some((report, swaps))
