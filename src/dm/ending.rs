@@ -12,14 +12,14 @@ impl<E: Env> Mapper<E> {
     /// The last clone of an original has ended.
     #[inline(never)]
     pub(super) fn finish(&mut self, env: &mut E, slot: u32) {
-        self.conclude(env, slot);
+        self.conclude(env, slot, self.originals[slot].status);
     }
 
-    /// The same, in line for the most frequent I/O: gives the slot and the in-flight count back, then completes (IO-25).
+    /// The same, in line for the most frequent I/O, whose status is known: gives the slot and the in-flight count back, then completes (IO-25).
     #[inline(always)]
-    pub(super) fn conclude(&mut self, env: &mut E, slot: u32) {
+    pub(super) fn conclude(&mut self, env: &mut E, slot: u32, status: Status) {
         let original = &self.originals[slot];
-        let (id, status, started_ns) = (original.device, original.status, original.started_ns);
+        let (id, started_ns) = (original.device, original.started_ns);
         let Io {
             tag, op, sectors, ..
         } = original.io;

@@ -242,11 +242,11 @@ impl<E: Env> Mapper<E> {
         {
             return Some(Status::IoError);
         }
-        let piece = live.piece(io.sector, io.sectors);
+        let (piece, place) = live.piece(io.sector, io.sectors);
         if piece.sectors != io.sectors {
             return self.submit_slowly(env, id, io);
         }
-        match live.remap(piece.place, piece.within) {
+        match place.remap(piece.within) {
             Remap::To(channel, sector) => {
                 let to = (channel, sector, Note::NONE);
                 let sent = device.send_whole(env, &mut self.originals, id, &io, piece, to);
@@ -341,7 +341,7 @@ impl<E: Env> Mapper<E> {
         if status != Status::Ok || self.originals[slot].note != Note::NONE {
             return self.whole_ended(env, slot, status);
         }
-        self.conclude(env, slot);
+        self.conclude(env, slot, Status::Ok);
     }
 
     /// Whether [`Mapper::poll`] has something to do now.
@@ -594,7 +594,7 @@ impl<C> Device<C> {
                 note,
             });
         };
-        let slot = originals.next();
+        let slot = originals.vacant();
         let lower = LowerIo {
             op: io.op,
             fua: false,
@@ -602,7 +602,7 @@ impl<C> Device<C> {
             sectors: piece.sectors,
             payload: io.payload,
         };
-        let clone = CloneId(slot | WHOLE);
+        let clone = CloneId(slot.index | WHOLE);
         let submit = env.submit(below, &lower, clone);
         if submit == Submit::Done(Status::Ok) && note == Note::NONE {
             self.stats.of(io.op).done(piece.sectors, Status::Ok, 0);
@@ -610,14 +610,13 @@ impl<C> Device<C> {
         }
         self.in_flight += 1;
         self.arrivals += 1;
-        let taken = originals.insert(Original {
+        slot.fill(Original {
             arrival: self.arrivals,
             place: piece.place,
             channel,
             note,
             ..Original::new(id, *io, env.now_ns(), Stage::Data)
         });
-        debug_assert_eq!(taken, slot);
         match submit {
             Submit::Pending => Sent::Pending,
             Submit::Busy => Sent::Busy(channel, clone, lower),
