@@ -30,7 +30,7 @@ impl<E: Env> Mapper<E> {
         let latency_ns = env.now_ns().saturating_sub(started_ns);
         let left = u32::from(env.planted(Defect::DrainedEarly));
         let device = self.known(id);
-        device.stats.of(op).done(sectors, status, latency_ns);
+        device.flow.stats.of(op).done(sectors, status, latency_ns);
         if device.leave(left) {
             self.drained(env, id);
         }
@@ -102,7 +102,7 @@ impl<E: Env> Mapper<E> {
             unreachable!("a device outlives its originals")
         };
         device.pushed_back.push(&mut self.originals, slot);
-        device.stats.pushed_back += 1;
+        device.flow.stats.pushed_back += 1;
         self.limit_parked(id);
     }
 

@@ -63,7 +63,7 @@ impl<E: Env> Mapper<E> {
         piece: Piece,
         map: Map,
     ) {
-        self.known(id).in_flight += 1;
+        self.known(id).flow.in_flight += 1;
         let slot = self.insert(env, id, io, Stage::Data);
         let clone = self.single_piece(slot, piece.place, piece.within, piece.sectors);
         self.place_clone(env, clone, map);

@@ -60,9 +60,7 @@ pub(super) struct Device<C> {
     pub staged: Option<Bound<C>>,
     /// The table before the last swap, until the gate opens on the new one.
     pub retired: Option<Bound<C>>,
-    /// Originals admitted and not completed.
-    pub in_flight: u32,
-    /// The round whose close order waits for `in_flight` to reach 0.
+    /// The round whose close order waits for [`Flow::in_flight`] to reach 0.
     pub draining: Option<Epoch>,
     /// The noflush flag: targets may push back (4.1 step 1). This core's own copy (PM-5).
     pub noflush: bool,
@@ -72,8 +70,6 @@ pub(super) struct Device<C> {
     pub older: Parked,
     /// Originals that arrived while the gate was closed, in order.
     pub deferred: Parked,
-    /// Numbers originals as they arrive.
-    pub arrivals: u64,
     /// Clones that targets hold.
     pub held: u32,
     /// Originals that wait for their sequence at the home core.
@@ -84,6 +80,16 @@ pub(super) struct Device<C> {
     pub parked_limit_ns: Option<u64>,
     /// The moment for which a timer is armed to see to that.
     pub parked_due_ns: Option<u64>,
+    pub flow: Flow,
+}
+
+/// What one core counts of a device's I/O.
+#[derive(Default)]
+pub(super) struct Flow {
+    /// Originals admitted and not completed.
+    pub in_flight: u32,
+    /// Originals that have taken a slot: numbers them as they arrive.
+    pub arrivals: u64,
     pub stats: Stats,
 }
 
@@ -165,7 +171,16 @@ pub(super) struct PieceClone {
     pub next: u32,
 }
 
-/// How the only clone of a read or write was sent.
+/// Where the only clone of a read or write goes.
+#[derive(Clone, Copy)]
+struct Way {
+    place: u32,
+    channel: ChannelIndex,
+    sector: u64,
+    note: Note,
+}
+
+/// How it was sent.
 enum Sent<P> {
     /// It is done, and took no slot.
     Done,
@@ -231,7 +246,12 @@ impl<E: Env> Mapper<E> {
         if !plain || device.gate != 0 {
             return self.submit_slowly(env, id, io);
         }
-        let Some(live) = &mut device.live else {
+        let Device {
+            live: Some(live),
+            flow,
+            ..
+        } = &mut **device
+        else {
             return Some(Status::IoError);
         };
         let limits = &live.limits;
@@ -248,8 +268,13 @@ impl<E: Env> Mapper<E> {
         }
         match place.remap(piece.within) {
             Remap::To(channel, sector) => {
-                let to = (channel, sector, Note::NONE);
-                let sent = device.send_whole(env, &mut self.originals, id, &io, piece, to);
+                let way = Way {
+                    place: piece.place,
+                    channel,
+                    sector,
+                    note: Note::NONE,
+                };
+                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, way);
                 self.whole_sent(env, id, io, piece, sent)
             }
             Remap::Zero => Some(self.zeroed(id, io)),
@@ -263,7 +288,7 @@ impl<E: Env> Mapper<E> {
         if io.op == Op::Read {
             io.payload.fill_zero();
         }
-        let counters = self.known(id).stats.of(io.op);
+        let counters = self.known(id).flow.stats.of(io.op);
         counters.done(io.sectors, Status::Ok, 0);
         Status::Ok
     }
@@ -285,16 +310,23 @@ impl<E: Env> Mapper<E> {
                 sector,
                 note,
             } => {
-                let to = (channel, sector, note);
+                let way = Way {
+                    place: piece.place,
+                    channel,
+                    sector,
+                    note,
+                };
                 let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
                     unreachable!("its target has just answered")
                 };
-                let sent = device.send_whole(env, &mut self.originals, id, &io, piece, to);
+                let (flow, live) = (&mut device.flow, device.live.as_mut());
+                let live = live.expect("its target has just answered");
+                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, way);
                 self.whole_sent(env, id, io, piece, sent)
             }
             Map::Zero => Some(self.zeroed(id, io)),
             Map::Kill => {
-                let counters = self.known(id).stats.of(io.op);
+                let counters = self.known(id).flow.stats.of(io.op);
                 counters.done(piece.sectors, Status::IoError, 0);
                 Some(Status::IoError)
             }
@@ -410,8 +442,8 @@ impl<E: Env> Mapper<E> {
     /// This core's counts of a device; `None` when there is no such device.
     pub fn stats(&self, id: DeviceId) -> Option<Stats> {
         let device = self.device(id)?;
-        let mut stats = device.stats.clone();
-        stats.in_flight = u64::from(device.in_flight);
+        let mut stats = device.flow.stats.clone();
+        stats.in_flight = u64::from(device.flow.in_flight);
         let lists = [&device.pushed_back, &device.older, &device.deferred];
         let parked: u32 = lists.iter().map(|list| list.len()).sum();
         stats.parked = u64::from(parked) + u64::from(device.sequenced);
@@ -471,8 +503,8 @@ impl<E: Env> Mapper<E> {
         stage: Stage,
     ) -> u32 {
         let device = self.known(id);
-        device.arrivals += 1;
-        let arrival = device.arrivals;
+        device.flow.arrivals += 1;
+        let arrival = device.flow.arrivals;
         self.originals.insert(Original {
             arrival,
             ..Original::new(id, io, env.now_ns(), stage)
@@ -504,7 +536,7 @@ impl<E: Env> Mapper<E> {
         if let Some(steps) = steps {
             return self.ask_for_sequence(env, slot, steps);
         }
-        device.in_flight += 1;
+        device.flow.in_flight += 1;
         match op {
             Op::Read | Op::Write => self.issue_pieces(env, slot, Stage::Data),
             Op::CompareAndWrite if compared => self.issue_pieces(env, slot, Stage::Data),
@@ -539,7 +571,7 @@ impl<E: Env> Mapper<E> {
         clone: CloneId,
         io: LowerIo<E::Payload>,
     ) {
-        self.known(device).stats.busy += 1;
+        self.known(device).flow.stats.busy += 1;
         self.busy.push_back(Busy {
             device,
             channel,
@@ -549,44 +581,25 @@ impl<E: Env> Mapper<E> {
     }
 }
 
-impl<C> Device<C> {
-    /// A device without a table.
-    pub fn new(ordered: bool, parked_limit_ns: Option<u64>) -> Device<C> {
-        Device {
-            gate: 0,
-            live: None,
-            inactive: None,
-            staged: None,
-            retired: None,
-            in_flight: 0,
-            draining: None,
-            noflush: false,
-            pushed_back: Parked::default(),
-            older: Parked::default(),
-            deferred: Parked::default(),
-            arrivals: 0,
-            held: 0,
-            sequenced: 0,
-            ordered,
-            parked_limit_ns,
-            parked_due_ns: None,
-            stats: Stats::default(),
-        }
-    }
-
+impl Flow {
     /// Submits a read or write that is one piece to where its target has sent it. It takes a slot unless it ends at once, well, and
     /// nobody wants to be told.
     #[inline(always)]
-    fn send_whole<E: Env<Channel = C>>(
+    fn send_whole<E: Env>(
         &mut self,
         env: &mut E,
         originals: &mut Slab<Original<E::Payload>>,
+        live: &mut Bound<E::Channel>,
         id: DeviceId,
         io: &Io<E::Payload>,
-        piece: Piece,
-        (channel, sector, note): (ChannelIndex, u64, Note),
+        way: Way,
     ) -> Sent<E::Payload> {
-        let live = self.live.as_mut().expect("it has just mapped this");
+        let Way {
+            place,
+            channel,
+            sector,
+            note,
+        } = way;
         let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
             return Sent::Deeper(Map::Remapped {
                 channel,
@@ -599,20 +612,20 @@ impl<C> Device<C> {
             op: io.op,
             fua: false,
             sector,
-            sectors: piece.sectors,
+            sectors: io.sectors,
             payload: io.payload,
         };
         let clone = CloneId(slot.index | WHOLE);
         let submit = env.submit(below, &lower, clone);
         if submit == Submit::Done(Status::Ok) && note == Note::NONE {
-            self.stats.of(io.op).done(piece.sectors, Status::Ok, 0);
+            self.stats.of(io.op).done(io.sectors, Status::Ok, 0);
             return Sent::Done;
         }
         self.in_flight += 1;
         self.arrivals += 1;
         slot.fill(Original {
             arrival: self.arrivals,
-            place: piece.place,
+            place,
             channel,
             note,
             ..Original::new(id, *io, env.now_ns(), Stage::Data)
@@ -623,12 +636,36 @@ impl<C> Device<C> {
             Submit::Done(status) => Sent::Ended(clone, status),
         }
     }
+}
+
+impl<C> Device<C> {
+    /// A device without a table.
+    pub fn new(ordered: bool, parked_limit_ns: Option<u64>) -> Device<C> {
+        Device {
+            gate: 0,
+            live: None,
+            inactive: None,
+            staged: None,
+            retired: None,
+            draining: None,
+            noflush: false,
+            pushed_back: Parked::default(),
+            older: Parked::default(),
+            deferred: Parked::default(),
+            held: 0,
+            sequenced: 0,
+            ordered,
+            parked_limit_ns,
+            parked_due_ns: None,
+            flow: Flow::default(),
+        }
+    }
 
     /// Counts one original out; whether that was the last one that the round which closes the device waits for.
     #[inline(always)]
     pub fn leave(&mut self, left: u32) -> bool {
-        self.in_flight -= 1;
-        self.in_flight <= left && self.draining.is_some()
+        self.flow.in_flight -= 1;
+        self.flow.in_flight <= left && self.draining.is_some()
     }
 
     /// Takes the next parked original that may go on. What was pushed back came before any original that waits for its sequence

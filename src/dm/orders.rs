@@ -93,11 +93,11 @@ impl<E: Env> Mapper<E> {
             Order::Close(gate) => {
                 let device = self.known(id);
                 device.close(gate);
-                if device.in_flight > 0 && !env.planted(Defect::NotDrained) {
+                if device.flow.in_flight > 0 && !env.planted(Defect::NotDrained) {
                     assert!(device.draining.is_none(), "one drain at a time");
                     device.draining = Some(epoch);
                 }
-                let drains = device.in_flight > 0;
+                let drains = device.flow.in_flight > 0;
                 self.limit_parked(id);
                 if drains {
                     return;
@@ -231,7 +231,7 @@ impl<E: Env> Mapper<E> {
     ) -> Result<(), String> {
         let device = self.known(id);
         assert_eq!(
-            device.in_flight, 0,
+            device.flow.in_flight, 0,
             "a table is swapped only when nothing is in flight on it"
         );
         if home(id, env.cores()) != self.core && env.planted(Defect::OldTableKept) {
@@ -405,7 +405,7 @@ impl<E: Env> Mapper<E> {
         if device.live.is_none() {
             unreachable!("a sequence or a freeze of a device without a table");
         }
-        device.in_flight += 1;
+        device.flow.in_flight += 1;
         let slot = self.insert(env, id, io, Stage::FanOut);
         self.originals[slot].for_home = true;
         self.fan_out_flush(env, slot);
@@ -439,6 +439,7 @@ impl<E: Env> Mapper<E> {
         device.open(Gate::OwnSequence);
         if !original.aborted {
             device
+                .flow
                 .stats
                 .of(original.io.op)
                 .done(original.io.sectors, status, latency_ns);
@@ -463,7 +464,7 @@ impl<E: Env> Mapper<E> {
             .take()
             .expect("a device is detached once");
         assert_eq!(
-            device.in_flight, 0,
+            device.flow.in_flight, 0,
             "a device is detached when it has drained"
         );
         if let Some(live) = &mut device.live {
