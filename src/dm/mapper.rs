@@ -46,6 +46,8 @@ pub struct Mapper<E: Env> {
     pub(super) originals: Slab<Original<E::Payload>>,
     pub(super) pieces: Slab<PieceClone>,
     busy: VecDeque<Busy<E::Payload>>,
+    /// Devices that have more parked than they have submitted since their gate was opened, and how much is next.
+    pub(super) backlogs: VecDeque<(DeviceId, u32)>,
     pub(super) timers: Timers,
     /// Clones that mapped devices beneath have ended; dealt with in the next poll.
     pub(super) ended_below: VecDeque<(CloneId, Status)>,
@@ -212,6 +214,7 @@ impl<E: Env> Mapper<E> {
             originals: Slab::new(outstanding),
             pieces: Slab::new(outstanding),
             busy: VecDeque::with_capacity(outstanding),
+            backlogs: VecDeque::new(),
             timers: Timers::new(outstanding),
             ended_below: VecDeque::new(),
         }
@@ -381,6 +384,7 @@ impl<E: Env> Mapper<E> {
     pub fn wants_poll(&self, now_ns: u64) -> bool {
         !self.busy.is_empty()
             || !self.ended_below.is_empty()
+            || !self.backlogs.is_empty()
             || self.timers.due_ns().is_some_and(|due_ns| due_ns <= now_ns)
     }
 
@@ -393,6 +397,7 @@ impl<E: Env> Mapper<E> {
     /// in which [`Mapper::wants_poll`].
     pub fn poll(&mut self, env: &mut E) {
         self.complete_stacked(env);
+        self.reissue_more(env);
         self.expire(env);
         self.retry_busy(env);
     }
@@ -679,6 +684,14 @@ impl<C> Device<C> {
             return older;
         }
         self.deferred.pop(originals)
+    }
+
+    /// Whether there is one.
+    pub fn may_reissue(&self) -> bool {
+        match self.gate {
+            0 => self.older.len() + self.deferred.len() > 0,
+            gate => gate == Gate::OwnSequence as u8 && self.older.len() > 0,
+        }
     }
 
     /// Whether an original may be admitted at all, now and by the live table (LC-1, IO-5).

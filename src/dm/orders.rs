@@ -20,6 +20,9 @@ use super::status::Status;
 use super::table::Limits;
 use super::target::AnyTarget;
 
+/// How many parked originals a core submits at once when its gate opens; more of them later.
+const FIRST_PORTION: u32 = 4;
+
 impl<E: Env> Mapper<E> {
     /// Takes in a message from another core, from this one, or from the control plane.
     pub fn message(&mut self, env: &mut E, message: Message) {
@@ -91,6 +94,10 @@ impl<E: Env> Mapper<E> {
             Order::Unstage => close(env, self.known(id).staged.take()),
             Order::Clear => close(env, self.known(id).inactive.take()),
             Order::Close(gate) => {
+                // What is still to be submitted came before what the sequence is for, and is drained with the rest.
+                if gate == Gate::Sequence && self.known(id).gate & Gate::Backlog as u8 != 0 {
+                    self.reissue_portion(env, id, u32::MAX);
+                }
                 let device = self.known(id);
                 device.close(gate);
                 if device.flow.in_flight > 0 && !env.planted(Defect::NotDrained) {
@@ -284,10 +291,42 @@ impl<E: Env> Mapper<E> {
 
     /// Submits what is parked, oldest first, as long as the gate stays open; an original that asks for a sequence closes it
     /// again and what is behind stays, in order (SU-13, SU-15). It is mapped by the table of now (IO-22).
+    ///
+    /// What is parked goes in portions, and what one of them finishes is answered before the next: the first answer after a swap
+    /// does not wait for all that is parked. The gate stays closed to newcomers until the last. Each portion is twice the one before, so
+    /// that a host which sends the next I/O for each answer cannot keep the list from becoming empty.
     fn reissue(&mut self, env: &mut E, id: DeviceId) {
-        while let Some(Some(device)) = self.devices.get_mut(id.0 as usize)
-            && let Some(slot) = device.next_parked(&mut self.originals)
-        {
+        if self.known(id).gate & Gate::Backlog as u8 == 0 {
+            self.reissue_portion(env, id, FIRST_PORTION);
+        }
+    }
+
+    /// The next portion of each device that has one.
+    pub(super) fn reissue_more(&mut self, env: &mut E) {
+        for _ in 0..self.backlogs.len() {
+            if let Some((id, portion)) = self.backlogs.pop_front() {
+                self.reissue_portion(env, id, portion);
+            }
+        }
+    }
+
+    /// Submits as many as `portion` of what is parked; the next poll submits the next portion if there is more that may go.
+    fn reissue_portion(&mut self, env: &mut E, id: DeviceId, portion: u32) {
+        if let Some(device) = self.device_mut(id) {
+            device.open(Gate::Backlog);
+        }
+        let mut left = portion;
+        while let Some(Some(device)) = self.devices.get_mut(id.0 as usize) {
+            if left == 0 && device.may_reissue() {
+                if !env.planted(Defect::BacklogOvertaken) {
+                    device.close(Gate::Backlog);
+                }
+                return self.backlogs.push_back((id, portion.saturating_mul(2)));
+            }
+            let Some(slot) = device.next_parked(&mut self.originals) else {
+                return;
+            };
+            left -= 1;
             match device.check(&self.originals[slot].io) {
                 Err(status) if !env.planted(Defect::ShrunkUnchecked) => {
                     let original = self.originals.remove(slot);
