@@ -29,7 +29,7 @@ pub mod receive;
 mod scripted;
 mod setup;
 
-pub use address::Address;
+pub use address::{Address, split_authority};
 pub use blocking::{BlockingQueue, Outcome, Payload};
 pub use connection::{Connection, ConnectionOptions};
 pub use controller::{Controller, disconnect};
