@@ -131,8 +131,7 @@ impl Channel {
                 if let Some(status) = self.refuses(io) {
                     return Submit::Done(status);
                 }
-                let (buffers, now_ns) = core.buffers_and_now();
-                link.submit(io, clone, *patience, buffers, now_ns)
+                link.submit(io, clone, *patience, core.parts())
             }
         }
     }

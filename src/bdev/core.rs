@@ -10,7 +10,7 @@ use crate::reactor::BufferPool;
 use super::channel::Hold;
 use super::error::Error;
 use super::region::RegionHandle;
-use super::remote::Links;
+use super::remote::{Links, Parts};
 use super::ring::Ring;
 
 /// I/Os that the io_uring of one reactor has under way at once; beyond, [`crate::dm::Submit::Busy`]. Four queues of depth 128 saturate any
@@ -190,10 +190,14 @@ impl Core {
         &mut self.links
     }
 
-    /// What an I/O to a remote needs besides its link: buffers, and the time.
+    /// What an I/O to a remote needs besides its link.
     #[inline]
-    pub(super) fn buffers_and_now(&self) -> (&BufferPool, u64) {
-        (&self.buffers, self.links.now_ns())
+    pub(super) fn parts(&mut self) -> Parts<'_> {
+        Parts {
+            buffers: &self.buffers,
+            now_ns: self.links.now_ns(),
+            ended: &mut self.completed,
+        }
     }
 
     /// The io_uring, made when it is first needed.

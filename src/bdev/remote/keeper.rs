@@ -240,13 +240,14 @@ impl Keeper {
                 self.given_up = false;
                 self.life.attached(self.now());
                 Standing::count(&standing.connects);
-                standing.set_state(self.life.state());
                 let seats: Vec<Seat> = self.seats.keys().copied().collect();
                 for seat in seats {
                     if self.controller.is_some() {
                         self.connect(seat);
                     }
                 }
+                // Last: a path that is reinstated because its remote is live must find it so on every reactor.
+                self.hub.standing.set_state(self.life.state());
             }
             Err(reason) => {
                 Standing::count(&standing.failed_attempts);

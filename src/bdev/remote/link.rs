@@ -36,6 +36,16 @@ const LOOKS_PER_TIMEOUT: u64 = 8;
 /// What has ended.
 pub(super) type Ended = Vec<(CloneId, Status)>;
 
+/// What an I/O needs of its reactor.
+pub struct Parts<'a> {
+    /// For reads that are to be lent their data.
+    pub buffers: &'a BufferPool,
+    /// The clock, as of the last poll.
+    pub now_ns: u64,
+    /// For what ends meanwhile.
+    pub ended: &'a mut Ended,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     ComingUp,
@@ -196,9 +206,14 @@ impl Link {
         io: &LowerIo<Payload>,
         clone: CloneId,
         patience: Patience,
-        buffers: &BufferPool,
-        now_ns: u64,
+        core: Parts<'_>,
     ) -> Submit {
+        let down = matches!(self.inner.borrow().phase, Phase::Down | Phase::GivenUp);
+        if down && !self.mail.is_empty() {
+            // Whoever sends this may know already that the connection is back.
+            self.take_mail(core.ended);
+        }
+        let (buffers, now_ns) = (core.buffers, core.now_ns);
         let inner = &mut *self.inner.borrow_mut();
         match inner.phase {
             Phase::Down if patience == Patience::FailsFast => {
@@ -226,8 +241,8 @@ impl Link {
     /// to the connection though nothing is under way on it.
     #[inline]
     pub(super) fn poll(&self, stirred: bool, now_ns: u64, ended: &mut Ended) {
-        while let Ok(mail) = self.mail.try_recv() {
-            self.take_mail(mail, ended);
+        if !self.mail.is_empty() {
+            self.take_mail(ended);
         }
         let inner = &mut *self.inner.borrow_mut();
         let Some(connected) = &inner.connected else {
@@ -290,7 +305,13 @@ impl Link {
     }
 
     #[cold]
-    fn take_mail(&self, mail: Mail, ended: &mut Ended) {
+    fn take_mail(&self, ended: &mut Ended) {
+        while let Ok(mail) = self.mail.try_recv() {
+            self.take(mail, ended);
+        }
+    }
+
+    fn take(&self, mail: Mail, ended: &mut Ended) {
         let inner = &mut *self.inner.borrow_mut();
         if inner.phase == Phase::Gone {
             return;

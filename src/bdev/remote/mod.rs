@@ -40,7 +40,7 @@ mod standing;
 mod verdict;
 
 pub(super) use hub::Remote;
-pub(super) use link::Link;
+pub(super) use link::{Link, Parts};
 pub(super) use links::Links;
 pub(super) use standing::Standing;
 pub use standing::{RemoteReport, RemoteState};
