@@ -22,7 +22,7 @@ pub mod discovery;
 pub mod error;
 pub mod identity;
 #[cfg(test)]
-mod peer;
+pub(crate) mod peer;
 pub mod queue;
 pub mod receive;
 #[cfg(test)]
