@@ -131,6 +131,7 @@ impl Core {
     pub fn before_sleep(&mut self) -> bool {
         self.submit_gathered();
         self.links.may_sleep(&mut self.completed)
+            && self.completed.is_empty()
             && self.zeroing.is_empty()
             && self.ring.as_mut().is_none_or(Ring::may_sleep)
     }

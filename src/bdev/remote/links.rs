@@ -133,7 +133,7 @@ impl Links {
         // A socket that took a part takes no more at the second attempt, and from then on says when it does again.
         self.send(ended);
         self.send(ended);
-        ended.is_empty() && !self.look()
+        !self.look()
     }
 
     /// When the first link wants to be polled; `u64::MAX` for never.

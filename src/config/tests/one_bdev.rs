@@ -58,17 +58,44 @@ fn a_remote_has_what_linux_would_take() {
 #[test]
 fn what_is_wrong_with_a_remote() {
     for (keys, words) in [
-        ("address: \"1.2.3.4:0\", nqn: \"nqn.2026-11.io.polldm:a\"", "not the address of a target"),
-        ("address: \"::1:4420\", nqn: \"nqn.2026-11.io.polldm:a\"", "not the address of a target"),
+        (
+            "address: \"1.2.3.4:0\", nqn: \"nqn.2026-11.io.polldm:a\"",
+            "not the address of a target",
+        ),
+        (
+            "address: \"::1:4420\", nqn: \"nqn.2026-11.io.polldm:a\"",
+            "not the address of a target",
+        ),
         ("address: h, nqn: \"disk\"", "an NQN begins with `nqn.`"),
         ("nqn: \"nqn.2026-11.io.polldm:a\"", "address"),
-        ("address: h, nqn: \"nqn.2026-11.io.polldm:a\", nsid: 0", "0 is no namespace"),
-        ("address: h, nqn: \"nqn.2026-11.io.polldm:a\", nsid: 4294967295", "no namespace"),
-        ("address: h, nqn: \"nqn.2026-11.io.polldm:a\", host_nqn: me", "an NQN begins"),
-        ("address: h, nqn: \"nqn.2026-11.io.polldm:a\", keep_alive: 5", "no unit of time"),
-        ("address: h, nqn: \"nqn.2026-11.io.polldm:a\", keep_alive: 2h", "more than an hour"),
-        ("address: h, nqn: \"nqn.2026-11.io.polldm:a\", io_timeout: 0s", "no use"),
-        ("address: h, nqn: \"nqn.2026-11.io.polldm:a\", size: 1GiB", "size"),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", nsid: 0",
+            "0 is no namespace",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", nsid: 4294967295",
+            "no namespace",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", host_nqn: me",
+            "an NQN begins",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", keep_alive: 5",
+            "no unit of time",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", keep_alive: 2h",
+            "more than an hour",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", io_timeout: 0s",
+            "no use",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", size: 1GiB",
+            "size",
+        ),
     ] {
         let text = format!("nvme-tcp: {{ name: r, {keys} }}");
         let error = read(&text).unwrap_err().to_string();

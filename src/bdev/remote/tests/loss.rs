@@ -198,6 +198,7 @@ fn the_size_follows_the_namespace() {
     let bdev = open(spec(fake.address)).expect("open");
     let mut bench = bench(&bdev, Patience::Holds);
     for blocks in [128, 64, 256] {
+        until(&mut bench, |_| fake.state().waits_for_event());
         fake.state().blocks = blocks;
         fake.announce_change();
         until(&mut bench, |_| bdev.declare().sectors == blocks * 8);
@@ -205,7 +206,6 @@ fn the_size_follows_the_namespace() {
         assert_eq!(bench.wait(write), Status::Ok);
         let beyond = start_write(&mut bench, blocks, 1);
         assert_eq!(bench.wait(beyond), Status::IoError);
-        until(&mut bench, |_| fake.state().waits_for_event());
     }
     assert_eq!(report(&bdev).losses, 0);
 }
