@@ -104,7 +104,7 @@ pub(super) enum Bdev {
     File(FileBdev),
     /// A namespace of an NVMe/TCP target on another machine, or on this one.
     #[serde(rename = "nvme-tcp")]
-    NvmeTcp(NvmeTcpBdev),
+    NvmeTcp(Box<NvmeTcpBdev>),
 }
 
 /// A backing device in memory.

@@ -35,7 +35,7 @@ pub(super) struct Keeper {
     seats: BTreeMap<Seat, Mailbox>,
     /// Connections without a link, of the present association. A table that goes leaves them here for the next one: so there are never more than
     /// there were ever links at once.
-    idle: Vec<Box<Connected>>,
+    idle: Vec<Connected>,
     /// I/O queues of the present association.
     queues: u16,
     /// I/O is not kept any more.
@@ -118,7 +118,7 @@ impl Keeper {
                 let present = self.controller.is_some();
                 let association = self.association;
                 let kept = connected.filter(|one| present && one.association == association);
-                self.idle.extend(kept);
+                self.idle.extend(kept.map(|one| *one));
             }
             Order::Lost(association, reason) => {
                 if self.controller.is_some() && association == self.association {
@@ -142,23 +142,23 @@ impl Keeper {
             None => self.new_queue()?,
         };
         if let Some(mailbox) = self.seats.get(&seat) {
-            mailbox.send(Mail::Up(connected));
+            mailbox.send(Mail::Up(Box::new(connected)));
         }
         Ok(())
     }
 
-    fn new_queue(&mut self) -> Result<Box<Connected>, String> {
+    fn new_queue(&mut self) -> Result<Connected, String> {
         let controller = self.controller.as_ref().ok_or("there is no connection")?;
         let queue_id = self.queues + 1;
         let queue = controller
             .connect_io_queue(queue_id, self.found.depth)
             .map_err(|error| format!("I/O queue {queue_id}: {error}"))?;
         self.queues = queue_id;
-        Ok(Box::new(Connected {
+        Ok(Connected {
             association: self.association,
             queue: queue.into_queue(),
             geometry: self.found.geometry,
-        }))
+        })
     }
 
     /// What the admin queue wants.

@@ -72,7 +72,7 @@ pub(super) fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<B
             kind: BdevKind::Null,
         },
         Bdev::File(bdev) => file(bdev, surroundings)?,
-        Bdev::NvmeTcp(bdev) => nvme_tcp(bdev)?,
+        Bdev::NvmeTcp(bdev) => nvme_tcp(*bdev)?,
     };
     let name = &plan.name;
     check_name(&name.value).map_err(|message| Problem::at(name.span, message))?;
