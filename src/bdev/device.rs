@@ -14,8 +14,9 @@ use super::file::TRANSFER_BYTES_MAX;
 use super::handle::Shared;
 use super::open::OpenFile;
 use super::region::Region;
+use super::remote::{Remote, Standing};
 use super::uses::Uses;
-use super::{SECTOR_BYTES, Spec};
+use super::{Patience, RemoteSpec, SECTOR_BYTES, Spec};
 
 /// A backing device.
 pub struct Bdev {
@@ -36,9 +37,25 @@ pub(super) struct Facts {
     /// As it was when it was opened; only `sectors` may be others now.
     declared: Lower,
     pub(super) uses: Arc<Uses>,
+    /// Of a remote.
+    pub(super) standing: Option<Arc<Standing>>,
 }
 
 impl Facts {
+    fn new(kind: &'static str, declared: Lower, standing: Option<Arc<Standing>>) -> Facts {
+        Facts {
+            id: declared.id,
+            block_bytes: declared.block_bytes,
+            read_only: declared.read_only,
+            sectors: AtomicU64::new(declared.sectors),
+            channels: AtomicU32::new(0),
+            kind,
+            declared,
+            uses: Arc::default(),
+            standing,
+        }
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.declared.name
     }
@@ -69,11 +86,13 @@ enum Body {
     Null,
     Malloc(Shared<Region>),
     File(Shared<OpenFile>),
+    Remote(Remote),
 }
 
 impl Bdev {
     pub(super) fn open(id: LowerId, name: &str, spec: &Spec) -> Result<Bdev, Error> {
         let (block_bytes, bytes, read_only, body) = match spec {
+            Spec::NvmeTcp(spec) => return Bdev::open_remote(id, name, spec),
             Spec::Null { bytes, block_bytes } => {
                 check_size(*bytes, *block_bytes)?;
                 (*block_bytes, *bytes, false, Body::Null)
@@ -111,22 +130,13 @@ impl Bdev {
             Body::Null => "null",
             Body::Malloc(_) => "malloc",
             Body::File(_) => "file",
+            Body::Remote(_) => unreachable!("opened above"),
         };
         let lower = Lower {
-            id,
-            name: name.to_string(),
             sectors: bytes / SECTOR_BYTES,
             block_bytes,
-            volatile_cache: false,
-            flush: true,
-            fua: true,
-            discard: true,
-            discard_zeroes: true,
-            write_zeroes: true,
-            transfer_sectors_max: 0,
-            optimal_write_bytes: 4096,
             read_only,
-            keep: Keep::default(),
+            ..able(id, name)
         };
         let declared = match (&body, spec) {
             (Body::Malloc(_), Spec::Malloc { volatile_cache, .. }) => Lower {
@@ -145,20 +155,20 @@ impl Bdev {
                 ..lower
             },
         };
-        let facts = Facts {
-            id,
-            block_bytes,
-            read_only,
-            sectors: AtomicU64::new(declared.sectors),
-            channels: AtomicU32::new(0),
-            kind,
-            declared,
-            uses: Arc::default(),
-        };
         Ok(Bdev {
-            facts: Arc::new(facts),
+            facts: Arc::new(Facts::new(kind, declared, None)),
             body,
         })
+    }
+
+    fn open_remote(id: LowerId, name: &str, spec: &RemoteSpec) -> Result<Bdev, Error> {
+        let opened = Remote::open(spec)?;
+        let standing = opened.standing();
+        let declared = opened.declare(able(id, name));
+        let facts = Facts::new("nvme-tcp", declared, Some(Arc::clone(&standing)));
+        let facts = Arc::new(facts);
+        let body = Body::Remote(opened.keep(&facts, standing)?);
+        Ok(Bdev { facts, body })
     }
 
     /// Its number, for the mapper. Never used again for another device.
@@ -223,6 +233,9 @@ impl Bdev {
                     ));
                 }
             }
+            Body::Remote(_) => {
+                return Err(cannot("its size is the namespace's, and is followed"));
+            }
             Body::File(file) => {
                 if self.facts.read_only {
                     return Err(cannot("it is read-only"));
@@ -240,7 +253,7 @@ impl Bdev {
             // Only now, when no new I/O goes there; so that growing again shows zeroes.
             let cut = (before - sectors) * SECTOR_BYTES;
             match &self.body {
-                Body::Null => {}
+                Body::Null | Body::Remote(_) => {}
                 Body::Malloc(region) => region.zero(bytes, cut as usize),
                 Body::File(file) => file.set_bytes(bytes)?,
             }
@@ -251,8 +264,16 @@ impl Bdev {
     /// Opens a channel for the reactor that `core` belongs to.
     ///
     /// # Errors
-    /// [`Error::NoRing`], for the first channel to a file on a reactor.
+    /// [`Error::NoRing`], for the first channel to a file on a reactor; [`Error::Remote`] when a remote has no queue left for it.
     pub fn channel(&self, core: &mut Core) -> Result<Channel, Error> {
+        self.channel_with(core, Patience::Holds)
+    }
+
+    /// The same, for I/O of that patience. Makes no difference but with a remote.
+    ///
+    /// # Errors
+    /// As [`Bdev::channel`].
+    pub fn channel_with(&self, core: &mut Core, patience: Patience) -> Result<Channel, Error> {
         let handle = match &self.body {
             Body::Null => Handle::Null(Rc::default()),
             Body::Malloc(region) => Handle::Malloc(Rc::new(region.handle())),
@@ -260,8 +281,32 @@ impl Bdev {
                 core.ring()?;
                 Handle::File(Rc::new(file.handle()))
             }
+            Body::Remote(remote) => {
+                let link = core.links().link(self.id(), self.name(), remote)?;
+                Handle::Remote(link)
+            }
         };
-        Ok(Channel::new(&self.facts, handle, core))
+        Ok(Channel::new(&self.facts, handle, patience, core))
+    }
+}
+
+/// A device that can do everything, without a size yet.
+fn able(id: LowerId, name: &str) -> Lower {
+    Lower {
+        id,
+        name: name.to_string(),
+        sectors: 0,
+        block_bytes: 512,
+        volatile_cache: false,
+        flush: true,
+        fua: true,
+        discard: true,
+        discard_zeroes: true,
+        write_zeroes: true,
+        transfer_sectors_max: 0,
+        optimal_write_bytes: 4096,
+        read_only: false,
+        keep: Keep::default(),
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::dm::{DeviceId, Lower, LowerId};
 
-use super::Spec;
 use super::device::{Bdev, Facts};
 use super::error::Error;
+use super::{RemoteReport, Spec};
 
 /// All backing devices of the process. Shared by the control thread and the reactors, which look here when a table is prepared, never
 /// per I/O.
@@ -48,6 +48,8 @@ pub struct Report {
     pub tables: Vec<Option<DeviceId>>,
     /// It was taken away; what is left of it goes with the last table.
     pub removed: bool,
+    /// How it is doing, for a remote.
+    pub remote: Option<RemoteReport>,
 }
 
 impl Report {
@@ -57,6 +59,7 @@ impl Report {
             lower: facts.declare(),
             tables: facts.uses.devices().clone(),
             removed,
+            remote: facts.standing.as_ref().map(|standing| standing.report()),
         }
     }
 }

@@ -432,6 +432,7 @@ impl Backend for Fake {
                 tables,
                 devices: users,
                 removed: false,
+                remote: None,
             }
         };
         self.bdevs.lock().unwrap().values().map(info).collect()
@@ -445,6 +446,7 @@ impl Backend for Fake {
             BdevKind::Malloc { .. } => "malloc",
             BdevKind::Null => "null",
             BdevKind::File(_) => "file",
+            BdevKind::NvmeTcp(_) => "nvme-tcp",
         };
         let lower = dm::Lower {
             id: LowerId(id.unwrap_or(0)),

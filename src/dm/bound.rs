@@ -134,8 +134,10 @@ impl<C> Bound<C> {
         env: &mut E,
     ) -> Result<Bound<C>, String> {
         let mut channels = Vec::with_capacity(table.lowers.len());
+        let mut classes = table.segments.iter().map(|segment| segment.target.class());
+        let fails_over = classes.any(|class| class.fails_over);
         for lower in &table.lowers {
-            match Channel::open(lower.id, env) {
+            match Channel::open(lower.id, fails_over, env) {
                 Ok(channel) => channels.push(channel),
                 Err(reason) => {
                     channels
