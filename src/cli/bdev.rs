@@ -17,7 +17,7 @@ Examples:
   polldm bdev add file name=disk3 path=/srv/disk3.img size=100GiB
 
   # A namespace of another machine
-  polldm bdev add nvme-tcp name=r0 address=192.0.2.7:4420 \
+  polldm bdev add nvme-tcp name=r0 address=192.0.2.7:4420 \\
       nqn=nqn.2026-11.io.polldm:vol nsid=1
 
   # A disk is replaced under load
