@@ -6,30 +6,9 @@
 use std::sync::Arc;
 
 use super::stats::NamespaceStats;
-use crate::dm::DeviceId;
+use crate::dm::{DeviceId, Geometry};
 use crate::nvme::Status;
 use crate::nvme::log::AnaState;
-
-/// What a device beneath a namespace is like, as bound now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Size in sectors of 512 bytes.
-    pub sectors: u64,
-    /// Logical block size in bytes: a power of two, at least 512.
-    pub block_bytes: u32,
-    /// Whether a completed write can be lost until a flush.
-    pub volatile_cache: bool,
-    /// Whether it takes discards.
-    pub discard: bool,
-    /// Whether what was discarded reads as zeroes.
-    pub discard_zeroes: bool,
-    /// Whether it takes write-zeroes.
-    pub write_zeroes: bool,
-    /// The size and alignment of writes that it does best, in bytes.
-    pub optimal_write_bytes: u32,
-    /// Refuses writes.
-    pub read_only: bool,
-}
 
 /// A namespace as configured; the same on every core.
 #[derive(Clone, Debug, PartialEq, Eq)]

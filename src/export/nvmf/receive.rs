@@ -5,10 +5,10 @@
 
 use std::rc::Rc;
 
-use super::backend::{Backend, Lend};
-use super::chunk::{CHUNK_BYTES, Chunk, ChunkPool};
 use super::command::Phase;
 use super::session::{Context, IN_CAPSULE_BYTES, Session, State};
+use crate::export::backend::{Backend, Lend};
+use crate::export::chunk::{CHUNK_BYTES, Chunk, ChunkPool};
 use crate::nvme::Status;
 use crate::nvme::pdu::{
     self, DIGEST_SIZE, FLAG_LAST, InitializeRequest, InitializeResponse, Kind, Layout, TermReason,
