@@ -295,7 +295,7 @@ impl<P: Protocol> Frame<P> {
     /// Frees the place of a connection that is over.
     fn bury(&mut self, index: u32, shared: &mut P::Shared) {
         let place = &mut self.places[index as usize];
-        let Some(connection) = place.connection.take() else {
+        let Some(mut connection) = place.connection.take() else {
             return;
         };
         place.generation = place.generation.wrapping_add(1);

@@ -79,8 +79,8 @@ pub trait Protocol: Sized {
     );
 
     /// It has been killed; its socket goes.
-    fn ended(&self, shared: &mut Self::Shared);
+    fn ended(&mut self, shared: &mut Self::Shared);
 
     /// It is gone, with all its commands.
-    fn buried(&self, shared: &mut Self::Shared);
+    fn buried(&mut self, shared: &mut Self::Shared);
 }

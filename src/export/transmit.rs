@@ -82,6 +82,12 @@ impl Transmit {
         self.sent
     }
 
+    /// Whether `size` header bytes can be queued now.
+    #[inline]
+    pub fn has_room(&self, size: usize) -> bool {
+        self.reserve(size).is_some()
+    }
+
     /// Queues `size` header bytes for the caller to fill in, every one of them: at first they are those of some earlier header.
     ///
     /// # Errors

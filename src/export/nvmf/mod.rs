@@ -11,7 +11,7 @@
 //! | `io` | I/O commands |
 //! | `admin`, `fabrics`, `features`, `identify`, `log`, `controller` | the controller at its admin queue |
 //! | [`target`], `registry`, `changes`, [`namespace`], [`message`] | what cores know together, and tell each other |
-//! | [`stats`] | counters and latency histograms |
+
 //! | `worker` | the same on a reactor |
 //! | `export` | the target as the node starts, changes and asks it |
 //! | [`harness`] | a connection over memory, for tests and the fuzzer |
@@ -35,7 +35,6 @@ mod receive;
 mod registry;
 mod respond;
 pub mod session;
-pub mod stats;
 pub mod target;
 mod worker;
 

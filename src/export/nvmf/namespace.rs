@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::stats::NamespaceStats;
 use crate::dm::{DeviceId, Geometry};
+use crate::export::stats::CommandStats;
 use crate::nvme::Status;
 use crate::nvme::log::AnaState;
 
@@ -36,7 +36,7 @@ pub struct LocalNamespace {
     /// The ANA state by which commands are judged.
     pub ana: AnaState,
     /// Counters of this core.
-    pub stats: Box<NamespaceStats>,
+    pub stats: Box<CommandStats>,
     /// Commands of this core that are at the device.
     pub in_flight: u32,
 }
@@ -44,7 +44,7 @@ pub struct LocalNamespace {
 impl LocalNamespace {
     /// A namespace over a device with this geometry.
     pub fn new(namespace: Arc<Namespace>, geometry: Option<Geometry>) -> Self {
-        let stats = Box::new(NamespaceStats::default());
+        let stats = Box::new(CommandStats::default());
         let mut local = Self {
             namespace,
             geometry: None,
@@ -94,7 +94,7 @@ pub struct LocalNamespaces {
     /// Namespaces that were removed while commands were at the device. They are dropped when the last command is done.
     leaving: Vec<LocalNamespace>,
     /// What namespaces that are gone have counted: the SMART log never goes back.
-    retired: NamespaceStats,
+    retired: CommandStats,
 }
 
 impl LocalNamespaces {
@@ -126,7 +126,7 @@ impl LocalNamespaces {
     }
 
     /// The counters of all namespaces that are or were here.
-    pub fn stats(&self) -> impl Iterator<Item = &NamespaceStats> {
+    pub fn stats(&self) -> impl Iterator<Item = &CommandStats> {
         let present = self.iter().chain(&self.leaving);
         present.map(|local| &*local.stats).chain([&self.retired])
     }
@@ -277,8 +277,8 @@ pub fn uuid_from_names(names: &[&str]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::Kind;
     use super::*;
+    use crate::export::stats::Kind;
 
     fn geometry(sectors: u64, block_bytes: u32) -> Geometry {
         Geometry {

@@ -9,7 +9,6 @@ use crossbeam_channel::Sender;
 
 use super::message::{ConnectionReport, Message, NamespaceReport};
 use super::session::{Context, Local, Session, State};
-use super::stats::Kind;
 use super::target::{DISCOVERY, SubsystemId, Target, Totals};
 use crate::bdev::LendList;
 use crate::dm::{DeviceId, Geometry, Status};
@@ -17,6 +16,7 @@ use crate::engine::{Core, FrontEnd};
 use crate::export::connection::Connection;
 use crate::export::frame::Frame;
 use crate::export::protocol::{Protocol, Stage};
+use crate::export::stats::Kind;
 use crate::reactor::Readiness;
 
 /// What every connection of a core works with.
@@ -124,13 +124,13 @@ impl Protocol for Session<LendList> {
         Session::completed(self, slot, status, &mut shared.context(core));
     }
 
-    fn ended(&self, shared: &mut Shared) {
+    fn ended(&mut self, shared: &mut Shared) {
         if self.is_violated() {
             shared.target.counters.violation();
         }
     }
 
-    fn buried(&self, shared: &mut Shared) {
+    fn buried(&mut self, shared: &mut Shared) {
         let was_admin = self.queue.as_ref().is_some_and(|queue| queue.id == 0);
         shared.target.connection_ended(shared.local.core, was_admin);
     }
