@@ -2,10 +2,9 @@
 
 use super::cdb::{Cdb, opcode as op};
 use super::sense::{Code, Key, Outcome, Sense};
-use super::serve::{self, Call, Limits, TRANSFER_BYTES_MAX};
+use super::serve::{self, Call, Limits, Seat, TRANSFER_BYTES_MAX};
 use super::unit::View;
-use super::{Extent, Plan};
-use crate::dm::Geometry;
+use super::{Extent, Plan, job};
 
 /// What READ and WRITE look like in their first bytes: protection, DPO, FUA.
 const PROTECT: u8 = 0xE0;
@@ -13,7 +12,8 @@ const FUA: u8 = 0x08;
 
 /// A read or write that nothing stands in the way of; `None` for everything else, which takes the long way.
 #[inline]
-pub(super) fn fast(geometry: &Geometry, view: &View, cdb: &Cdb) -> Option<Plan> {
+pub(super) fn fast(seat: &Seat<'_>, view: &View, cdb: &Cdb) -> Option<Plan> {
+    let geometry = &seat.geometry;
     let (reads, has_flags) = match cdb.opcode() {
         op::READ_10 | op::READ_16 | op::READ_12 => (true, true),
         op::WRITE_10 | op::WRITE_16 | op::WRITE_12 => (false, true),
@@ -36,6 +36,8 @@ pub(super) fn fast(geometry: &Geometry, view: &View, cdb: &Cdb) -> Option<Plan> 
     let fua = has_flags && cdb.byte(1) & FUA != 0;
     Some(if reads {
         read_plan(extent)
+    } else if seat.offered < extent.sectors.saturating_mul(512) {
+        return None;
     } else {
         write_plan(extent, fua || view.write_through)
     })
@@ -93,7 +95,11 @@ pub(super) fn read(call: &mut Call<'_>) -> Result<Plan, Outcome> {
 /// WRITE(6), WRITE(10), WRITE(12), WRITE(16).
 pub(super) fn write(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     let extent = range(call)?.2;
-    Ok(write_plan(extent, is_through(call)))
+    let fua = is_through(call);
+    if call.offered < extent.sectors * 512 {
+        return job::short_write(call, extent, fua, None);
+    }
+    Ok(write_plan(extent, fua))
 }
 
 /// PRE-FETCH(10), PRE-FETCH(16) (SBC-3, 5.6): there is no cache of our own that could be filled, which GOOD says; CONDITION MET would say

@@ -88,6 +88,12 @@ enum Kind {
         block: bool,
     },
     OrWrite,
+    /// A write of less than it names: whole blocks, and the beginning of one more. Then verified, if it says how.
+    Short {
+        block_sectors: u32,
+        tail_bytes: usize,
+        verify: Option<bool>,
+    },
 }
 
 /// A command in several steps.
@@ -95,6 +101,8 @@ enum Kind {
 pub struct Job {
     /// Bytes that the initiator has to send first.
     pub data_bytes: u32,
+    /// Bytes that its CDB names; more than `data_bytes` when the initiator offers less. 0 when both are the same.
+    pub named_bytes: u32,
     /// Bytes of work memory that it needs.
     pub scratch_bytes: u32,
     /// The initiator is answered at once, and not again (IMMED).
@@ -122,6 +130,7 @@ impl Job {
     fn blank(kind: Kind) -> Self {
         Self {
             data_bytes: 0,
+            named_bytes: 0,
             scratch_bytes: 0,
             in_background: false,
             cdb: Cdb::default(),
@@ -156,6 +165,7 @@ impl Job {
                 | Kind::OrWrite
                 | Kind::WriteSame { .. }
                 | Kind::Verify { writes: true, .. }
+                | Kind::Short { .. }
         )
     }
 
@@ -172,7 +182,10 @@ impl Job {
     /// The next steps; none when the command has done what it was asked.
     fn next(&mut self, work: &mut Work<'_>) -> Result<Vec<Step>, Outcome> {
         let first = self.progress == 0 && self.under_way == 0 && self.attempts == 0;
-        let expected = matches!(self.kind, Kind::CompareAndWrite | Kind::OrWrite);
+        let expected = matches!(
+            self.kind,
+            Kind::CompareAndWrite | Kind::OrWrite | Kind::Short { .. }
+        );
         if !work.status.is_ok() && !(expected && work.status == Status::Miscompare) {
             let reads = matches!(self.kind, Kind::Verify { writes: false, .. });
             return Err(Outcome::of(work.status, reads));
@@ -205,6 +218,11 @@ impl Job {
                 block,
             } => self.verify(writes, compares, block, work),
             Kind::OrWrite => self.or_write(work),
+            Kind::Short {
+                block_sectors,
+                tail_bytes,
+                verify,
+            } => self.short(block_sectors, tail_bytes, verify, work),
         }
     }
 
@@ -327,6 +345,59 @@ impl Job {
             *new = old | data;
         }
         Ok(vec![self.whole(Op::CompareAndWrite, Place::Scratch(0))])
+    }
+
+    /// Whole blocks as they are; of the last one only the beginning, which must not undo what others write to the rest of it meanwhile.
+    fn short(
+        &mut self,
+        block_sectors: u32,
+        tail_bytes: usize,
+        verify: Option<bool>,
+        work: &mut Work<'_>,
+    ) -> Result<Vec<Step>, Outcome> {
+        if self.progress == 0 {
+            self.progress = 1;
+            if self.extent.sectors > 0 {
+                return Ok(vec![self.whole(Op::Write, Place::Data(0))]);
+            }
+        }
+        let size = block_sectors as usize * 512;
+        let at = self.extent.sectors;
+        let is_written = self.under_way == 2 && work.status.is_ok();
+        if tail_bytes > 0 && !is_written {
+            if self.under_way != 1 {
+                if self.attempts == ATTEMPTS {
+                    return Err(Sense::new(Key::AbortedCommand, Code::NONE).into());
+                }
+                self.attempts += 1;
+                self.under_way = 1;
+                let mut read = self.part(Op::Read, at, block_sectors, Place::Scratch(0));
+                read.fua = false;
+                return Ok(vec![read]);
+            }
+            self.under_way = 2;
+            let (old, new) = work.scratch.split_at_mut(size);
+            new[..size].copy_from_slice(old);
+            let from = at as usize * 512;
+            new[..tail_bytes].copy_from_slice(&work.data[from..from + tail_bytes]);
+            let place = Place::Scratch(0);
+            return Ok(vec![self.part(
+                Op::CompareAndWrite,
+                at,
+                block_sectors,
+                place,
+            )]);
+        }
+        let Some(compares) = verify else {
+            return Ok(Vec::new());
+        };
+        self.kind = Kind::Verify {
+            writes: false,
+            compares,
+            block: false,
+        };
+        (self.progress, self.under_way) = (0, 0);
+        self.verify(false, compares, false, work)
     }
 
     /// Reads the range piece by piece; compares it with what the initiator sent, or with that one block.
@@ -532,6 +603,11 @@ pub(super) fn compare_and_write(call: &mut Call<'_>) -> Result<Plan, Outcome> {
         return Err(Sense::invalid_field(13, None).into());
     }
     if count == 0 {
+        // The field has a byte. An initiator that sends data with a count of none means 256 blocks, and must not be told that they
+        // were compared.
+        if call.offered > 0 {
+            return Err(Sense::invalid_field(13, None).into());
+        }
         return Ok(Plan::End(Outcome::Good));
     }
     let mut job = Job::new(call, Kind::CompareAndWrite, extent);
@@ -596,6 +672,9 @@ pub(super) fn write_and_verify(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     if count == 0 {
         return Ok(Plan::End(Outcome::Good));
     }
+    if call.offered < extent.sectors * 512 {
+        return short_write(call, extent, true, Some(check == 1));
+    }
     let kind = Kind::Verify {
         writes: true,
         compares: check == 1,
@@ -606,5 +685,35 @@ pub(super) fn write_and_verify(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     job.fua = true;
     job.data_bytes = extent.sectors * 512;
     job.scratch_bytes = VERIFY_BYTES.min(extent.sectors * 512);
+    job.plan()
+}
+
+/// A WRITE, or WRITE AND VERIFY, for which the initiator offers less data than it names: what it offers is written, and nothing else.
+pub(super) fn short_write(
+    call: &Call<'_>,
+    extent: Extent,
+    fua: bool,
+    verify: Option<bool>,
+) -> Result<Plan, Outcome> {
+    let block_sectors = call.geometry.block_bytes / 512;
+    let whole = call.offered / call.geometry.block_bytes * block_sectors;
+    let kind = Kind::Short {
+        block_sectors,
+        tail_bytes: (call.offered % call.geometry.block_bytes) as usize,
+        verify,
+    };
+    let mut job = Job::new(
+        call,
+        kind,
+        Extent {
+            sector: extent.sector,
+            sectors: whole,
+        },
+    );
+    job.fua = fua;
+    job.data_bytes = call.offered;
+    job.named_bytes = extent.sectors * 512;
+    let compare_and_write = 3 * call.geometry.block_bytes;
+    job.scratch_bytes = VERIFY_BYTES.min(whole * 512).max(compare_and_write);
     job.plan()
 }

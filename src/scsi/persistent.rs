@@ -329,9 +329,7 @@ pub(super) fn carry_out(seat: &Seat<'_>, call: &Call<'_>, list: &[u8]) -> Result
             action::RESERVE => reserve(&mut state, call, &asked),
             action::RELEASE => release(&mut state, call, &asked),
             action::CLEAR => clear(&mut state, call.nexus, &asked),
-            action::PREEMPT | action::PREEMPT_AND_ABORT => {
-                preempt(&mut state, seat, call, &asked)
-            }
+            action::PREEMPT | action::PREEMPT_AND_ABORT => preempt(&mut state, seat, call, &asked),
             _ => Err(Sense::invalid_field(1, Some(4)).into()),
         }
     };

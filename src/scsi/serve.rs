@@ -14,8 +14,11 @@ use crate::dm::Geometry;
 /// Most bytes that one command moves to or from the medium: what one buffer holds.
 pub const TRANSFER_BYTES_MAX: u32 = 1 << 20;
 
-/// Blocks of one UNMAP, or WRITE SAME, in bytes: 32 GiB; enough that a whole disk takes few commands.
-const RANGE_BYTES_MAX: u64 = 32 << 30;
+/// Blocks of one UNMAP: enough that a whole disk takes few commands.
+const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
+
+/// Blocks of one WRITE SAME: what its shortest form can name.
+const WRITE_SAME_BLOCKS_MAX: u32 = 0xFFFF;
 
 /// Ranges of one UNMAP.
 const UNMAP_DESCRIPTORS_MAX: u32 = 256;
@@ -41,15 +44,14 @@ impl Limits {
     /// The limits of a unit over such a device.
     pub fn of(geometry: &Geometry) -> Self {
         let block_bytes = geometry.block_bytes;
-        let range_blocks = RANGE_BYTES_MAX / u64::from(block_bytes);
         Self {
             transfer_blocks: TRANSFER_BYTES_MAX / block_bytes,
             optimal_blocks: (geometry.optimal_write_bytes / block_bytes).max(1),
             // A compare-and-write has three times its range in one buffer; the field has a byte.
             compare_and_write_blocks: (TRANSFER_BYTES_MAX / 3 / block_bytes).min(255),
-            unmap_blocks: range_blocks as u32,
+            unmap_blocks: UNMAP_BLOCKS_MAX,
             unmap_descriptors: UNMAP_DESCRIPTORS_MAX,
-            write_same_blocks: range_blocks as u32,
+            write_same_blocks: WRITE_SAME_BLOCKS_MAX,
         }
     }
 }
@@ -82,6 +84,8 @@ pub struct Seat<'a> {
     pub geometry: Geometry,
     /// How the unit is reached through this port.
     pub access: Access,
+    /// Bytes that the initiator means to send with the command.
+    pub offered: u32,
     /// The target.
     pub directory: &'a dyn Directory,
 }
@@ -93,6 +97,7 @@ pub(super) struct Call<'a> {
     pub(super) nexus: &'a Nexus,
     pub(super) port: &'a Port,
     pub(super) geometry: Geometry,
+    pub(super) offered: u32,
     pub(super) directory: &'a dyn Directory,
 }
 
@@ -104,6 +109,7 @@ impl<'a> Seat<'a> {
             nexus: self.nexus,
             port: self.port,
             geometry: self.geometry,
+            offered: self.offered,
             directory: self.directory,
         }
     }
@@ -148,21 +154,24 @@ pub(super) fn extent(geometry: &Geometry, lba: u64, count: u32) -> Result<Extent
 }
 
 /// Plans a command to a unit. `view` is what its session last knew of the unit.
+///
+/// A command for which the initiator offers less data than it asks to write is carried out as far as the data goes, where that
+/// means something: WRITE and WRITE AND VERIFY. The others are the caller's to refuse.
 #[inline]
 pub fn serve(seat: &Seat<'_>, view: &mut View, cdb: Cdb) -> Plan {
     seat.unit.refresh(view, seat.nexus);
     if seat.access as u8 <= Access::NonOptimized as u8
-        && let Some(plan) = block::fast(&seat.geometry, view, &cdb)
+        && let Some(plan) = block::fast(seat, view, &cdb)
     {
         return plan;
     }
-    match slow(seat, view, cdb) {
+    match slow(seat, cdb) {
         Ok(plan) => plan,
         Err(outcome) => Plan::End(outcome),
     }
 }
 
-fn slow(seat: &Seat<'_>, view: &View, cdb: Cdb) -> Result<Plan, Outcome> {
+fn slow(seat: &Seat<'_>, cdb: Cdb) -> Result<Plan, Outcome> {
     let entry = catalog::find(&cdb);
     let tells_attention = !matches!(
         cdb.opcode(),
@@ -181,7 +190,6 @@ fn slow(seat: &Seat<'_>, view: &View, cdb: Cdb) -> Result<Plan, Outcome> {
     if entry.needs == Needs::Write && seat.geometry.read_only {
         return Err(Sense::new(Key::DataProtect, Code::WRITE_PROTECTED).into());
     }
-    let _ = view;
     (entry.run)(&mut call)
 }
 

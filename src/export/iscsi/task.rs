@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::command::{Memory, Phase, Work};
 use super::keys::Parameters;
 use super::message::{Message, Whose};
-use super::pdu::NO_TAG;
+use super::pdu::{Header, NO_TAG};
 use super::receive::Segment;
 use super::session::{BUFFER_BYTES_MAX, Context, Local, Member, Session};
 use super::target::{Target, TargetId};
@@ -139,7 +139,10 @@ impl<L: Lend> Session<L> {
             Plan::Write { extent, fua } => (extent.sectors * 512, Work::Write(extent, fua)),
             Plan::Job(job) => (job.data_bytes, Work::Job(job)),
         };
-        slot.wanted = wanted;
+        slot.wanted = match &work {
+            Work::Job(job) => wanted.max(job.named_bytes),
+            _ => wanted,
+        };
         slot.work = work;
         if wanted == 0 {
             self.execute(index, cx);
@@ -191,6 +194,7 @@ impl<L: Lend> Session<L> {
             port: &cx.target.get(*id).port,
             geometry,
             access: Access::Optimized,
+            offered: offered(header),
             directory: &guide,
         };
         if self.views.len() <= usize::from(lun) {
@@ -633,6 +637,7 @@ impl<L: Lend> Session<L> {
                 port: &cx.target.get(*id).port,
                 geometry,
                 access: Access::Optimized,
+                offered: offered(&slot.header),
                 directory: &guide,
             },
             data: slot.bytes(slot.data_out as usize),
@@ -755,9 +760,19 @@ impl<L: Lend> Session<L> {
     }
 }
 
+/// Bytes that the initiator means to send.
+#[inline]
+fn offered(header: &Header) -> u32 {
+    if header.flags() & WRITES != 0 {
+        header.u32(20)
+    } else {
+        0
+    }
+}
+
 /// What is wrong with any command of this form.
 #[inline]
-fn check(header: &super::pdu::Header, size: u32, parameters: &Parameters) -> Option<Sense> {
+fn check(header: &Header, size: u32, parameters: &Parameters) -> Option<Sense> {
     let flags = header.flags();
     if header.0[4] != 0 || flags & (READS | WRITES) == READS | WRITES {
         // CDBs of more than 16 bytes, and commands that move data both ways: there are none.
