@@ -15,6 +15,7 @@
 //! | [`nvme`] | NVMe and NVMe/TCP as bytes: commands, status codes, PDUs; shared by target and initiator |
 //! | [`sim`] | the simulator: the mapper of several cores under a seeded scheduler, and what checks it |
 //! | [`engine`] | what one reactor of the native engine holds: a mapper, its lower channels, its front ends |
+//! | [`scsi`] | the SCSI device server for disks: CDBs in, status, sense and parameter data out |
 //! | [`bdev`] | backing devices of the native engine |
 //! | [`reactor`] | pinned threads that poll: mailbox, timers, sleep, buffers |
 //! | [`dm`] | the device mapper: no I/O, no clock, no threads |
@@ -33,5 +34,6 @@ pub mod host;
 pub mod node;
 pub mod nvme;
 pub mod reactor;
+pub mod scsi;
 pub mod sim;
 mod suggest;

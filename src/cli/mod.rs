@@ -221,6 +221,13 @@ fn summary(plan: &config::Plan, file: &std::path::Path) -> String {
             .map(|subsystem| subsystem.nqn.value.as_str())
             .collect(),
     );
+    if let Some(iscsi) = &plan.iscsi {
+        let targets = iscsi.targets.iter();
+        line(
+            "targets",
+            targets.map(|target| target.iqn.value.as_str()).collect(),
+        );
+    }
     text
 }
 

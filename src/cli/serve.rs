@@ -113,8 +113,13 @@ fn start(plan: &Plan) -> Result<Running, Failure> {
 /// One line per way in, and that all is ready.
 fn announce(running: &Running, plan: &Plan, begun: Instant) -> Result<(), Failure> {
     let mut text = format!("control: {}\n", running.server.path().display());
-    for address in running.node.addresses() {
+    let nvmf = running.node.nvmf().map(|nvmf| nvmf.addresses());
+    for address in nvmf.unwrap_or_default() {
         text.push_str(&format!("nvme-tcp: {address}\n"));
+    }
+    let iscsi = running.node.iscsi().map(|iscsi| iscsi.addresses());
+    for address in iscsi.unwrap_or_default() {
+        text.push_str(&format!("iscsi: {address}\n"));
     }
     if let Some(metrics) = &running.metrics {
         let address = metrics

@@ -33,8 +33,9 @@ pub use duration::parse_duration;
 pub use names::{DEVICE_UUID_BYTES_MAX, DISCOVERY_NQN, NAME_BYTES_MAX, NQN_BYTES_MAX};
 pub use one_bdev::{bdev_schema, parse_bdev};
 pub use plan::{
-    BdevKind, BdevPlan, DevicePlan, Direct, FilePlan, FlushPolicy, HostsPlan, NamespacePlan,
-    NvmeTcpPlan, NvmfPlan, Plan, PollPlan, ReactorsPlan, SubsystemPlan, Uuid,
+    BdevKind, BdevPlan, DevicePlan, Direct, FilePlan, FlushPolicy, HostsPlan, IscsiPlan, LunPlan,
+    NamespacePlan, NvmeTcpPlan, NvmfPlan, Plan, PollPlan, ReactorsPlan, SubsystemPlan, TargetPlan,
+    Uuid,
 };
 pub use process::default_control_socket;
 pub use source::{At, Error, Source, Span};
@@ -58,6 +59,10 @@ pub const SUBSYSTEMS_MAX: usize = 256;
 /// Largest namespace identifier, and so the number of namespaces a subsystem can have (NN): the changed-namespace list of
 /// NVMe holds 1024 entries.
 pub const NSID_MAX: u32 = 1024;
+/// Most iSCSI targets: each is a table per reactor.
+pub const TARGETS_MAX: usize = 256;
+/// Largest logical unit number: what every initiator can address.
+pub const LUN_MAX: u16 = 255;
 
 /// What to put into an empty file.
 const SMALLEST: &str = "the smallest useful configuration has `bdevs`, `devices` and `exports`: see conf/quickstart.yaml";

@@ -102,6 +102,54 @@ pub(super) fn check_nqn(nqn: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// An iSCSI name (RFC 7143, section 4.2.7), of a target or an initiator.
+pub(super) fn check_iscsi_name(name: &str) -> Result<(), String> {
+    if name.len() > NQN_BYTES_MAX {
+        return Err(format!(
+            "this name has {} bytes; an iSCSI name has at most {NQN_BYTES_MAX}",
+            name.len()
+        ));
+    }
+    let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | ':');
+    if let Some(wrong) = name.chars().find(|&c| !allowed(c)) {
+        return Err(format!(
+            "{wrong:?} cannot be in an iSCSI name: letters, digits, `-`, `.` and `:` can"
+        ));
+    }
+    let is_number = |digits: &str, sizes: &[usize]| {
+        sizes.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    };
+    if let Some(digits) = name.strip_prefix("eui.") {
+        let good = is_number(digits, &[16]);
+        return good
+            .then_some(())
+            .ok_or_else(|| "`eui.` is followed by 16 hexadecimal digits".to_owned());
+    }
+    if let Some(digits) = name.strip_prefix("naa.") {
+        let good = is_number(digits, &[16, 32]);
+        return good
+            .then_some(())
+            .ok_or_else(|| "`naa.` is followed by 16 or 32 hexadecimal digits".to_owned());
+    }
+    let Some(rest) = name.strip_prefix("iqn.") else {
+        return Err("an iSCSI name begins with `iqn.`, `eui.` or `naa.`".to_owned());
+    };
+    let Some((_, rest)) = rest
+        .split_once('.')
+        .filter(|(date, _)| is_year_and_month(date))
+    else {
+        return Err("the date in this name is not a year and month (YYYY-MM)".to_owned());
+    };
+    let (domain, identifier) = rest.split_once(':').unwrap_or((rest, "-"));
+    if !domain.split('.').all(is_domain_label) {
+        return Err("the domain in this name is not a domain name, written backwards".to_owned());
+    }
+    if identifier.is_empty() {
+        return Err("nothing follows the `:` of this name".to_owned());
+    }
+    Ok(())
+}
+
 fn is_year_and_month(date: &str) -> bool {
     let bytes = date.as_bytes();
     let digits = |range: std::ops::Range<usize>| bytes[range].iter().all(u8::is_ascii_digit);

@@ -30,6 +30,8 @@ pub struct Plan {
     pub devices: Vec<DevicePlan>,
     /// The NVMe/TCP target; `None`: no such export.
     pub nvmf: Option<NvmfPlan>,
+    /// The iSCSI target; `None`: no such export.
+    pub iscsi: Option<IscsiPlan>,
 }
 
 /// The threads that do all I/O.
@@ -189,12 +191,12 @@ pub struct SubsystemPlan {
     pub namespaces: Vec<NamespacePlan>,
 }
 
-/// Who may connect to a subsystem.
+/// Who may connect to a subsystem, or log in to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostsPlan {
     /// Every host.
     Any,
-    /// These host NQNs, at least one.
+    /// Hosts or initiators with these names, at least one.
     List(Vec<String>),
 }
 
@@ -208,6 +210,39 @@ pub struct NamespacePlan {
     /// What hosts know it by; unique over all subsystems.
     pub uuid: Uuid,
     /// Where the namespace's device is named.
+    pub span: Span,
+}
+
+/// The iSCSI target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IscsiPlan {
+    /// Addresses to listen on, as those of [`NvmfPlan`]. Every target is reached through each.
+    pub portals: Vec<At<SocketAddr>>,
+    /// Targets, in the order written.
+    pub targets: Vec<TargetPlan>,
+}
+
+/// An iSCSI target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetPlan {
+    /// Its name, unique.
+    pub iqn: At<String>,
+    /// Who may log in.
+    pub initiators: HostsPlan,
+    /// Logical units, by number; numbers are unique and at most [`super::LUN_MAX`].
+    pub luns: Vec<LunPlan>,
+}
+
+/// A logical unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LunPlan {
+    /// Logical unit number.
+    pub lun: u16,
+    /// Index into [`Plan::devices`].
+    pub device: usize,
+    /// What initiators know it by.
+    pub uuid: Uuid,
+    /// Where the unit's device is named.
     pub span: Span,
 }
 

@@ -248,6 +248,43 @@ pub enum FlushPolicy {
 pub(super) struct Exports {
     /// NVMe over TCP.
     pub nvmf: Option<Nvmf>,
+    /// iSCSI.
+    pub iscsi: Option<Iscsi>,
+}
+
+/// The iSCSI target.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Iscsi {
+    /// Addresses to listen on, such as "127.0.0.1:3260" or "[::1]:3260". Every target is reached through each.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
+    pub portals: At<Vec<At<String>>>,
+    /// The targets initiators log in to.
+    pub targets: Vec<At<Target>>,
+}
+
+/// A target: what an initiator logs in to, by its iSCSI name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    /// The name, `iqn.YYYY-MM.reverse.domain:identifier`, at most 223 bytes.
+    #[schemars(length(min = 11, max = 223))]
+    pub iqn: At<String>,
+    /// The initiators that may log in: `any`, or a list of their names.
+    pub initiators: At<Hosts>,
+    /// The logical units initiators see.
+    pub luns: Vec<At<Lun>>,
+}
+
+/// A logical unit: a mapped device under a number.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lun {
+    /// Logical unit number, from 0.
+    #[schemars(range(min = 0, max = 255))]
+    pub lun: At<u32>,
+    /// Name of the mapped device.
+    pub device: At<String>,
 }
 
 /// The NVMe/TCP target.

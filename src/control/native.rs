@@ -9,7 +9,7 @@ use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error, SuspendOptions};
 use crate::engine::{BdevInfo, DeviceEvent, DeviceOptions, GivenUp, Removed};
-use crate::export::nvmf::{self, stats::Kind};
+use crate::export::{nvmf, stats::Kind};
 use crate::node::{ExportError, Node};
 use crate::reactor::monotonic_ns;
 

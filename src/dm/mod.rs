@@ -6,6 +6,7 @@
 //! | file | |
 //! |---|---|
 //! | `io`, `status`, `limits` | one I/O, its result, what a device can do |
+//! | `geometry` | what of that front ends tell their hosts |
 //! | `table`, `target/` | tables, and one file per target type |
 //! | `mapper`, `bound`, `clones`, `ending` | the I/O path of one core: admit, map, clone, complete |
 //! | `given_up` | I/O that waits and is not wanted any more |
@@ -24,6 +25,7 @@ mod ending;
 pub mod env;
 pub mod error;
 mod exchange;
+mod geometry;
 mod given_up;
 mod held;
 mod invariants;
@@ -49,6 +51,7 @@ mod timers;
 pub use defect::Defect;
 pub use env::{CopyId, Env, Submit};
 pub use error::{Errno, Error};
+pub use geometry::Geometry;
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
 pub use limits::{Lower, LowerId};
 pub use mapper::Mapper;

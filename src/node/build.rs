@@ -1,15 +1,17 @@
 //! From a plan to what runs, part by part. Each failure is told at its place in the configuration.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::bdev;
 use crate::config::{
-    BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmeTcpPlan, NvmfPlan,
-    Plan, PollPlan,
+    At, BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmeTcpPlan,
+    NvmfPlan, Plan, PollPlan,
 };
 use crate::dm::{Limits, Table};
 use crate::engine::{Config, DeviceOptions, Engine, parse_table};
-use crate::export::nvmf;
+use crate::export::listener::BindError;
+use crate::export::{iscsi, nvmf};
 use crate::host::Address;
 use crate::reactor::{self, PollMode};
 
@@ -129,22 +131,58 @@ pub(super) fn nvmf(plan: &Plan, engine: &Engine) -> Result<Option<nvmf::Export>,
     nvmf::Export::start(engine, &config)
         .map(Some)
         .map_err(|error| match &error {
-            nvmf::StartError::Bind(bind) => {
-                let listener = export
-                    .listeners
-                    .iter()
-                    .find(|listener| listener.value == bind.address);
-                match listener {
-                    Some(listener) => plan.error_at(
-                        listener.span,
-                        &error.to_string(),
-                        Some("`ss -ltnp` shows who listens where"),
-                    ),
-                    None => plan.error_of_whole(&error.to_string()),
-                }
-            }
+            nvmf::StartError::Bind(bind) => bind_error(plan, &export.listeners, bind),
             nvmf::StartError::Config(_) => plan.error_of_whole(&error.to_string()),
         })
+}
+
+/// An address that cannot be had, where the configuration has it.
+fn bind_error(plan: &Plan, listeners: &[At<SocketAddr>], error: &BindError) -> Error {
+    let mut listeners = listeners.iter();
+    match listeners.find(|listener| listener.value == error.address) {
+        Some(listener) => plan.error_at(
+            listener.span,
+            &error.to_string(),
+            Some("`ss -ltnp` shows who listens where"),
+        ),
+        None => plan.error_of_whole(&error.to_string()),
+    }
+}
+
+/// Opens the ports of the iSCSI target, last of all as well.
+pub(super) fn iscsi(plan: &Plan, engine: &Engine) -> Result<Option<iscsi::Export>, Error> {
+    let Some(export) = &plan.iscsi else {
+        return Ok(None);
+    };
+    let mut targets = Vec::with_capacity(export.targets.len());
+    for target in &export.targets {
+        let mut luns = Vec::with_capacity(target.luns.len());
+        for lun in &target.luns {
+            let name = &plan.devices[lun.device].name.value;
+            let device = engine
+                .open(name)
+                .map_err(|error| plan.error_at(lun.span, &error.to_string(), None))?;
+            luns.push(iscsi::LunConfig {
+                lun: lun.lun,
+                device,
+                device_name: name.clone(),
+                uuid: lun.uuid.0,
+            });
+        }
+        targets.push(iscsi::TargetConfig {
+            iqn: target.iqn.value.clone(),
+            initiators: match &target.initiators {
+                HostsPlan::Any => iscsi::Initiators::Any,
+                HostsPlan::List(list) => iscsi::Initiators::List(list.clone()),
+            },
+            luns,
+        });
+    }
+    let portals = export.portals.iter().map(|portal| portal.value).collect();
+    let config = iscsi::Config { portals, targets };
+    iscsi::Export::start(engine, &config)
+        .map(Some)
+        .map_err(|error| bind_error(plan, &export.portals, &error))
 }
 
 fn nvmf_config(export: &NvmfPlan, subsystems: Vec<nvmf::SubsystemConfig>) -> nvmf::Config {

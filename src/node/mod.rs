@@ -16,7 +16,7 @@ use crate::bdev;
 use crate::config::{AnaState, BdevPlan, Error, Plan, Uuid};
 use crate::dm;
 use crate::engine::Engine;
-use crate::export::nvmf;
+use crate::export::{iscsi, nvmf};
 use crate::reactor::NotStopped;
 
 pub use measure::DeviceTarget;
@@ -28,6 +28,7 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 pub struct Node {
     engine: Engine,
     nvmf: Option<nvmf::Export>,
+    iscsi: Option<iscsi::Export>,
 }
 
 /// Why an export could not be changed while running.
@@ -63,11 +64,23 @@ impl Node {
     /// What could not be opened, at its place in the configuration; then nothing runs.
     pub fn start(plan: &Plan) -> Result<Node, Error> {
         let engine = build::engine(plan)?;
-        let node = Node { engine, nvmf: None };
-        match build::devices(plan, &node.engine).and_then(|()| build::nvmf(plan, &node.engine)) {
-            Ok(nvmf) => Ok(Node { nvmf, ..node }),
+        let node = Node {
+            engine,
+            nvmf: None,
+            iscsi: None,
+        };
+        let exports = || {
+            build::devices(plan, &node.engine)?;
+            let nvmf = build::nvmf(plan, &node.engine)?;
+            Ok((nvmf, build::iscsi(plan, &node.engine)?))
+        };
+        match exports() {
+            Ok((nvmf, iscsi)) => Ok(Node {
+                nvmf,
+                iscsi,
+                ..node
+            }),
             Err(error) => {
-                // Nothing was exported yet, so nothing is in flight.
                 let _ = node.stop();
                 Err(error)
             }
@@ -89,11 +102,16 @@ impl Node {
         self.nvmf.as_ref()
     }
 
-    /// Where hosts can connect, with the ports that the system chose.
+    /// The iSCSI export, if there is one.
+    pub fn iscsi(&self) -> Option<&iscsi::Export> {
+        self.iscsi.as_ref()
+    }
+
+    /// Where hosts can connect, with the ports that the system chose: NVMe/TCP first, then iSCSI.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.nvmf
-            .as_ref()
-            .map_or_else(Vec::new, |nvmf| nvmf.addresses().to_vec())
+        let nvmf = self.nvmf.iter().flat_map(|nvmf| nvmf.addresses());
+        let iscsi = self.iscsi.iter().flat_map(|iscsi| iscsi.addresses());
+        nvmf.chain(iscsi).copied().collect()
     }
 
     /// Opens a backing device, in the way of the configuration's own.

@@ -10,7 +10,6 @@ mod refusals;
 mod truth;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polldm::bdev::{Registry, RemoteReport, RemoteSpec, RemoteState, Spec};
@@ -92,8 +91,7 @@ fn until_state(engine: &Engine, name: &str, state: RemoteState) {
 
 /// Nothing has failed, and nothing was read that is not what was written.
 fn assert_well(seen: &Seen) {
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    seen.demand_flawless();
 }
 
 /// Ends an engine with nothing in flight.

@@ -5,6 +5,8 @@
 
 mod bdevs;
 mod devices;
+mod exports;
+mod iscsi;
 mod nvmf;
 mod tables;
 
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::duration::DurationText;
-use super::plan::{BdevPlan, Plan, PollPlan, ReactorsPlan};
+use super::plan::{BdevPlan, IscsiPlan, NvmfPlan, Plan, PollPlan, ReactorsPlan};
 use super::process::{CPU_COUNT_MAX, Process};
 use super::raw::{Bdev, Config, Control, Engine, Metrics, Poll, Reactors};
 use super::scalar::{Cores, SizeText, cpu_ranges, cpus_shown};
@@ -65,24 +67,17 @@ pub(super) fn plan(
     let metrics = metrics(config.metrics.as_ref())?;
     let bdevs = bdevs::bdevs(config.bdevs.unwrap_or_default(), surroundings)?;
     let devices = devices::devices(config.devices.unwrap_or_default(), &bdevs, source)?;
-    let nvmf = config
-        .exports
-        .and_then(|exports| exports.nvmf)
+    let (nvmf, iscsi) = match config.exports {
+        Some(exports) => (exports.nvmf, exports.iscsi),
+        None => (None, None),
+    };
+    let nvmf = nvmf
         .map(|nvmf| nvmf::nvmf(nvmf, &devices, &bdevs))
         .transpose()?;
-    if let (Some(metrics), Some(nvmf)) = (&metrics, &nvmf) {
-        let taken = nvmf
-            .listeners
-            .iter()
-            .find(|listener| collide(listener.value, metrics.value));
-        if let Some(taken) = taken {
-            return Err(
-                Problem::at(metrics.span, "this address is also an NVMe/TCP listener")
-                    .related(taken.span, "the listener")
-                    .help("give the metrics a port of their own"),
-            );
-        }
-    }
+    let iscsi = iscsi
+        .map(|iscsi| iscsi::iscsi(iscsi, &devices, &bdevs))
+        .transpose()?;
+    apart(metrics.as_ref(), nvmf.as_ref(), iscsi.as_ref())?;
     Ok(Plan {
         source: source.clone(),
         reactors,
@@ -91,7 +86,45 @@ pub(super) fn plan(
         bdevs,
         devices,
         nvmf,
+        iscsi,
     })
+}
+
+/// No two of those that listen want the same address.
+fn apart(
+    metrics: Option<&At<SocketAddr>>,
+    nvmf: Option<&NvmfPlan>,
+    iscsi: Option<&IscsiPlan>,
+) -> Result<(), Problem> {
+    let listeners = nvmf.map_or(&[][..], |nvmf| &nvmf.listeners);
+    let portals = iscsi.map_or(&[][..], |iscsi| &iscsi.portals);
+    let find = |among: &[At<SocketAddr>], address: SocketAddr| {
+        let mut among = among.iter();
+        let taken = among.find(|other| collide(other.value, address))?;
+        Some(taken.span)
+    };
+    if let Some(metrics) = metrics {
+        for (among, what) in [
+            (listeners, "this address is also an NVMe/TCP listener"),
+            (portals, "this address is also an iSCSI portal"),
+        ] {
+            if let Some(taken) = find(among, metrics.value) {
+                return Err(Problem::at(metrics.span, what)
+                    .related(taken, "the listener")
+                    .help("give the metrics a port of their own"));
+            }
+        }
+    }
+    for portal in portals {
+        if let Some(taken) = find(listeners, portal.value) {
+            return Err(
+                Problem::at(portal.span, "this address is also an NVMe/TCP listener")
+                    .related(taken, "the listener")
+                    .help("each protocol needs a port of its own; iSCSI's is 3260"),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Builds the plan of one backing device.

@@ -1,9 +1,7 @@
 //! The NVMe/TCP target.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-
-use super::{Unique, address, collide};
+use super::Unique;
+use super::exports::{Known, listeners};
 use crate::config::names::{DISCOVERY_NQN, Uuid, check_ascii_field, check_nqn, derived_serial};
 use crate::config::plan::{
     BdevPlan, DevicePlan, HostsPlan, NamespacePlan, NvmfPlan, SubsystemPlan,
@@ -11,8 +9,7 @@ use crate::config::plan::{
 use crate::config::raw::{Namespace, Nvmf, Subsystem};
 use crate::config::scalar::Hosts;
 use crate::config::source::{At, Problem, Span, shown};
-use crate::config::{AnaState, LISTENERS_MAX, NSID_MAX, SUBSYSTEMS_MAX, some_of};
-use crate::suggest::nearest;
+use crate::config::{AnaState, NSID_MAX, SUBSYSTEMS_MAX};
 
 /// Bytes of the serial number in Identify Controller (NVMe Base 2.0, section 5.17.2.1).
 const SERIAL_BYTES_MAX: usize = 20;
@@ -20,12 +17,6 @@ const SERIAL_BYTES_MAX: usize = 20;
 const MODEL_BYTES_MAX: usize = 40;
 /// Model number when none is given.
 const MODEL_DEFAULT: &str = "polldm";
-/// Names of devices, for namespaces to find.
-struct Known<'a> {
-    devices: HashMap<&'a str, usize>,
-    bdevs: &'a [BdevPlan],
-}
-
 /// What must be unique over all subsystems.
 #[derive(Default)]
 struct Taken {
@@ -38,15 +29,8 @@ pub(super) fn nvmf(
     devices: &[DevicePlan],
     bdevs: &[BdevPlan],
 ) -> Result<NvmfPlan, Problem> {
-    let listeners = listeners(&written.listeners.value)?;
-    let known = Known {
-        devices: devices
-            .iter()
-            .enumerate()
-            .map(|(index, device)| (device.name.value.as_str(), index))
-            .collect(),
-        bdevs,
-    };
+    let listeners = listeners(&written.listeners.value, 4420)?;
+    let known = Known::new(devices, bdevs);
     let mut taken = Taken::default();
     let mut subsystems = Vec::with_capacity(written.subsystems.len());
     for (index, subsystem) in written.subsystems.into_iter().enumerate() {
@@ -67,35 +51,6 @@ pub(super) fn nvmf(
         listeners,
         subsystems,
     })
-}
-
-fn listeners(written: &[At<String>]) -> Result<Vec<At<SocketAddr>>, Problem> {
-    let mut listeners: Vec<At<SocketAddr>> = Vec::with_capacity(written.len());
-    for text in written {
-        let listener = address(text, 4420)?;
-        if let Some(other) = listeners
-            .iter()
-            .find(|other| collide(other.value, listener.value))
-        {
-            let message = if other.value == listener.value {
-                format!("`{}` is listed twice", listener.value)
-            } else {
-                format!(
-                    "`{}` and `{}` cannot both be bound",
-                    other.value, listener.value
-                )
-            };
-            return Err(Problem::at(listener.span, message)
-                .related(other.span, "the first")
-                .help("0.0.0.0 and [::] already cover every address of their kind"));
-        }
-        if listeners.len() == LISTENERS_MAX {
-            return Err(Problem::at(listener.span, "too many listeners")
-                .help(format!("there can be {LISTENERS_MAX}")));
-        }
-        listeners.push(listener);
-    }
-    Ok(listeners)
 }
 
 fn subsystem_plan(
@@ -213,7 +168,7 @@ fn namespaces(
             .related(first, "the first")
             .help("every namespace of a subsystem needs an identifier of its own"));
         }
-        let index = device_index(device, known)?;
+        let index = known.index(device)?;
         if let Err(first) = devices.insert(index, device.span) {
             return Err(Problem::at(
                 device.span,
@@ -256,27 +211,4 @@ fn namespace_uuid(
         None => Err(Problem::at(written.span, format!("`{}` is not a UUID", shown(&written.value)))
             .help("a UUID looks like f81d4fae-7dec-11d0-a765-00a0c91e6bf6 (uuidgen makes one) and is not all zeroes")),
     }
-}
-
-fn device_index(device: &At<String>, known: &Known<'_>) -> Result<usize, Problem> {
-    let name = device.value.as_str();
-    if let Some(index) = known.devices.get(name) {
-        return Ok(*index);
-    }
-    let problem = Problem::at(device.span, format!("there is no device `{}`", shown(name)));
-    if let Some(bdev) = known.bdevs.iter().find(|bdev| bdev.name.value == name) {
-        let sectors = bdev
-            .sectors()
-            .map_or("LENGTH".to_owned(), |sectors| sectors.to_string());
-        return Err(problem.related(bdev.name.span, "a bdev").help(format!(
-            "`{name}` is a bdev; map a device on it, with the table `0 {sectors} linear {name} 0`"
-        )));
-    }
-    let mut names: Vec<&str> = known.devices.keys().copied().collect();
-    names.sort_unstable();
-    Err(match nearest(name, names.iter().copied()) {
-        Some(near) => problem.help(format!("did you mean `{near}`?")),
-        None if names.is_empty() => problem.help("`devices` defines none"),
-        None => problem.help(format!("`devices` defines {}", some_of(&names))),
-    })
 }

@@ -1,6 +1,5 @@
 //! Admin commands (NVMe Base 2.0, 5): what each queue may be asked, Abort, events, and the answers that are pages.
 
-use super::backend::{Backend, Lend};
 use super::command::{Memory, Phase, Slot};
 use super::controller::{ABORTS_MAX, ASYNC_EVENTS_MAX, Event};
 use super::message::Message;
@@ -8,6 +7,7 @@ use super::queue::Plan;
 use super::session::{Context, Session, TRANSFER_BYTES_MAX};
 use super::target::SessionKey;
 use crate::dm::CoreId;
+use crate::export::backend::{Backend, Lend};
 use crate::nvme::Status;
 use crate::nvme::identify::PAGE_SIZE;
 use crate::nvme::log::{ErrorEntry, TRANSPORT_TCP, page};

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use super::chunk::{Chunk, ChunkPool};
 use crate::dm::DeviceId;
+use crate::export::chunk::{Chunk, ChunkPool};
 use crate::nvme::{Command, Status};
 use crate::reactor::PoolBuffer;
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
-use super::listener::{self, BindError};
 use super::message::{ConnectionReport, Message, NamespaceReport};
 use super::target::{ControllerSnapshot, SessionKey, SubsystemId, SubsystemSnapshot, Target};
-use super::worker::{ACCEPTING_CORE, Worker};
+use super::worker::Worker;
 use crate::dm::{CoreId, DeviceId};
 use crate::engine::{ClientId, Engine};
+use crate::export::frame::ACCEPTING_CORE;
+use crate::export::listener::{self, BindError};
 use crate::nvme::log::AnaState;
 
 /// How long a question to a core may take before the answer goes without it.

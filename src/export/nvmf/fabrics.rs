@@ -1,11 +1,11 @@
 //! Fabrics commands: Connect, Property Get and Set, Disconnect (NVMe Base 2.0, 6).
 
-use super::backend::{Backend, Lend};
 use super::controller::{AdminState, CAPABILITIES};
 use super::message::Message;
 use super::queue::Plan;
 use super::session::{Context, IN_CAPSULE_BYTES, QUEUE_ENTRIES_MAX, Queue, Session, State};
 use super::target::{DISCOVERY, Refusal};
+use crate::export::backend::{Backend, Lend};
 use crate::nvme::fabrics::{
     COMMAND_OFFSET_QUEUE_ID, COMMAND_OFFSET_QUEUE_SIZE, CONNECT_DATA_SIZE, CONTROLLER_ID_DYNAMIC,
     Configuration, Connect, ConnectData, DATA_OFFSET_CONTROLLER_ID, DATA_OFFSET_HOST_ID,

@@ -1,9 +1,9 @@
 //! Get and Set Features (NVMe Base 2.0, 5.15 and 5.27).
 
-use super::backend::{Backend, Lend};
 use super::controller::Features;
 use super::session::{Context, Session};
 use super::target::IO_QUEUES_MAX;
+use crate::export::backend::{Backend, Lend};
 use crate::nvme::feature::{self, QueueCounts, Select, capabilities};
 use crate::nvme::opcode::admin;
 use crate::nvme::{Command, NSID_ALL, Status};

@@ -4,13 +4,13 @@
 
 use std::net::SocketAddr;
 
-use super::backend::{Backend, Lend, Request};
 use super::config::{Config, Hosts, NamespaceConfig, SubsystemConfig};
 use super::message::Message;
-use super::namespace::Geometry;
 use super::session::{Context, Local, Session, State};
 use super::target::{SessionKey, SubsystemId, Target};
-use crate::dm::{CoreId, DeviceId, Op, Status};
+use crate::dm::{CoreId, DeviceId, Geometry, Op, Status};
+use crate::export::backend::{Backend, Lend, Request};
+use crate::export::frame::split_tag;
 use crate::nvme::fabrics::{Connect, ConnectData, PropertyAccess, PropertySize, property};
 use crate::nvme::log::AnaState;
 use crate::nvme::pdu::{Digests, InitializeRequest, encode_command};
@@ -350,7 +350,7 @@ impl Harness {
     pub fn finish(&mut self) {
         for held in std::mem::take(&mut self.backend.held) {
             let status = self.backend.carry_out(&held);
-            let (_, slot) = Session::<Pieces>::split_tag(held.request.command);
+            let (_, slot) = split_tag(held.request.command);
             self.with(|session, cx| session.completed(slot, status, cx));
         }
         self.drain();

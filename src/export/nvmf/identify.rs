@@ -1,12 +1,12 @@
 //! Identify (NVMe Base 2.0, 5.17; NVM Command Set 1.0, 4.1.5): what hosts are told of controller and namespaces, all of it derived
 //! from what the devices declare.
 
-use super::backend::{Backend, Lend};
 use super::config::NAMESPACES_MAX;
 use super::controller::{ABORTS_MAX, ASYNC_EVENTS_MAX, ERROR_ENTRIES_MAX};
 use super::io::COMPARE_AND_WRITE_BYTES_MAX;
 use super::namespace::LocalNamespace;
 use super::session::{Context, IN_CAPSULE_BYTES, QUEUE_ENTRIES_MAX, Session, TRANSFER_PAGES_LOG2};
+use crate::export::backend::{Backend, Lend};
 use crate::nvme::feature::{EVENT_ANA_CHANGE, EVENT_DISCOVERY_CHANGE, EVENT_NAMESPACE_ATTRIBUTE};
 use crate::nvme::identify::{
     self, COMMAND_SET_NVM, Controller, DEALLOCATED_READS_ZERO, NAMESPACE_SHARED,

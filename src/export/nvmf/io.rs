@@ -1,13 +1,13 @@
 //! I/O commands of the NVM command set (NVM Command Set 1.0, 3; Flush: NVMe Base 2.0, 7.1).
 
-use super::backend::{Backend, Lend, Request};
 use super::command::{Memory, Phase, Slot};
 use super::config::NAMESPACES_MAX;
 use super::namespace::LocalNamespace;
 use super::queue::Plan;
 use super::session::{Context, Session, TRANSFER_BYTES_MAX};
-use super::stats::Kind;
 use crate::dm::{self, DeviceId, Op};
+use crate::export::backend::{Backend, Lend, Request};
+use crate::export::stats::Kind;
 use crate::nvme::command::DatasetRange;
 use crate::nvme::opcode::io;
 use crate::nvme::{NSID_ALL, Status};

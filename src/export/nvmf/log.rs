@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::backend::{Backend, Lend};
 use super::controller::{AdminState, ERROR_ENTRIES_MAX, Event};
 use super::identify::{ANA_GROUP, FIRMWARE};
 use super::session::{Context, QUEUE_ENTRIES_MAX, Session};
 use super::target::{SubsystemId, Target};
+use crate::export::backend::{Backend, Lend};
 use crate::nvme::bytes::put_u32;
 use crate::nvme::log::{
     self, ANA_GROUP_SIZE, ANA_GROUPS_ONLY, ANA_HEADER_SIZE, AnaState, COMMAND_EFFECTS_SIZE,

@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 
 use crossbeam_channel::Sender;
 
-use super::stats::NamespaceStats;
 use super::target::{SessionKey, SubsystemId};
 use crate::dm::DeviceId;
+use crate::export::stats::CommandStats;
 use crate::nvme::log::AnaState;
 
 /// A message from one core's part of the target to another's.
@@ -93,7 +93,7 @@ pub struct NamespaceReport {
     /// The device's name.
     pub device_name: String,
     /// Counters.
-    pub stats: NamespaceStats,
+    pub stats: CommandStats,
 }
 
 /// One connection, as `polldm export ls` shows it.

@@ -1,38 +1,32 @@
 //! NVMe/TCP target: NVMe Base 2.0, NVM Command Set 1.0, NVMe/TCP Transport 1.0.
 //!
-//! By file; all but the last four rows know nothing of sockets:
+//! By file; all but `worker` and `export` know nothing of sockets:
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | [`session`] | one connection: states, bounds, its end |
-//! | `receive`, `chunk` | bytes in: PDUs, in-capsule data and H2CData |
-//! | `respond`, `transmit` | bytes out: responses, C2HData, R2T |
+//! | `receive` | bytes in: PDUs, in-capsule data and H2CData |
+//! | `respond` | bytes out: responses, C2HData, R2T |
 //! | `queue`, `command` | what every command goes through; slots |
 //! | `io` | I/O commands |
 //! | `admin`, `fabrics`, `features`, `identify`, `log`, `controller` | the controller at its admin queue |
 //! | [`target`], `registry`, `changes`, [`namespace`], [`message`] | what cores know together, and tell each other |
-//! | [`stats`] | counters and latency histograms |
-//! | [`backend`] | what all this needs of the world |
-//! | `core_backend`, `connection`, `listener`, `worker` | the same on a reactor: devices, sockets, the poll loop |
+
+//! | `worker` | the same on a reactor |
 //! | `export` | the target as the node starts, changes and asks it |
 //! | [`harness`] | a connection over memory, for tests and the fuzzer |
 
 mod admin;
-pub mod backend;
 mod changes;
-mod chunk;
 mod command;
 pub mod config;
-mod connection;
 mod controller;
-mod core_backend;
 mod export;
 mod fabrics;
 mod features;
 pub mod harness;
 mod identify;
 mod io;
-mod listener;
 mod log;
 pub mod message;
 pub mod namespace;
@@ -41,14 +35,11 @@ mod receive;
 mod registry;
 mod respond;
 pub mod session;
-pub mod stats;
 pub mod target;
-mod transmit;
 mod worker;
 
 pub use config::{Config, ConfigError, Hosts, NamespaceConfig, SubsystemConfig};
 pub use export::{Export, Snapshot, StartError};
-pub use listener::BindError;
 pub use message::{ConnectionReport, NamespaceReport};
 pub use target::{ControllerSnapshot, SubsystemSnapshot};
 

@@ -5,31 +5,10 @@
 
 use std::sync::Arc;
 
-use super::stats::NamespaceStats;
-use crate::dm::DeviceId;
+use crate::dm::{DeviceId, Geometry};
+use crate::export::stats::CommandStats;
 use crate::nvme::Status;
 use crate::nvme::log::AnaState;
-
-/// What a device beneath a namespace is like, as bound now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Size in sectors of 512 bytes.
-    pub sectors: u64,
-    /// Logical block size in bytes: a power of two, at least 512.
-    pub block_bytes: u32,
-    /// Whether a completed write can be lost until a flush.
-    pub volatile_cache: bool,
-    /// Whether it takes discards.
-    pub discard: bool,
-    /// Whether what was discarded reads as zeroes.
-    pub discard_zeroes: bool,
-    /// Whether it takes write-zeroes.
-    pub write_zeroes: bool,
-    /// The size and alignment of writes that it does best, in bytes.
-    pub optimal_write_bytes: u32,
-    /// Refuses writes.
-    pub read_only: bool,
-}
 
 /// A namespace as configured; the same on every core.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +36,7 @@ pub struct LocalNamespace {
     /// The ANA state by which commands are judged.
     pub ana: AnaState,
     /// Counters of this core.
-    pub stats: Box<NamespaceStats>,
+    pub stats: Box<CommandStats>,
     /// Commands of this core that are at the device.
     pub in_flight: u32,
 }
@@ -65,7 +44,7 @@ pub struct LocalNamespace {
 impl LocalNamespace {
     /// A namespace over a device with this geometry.
     pub fn new(namespace: Arc<Namespace>, geometry: Option<Geometry>) -> Self {
-        let stats = Box::new(NamespaceStats::default());
+        let stats = Box::new(CommandStats::default());
         let mut local = Self {
             namespace,
             geometry: None,
@@ -115,7 +94,7 @@ pub struct LocalNamespaces {
     /// Namespaces that were removed while commands were at the device. They are dropped when the last command is done.
     leaving: Vec<LocalNamespace>,
     /// What namespaces that are gone have counted: the SMART log never goes back.
-    retired: NamespaceStats,
+    retired: CommandStats,
 }
 
 impl LocalNamespaces {
@@ -147,7 +126,7 @@ impl LocalNamespaces {
     }
 
     /// The counters of all namespaces that are or were here.
-    pub fn stats(&self) -> impl Iterator<Item = &NamespaceStats> {
+    pub fn stats(&self) -> impl Iterator<Item = &CommandStats> {
         let present = self.iter().chain(&self.leaving);
         present.map(|local| &*local.stats).chain([&self.retired])
     }
@@ -298,8 +277,8 @@ pub fn uuid_from_names(names: &[&str]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::Kind;
     use super::*;
+    use crate::export::stats::Kind;
 
     fn geometry(sectors: u64, block_bytes: u32) -> Geometry {
         Geometry {

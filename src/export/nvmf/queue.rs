@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use super::backend::{Backend, Lend};
-use super::chunk::Chunk;
 use super::command::{Memory, Phase};
 use super::session::{BUFFER_BYTES_MAX, Context, Session, State, TRANSFER_BYTES_MAX};
+use crate::export::backend::{Backend, Lend};
+use crate::export::chunk::Chunk;
 use crate::nvme::command::Fuse;
 use crate::nvme::opcode;
 use crate::nvme::pdu::{self, Layout};

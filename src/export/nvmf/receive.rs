@@ -5,10 +5,11 @@
 
 use std::rc::Rc;
 
-use super::backend::{Backend, Lend};
-use super::chunk::{CHUNK_BYTES, Chunk, ChunkPool};
 use super::command::Phase;
 use super::session::{Context, IN_CAPSULE_BYTES, Session, State};
+use crate::export::backend::{Backend, Lend};
+use crate::export::chunk::{CHUNK_BYTES, Chunk, ChunkPool};
+use crate::export::inlet::Inlet;
 use crate::nvme::Status;
 use crate::nvme::pdu::{
     self, DIGEST_SIZE, FLAG_LAST, InitializeRequest, InitializeResponse, Kind, Layout, TermReason,
@@ -40,10 +41,7 @@ struct HostData {
 /// The receiving side of a connection.
 #[derive(Default)]
 pub struct Receive {
-    chunk: Option<Rc<Chunk>>,
-    /// Received and not looked at: from `start` to `end` of the chunk.
-    start: usize,
-    end: usize,
+    inlet: Inlet,
     data: Option<HostData>,
 }
 
@@ -51,16 +49,12 @@ impl Receive {
     /// Whether bytes wait to be looked at.
     #[inline]
     pub fn has_bytes(&self) -> bool {
-        self.start < self.end
+        self.inlet.has_bytes()
     }
 
     /// Lets go of the chunk.
     pub fn clear(&mut self, chunks: &mut ChunkPool) {
-        if let Some(chunk) = self.chunk.take() {
-            chunks.give(chunk);
-        }
-        self.start = 0;
-        self.end = 0;
+        self.inlet.clear(chunks);
         self.data = None;
     }
 
@@ -69,41 +63,6 @@ impl Receive {
         if self.data.is_none() && !self.has_bytes() {
             self.clear(chunks);
         }
-    }
-
-    /// Makes sure that there is a chunk with room. False when there is none to be had now.
-    fn prepare(&mut self, chunks: &mut ChunkPool) -> bool {
-        if let Some(chunk) = &self.chunk {
-            let shared = Rc::strong_count(chunk) > 1;
-            if self.start == self.end && !shared {
-                self.start = 0;
-                self.end = 0;
-            }
-            if CHUNK_BYTES - self.end >= ROOM_BYTES_MIN {
-                return true;
-            }
-        }
-        let Some(fresh) = chunks.take() else {
-            return false;
-        };
-        if let Some(old) = self.chunk.replace(fresh) {
-            let size = self.end - self.start;
-            let (from, to) = (
-                old.pointer(self.start),
-                self.chunk.as_ref().map(|chunk| chunk.pointer(0)),
-            );
-            if let Some(to) = to {
-                // SAFETY: both ranges lie within their chunks (`size` is at most a chunk), which are distinct; the fresh one
-                // is nobody else's.
-                unsafe { std::ptr::copy_nonoverlapping(from, to, size) };
-            }
-            chunks.give(old);
-            self.end = size;
-        } else {
-            self.end = 0;
-        }
-        self.start = 0;
-        true
     }
 }
 
@@ -117,12 +76,16 @@ impl<L: Lend> Session<L> {
         if !self.may_receive() {
             return None;
         }
-        if !self.receive.prepare(&mut cx.local.chunks) {
+        if !self
+            .receive
+            .inlet
+            .prepare(ROOM_BYTES_MIN, &mut cx.local.chunks)
+        {
             self.starved = true;
             return None;
         }
-        let chunk = self.receive.chunk.as_ref()?;
-        let end = self.receive.end;
+        let chunk = self.receive.inlet.chunk.as_ref()?;
+        let end = self.receive.inlet.end;
         let room = libc::iovec {
             iov_base: chunk.pointer(end).cast(),
             iov_len: CHUNK_BYTES - end,
@@ -152,19 +115,19 @@ impl<L: Lend> Session<L> {
         let mut count = count;
         if let Some(data) = &mut self.receive.data
             && data.remaining as usize >= DIRECT_BYTES_MIN
-            && self.receive.start == self.receive.end
+            && self.receive.inlet.start == self.receive.inlet.end
         {
             let direct = count.min(data.remaining as usize);
             data.remaining -= direct as u32;
             count -= direct;
         }
-        self.receive.end += count;
+        self.receive.inlet.end += count;
         self.process(cx);
     }
 
     /// Carries out every complete PDU, until room runs out. True if anything was done.
     pub(super) fn process<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
-        let Some(chunk) = self.receive.chunk.clone() else {
+        let Some(chunk) = self.receive.inlet.chunk.clone() else {
             return false;
         };
         let mut worked = false;
@@ -176,6 +139,7 @@ impl<L: Lend> Session<L> {
             self.receive.clear(&mut cx.local.chunks);
         } else if self
             .receive
+            .inlet
             .chunk
             .as_ref()
             .is_some_and(|chunk| Rc::strong_count(chunk) == 1)
@@ -190,7 +154,7 @@ impl<L: Lend> Session<L> {
     /// One PDU, or one piece of H2CData. False when more bytes, or room, are needed first.
     #[inline]
     fn step<B: Backend<Lend = L>>(&mut self, chunk: &Rc<Chunk>, cx: &mut Context<'_, B>) -> bool {
-        let (start, end) = (self.receive.start, self.receive.end);
+        let (start, end) = (self.receive.inlet.start, self.receive.inlet.end);
         // SAFETY: received, and the connection writes only behind `end`.
         let bytes = unsafe { chunk.bytes(start, end) };
         if self.receive.data.is_some() {
@@ -230,7 +194,7 @@ impl<L: Lend> Session<L> {
                 if self.is_blocked() {
                     return false;
                 }
-                self.receive.start += needed;
+                self.receive.inlet.start += needed;
                 self.command(bytes, &layout, chunk, start, cx);
             }
             Kind::HostData => {
@@ -238,10 +202,10 @@ impl<L: Lend> Session<L> {
                     self.violate(reason, bytes);
                     return false;
                 }
-                self.receive.start += needed;
+                self.receive.inlet.start += needed;
             }
             Kind::InitializeRequest => match self.initialize(bytes) {
-                Ok(()) => self.receive.start += needed,
+                Ok(()) => self.receive.inlet.start += needed,
                 Err(reason) => {
                     self.violate(reason, bytes);
                     return false;
@@ -350,7 +314,7 @@ impl<L: Lend> Session<L> {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), slot.pointer().add(offset), count)
             };
             data.remaining -= count as u32;
-            self.receive.start += count;
+            self.receive.inlet.start += count;
         }
         if data.remaining > 0 {
             return false;
@@ -364,7 +328,7 @@ impl<L: Lend> Session<L> {
                 // Not fatal (3.3.1.1): the command fails when its data is complete.
                 slot.note(Status::TRANSIENT_TRANSPORT_ERROR);
             }
-            self.receive.start += DIGEST_SIZE;
+            self.receive.inlet.start += DIGEST_SIZE;
         }
         slot.received += data.size;
         let (index, is_complete) = (data.slot, slot.received == slot.size);

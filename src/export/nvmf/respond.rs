@@ -1,8 +1,8 @@
 //! Bytes out: C2HData, R2T and CapsuleResp (NVMe/TCP Transport 1.0, 3.6.2.7, 3.6.2.9, 3.6.2.10).
 
-use super::backend::{Backend, Lend};
 use super::command::Phase;
 use super::session::{Context, Session};
+use crate::export::backend::{Backend, Lend};
 use crate::nvme::pdu::{
     self, DATA_HEADER_SIZE, DIGEST_SIZE, Digests, FLAG_LAST, FLAG_SUCCESS, Kind,
     RESPONSE_HEADER_SIZE, Transfer,

@@ -16,16 +16,17 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::backend::{Backend, Lend};
-use super::chunk::ChunkPool;
 use super::command::{Phase, Slots};
 use super::controller::AdminState;
 use super::message::Message;
 use super::namespace::LocalNamespaces;
 use super::receive::Receive;
 use super::target::{Identity, SessionKey, SubsystemId, Target};
-use super::transmit::Transmit;
 use crate::dm::CoreId;
+use crate::export::backend::{Backend, Lend};
+use crate::export::chunk::ChunkPool;
+use crate::export::frame::{self, TAG_SLOT_BITS};
+use crate::export::transmit::Transmit;
 use crate::nvme::pdu::{Digests, Receiver, Rules};
 
 /// Entries of the largest queue (MQES), so commands outstanding on a connection.
@@ -59,6 +60,10 @@ pub const READ_BYTES_MAX: u64 = 4 << 20;
 
 /// Bytes of pool buffers that one connection may hold, so that a slow host cannot take all of a core's. At least two transfers.
 pub const BUFFER_BYTES_MAX: usize = 8 << 20;
+
+/// Most header bytes that one command has queued at a time: an R2T (24 + 4 digest) and a response (C2HData header 24 + 4, data
+/// digest 4, CapsuleResp 24 + 4), which is 88, plus up to 128 bytes of padding before the data if the host asks for alignment.
+const HEADER_BYTES_PER_COMMAND: usize = 256;
 
 /// What every session of one core works with.
 pub struct Local {
@@ -167,8 +172,6 @@ pub struct Session<L> {
     pub(super) fused_first: Option<u16>,
     /// Commands at devices.
     pub(super) running: usize,
-    /// The number that distinguishes this session's commands among the core's: see [`Session::tag`].
-    pub(super) tag_base: u32,
     /// Whether it ended for a violation of the protocol.
     pub(super) violated: bool,
     /// Whether it waits for memory that others have: only another try can tell when there is some.
@@ -176,9 +179,6 @@ pub struct Session<L> {
     /// Where the host reached the target; for discovery on a listener that takes any address.
     pub local_ip: Option<IpAddr>,
 }
-
-/// Bits of a command's tag that name its slot; the others name the session.
-pub const TAG_SLOT_BITS: u32 = 11;
 
 const _: () = assert!(QUEUE_ENTRIES_MAX <= 1 << TAG_SLOT_BITS);
 
@@ -201,7 +201,7 @@ impl<L: Lend> Session<L> {
             queue: None,
             admin: None,
             slots: Slots::new(SLOTS_BEFORE_CONNECT),
-            transmit: Transmit::new(usize::from(SLOTS_BEFORE_CONNECT)),
+            transmit: Transmit::new(usize::from(SLOTS_BEFORE_CONNECT), HEADER_BYTES_PER_COMMAND),
             receive: Receive::default(),
             waiting: VecDeque::new(),
             buffer_bytes: 0,
@@ -209,7 +209,6 @@ impl<L: Lend> Session<L> {
             pinned: 0,
             fused_first: None,
             running: 0,
-            tag_base: key.index << TAG_SLOT_BITS,
             violated: false,
             starved: false,
             local_ip: None,
@@ -219,16 +218,7 @@ impl<L: Lend> Session<L> {
     /// What the device knows a command by.
     #[inline]
     pub(super) fn tag(&self, slot: u16) -> u32 {
-        self.tag_base | u32::from(slot)
-    }
-
-    /// Session and slot of a completion's tag.
-    #[inline]
-    pub fn split_tag(tag: u32) -> (u32, u16) {
-        (
-            tag >> TAG_SLOT_BITS,
-            (tag & ((1 << TAG_SLOT_BITS) - 1)) as u16,
-        )
+        frame::tag(self.key.index, slot)
     }
 
     /// Whether more may be read from the host now. If not, it will be after something was sent or has completed.
@@ -426,7 +416,7 @@ impl<L: Lend> Session<L> {
         // What waits to be sent is ICResp and perhaps a few responses: headers only, which are copied.
         let mut pending = Vec::new();
         self.transmit.copy_pending(&mut pending);
-        self.transmit = Transmit::new(entries as usize);
+        self.transmit = Transmit::new(entries as usize, HEADER_BYTES_PER_COMMAND);
         if let Ok(bytes) = self.transmit.header(pending.len()) {
             bytes.copy_from_slice(&pending);
         }

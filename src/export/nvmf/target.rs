@@ -34,16 +34,7 @@ pub struct SubsystemId(pub u32);
 /// The discovery subsystem, which has controllers but no namespaces.
 pub const DISCOVERY: SubsystemId = SubsystemId(0);
 
-/// A connection, wherever it is: its core, its place there, and which of those that were there in turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SessionKey {
-    /// The core it lives on.
-    pub core: CoreId,
-    /// Its place there.
-    pub index: u32,
-    /// Tells it from earlier ones in the same place.
-    pub generation: u32,
-}
+pub use crate::export::frame::SessionKey;
 
 /// What never changes about a subsystem.
 #[derive(Clone, Debug, PartialEq, Eq)]

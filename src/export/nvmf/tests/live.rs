@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::harness::{NQN, capsule, connect};
-use super::super::stats::Kind as Counted;
 use super::super::{Config, Export, Hosts, NamespaceConfig, SubsystemConfig};
 use super::host::{Answer, decode_one};
 use crate::bdev::{Registry, Spec};
 use crate::engine::{self, Engine};
+use crate::export::stats::Kind as Counted;
 use crate::nvme::fabrics::{PropertyAccess, PropertySize, fabrics_command, property};
 use crate::nvme::feature::{self, AsyncEvent};
 use crate::nvme::identify::{self, structure};

@@ -1,8 +1,7 @@
 //! What the protocol needs of the world beneath it: a few verbs, statically dispatched, so that the same code runs over the
 //! engine and over a few bytes of memory in tests and under the fuzzer.
 
-use super::namespace::Geometry;
-use crate::dm::{DeviceId, Op, Status};
+use crate::dm::{DeviceId, Geometry, Op, Status};
 use crate::reactor::PoolBuffer;
 
 /// One I/O for a device.

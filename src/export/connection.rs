@@ -4,8 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::session::{Context, Session, State};
-use crate::bdev::LendList;
+use super::protocol::{Protocol, Stage};
 use crate::engine::Core;
 
 /// How long a host may leave data unacknowledged, or its window shut, before its connection is given up: a host that has vanished
@@ -29,17 +28,17 @@ const RECEIVES_PER_TURN: usize = 2;
 /// epoll, which looks only every few turns.
 const HOT_NS: u64 = 200_000;
 
-/// How long a host has for ICReq and Connect, in nanoseconds.
+/// How long a host has to become more than a socket (ICReq and Connect, or a login), in nanoseconds.
 const CONNECT_TIMEOUT_NS: u64 = 10_000_000_000;
 
-/// How long a host has to close a connection after a TermReq or Disconnect, in nanoseconds. The transport allows up to 30 seconds
-/// (NVMe/TCP Transport 1.0, 3.5); what is left then is only our side of the socket.
+/// How long a host has to close a connection after the last word to it (a TermReq, a Logout Response), in nanoseconds. NVMe/TCP allows up to
+/// 30 seconds (Transport 1.0, 3.5); what is left then is only our side of the socket.
 const FAREWELL_TIMEOUT_NS: u64 = 2_000_000_000;
 
 /// One connection on its core.
-pub struct Connection {
+pub struct Connection<P> {
     /// The protocol.
-    pub session: Session<LendList>,
+    pub session: P,
     socket: TcpStream,
     peer: Option<SocketAddr>,
     /// Whether the core polls it.
@@ -52,7 +51,7 @@ pub struct Connection {
     opened_ns: u64,
     /// When it must be closed, once it has been said farewell to.
     deadline_ns: Option<u64>,
-    /// Whether its queue has been counted and its I/O reserved.
+    /// Whether its I/O has been reserved.
     pub is_announced: bool,
     /// Whether the target is stopping: nothing more is taken from the host.
     pub is_stopping: bool,
@@ -77,12 +76,12 @@ enum Received {
     Gone,
 }
 
-impl Connection {
+impl<P: Protocol> Connection<P> {
     /// Takes over an accepted socket.
     ///
     /// # Errors
     /// When the socket cannot be set up.
-    pub fn new(mut session: Session<LendList>, socket: OwnedFd, now_ns: u64) -> io::Result<Self> {
+    pub fn new(mut session: P, socket: OwnedFd, now_ns: u64) -> io::Result<Self> {
         let socket = TcpStream::from(socket);
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
@@ -90,11 +89,9 @@ impl Connection {
             set_option(socket.as_raw_fd(), level, option, value)?;
         }
         let peer = socket.peer_addr().ok();
-        session.local_ip = socket.local_addr().ok().map(|address| match address.ip() {
-            // A listener for both families tells IPv4 as a mapped address.
-            IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
-            ip => ip,
-        });
+        if let Ok(local) = socket.local_addr() {
+            session.is_reached_at(plain(local), peer.map(plain));
+        }
         Ok(Self {
             session,
             socket,
@@ -133,19 +130,19 @@ impl Connection {
 
     /// Receives, carries out, sends.
     #[inline]
-    pub fn turn(&mut self, cx: &mut Context<'_, Core<'_>>) -> Turn {
-        let mut worked = self.session.poll(cx);
+    pub fn turn(&mut self, shared: &mut P::Shared, core: &mut Core<'_>) -> Turn {
+        let mut worked = self.session.poll(shared, core);
         if self.is_stopping {
             // What is in flight ends, and the connection with it.
-        } else if matches!(self.session.state, State::Initialize | State::Open) {
+        } else if self.session.stage() == Stage::Open {
             for _ in 0..RECEIVES_PER_TURN {
-                let Some(space) = self.session.input(cx) else {
+                let Some(space) = self.session.input(shared, core) else {
                     break;
                 };
                 let room = space[0].iov_len + space[1].iov_len;
                 match receive(self.fd(), &space) {
                     Received::Bytes(count) => {
-                        self.session.received(count, cx);
+                        self.session.received(count, shared, core);
                         worked = true;
                         self.is_drained = false;
                         if count < room {
@@ -163,28 +160,28 @@ impl Connection {
             return Turn::Gone;
         }
         if self.session.has_output() && !self.is_full {
-            match self.flush(cx) {
+            match self.flush(shared, core) {
                 Ok(sent) => worked |= sent,
                 Err(_) => return Turn::Gone,
             }
         }
-        if self.session.state == State::Dead {
+        if self.session.stage() == Stage::Dead {
             return Turn::Gone;
         }
         if self.session.is_farewell_sent() && self.deadline_ns.is_none() {
             // The host has to read what was said last: a close with unread input would reset the connection under it.
             let _ = self.socket.shutdown(std::net::Shutdown::Write);
-            self.deadline_ns = Some(cx.backend.now_ns() + FAREWELL_TIMEOUT_NS);
+            self.deadline_ns = Some(core.now_ns() + FAREWELL_TIMEOUT_NS);
         }
         if worked {
-            self.worked_ns = cx.backend.now_ns();
+            self.worked_ns = core.now_ns();
             return Turn::Worked;
         }
         Turn::Idle
     }
 
     /// Sends what waits. True if anything was sent.
-    fn flush(&mut self, cx: &mut Context<'_, Core<'_>>) -> io::Result<bool> {
+    fn flush(&mut self, shared: &mut P::Shared, core: &mut Core<'_>) -> io::Result<bool> {
         let mut worked = false;
         loop {
             let pieces = self.session.output();
@@ -199,7 +196,7 @@ impl Connection {
             let total: usize = pieces.iter().map(|piece| piece.iov_len).sum();
             match send(self.socket.as_raw_fd(), pieces) {
                 Ok(count) => {
-                    self.session.sent(count, cx);
+                    self.session.sent(count, shared, core);
                     worked = true;
                     if count < total {
                         self.is_full = true;
@@ -245,7 +242,7 @@ impl Connection {
     /// Whether epoll will tell of everything that could happen, so that the core need not look.
     #[inline]
     pub fn can_rest(&self) -> bool {
-        (self.is_drained || !self.session.may_receive() && self.session.state == State::Open)
+        (self.is_drained || !self.session.may_receive() && self.session.stage() == Stage::Open)
             && (self.is_full || !self.session.has_output())
             && !self.session.is_starved()
     }
@@ -256,11 +253,10 @@ impl Connection {
         now_ns.saturating_sub(self.worked_ns) > HOT_NS
     }
 
-    /// Whether its time is up: it has not become a queue, or has not gone when told to, or its controller's keep alive timer has
-    /// expired.
+    /// Whether its time is up: it has not become more than a socket, or has not gone when told to.
     pub fn is_overdue(&self, now_ns: u64) -> bool {
-        let unconnected = self.session.queue.is_none() && self.session.state != State::Terminating;
-        unconnected && now_ns.saturating_sub(self.opened_ns) > CONNECT_TIMEOUT_NS
+        let is_new = self.session.entries().is_none() && self.session.stage() != Stage::Leaving;
+        is_new && now_ns.saturating_sub(self.opened_ns) > CONNECT_TIMEOUT_NS
             || self
                 .deadline_ns
                 .is_some_and(|deadline_ns| now_ns >= deadline_ns)
@@ -270,6 +266,17 @@ impl Connection {
     pub fn shut(&self) {
         // It may be shut already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// An address as its family writes it: a listener for both families tells IPv4 as a mapped address.
+fn plain(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V6(ip) => SocketAddr::new(
+            ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
+            address.port(),
+        ),
+        IpAddr::V4(_) => address,
     }
 }
 

@@ -8,11 +8,8 @@
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 
-/// Most header bytes that one command has queued at a time: an R2T (24 + 4 digest) and a response (C2HData header 24 + 4, data
-/// digest 4, CapsuleResp 24 + 4), which is 88, plus up to 128 bytes of padding before the data if the host asks for alignment.
-const HEADER_BYTES_PER_COMMAND: usize = 256;
-
-/// Room for what belongs to no command: ICResp (128 bytes) and one C2HTermReq (at most 152).
+/// Room for what belongs to no command: for NVMe/TCP ICResp (128 bytes) and one C2HTermReq (at most 152), for iSCSI a few PDUs that nobody
+/// asked for.
 const HEADER_BYTES_EXTRA: usize = 1024;
 
 /// Iovecs of one `sendmsg` (IOV_MAX of Linux).
@@ -46,9 +43,9 @@ pub struct Transmit {
 }
 
 impl Transmit {
-    /// A queue for a connection with `slots` commands.
-    pub fn new(slots: usize) -> Self {
-        let capacity = 2 * (slots * HEADER_BYTES_PER_COMMAND + HEADER_BYTES_EXTRA);
+    /// A queue for a connection with `slots` commands, each of which has up to `header_bytes` of headers queued at a time.
+    pub fn new(slots: usize, header_bytes: usize) -> Self {
+        let capacity = 2 * (slots * header_bytes + HEADER_BYTES_EXTRA);
         let ring = Box::leak(vec![0u8; capacity].into_boxed_slice());
         Self {
             ring: NonNull::from(ring),
@@ -83,6 +80,12 @@ impl Transmit {
     /// Bytes sent so far; tells whether a connection makes progress.
     pub fn sent_bytes(&self) -> u64 {
         self.sent
+    }
+
+    /// Whether `size` header bytes can be queued now.
+    #[inline]
+    pub fn has_room(&self, size: usize) -> bool {
+        self.reserve(size).is_some()
     }
 
     /// Queues `size` header bytes for the caller to fill in, every one of them: at first they are those of some earlier header.
@@ -249,7 +252,7 @@ mod tests {
 
     #[test]
     fn adjacent_headers_are_one_iovec() {
-        let mut transmit = Transmit::new(4);
+        let mut transmit = Transmit::new(4, 256);
         transmit.header(8).unwrap().fill(1);
         transmit.mark(Some(0));
         transmit.header(8).unwrap().fill(2);
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_ring_that_runs_over_says_so() {
-        let mut transmit = Transmit::new(1);
+        let mut transmit = Transmit::new(1, 256);
         while transmit.header(64).is_ok() {}
         assert!(transmit.is_overflow());
     }
@@ -275,7 +278,7 @@ mod tests {
         #[test]
         fn bytes_come_out_in_order(steps in proptest::collection::vec((0usize..3, 1usize..200), 1..400)) {
             static DATA: [u8; 256] = { let mut d = [0; 256]; let mut i = 0; while i < 256 { d[i] = i as u8; i += 1; } d };
-            let mut transmit = Transmit::new(16);
+            let mut transmit = Transmit::new(16, 256);
             let (mut expected, mut out, mut marked, mut released) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             let mut slot = 0u16;
             for (kind, size) in steps {

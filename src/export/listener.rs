@@ -32,7 +32,7 @@ impl std::fmt::Display for BindError {
             io::ErrorKind::PermissionDenied => {
                 write!(
                     f,
-                    "cannot listen on {address}: ports below 1024 need privileges; NVMe/TCP's own is 4420"
+                    "cannot listen on {address}: ports below 1024 need privileges"
                 )
             }
             _ => write!(f, "cannot listen on {address}: {}", self.error),

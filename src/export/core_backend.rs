@@ -3,9 +3,8 @@
 use std::ptr::NonNull;
 
 use super::backend::{Backend, Lend, Request};
-use super::namespace::Geometry;
 use crate::bdev::{LendList, Payload};
-use crate::dm::{self, DeviceId, Io, Limits, Op, Status};
+use crate::dm::{self, DeviceId, Geometry, Io, Op, Status};
 use crate::engine::Core;
 use crate::reactor::PoolBuffer;
 
@@ -20,22 +19,6 @@ impl Lend for LendList {
     #[inline]
     fn release(&mut self) {
         self.clear();
-    }
-}
-
-impl Geometry {
-    /// What hosts are told of a device with these limits.
-    pub fn of(limits: &Limits) -> Self {
-        Self {
-            sectors: limits.sectors,
-            block_bytes: limits.block_bytes,
-            volatile_cache: limits.volatile_cache,
-            discard: limits.discard,
-            discard_zeroes: limits.discard_zeroes,
-            write_zeroes: limits.write_zeroes,
-            optimal_write_bytes: limits.optimal_write_bytes,
-            read_only: limits.read_only,
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Counters and latency histograms of a namespace, one set per core, merged when somebody asks.
+//! Counters and latency histograms of a namespace or unit, one set per core, merged when somebody asks.
 
 use crate::dm::Status;
 use crate::dm::stats::Counters;
@@ -29,13 +29,13 @@ impl Kind {
     ];
 }
 
-/// Counters of one namespace on one core: commands from their arrival to their response.
+/// Counters of one namespace or unit on one core: commands from their arrival to their response.
 #[derive(Clone, Debug, Default)]
-pub struct NamespaceStats {
+pub struct CommandStats {
     kinds: [Counters; Kind::ALL.len()],
 }
 
-impl NamespaceStats {
+impl CommandStats {
     /// The counters of one kind.
     pub fn kind(&self, kind: Kind) -> &Counters {
         &self.kinds[kind as usize]
@@ -49,7 +49,7 @@ impl NamespaceStats {
     }
 
     /// Adds another core's.
-    pub fn merge(&mut self, other: &NamespaceStats) {
+    pub fn merge(&mut self, other: &CommandStats) {
         self.kinds
             .iter_mut()
             .zip(&other.kinds)

@@ -1,0 +1,154 @@
+//! The target as the node sees it: started, asked about.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::config::{Config, Initiators};
+use super::message::{ConnectionReport, Message, UnitReport};
+use super::target::Target;
+use super::worker::Worker;
+use crate::dm::CoreId;
+use crate::engine::{ClientId, Engine};
+use crate::export::frame::ACCEPTING_CORE;
+use crate::export::listener::{self, BindError};
+
+/// How long a question to a core may take before the answer goes without it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A target and what it serves.
+#[derive(Clone, Debug)]
+pub struct TargetSnapshot {
+    /// Its name.
+    pub iqn: String,
+    /// Who may log in.
+    pub initiators: Initiators,
+    /// Its units: LUN, the device's name, and what initiators know the unit by.
+    pub luns: Vec<(u16, String, [u8; 16])>,
+}
+
+/// The target and its connections at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Targets, in the order of the configuration.
+    pub targets: Vec<TargetSnapshot>,
+    /// Connections, in order of core.
+    pub connections: Vec<ConnectionReport>,
+    /// Connections accepted so far.
+    pub accepted: u64,
+    /// Connections refused because there were too many.
+    pub refused: u64,
+    /// Connections ended for a violation of the protocol.
+    pub violations: u64,
+    /// Logins refused.
+    pub logins_refused: u64,
+}
+
+/// A running target.
+pub struct Export {
+    target: Arc<Target>,
+    client: ClientId,
+    cores: u16,
+}
+
+impl Export {
+    /// Binds all portals and adds the target to every core of the engine.
+    ///
+    /// # Errors
+    /// The address that cannot be had. Nothing has been started then.
+    pub fn start(engine: &Engine, config: &Config) -> Result<Self, BindError> {
+        let target = Target::new(config, engine.cores());
+        let (listeners, addresses) = listener::bind(&config.portals)?;
+        target.set_addresses(addresses);
+        let target = Arc::new(target);
+        let listeners = Mutex::new(Some(listeners));
+        let shared = Arc::clone(&target);
+        let client = engine.add_front_end(move |_, core| {
+            let listeners = if core.index() == ACCEPTING_CORE {
+                listeners
+                    .lock()
+                    .map(|mut listeners| listeners.take())
+                    .unwrap_or_default()
+                    .unwrap_or_default()
+            } else {
+                Vec::new()
+            };
+            Box::new(Worker::new(Arc::clone(&shared), listeners, core))
+        });
+        Ok(Self {
+            target,
+            client,
+            cores: engine.cores(),
+        })
+    }
+
+    /// Where the target listens; with port 0 in the configuration, what the system chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.target.addresses()
+    }
+
+    /// Targets and connections.
+    pub fn snapshot(&self, engine: &Engine) -> Snapshot {
+        let counters = &self.target.counters;
+        let targets = self.target.targets().map(|(_, served)| TargetSnapshot {
+            iqn: served.iqn.clone(),
+            initiators: served.initiators.clone(),
+            luns: served
+                .units
+                .iter()
+                .map(|unit| {
+                    let uuid = unit.unit.identity.uuid;
+                    (unit.lun, unit.device_name.clone(), uuid)
+                })
+                .collect(),
+        });
+        Snapshot {
+            addresses: self.addresses().to_vec(),
+            targets: targets.collect(),
+            connections: self.ask(engine, Message::Connections),
+            accepted: counters.accepted.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+            violations: counters.violations.load(Ordering::Relaxed),
+            logins_refused: counters.logins_refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counters and latencies of every unit, all cores added up, in order of target and LUN.
+    pub fn stats(&self, engine: &Engine) -> Vec<UnitReport> {
+        let mut merged: BTreeMap<(String, u16), UnitReport> = BTreeMap::new();
+        for report in self.ask(engine, Message::Report) {
+            let key = (report.iqn.clone(), report.lun);
+            match merged.get_mut(&key) {
+                Some(sum) => sum.stats.merge(&report.stats),
+                None => {
+                    merged.insert(key, report);
+                }
+            }
+        }
+        merged.into_values().collect()
+    }
+
+    /// Asks every core and gathers what they answer. A core that does not answer in time is left out: it is stopping.
+    fn ask<T>(&self, engine: &Engine, question: impl Fn(Sender<Vec<T>>) -> Message) -> Vec<T> {
+        let (sender, receiver) = bounded(usize::from(self.cores));
+        for core in 0..self.cores {
+            let question = question(sender.clone());
+            engine.tell(CoreId(core), self.client, Box::new(question));
+        }
+        drop(sender);
+        let mut all = Vec::new();
+        for _ in 0..self.cores {
+            match receiver.recv_timeout(ANSWER_TIMEOUT) {
+                Ok(part) => all.extend(part),
+                Err(_) => break,
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,293 @@
+//! Task management (RFC 7143, 11.5, 11.6; SAM-5, 7).
+//!
+//! A function is answered when none of the commands it is about is at a device any more: what is parked ends at once, the rest as soon as
+//! its device has it done. Commands of other sessions are on other cores, which are told by message and answer when they are done.
+
+use std::rc::Rc;
+
+use super::command::Phase;
+use super::message::{Message, Whose};
+use super::pdu::{FINAL, Header, RejectReason, is_before, opcode};
+use super::session::{Context, Session};
+use super::target::TargetId;
+use crate::dm::CoreId;
+use crate::export::backend::{Backend, Lend};
+use crate::scsi::Lun;
+use crate::scsi::sense::Code;
+
+/// Functions (RFC 7143, 11.5.1).
+mod function {
+    pub const ABORT_TASK: u8 = 1;
+    pub const ABORT_TASK_SET: u8 = 2;
+    pub const CLEAR_ACA: u8 = 3;
+    pub const CLEAR_TASK_SET: u8 = 4;
+    pub const LOGICAL_UNIT_RESET: u8 = 5;
+    pub const TARGET_WARM_RESET: u8 = 6;
+    pub const TARGET_COLD_RESET: u8 = 7;
+    pub const TASK_REASSIGN: u8 = 8;
+}
+
+/// Responses (RFC 7143, 11.6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Response {
+    Complete = 0,
+    NoSuchTask = 1,
+    NoSuchUnit = 2,
+    ReassignNotSupported = 4,
+    NotSupported = 5,
+}
+
+/// A function that waits for commands to be gone.
+pub struct Management {
+    number: u32,
+    tag: u32,
+    /// Cores that have not answered.
+    cores: u16,
+    /// All sessions end when it has been answered.
+    is_cold: bool,
+}
+
+/// Functions of one session that may wait at a time.
+const MANAGEMENTS_MAX: usize = 64;
+
+impl<L: Lend> Session<L> {
+    /// Task Management Function Request.
+    pub(super) fn manage<B: Backend<Lend = L>>(
+        &mut self,
+        header: &Header,
+        cx: &mut Context<'_, B>,
+    ) {
+        let Some(target) = self.target() else {
+            self.reject(header, RejectReason::Protocol);
+            return;
+        };
+        if self.managements.len() == MANAGEMENTS_MAX {
+            self.reject(header, RejectReason::TooManyImmediate);
+            return;
+        }
+        let function = header.flags() & 0x7F;
+        let lun = match Lun::decode(header.lun()) {
+            Lun::Unit(lun) if cx.local.units.get(target, lun).is_some() => Some(lun),
+            _ => None,
+        };
+        match function {
+            function::ABORT_TASK => self.abort_task(header, cx),
+            function::ABORT_TASK_SET | function::CLEAR_TASK_SET | function::LOGICAL_UNIT_RESET => {
+                match lun {
+                    Some(lun) => self.abort_unit(header, function, target, lun, cx),
+                    None => self.managed(header.task_tag(), Response::NoSuchUnit),
+                }
+            }
+            function::TARGET_WARM_RESET | function::TARGET_COLD_RESET => {
+                for unit in &cx.target.get(target).units {
+                    unit.unit.reset();
+                }
+                let is_cold = function == function::TARGET_COLD_RESET;
+                self.abort_everywhere(header, target, None, is_cold, cx);
+            }
+            function::TASK_REASSIGN => {
+                self.managed(header.task_tag(), Response::ReassignNotSupported);
+            }
+            // There is no ACA that could be cleared.
+            function::CLEAR_ACA => self.managed(header.task_tag(), Response::NotSupported),
+            _ => self.reject(header, RejectReason::InvalidField),
+        }
+    }
+
+    /// ABORT TASK: one command of this session.
+    fn abort_task<B: Backend<Lend = L>>(&mut self, header: &Header, cx: &mut Context<'_, B>) {
+        let token = Rc::new(());
+        if let Some(index) = self.slots.find(header.u32(20)) {
+            if self.slots.get(index).header.lun() != header.lun() {
+                self.managed(header.task_tag(), Response::NoSuchTask);
+                return;
+            }
+            self.abort_slot(index, &token, cx);
+        } else {
+            // A command that has not come, though it could have, counts as aborted; one that was answered is not there (11.6.1).
+            let referenced = header.u32(32);
+            let is_next = referenced == self.expected_sn && !header.is_immediate();
+            let is_future = is_before(self.expected_sn, referenced);
+            if !is_next && !is_future {
+                self.managed(header.task_tag(), Response::NoSuchTask);
+                return;
+            }
+        }
+        self.await_gone(header, token, 1, false, cx);
+    }
+
+    /// ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET.
+    fn abort_unit<B: Backend<Lend = L>>(
+        &mut self,
+        header: &Header,
+        function: u8,
+        target: TargetId,
+        lun: u16,
+        cx: &mut Context<'_, B>,
+    ) {
+        if function == function::ABORT_TASK_SET {
+            let token = Rc::new(());
+            self.abort_where(Some(lun), &token, cx);
+            self.await_gone(header, token, 1, false, cx);
+            return;
+        }
+        if let Some(unit) = cx.local.units.get(target, lun) {
+            if function == function::LOGICAL_UNIT_RESET {
+                unit.unit.reset();
+            } else {
+                let own = self
+                    .member
+                    .as_ref()
+                    .and_then(|member| member.nexus.as_ref());
+                let own = own.map(|(_, nexus)| nexus.id);
+                unit.unit.attend(own, Code::COMMANDS_CLEARED);
+            }
+        }
+        self.abort_everywhere(header, target, Some(lun), false, cx);
+    }
+
+    /// Commands of all sessions, on all cores.
+    fn abort_everywhere<B: Backend<Lend = L>>(
+        &mut self,
+        header: &Header,
+        target: TargetId,
+        lun: Option<u16>,
+        is_cold: bool,
+        cx: &mut Context<'_, B>,
+    ) {
+        let number = self.new_management(header, cx.target.cores(), is_cold);
+        for core in 0..cx.target.cores() {
+            let message = Message::Abort {
+                target,
+                lun,
+                whose: Whose::Everybodys,
+                from: Some((self.key, number)),
+            };
+            cx.local.outbox.push((CoreId(core), message));
+        }
+    }
+
+    fn new_management(&mut self, header: &Header, cores: u16, is_cold: bool) -> u32 {
+        self.management_number = self.management_number.wrapping_add(1);
+        self.managements.push(Management {
+            number: self.management_number,
+            tag: header.task_tag(),
+            cores,
+            is_cold,
+        });
+        self.management_number
+    }
+
+    /// The function is answered when nobody else has the token any more.
+    fn await_gone<B: Backend<Lend = L>>(
+        &mut self,
+        header: &Header,
+        token: Rc<()>,
+        cores: u16,
+        is_cold: bool,
+        cx: &mut Context<'_, B>,
+    ) {
+        if Rc::strong_count(&token) == 1 {
+            self.managed(header.task_tag(), Response::Complete);
+            return;
+        }
+        let number = self.new_management(header, cores, is_cold);
+        cx.local.waiters.push(super::session::Waiter {
+            token,
+            who: self.key,
+            number,
+        });
+    }
+
+    /// Aborts commands of this session: those to one unit, or all.
+    pub fn abort_where<B: Backend<Lend = L>>(
+        &mut self,
+        lun: Option<u16>,
+        token: &Rc<()>,
+        cx: &mut Context<'_, B>,
+    ) {
+        let concerned: Vec<u16> = self
+            .slots
+            .taken()
+            .filter(|&index| {
+                let slot = self.slots.get(index);
+                slot.header.opcode() == opcode::COMMAND && lun.is_none_or(|lun| slot.lun == lun)
+            })
+            .collect();
+        for index in concerned {
+            self.abort_slot(index, token, cx);
+        }
+    }
+
+    /// Aborts a command wherever it is. One whose answer is queued is over already.
+    fn abort_slot<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        token: &Rc<()>,
+        cx: &mut Context<'_, B>,
+    ) {
+        match self.slots.get(index).phase {
+            Phase::Free | Phase::Responding | Phase::Background => {}
+            Phase::Running => {
+                let slot = self.slots.get_mut(index);
+                slot.aborted = true;
+                slot.mourners.push(Rc::clone(token));
+                if std::mem::take(&mut slot.in_window) {
+                    self.unanswered -= 1;
+                }
+                self.slots.forget_tag(index);
+                self.abort_io(index, cx);
+            }
+            Phase::AwaitsBuffer | Phase::AwaitsData => {
+                self.waiting.retain(|&waiting| waiting != index);
+                self.discard(index, cx);
+            }
+            Phase::Answering => {
+                // What of it is queued is sent; the rest is not.
+                if self.slots.get(index).emitted == 0 {
+                    self.answers.retain(|&answering| answering != index);
+                    self.discard(index, cx);
+                }
+            }
+        }
+    }
+
+    /// A core has answered: its commands are gone.
+    pub fn abort_answered<B: Backend<Lend = L>>(&mut self, number: u32, cx: &mut Context<'_, B>) {
+        let of = |management: &Management| management.number == number;
+        let Some(position) = self.managements.iter().position(of) else {
+            return;
+        };
+        let management = &mut self.managements[position];
+        management.cores -= 1;
+        if management.cores > 0 {
+            return;
+        }
+        let management = self.managements.remove(position);
+        self.managed(management.tag, Response::Complete);
+        if management.is_cold
+            && let Some(target) = self.target()
+        {
+            // RFC 7143, 11.5.1: all connections of the target end.
+            for key in cx.target.sessions_of(target) {
+                if key == self.key {
+                    self.state = super::session::State::Leaving;
+                } else {
+                    cx.local.outbox.push((key.core, Message::Close(key)));
+                }
+            }
+        }
+    }
+
+    /// Task Management Function Response.
+    fn managed(&mut self, tag: u32, response: Response) {
+        if self.is_silent() {
+            return;
+        }
+        let mut header = Header::new(opcode::TASK_MANAGEMENT_RESPONSE, FINAL);
+        header.0[2] = response as u8;
+        header.put(16, tag);
+        self.put_control(header, Vec::new());
+    }
+}

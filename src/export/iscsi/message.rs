@@ -1,0 +1,78 @@
+//! What the parts of the target on different cores tell each other, and the node.
+
+use std::os::fd::OwnedFd;
+
+use crossbeam_channel::Sender;
+
+use super::target::TargetId;
+use crate::export::frame::SessionKey;
+use crate::export::stats::CommandStats;
+use crate::scsi::NexusId;
+
+/// Which commands are to be aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// All of them.
+    Everybodys,
+    /// Those of this nexus.
+    Of(NexusId),
+}
+
+/// A message from one core's part of the target to another's.
+pub enum Message {
+    /// A connection for this core.
+    Accepted(OwnedFd),
+    /// End this connection: its session was taken over, or its initiator has lost its right to be here.
+    Close(SessionKey),
+    /// A session that this login waited for has ended.
+    Retry(SessionKey),
+    /// Abort commands; answered when none of them is at a device any more.
+    Abort {
+        /// The target.
+        target: TargetId,
+        /// One unit of it, or all.
+        lun: Option<u16>,
+        /// Whose commands.
+        whose: Whose,
+        /// Who asks, and its number for this.
+        from: Option<(SessionKey, u32)>,
+    },
+    /// The answer to [`Message::Abort`].
+    Aborted(SessionKey, u32),
+    /// Report counters.
+    Report(Sender<Vec<UnitReport>>),
+    /// Report connections.
+    Connections(Sender<Vec<ConnectionReport>>),
+}
+
+/// Counters of one logical unit on one core.
+#[derive(Clone, Debug)]
+pub struct UnitReport {
+    /// The target's name.
+    pub iqn: String,
+    /// Logical unit number.
+    pub lun: u16,
+    /// The device's name.
+    pub device_name: String,
+    /// Counters.
+    pub stats: CommandStats,
+}
+
+/// One connection, as `polldm export ls` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionReport {
+    /// The core it lives on.
+    pub core: u16,
+    /// The initiator's address; empty when the socket no longer knows.
+    pub peer: String,
+    /// The target's name; empty in discovery, and before the login is done.
+    pub iqn: String,
+    /// The initiator's name; empty before it has said it.
+    pub initiator: String,
+    /// TSIH; 0 before the login is done.
+    pub session: u16,
+    /// Commands that have not been answered.
+    pub outstanding: usize,
+    /// Header and data digests in use.
+    pub digests: (bool, bool),
+}

@@ -1,0 +1,331 @@
+//! What all cores share: targets, their units, and who is logged in.
+//!
+//! Behind one mutex that logins, logouts and task management take, never a read or write.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::config::{Config, Initiators};
+use crate::dm::{CoreId, DeviceId};
+use crate::export::frame::SessionKey;
+use crate::scsi::unit::Identity;
+use crate::scsi::{Access, InitiatorPort, Nexus, NexusId, Port, Unit};
+
+/// Connections of the whole target.
+const CONNECTIONS_MAX: u32 = 4096;
+
+/// The one target portal group there is.
+pub const PORTAL_GROUP: u16 = 1;
+
+/// A target's number; also its place in every core's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetId(pub u32);
+
+/// A logical unit and the device beneath it; the same on every core.
+pub struct ServedUnit {
+    /// Its number.
+    pub lun: u16,
+    /// The mapped device.
+    pub device: DeviceId,
+    /// The device's name.
+    pub device_name: String,
+    /// What its initiators share.
+    pub unit: Arc<Unit>,
+}
+
+/// A target; never changes after the start.
+pub struct Served {
+    /// Its name.
+    pub iqn: String,
+    /// Who may log in.
+    pub initiators: Initiators,
+    /// Its port.
+    pub port: Port,
+    /// Its units, in order of LUN.
+    pub units: Vec<ServedUnit>,
+}
+
+/// A session.
+#[derive(Clone, Debug)]
+struct Member {
+    target: TargetId,
+    initiator: Arc<InitiatorPort>,
+    nexus: NexusId,
+    key: SessionKey,
+    /// It has been told to go.
+    is_leaving: bool,
+    /// Logins that go on when it has.
+    waiting: Vec<SessionKey>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By TSIH.
+    members: BTreeMap<u16, Member>,
+    last_session: u16,
+}
+
+/// What a login comes to.
+#[derive(Debug)]
+pub enum Admission {
+    /// It is in.
+    Admitted {
+        /// The session's number (TSIH).
+        session: u16,
+        /// The nexus.
+        nexus: Nexus,
+        /// A session of the same name was there before.
+        is_reinstated: bool,
+    },
+    /// An older session of the same name has to go first; a message says when it has. The connection is to be told to close, if it
+    /// has not been.
+    Wait(Option<SessionKey>),
+    /// There are no numbers left.
+    Full,
+}
+
+/// Counts of what happens rarely.
+#[derive(Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections refused because there were too many.
+    pub refused: AtomicU64,
+    /// Connections ended for a violation of the protocol.
+    pub violations: AtomicU64,
+    /// Logins refused.
+    pub logins_refused: AtomicU64,
+}
+
+impl Counters {
+    /// A connection ended for a violation of the protocol.
+    pub fn violation(&self) {
+        self.violations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A login was refused.
+    pub fn refuse_login(&self) {
+        self.logins_refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What all cores share.
+pub struct Target {
+    targets: Vec<Served>,
+    addresses: OnceLock<Vec<SocketAddr>>,
+    state: Mutex<State>,
+    connections: AtomicU32,
+    loads: Vec<AtomicU32>,
+    next_nexus: AtomicU64,
+    /// Counts.
+    pub counters: Counters,
+}
+
+impl Target {
+    /// The target of a configuration on this many cores.
+    pub fn new(config: &Config, cores: u16) -> Self {
+        let served = |target: &super::config::TargetConfig| Served {
+            iqn: target.iqn.clone(),
+            initiators: target.initiators.clone(),
+            port: Port {
+                number: 1,
+                group: PORTAL_GROUP,
+                name: format!("{},t,0x{PORTAL_GROUP:04x}", target.iqn),
+            },
+            units: target
+                .luns
+                .iter()
+                .map(|lun| ServedUnit {
+                    lun: lun.lun,
+                    device: lun.device,
+                    device_name: lun.device_name.clone(),
+                    unit: Arc::new(Unit::new(Identity {
+                        target: target.iqn.clone(),
+                        lun: lun.lun,
+                        uuid: lun.uuid,
+                        vendor: "POLLDM".into(),
+                        product: "mapped device".into(),
+                        serial: lun.uuid.iter().map(|byte| format!("{byte:02x}")).collect(),
+                    })),
+                })
+                .collect(),
+        };
+        Self {
+            targets: config.targets.iter().map(served).collect(),
+            addresses: OnceLock::new(),
+            state: Mutex::default(),
+            connections: AtomicU32::new(0),
+            loads: (0..cores).map(|_| AtomicU32::new(0)).collect(),
+            next_nexus: AtomicU64::new(1),
+            counters: Counters::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic brings the process down, so a poisoned lock is only ever seen by tests; the state is valid between statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells where the target listens, once it does.
+    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+        // A second call could only repeat the first.
+        let _ = self.addresses.set(addresses);
+    }
+
+    /// Where the target listens; empty until it does.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.addresses.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// All targets, in order.
+    pub fn targets(&self) -> impl Iterator<Item = (TargetId, &Served)> {
+        let numbered = self.targets.iter().enumerate();
+        numbered.map(|(index, target)| (TargetId(index as u32), target))
+    }
+
+    /// A target.
+    #[inline]
+    pub fn get(&self, id: TargetId) -> &Served {
+        &self.targets[id.0 as usize]
+    }
+
+    /// The target of this name. Names are compared in lower case (RFC 3722).
+    pub fn find(&self, iqn: &str) -> Option<TargetId> {
+        self.targets()
+            .find(|(_, target)| target.iqn.eq_ignore_ascii_case(iqn))
+            .map(|(id, _)| id)
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> u16 {
+        self.loads.len() as u16
+    }
+
+    /// The core for a new connection: the one with the fewest. `None` when there are too many already.
+    pub fn choose_core(&self) -> Option<CoreId> {
+        if self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let load = |index: &usize| self.loads[*index].load(Ordering::Relaxed);
+        let core = (0..self.loads.len()).min_by_key(load).unwrap_or(0);
+        self.loads[core].fetch_add(1, Ordering::Relaxed);
+        Some(CoreId(core as u16))
+    }
+
+    /// A connection ended.
+    pub fn connection_ended(&self, core: CoreId) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.loads[usize::from(core.0)].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A normal session begins. One of the same initiator port is reinstated: the old one ends first (RFC 7143, 6.3.5).
+    pub fn admit(
+        &self,
+        target: TargetId,
+        initiator: &Arc<InitiatorPort>,
+        key: SessionKey,
+        was_waiting: bool,
+    ) -> Admission {
+        let mut state = self.lock();
+        let older = state
+            .members
+            .values_mut()
+            .find(|member| member.target == target && member.initiator == *initiator);
+        if let Some(older) = older {
+            if !older.waiting.contains(&key) {
+                older.waiting.push(key);
+            }
+            let tell = !std::mem::replace(&mut older.is_leaving, true);
+            return Admission::Wait(tell.then_some(older.key));
+        }
+        let Some(session) = state.new_session() else {
+            return Admission::Full;
+        };
+        let nexus = Nexus {
+            id: NexusId(self.next_nexus.fetch_add(1, Ordering::Relaxed)),
+            initiator: Arc::clone(initiator),
+            port: self.get(target).port.number,
+        };
+        state.members.insert(
+            session,
+            Member {
+                target,
+                initiator: Arc::clone(initiator),
+                nexus: nexus.id,
+                key,
+                is_leaving: false,
+                waiting: Vec::new(),
+            },
+        );
+        Admission::Admitted {
+            session,
+            nexus,
+            is_reinstated: was_waiting,
+        }
+    }
+
+    /// Whether there is such a session of this initiator port.
+    pub fn has_session(&self, session: u16, initiator: &InitiatorPort) -> bool {
+        self.lock()
+            .members
+            .get(&session)
+            .is_some_and(|member| *member.initiator == *initiator)
+    }
+
+    /// A session has ended; answers the logins that waited for it.
+    pub fn leave(&self, session: u16) -> Vec<SessionKey> {
+        let member = self.lock().members.remove(&session);
+        member.map_or_else(Vec::new, |member| member.waiting)
+    }
+
+    /// A connection is gone that waited for an older session to go.
+    pub fn stop_waiting(&self, key: SessionKey) {
+        for member in self.lock().members.values_mut() {
+            member.waiting.retain(|waiting| *waiting != key);
+        }
+    }
+
+    /// The connections of all sessions of a target.
+    pub fn sessions_of(&self, target: TargetId) -> Vec<SessionKey> {
+        let state = self.lock();
+        let of = state
+            .members
+            .values()
+            .filter(|member| member.target == target);
+        of.map(|member| member.key).collect()
+    }
+
+    /// Which nexus is where.
+    pub fn nexuses_of(&self, target: TargetId) -> Vec<(NexusId, SessionKey)> {
+        let state = self.lock();
+        let of = state
+            .members
+            .values()
+            .filter(|member| member.target == target);
+        of.map(|member| (member.nexus, member.key)).collect()
+    }
+
+    /// Target port groups, their states and ports.
+    pub fn groups(&self, target: TargetId) -> Vec<(u16, Access, Vec<u16>)> {
+        let port = &self.get(target).port;
+        vec![(port.group, Access::Optimized, vec![port.number])]
+    }
+}
+
+impl State {
+    /// A number that no session has, never 0.
+    fn new_session(&mut self) -> Option<u16> {
+        for _ in 0..u16::MAX {
+            self.last_session = self.last_session.checked_add(1).unwrap_or(1);
+            if !self.members.contains_key(&self.last_session) {
+                return Some(self.last_session);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,795 @@
+//! SCSI commands: from their header to their outcome (RFC 7143, 11.3, 11.4).
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::command::{Memory, Phase, Work};
+use super::keys::Parameters;
+use super::message::{Message, Whose};
+use super::pdu::{Header, NO_TAG};
+use super::receive::Segment;
+use super::session::{BUFFER_BYTES_MAX, Context, Local, Member, Session};
+use super::target::{Target, TargetId};
+use super::unit::LocalUnits;
+use crate::dm::{DeviceId, Geometry, Op, Status};
+use crate::export::backend::{Backend, Lend, Request};
+use crate::export::stats::Kind;
+use crate::scsi::cdb::opcode;
+use crate::scsi::sense::{Code, Key};
+use crate::scsi::{
+    self, Access, Action, Cdb, Directory, Extent, Lun, NexusId, Outcome, Place, Plan, Seat, Sense,
+    Step, Unit, View,
+};
+
+/// Writes of a connection whose data stays in its receive chunk while a device works on them. Each may pin a chunk of 128 KiB, so further
+/// ones are copied to buffers of their own.
+const PINNED_MAX: usize = 32;
+
+/// R and W of a command's header.
+const READS: u8 = 0x40;
+const WRITES: u8 = 0x20;
+
+/// The target as its units see it from one core.
+pub(super) struct Guide<'a> {
+    pub(super) target: &'a Target,
+    pub(super) id: TargetId,
+    pub(super) units: &'a LocalUnits,
+    /// Commands that have to be aborted for a PREEMPT AND ABORT.
+    pub(super) aborts: RefCell<Vec<(u16, NexusId)>>,
+}
+
+impl Directory for Guide<'_> {
+    fn luns(&self) -> Vec<u16> {
+        let units = &self.target.get(self.id).units;
+        units.iter().map(|unit| unit.lun).collect()
+    }
+
+    fn unit(&self, lun: u16) -> Option<(Arc<Unit>, Geometry)> {
+        let local = self.units.get(self.id, lun)?;
+        Some((Arc::clone(&local.unit), local.geometry?))
+    }
+
+    fn groups(&self) -> Vec<(u16, Access, Vec<u16>)> {
+        self.target.groups(self.id)
+    }
+
+    fn abort(&self, lun: u16, nexuses: &[NexusId]) {
+        let mut aborts = self.aborts.borrow_mut();
+        aborts.extend(nexuses.iter().map(|&nexus| (lun, nexus)));
+    }
+}
+
+impl Guide<'_> {
+    /// The messages that carry out what was to be aborted.
+    fn messages(self) -> Vec<(NexusId, Message)> {
+        let of = |(lun, nexus)| {
+            let message = Message::Abort {
+                target: self.id,
+                lun: Some(lun),
+                whose: Whose::Of(nexus),
+                from: None,
+            };
+            (nexus, message)
+        };
+        self.aborts.into_inner().into_iter().map(of).collect()
+    }
+}
+
+/// Sends every abort to the core where its nexus is.
+fn send_aborts(guide: Guide<'_>, outbox: &mut Vec<(crate::dm::CoreId, Message)>) {
+    let (target, id) = (guide.target, guide.id);
+    let messages = guide.messages();
+    if messages.is_empty() {
+        return;
+    }
+    let places = target.nexuses_of(id);
+    for (nexus, message) in messages {
+        if let Some((_, key)) = places.iter().find(|(of, _)| *of == nexus) {
+            outbox.push((key.core, message));
+        }
+    }
+}
+
+impl<L: Lend> Session<L> {
+    /// A SCSI command that has a slot. `segment` is its immediate data; `None` when that comes piece by piece.
+    #[inline]
+    pub(super) fn command<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        segment: Option<&Segment<'_>>,
+        cx: &mut Context<'_, B>,
+    ) {
+        let header = self.slots.get(index).header;
+        let size = header.data_bytes() as u32;
+        if let Some(sense) = check(&header, size, &self.parameters) {
+            self.fail(index, sense.into(), cx);
+            return;
+        }
+        let plan = self.plan(index, cx);
+        let (reads, writes) = (header.flags() & READS != 0, header.flags() & WRITES != 0);
+        let length = header.u32(20);
+        let slot = self.slots.get_mut(index);
+        let (wanted, work) = match plan {
+            Plan::End(outcome) => {
+                slot.outcome = outcome;
+                self.answer(index, cx);
+                return;
+            }
+            Plan::Answer(data) => {
+                slot.wanted = data.len() as u32;
+                slot.data_in = if reads { slot.wanted.min(length) } else { 0 };
+                slot.memory = Memory::Page(data);
+                self.answer(index, cx);
+                return;
+            }
+            Plan::Read(extent) => {
+                slot.wanted = extent.sectors * 512;
+                slot.data_in = if reads { slot.wanted.min(length) } else { 0 };
+                if slot.data_in == 0 {
+                    self.answer(index, cx);
+                    return;
+                }
+                slot.work = Work::Read(extent);
+                slot.read_bytes = slot.wanted;
+                self.read_bytes += u64::from(slot.wanted);
+                self.execute(index, cx);
+                return;
+            }
+            Plan::Write { extent, fua } => (extent.sectors * 512, Work::Write(extent, fua)),
+            Plan::Job(job) => (job.data_bytes, Work::Job(job)),
+        };
+        slot.wanted = match &work {
+            Work::Job(job) => wanted.max(job.named_bytes),
+            _ => wanted,
+        };
+        slot.work = work;
+        if wanted == 0 {
+            self.execute(index, cx);
+            return;
+        }
+        if !writes || length < wanted {
+            // Less than the command needs: nothing of it is carried out (SPC-4, INVALID FIELD IN COMMAND INFORMATION UNIT).
+            let sense = Sense::illegal(Code::INVALID_FIELD_IN_INFORMATION_UNIT);
+            slot.outcome = sense.into();
+            self.answer(index, cx);
+            return;
+        }
+        slot.data_out = wanted;
+        self.gather(index, segment, cx);
+    }
+
+    /// Checks and plans a command.
+    #[inline]
+    fn plan<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
+        let header = &self.slots.get(index).header;
+        let Some((id, nexus)) = self
+            .member
+            .as_ref()
+            .and_then(|member| member.nexus.as_ref())
+        else {
+            return Plan::End(Outcome::Busy);
+        };
+        let cdb = Cdb(std::array::from_fn(|at| header.0[32 + at]));
+        let Local { units, outbox, .. } = &mut *cx.local;
+        let guide = Guide {
+            target: cx.target,
+            id: *id,
+            units,
+            aborts: RefCell::default(),
+        };
+        let lun = match Lun::decode(header.lun()) {
+            Lun::Unit(lun) => lun,
+            other => return scsi::serve_nothing(&guide, other == Lun::ReportLuns, cdb),
+        };
+        let Some(local) = units.get(*id, lun) else {
+            return scsi::serve_nothing(&guide, false, cdb);
+        };
+        let Some(geometry) = local.geometry else {
+            return Plan::End(not_ready());
+        };
+        let seat = Seat {
+            unit: &local.unit,
+            nexus,
+            port: &cx.target.get(*id).port,
+            geometry,
+            access: Access::Optimized,
+            offered: offered(header),
+            directory: &guide,
+        };
+        if self.views.len() <= usize::from(lun) {
+            self.views.resize(usize::from(lun) + 1, View::default());
+        }
+        let plan = scsi::serve(&seat, &mut self.views[usize::from(lun)], cdb);
+        self.slots.get_mut(index).lun = lun;
+        send_aborts(guide, outbox);
+        plan
+    }
+
+    /// A command needs data from the initiator: takes what came with it, and asks for the rest.
+    fn gather<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        segment: Option<&Segment<'_>>,
+        cx: &mut Context<'_, B>,
+    ) {
+        let slot = self.slots.get_mut(index);
+        let (size, is_final) = (slot.header.data_bytes() as u32, slot.header.is_final());
+        let length = slot.header.u32(20);
+        let data_out = slot.data_out;
+        slot.transfer_tag = NO_TAG;
+        slot.burst_end = if is_final {
+            size
+        } else {
+            length.min(self.parameters.first_burst_bytes)
+        };
+        let Some(segment) = segment else {
+            // It is received into the buffer.
+            self.take_memory(index, data_out as usize, cx);
+            self.slots.get_mut(index).phase = Phase::AwaitsData;
+            return;
+        };
+        slot.received = size;
+        if is_final && size >= data_out {
+            slot.memory = Memory::Chunk(Rc::clone(segment.chunk), segment.offset);
+            self.execute(index, cx);
+            return;
+        }
+        if is_final && size == 0 {
+            self.await_buffer(index);
+            self.serve_waiting(cx);
+            return;
+        }
+        self.take_memory(index, data_out as usize, cx);
+        let kept = segment.bytes.len().min(data_out as usize);
+        let slot = self.slots.get_mut(index);
+        // SAFETY: the memory is `data_out` bytes or more, and a buffer is never part of a chunk.
+        unsafe {
+            std::ptr::copy_nonoverlapping(segment.bytes.as_ptr(), slot.pointer(), kept);
+        }
+        // When all that may come unasked for is here, nothing more of it does.
+        if is_final || size >= slot.burst_end && size < data_out {
+            self.ask(index);
+        } else {
+            slot.phase = Phase::AwaitsData;
+        }
+    }
+
+    /// A data segment has arrived as a whole.
+    pub(super) fn data_arrived<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        size: u32,
+        is_final: bool,
+        cx: &mut Context<'_, B>,
+    ) {
+        let slot = self.slots.get_mut(index);
+        // Immediate data has no DataSN.
+        if slot.received > 0 || slot.transfer_tag != NO_TAG || slot.header.data_bytes() == 0 {
+            slot.data_sn = slot.data_sn.wrapping_add(1);
+        }
+        slot.received += size;
+        let is_solicited = slot.transfer_tag != NO_TAG;
+        let complete = slot.received == slot.burst_end;
+        if is_final && is_solicited && !complete {
+            let sense = Sense::new(Key::AbortedCommand, Code::INCORRECT_AMOUNT_OF_DATA);
+            self.fail(index, sense.into(), cx);
+            return;
+        }
+        if !is_final && !complete {
+            return;
+        }
+        if slot.received >= slot.data_out {
+            self.execute(index, cx);
+        } else {
+            self.ask(index);
+        }
+    }
+
+    /// Asks for the next burst of a command's data, for which there is memory.
+    pub(super) fn ask(&mut self, index: u16) {
+        self.transfer_count = self.transfer_count.wrapping_add(1) & 0x7FFF;
+        let burst_bytes = self.parameters.burst_bytes;
+        let tag = u32::from(self.transfer_count) << 16 | u32::from(index);
+        let slot = self.slots.get_mut(index);
+        let size = (slot.data_out - slot.received).min(burst_bytes);
+        slot.phase = Phase::AwaitsData;
+        slot.transfer_tag = tag;
+        slot.data_sn = 0;
+        slot.burst_end = slot.received + size;
+        self.put_ready(index, size);
+    }
+
+    /// A command waits for a buffer to receive its data into, or to be carried out with.
+    fn await_buffer(&mut self, index: u16) {
+        self.slots.get_mut(index).phase = Phase::AwaitsBuffer;
+        self.waiting.push_back(index);
+    }
+
+    /// Hands out buffers in the order in which commands came for them.
+    pub(super) fn serve_waiting<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
+        let mut worked = false;
+        while let Some(&index) = self.waiting.front() {
+            let slot = self.slots.get(index);
+            let (data_out, received) = (slot.data_out, slot.received);
+            if received >= data_out {
+                // Its data is there, what it lacks is memory to work with.
+                self.waiting.pop_front();
+                if !self.execute_with_memory(index, cx) {
+                    self.waiting.push_front(index);
+                    break;
+                }
+            } else {
+                if !self.take_buffer(index, data_out as usize, cx) {
+                    break;
+                }
+                self.waiting.pop_front();
+                self.ask(index);
+            }
+            worked = true;
+        }
+        worked
+    }
+
+    /// A buffer of `size` bytes from the pool.
+    fn pool_buffer<B: Backend<Lend = L>>(
+        &mut self,
+        size: usize,
+        cx: &mut Context<'_, B>,
+    ) -> Option<crate::reactor::PoolBuffer> {
+        if self.buffer_bytes + size > BUFFER_BYTES_MAX {
+            return None;
+        }
+        let buffer = cx.backend.buffer(size);
+        match &buffer {
+            Some(buffer) => self.buffer_bytes += buffer.capacity(),
+            None => self.starved = true,
+        }
+        buffer
+    }
+
+    /// Puts a buffer of `size` bytes in a slot.
+    fn take_buffer<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        size: usize,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
+        let Some(buffer) = self.pool_buffer(size, cx) else {
+            return false;
+        };
+        self.slots.get_mut(index).memory = Memory::Buffer(buffer);
+        true
+    }
+
+    /// The same for data that is under way already and cannot wait: without a buffer, from the heap. What comes unasked for is bounded by
+    /// the window and FirstBurstLength.
+    fn take_memory<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        size: usize,
+        cx: &mut Context<'_, B>,
+    ) {
+        if !self.take_buffer(index, size, cx) {
+            self.slots.get_mut(index).memory = Memory::Page(vec![0; size]);
+        }
+    }
+
+    /// Carries out a command whose data, if any, is there.
+    #[inline]
+    fn execute<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        if !self.execute_with_memory(index, cx) {
+            self.await_buffer(index);
+        }
+    }
+
+    /// False when it lacks memory to work with.
+    #[inline]
+    fn execute_with_memory<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
+        match &self.slots.get(index).work {
+            Work::Read(extent) => {
+                let extent = *extent;
+                if self.parameters.data_digest {
+                    // What a device lends can change until it is sent, a copy cannot.
+                    if !self.take_buffer(index, extent.sectors as usize * 512, cx) {
+                        return false;
+                    }
+                    self.start(index);
+                    self.submit_one(index, Op::Read, extent, false, cx);
+                } else {
+                    self.start(index);
+                    self.submit_read(index, extent, cx);
+                }
+            }
+            Work::Write(extent, fua) => {
+                let (extent, fua) = (*extent, *fua);
+                self.unpin(index, cx);
+                self.start(index);
+                self.submit_one(index, Op::Write, extent, fua, cx);
+            }
+            Work::Job(job) => {
+                let (scratch, in_background) = (job.scratch_bytes as usize, job.in_background);
+                if scratch > 0 && self.slots.get(index).scratch.is_none() {
+                    let Some(buffer) = self.pool_buffer(scratch, cx) else {
+                        return false;
+                    };
+                    self.slots.get_mut(index).scratch = Some(buffer);
+                }
+                self.start(index);
+                if in_background {
+                    self.answer_early(index);
+                }
+                self.run_job(index, cx);
+            }
+            Work::None => self.answer(index, cx),
+        }
+        true
+    }
+
+    /// A command goes to its device.
+    #[inline]
+    fn start(&mut self, index: u16) {
+        self.running += 1;
+        let slot = self.slots.get_mut(index);
+        slot.phase = Phase::Running;
+        slot.counted = true;
+        slot.pending = 1;
+        if matches!(slot.memory, Memory::Chunk(..)) {
+            self.pinned += 1;
+        }
+    }
+
+    /// Copies immediate data to a buffer when too many chunks are pinned; without one it stays where it is, which is correct.
+    #[inline]
+    fn unpin<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        if self.pinned < PINNED_MAX {
+            return;
+        }
+        let size = self.slots.get(index).data_out as usize;
+        let Some(mut buffer) = self.pool_buffer(size, cx) else {
+            return;
+        };
+        let slot = self.slots.get_mut(index);
+        if matches!(slot.memory, Memory::Chunk(..)) {
+            buffer[..size].copy_from_slice(slot.bytes(size));
+            slot.release_memory(&mut cx.local.chunks);
+            slot.memory = Memory::Buffer(buffer);
+        } else {
+            self.buffer_bytes -= buffer.capacity();
+        }
+    }
+
+    fn device<B>(&self, index: u16, cx: &Context<'_, B>) -> Option<DeviceId> {
+        let lun = self.slots.get(index).lun;
+        Some(cx.local.units.get(self.target()?, lun)?.device)
+    }
+
+    /// An I/O; `None` when its unit is gone or has become too small for it.
+    #[inline]
+    fn request<B>(
+        &self,
+        index: u16,
+        op: Op,
+        extent: Extent,
+        fua: bool,
+        cx: &Context<'_, B>,
+    ) -> Option<Request> {
+        let lun = self.slots.get(index).lun;
+        let unit = cx.local.units.get(self.target()?, lun)?;
+        let end = extent.sector + u64::from(extent.sectors);
+        if unit.geometry.is_none_or(|geometry| end > geometry.sectors) {
+            return None;
+        }
+        Some(Request {
+            device: unit.device,
+            command: self.tag(index),
+            op,
+            fua,
+            sector: extent.sector,
+            sectors: extent.sectors,
+        })
+    }
+
+    #[inline]
+    fn submit_read<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        extent: Extent,
+        cx: &mut Context<'_, B>,
+    ) {
+        let Some(request) = self.request(index, Op::Read, extent, false, cx) else {
+            self.completed(index, Status::IoError, cx);
+            return;
+        };
+        let lend = &raw mut self.slots.get_mut(index).lend;
+        // SAFETY: slots lie in a boxed slice that lives as long as anything is pending in it, and `lend` is left alone meanwhile.
+        if let Some(status) = unsafe { cx.backend.submit_read(&request, lend) } {
+            self.completed(index, status, cx);
+        }
+    }
+
+    /// The one I/O of a read or write, with the slot's own memory.
+    #[inline]
+    fn submit_one<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        op: Op,
+        extent: Extent,
+        fua: bool,
+        cx: &mut Context<'_, B>,
+    ) {
+        let Some(request) = self.request(index, op, extent, fua, cx) else {
+            self.completed(index, Status::IoError, cx);
+            return;
+        };
+        let bytes = self.slots.get(index).pointer();
+        // SAFETY: the slot holds its chunk or buffer until the command is concluded, and it is as long as the extent: `gather` and
+        // `execute_with_memory` saw to that.
+        if let Some(status) = unsafe { cx.backend.submit(&request, bytes) } {
+            self.completed(index, status, cx);
+        }
+    }
+
+    /// Steps of a job, until one of them has to be waited for. One count of `pending` is held while they are submitted.
+    fn run_job<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        loop {
+            let action = if self.is_dead() || self.slots.get(index).aborted {
+                // Nobody waits for the rest.
+                Action::End(Outcome::Good)
+            } else {
+                self.step_job(index, cx)
+            };
+            let steps = match action {
+                Action::Submit(steps) => steps,
+                Action::End(outcome) => {
+                    self.slots.get_mut(index).outcome = outcome;
+                    self.conclude(index, cx);
+                    return;
+                }
+            };
+            self.slots.get_mut(index).pending = steps.len() as u32 + 1;
+            for step in &steps {
+                let status = self.submit_step(index, step, cx);
+                if let Some(status) = status {
+                    let slot = self.slots.get_mut(index);
+                    slot.note(status);
+                    slot.pending -= 1;
+                }
+            }
+            let slot = self.slots.get_mut(index);
+            slot.pending -= 1;
+            if slot.pending > 0 {
+                return;
+            }
+        }
+    }
+
+    fn submit_step<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        step: &Step,
+        cx: &mut Context<'_, B>,
+    ) -> Option<Status> {
+        let Some(request) = self.request(index, step.op, step.extent, step.fua, cx) else {
+            return Some(Status::IoError);
+        };
+        let slot = self.slots.get(index);
+        let size = request.sectors as usize * 512;
+        let bytes = match step.place {
+            Place::Nothing => std::ptr::null_mut(),
+            Place::Data(at) => {
+                assert!(
+                    at + size <= slot.data_out as usize,
+                    "a job's data ends there"
+                );
+                slot.pointer().wrapping_add(at)
+            }
+            Place::Scratch(at) => {
+                let scratch = slot.scratch.as_ref()?;
+                let times = if step.op == Op::CompareAndWrite { 3 } else { 1 };
+                assert!(
+                    at + times * size <= scratch.capacity(),
+                    "work memory ends there"
+                );
+                scratch.as_mut_ptr().wrapping_add(at)
+            }
+        };
+        // SAFETY: data and work memory are the slot's until the command is concluded, and as long as the step needs: asserted above.
+        unsafe { cx.backend.submit(&request, bytes) }
+    }
+
+    /// Asks a job what is next.
+    fn step_job<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Action {
+        let Self { slots, member, .. } = self;
+        let Some(Member {
+            nexus: Some((id, nexus)),
+            ..
+        }) = member
+        else {
+            return Action::End(Outcome::Busy);
+        };
+        let Local { units, outbox, .. } = &mut *cx.local;
+        let guide = Guide {
+            target: cx.target,
+            id: *id,
+            units,
+            aborts: RefCell::default(),
+        };
+        let slot = slots.get_mut(index);
+        let local = units.get(*id, slot.lun);
+        let Some((local, geometry)) = local.and_then(|local| Some((local, local.geometry?))) else {
+            return Action::End(not_ready());
+        };
+        let Work::Job(mut job) = std::mem::take(&mut slot.work) else {
+            return Action::End(Outcome::Good);
+        };
+        let cdb = Cdb(std::array::from_fn(|at| slot.header.0[32 + at]));
+        let mut scratch = slot.scratch.take();
+        let size = job.scratch_bytes as usize;
+        let mut work = scsi::Work {
+            seat: Seat {
+                unit: &local.unit,
+                nexus,
+                port: &cx.target.get(*id).port,
+                geometry,
+                access: Access::Optimized,
+                offered: offered(&slot.header),
+                directory: &guide,
+            },
+            data: slot.bytes(slot.data_out as usize),
+            scratch: scratch
+                .as_mut()
+                .map_or(&mut [], |scratch| &mut scratch[..size]),
+            status: slot.status,
+        };
+        let action = job.step(cdb, &mut work);
+        slot.status = Status::Ok;
+        slot.scratch = scratch;
+        slot.work = Work::Job(job);
+        send_aborts(guide, outbox);
+        action
+    }
+
+    /// A device has finished an I/O of a command.
+    #[inline]
+    pub fn completed<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        status: Status,
+        cx: &mut Context<'_, B>,
+    ) {
+        let slot = self.slots.get_mut(index);
+        debug_assert!(slot.pending > 0);
+        slot.note(status);
+        slot.pending -= 1;
+        if slot.pending > 0 {
+            return;
+        }
+        match slot.work {
+            Work::Job(_) => self.run_job(index, cx),
+            _ => {
+                let reads = matches!(slot.work, Work::Read(_));
+                slot.outcome = Outcome::of(slot.status, reads);
+                self.conclude(index, cx);
+            }
+        }
+    }
+
+    /// A command is back from its device.
+    #[inline]
+    fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        self.running -= 1;
+        self.count(index, cx);
+        let slot = self.slots.get(index);
+        if matches!(slot.memory, Memory::Chunk(..)) {
+            self.pinned -= 1;
+        }
+        let is_over = slot.aborted || slot.phase == Phase::Background;
+        if is_over || self.is_silent() {
+            self.discard(index, cx);
+            return;
+        }
+        self.answer(index, cx);
+    }
+
+    /// Counts a command that is back.
+    #[inline]
+    fn count<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let Some(target) = self.target() else { return };
+        let slot = self.slots.get(index);
+        let Some(unit) = cx.local.units.get_mut(target, slot.lun) else {
+            return;
+        };
+        let kind = match &slot.work {
+            Work::Read(_) => Kind::Read,
+            Work::Write(..) => Kind::Write,
+            Work::Job(job) if job.writes() => Kind::Write,
+            _ => match slot.header.0[32] {
+                opcode::UNMAP => Kind::Discard,
+                opcode::SYNCHRONIZE_CACHE_10 | opcode::SYNCHRONIZE_CACHE_16 => Kind::Flush,
+                _ => Kind::Read,
+            },
+        };
+        let latency = cx.backend.now_ns().saturating_sub(slot.started_ns);
+        unit.stats
+            .record(kind, slot.outcome.is_good(), slot.wanted / 512, latency);
+    }
+
+    /// A command ends with an error before it has gone to its device.
+    pub(super) fn fail<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        outcome: Outcome,
+        cx: &mut Context<'_, B>,
+    ) {
+        self.slots.get_mut(index).outcome = outcome;
+        self.answer(index, cx);
+    }
+
+    /// A command has its outcome: the answer takes its turn.
+    #[inline]
+    pub(super) fn answer<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get_mut(index);
+        if slot.phase == Phase::AwaitsData {
+            self.receive.forget(index);
+        }
+        let slot = self.slots.get_mut(index);
+        slot.phase = Phase::Answering;
+        if !slot.outcome.is_good() {
+            slot.data_in = 0;
+        }
+        if slot.data_in == 0 {
+            // Data that came with the command is not needed any more; a buffer may serve the next one.
+            self.buffer_bytes -= slot.release_memory(&mut cx.local.chunks);
+            slot.lend.release();
+        }
+        self.answers.push_back(index);
+        self.pump();
+    }
+
+    /// Aborts the I/O of a command, if it is parked; otherwise it ends by itself.
+    pub(super) fn abort_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        if let Some(device) = self.device(index, cx) {
+            let tag = self.tag(index);
+            cx.backend.abort(device, tag);
+        }
+    }
+}
+
+/// Bytes that the initiator means to send.
+#[inline]
+fn offered(header: &Header) -> u32 {
+    if header.flags() & WRITES != 0 {
+        header.u32(20)
+    } else {
+        0
+    }
+}
+
+/// What is wrong with any command of this form.
+#[inline]
+fn check(header: &Header, size: u32, parameters: &Parameters) -> Option<Sense> {
+    let flags = header.flags();
+    if header.0[4] != 0 || flags & (READS | WRITES) == READS | WRITES {
+        // CDBs of more than 16 bytes, and commands that move data both ways: there are none.
+        return Some(Sense::illegal(Code::INVALID_OPCODE));
+    }
+    let aborted = |code| Some(Sense::new(Key::AbortedCommand, code));
+    // RFC 7143, 13.10, 13.11, 13.14.
+    if size > 0 && !parameters.immediate_data || !header.is_final() && parameters.initial_ready {
+        return aborted(Code::UNEXPECTED_UNSOLICITED_DATA);
+    }
+    if size > header.u32(20) || size > parameters.first_burst_bytes {
+        return aborted(Code::INCORRECT_AMOUNT_OF_DATA);
+    }
+    None
+}
+
+/// The device beneath a unit has no table.
+fn not_ready() -> Outcome {
+    Sense::new(Key::NotReady, Code::NOT_READY_CAUSE_NOT_REPORTABLE).into()
+}
