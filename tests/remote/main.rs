@@ -90,9 +90,13 @@ fn until_state(engine: &Engine, name: &str, state: RemoteState) {
     until(|| report(engine, name).state == state);
 }
 
-/// Nothing has failed, and nothing was read that is not what was written.
-fn assert_well(seen: &Seen) {
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
+/// Nothing fails any more, once every reactor has heard that it is well again, and nothing was read that is not what was written.
+fn until_well(seen: &Seen) {
+    until(|| {
+        let failed = seen.failed.load(Ordering::Relaxed);
+        driver::after(seen, 1000);
+        seen.failed.load(Ordering::Relaxed) == failed
+    });
     assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
 }
 
