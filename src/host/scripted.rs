@@ -11,6 +11,7 @@ use crate::nvme::pdu::{
     Digests, FLAG_LAST, FLAG_SUCCESS, InitializeResponse, Receiver, TermReason, Terminate, Transfer,
 };
 use crate::nvme::status::Status;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 const PLAIN: Digests = Digests {
@@ -459,4 +460,32 @@ fn bad_initialize_responses_are_refused() {
     let error = connection.initialize(&peer::options(BOTH)).unwrap_err();
     assert!(matches!(error, Error::Unsupported(_)), "{error}");
     drop(script.join().unwrap());
+}
+
+/// A connection that is given up sends nothing more: the peer is told by a reset, where a mere close would first deliver what the kernel still has.
+#[test]
+fn an_aborted_connection_is_reset() {
+    for aborted in [true, false] {
+        let (address, script) = peer::listen(|mut peer| {
+            peer.initialize();
+            peer.receive_command();
+            peer.stream()
+        });
+        let mut queue = queue(address, PLAIN);
+        queue
+            .start(Command::new(io::FLUSH, 1), Payload::None)
+            .unwrap();
+        queue.poll().unwrap();
+        let mut stream = script.join().unwrap();
+        match aborted {
+            true => queue.into_queue().abort(),
+            false => drop(queue),
+        }
+        let end = stream.read(&mut [0]).map_err(|error| error.kind());
+        let expected = match aborted {
+            true => Err(ErrorKind::ConnectionReset),
+            false => Ok(0),
+        };
+        assert_eq!(end, expected);
+    }
 }

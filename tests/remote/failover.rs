@@ -9,7 +9,7 @@ use polldm::engine::{Engine, never};
 
 use super::driver::{DEPTH, after, drive};
 use super::processes::Remote;
-use super::{SECTORS, add, assert_well, device, engine, report, spec, stop, until, until_state};
+use super::{SECTORS, add, device, engine, report, spec, stop, until, until_state, until_well};
 
 /// The disk, and two ways to it.
 struct Paths {
@@ -79,7 +79,7 @@ fn at_01_mp_9_mp_10_a_multipath_goes_the_other_way() {
         assert!(!has_failed(&engine, name));
     }
     after(&seen, 300);
-    assert_well(&seen);
+    seen.demand_flawless();
     assert!(report(&engine, "r0").losses >= 2 && report(&engine, "r1").losses >= 1);
     stop(&engine);
 }
@@ -92,17 +92,14 @@ fn at_02_without_a_way_left_io_fails() {
     let device = device(&engine, "vol", &multipath(false, &["r0"]));
     let seen = drive(&engine, device);
     after(&seen, 300);
-    assert_well(&seen);
+    seen.demand_flawless();
     paths.ways[0].kill();
     until(|| seen.hit.load(Ordering::Relaxed) == u64::from(2 * DEPTH));
     assert_eq!(seen.transport.load(Ordering::Relaxed), 0);
     paths.ways[0].restart();
     until_state(&engine, "r0", RemoteState::Live);
     say(&engine, "reinstate_path r0");
-    let failed = seen.failed.load(Ordering::Relaxed);
-    after(&seen, 300);
-    assert_eq!(seen.failed.load(Ordering::Relaxed), failed);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    until_well(&seen);
     stop(&engine);
 }
 
@@ -121,7 +118,7 @@ fn at_03_04_a_lost_way_makes_io_wait_and_a_flush_suspend_fails_it() {
     after(&seen, 300);
     paths.ways[0].kill();
     until_queued(&engine);
-    assert_well(&seen);
+    seen.demand_flawless();
     engine.suspend("vol", Default::default()).unwrap();
     assert_eq!(
         seen.failed.load(Ordering::Relaxed),
@@ -168,7 +165,7 @@ fn at_06_07_08a_what_waits_is_pushed_back_and_outlives_the_loss() {
             engine.resume("vol", NOFLUSH).unwrap();
         }
         after(&seen, 300);
-        assert_well(&seen);
+        seen.demand_flawless();
     }
     stop(&engine);
 }
@@ -191,7 +188,7 @@ fn at_08b_at_09_a_new_table_brings_a_way() {
         .unwrap();
     engine.resume("vol", NOFLUSH).unwrap();
     after(&seen, 300);
-    assert_well(&seen);
+    seen.demand_flawless();
 
     paths.ways[0].restart();
     until_state(&engine, "r0", RemoteState::Live);
@@ -202,7 +199,7 @@ fn at_08b_at_09_a_new_table_brings_a_way() {
         .unwrap();
     engine.resume("vol", NOFLUSH).unwrap();
     after(&seen, 300);
-    assert_well(&seen);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -219,7 +216,7 @@ fn a_swap_from_one_remote_to_another_loses_nothing() {
         engine.swap("vol", &table, false, NOFLUSH, &never).unwrap();
         after(&seen, 20);
     }
-    assert_well(&seen);
+    seen.demand_flawless();
     for name in ["r0", "r1"] {
         let report = report(&engine, name);
         assert_eq!((report.connects, report.losses), (1, 0), "{report:?}");

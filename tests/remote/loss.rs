@@ -7,7 +7,7 @@ use polldm::bdev::{RemoteSpec, RemoteState, Spec};
 
 use super::driver::{DEPTH, after, drive};
 use super::processes::Remote;
-use super::{add, assert_well, device, engine, report, spec, stop, until, until_state};
+use super::{add, device, engine, report, spec, stop, until, until_state, until_well};
 
 /// Verified I/O from two reactors, with and without digests.
 #[test]
@@ -27,7 +27,7 @@ fn at_01_a_remote_is_read_and_written() {
         let device = device(&engine, "vol", "0 16384 linear r0 0");
         let seen = drive(&engine, device);
         after(&seen, 2000);
-        assert_well(&seen);
+        seen.demand_flawless();
         let report = report(&engine, "r0");
         assert_eq!(
             (report.state, report.queues, report.connects, report.losses),
@@ -54,7 +54,7 @@ fn a_remote_that_is_killed_and_started_again_costs_time_only() {
         after(&seen, 500);
         assert!(report(&engine, "r0").losses >= losses);
     }
-    assert_well(&seen);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -85,8 +85,8 @@ fn a_remote_that_stands_still_stalls_no_reactor() {
     assert_eq!(report(&engine, "r0").state, RemoteState::Connecting);
     remote.thaw();
     after(&far, 500);
-    assert_well(&far);
-    assert_well(&near);
+    far.demand_flawless();
+    near.demand_flawless();
     stop(&engine);
 }
 
@@ -103,21 +103,15 @@ fn io_waits_for_a_lost_remote_for_a_time() {
     let device = device(&engine, "vol", "0 16384 linear r0 0");
     let seen = drive(&engine, device);
     after(&seen, 500);
-    assert_well(&seen);
+    seen.demand_flawless();
     remote.kill();
     until(|| seen.hit.load(Ordering::Relaxed) == u64::from(2 * DEPTH));
     assert_eq!(report(&engine, "r0").state, RemoteState::Connecting);
     remote.restart();
     until_state(&engine, "r0", RemoteState::Live);
-    // Links hear of it one after the other; then nothing fails any more.
-    until(|| {
-        let failed = seen.failed.load(Ordering::Relaxed);
-        after(&seen, 1000);
-        seen.failed.load(Ordering::Relaxed) == failed
-    });
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    assert_eq!(count(&seen.failed), count(&seen.transport));
-    assert_eq!(count(&seen.stale), 0);
+    until_well(&seen);
+    let failed = seen.failed.load(Ordering::Relaxed);
+    assert_eq!(seen.transport.load(Ordering::Relaxed), failed);
     stop(&engine);
 }
 

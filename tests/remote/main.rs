@@ -10,6 +10,7 @@ mod refusals;
 mod truth;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polldm::bdev::{Registry, RemoteReport, RemoteSpec, RemoteState, Spec};
@@ -89,9 +90,14 @@ fn until_state(engine: &Engine, name: &str, state: RemoteState) {
     until(|| report(engine, name).state == state);
 }
 
-/// Nothing has failed, and nothing was read that is not what was written.
-fn assert_well(seen: &Seen) {
-    seen.demand_flawless();
+/// Nothing fails any more, once every reactor has heard that it is well again, and nothing was read that is not what was written.
+fn until_well(seen: &Seen) {
+    until(|| {
+        let failed = seen.failed.load(Ordering::Relaxed);
+        driver::after(seen, 1000);
+        seen.failed.load(Ordering::Relaxed) == failed
+    });
+    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
 }
 
 /// Ends an engine with nothing in flight.

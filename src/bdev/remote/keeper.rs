@@ -21,6 +21,9 @@ use crate::bdev::device::Facts;
 /// The longest sleep: there is no reason to wake up, but a clock that is asked for `never` cannot be set.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
+/// Events that are dealt with before links are heard again, however fast a controller tells them.
+const EVENTS_PER_TURN: usize = 16;
+
 pub(super) struct Keeper {
     spec: RemoteSpec,
     hub: Arc<Hub>,
@@ -30,7 +33,9 @@ pub(super) struct Keeper {
     life: Life,
     association: Association,
     controller: Option<Controller>,
-    /// As hosts were told.
+    /// What hosts were told of it, when it was opened.
+    told: Found,
+    /// What it is now.
     found: Found,
     seats: BTreeMap<Seat, Mailbox>,
     /// Connections without a link, of the present association. A table that goes leaves them here for the next one: so there are never more than
@@ -61,6 +66,7 @@ impl Keeper {
             life,
             association: Association(0),
             controller: Some(controller),
+            told: found.clone(),
             found,
             seats: BTreeMap::new(),
             idle: Vec::new(),
@@ -167,7 +173,10 @@ impl Keeper {
             return Ok(());
         };
         controller.tend()?;
-        while let Some(event) = controller.poll_event()? {
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = controller.poll_event()? else {
+                break;
+            };
             if event == AsyncEvent::NAMESPACE_ATTRIBUTE {
                 // To read the page is to be told of the next change. What it lists does not matter: only one namespace does.
                 let page = log::page::CHANGED_NAMESPACES;
@@ -216,7 +225,7 @@ impl Keeper {
     fn attach(&mut self) {
         let attempt = attach(&self.spec, self.life.room(self.now()));
         let attached = attempt.and_then(|(controller, found)| {
-            found.check_same(&self.found)?;
+            found.check_same(&self.told)?;
             if usize::from(found.queues_max) < self.seats.len() {
                 return Err(format!(
                     "the controller grants {} I/O queues, and {} reactors use it",
@@ -231,10 +240,7 @@ impl Keeper {
             Ok((controller, found)) => {
                 self.facts.sectors.store(found.sectors, Ordering::Relaxed);
                 self.controller = Some(controller);
-                self.found = Found {
-                    identity: self.found.identity,
-                    ..found
-                };
+                self.found = found;
                 self.association = Association(self.association.0 + 1);
                 self.queues = 0;
                 self.given_up = false;

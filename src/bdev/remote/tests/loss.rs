@@ -191,6 +191,22 @@ fn another_disk_is_not_taken_for_the_one_that_was_lost() {
     }
 }
 
+/// What hosts were told when the device was opened is what counts: a cache that went may come back.
+#[test]
+fn a_cache_that_hosts_know_of_may_go_and_come_back() {
+    let fake = Fake::start();
+    let bdev = open(spec(fake.address)).expect("open");
+    let mut bench = bench(&bdev, Patience::Holds);
+    for (connects, volatile_cache) in [(2, false), (3, true)] {
+        assert_eq!(flush(&mut bench), Status::Ok);
+        fake.state().volatile_cache = volatile_cache;
+        fake.cut();
+        until(&mut bench, |_| report(&bdev).connects == connects);
+    }
+    assert_eq!(flush(&mut bench), Status::Ok);
+    assert!(bdev.declare().volatile_cache);
+}
+
 /// The namespace changes its size: the device follows, and says no to what lies beyond.
 #[test]
 fn the_size_follows_the_namespace() {

@@ -15,7 +15,7 @@ fn seen(opcode: u8, fua: bool, lba: u64, blocks: u32) -> Seen {
     }
 }
 
-/// Each operation is its NVMe command, in blocks; FUA and Flush are what they say (AT-…: flush truth).
+/// Each operation is its NVMe command, in blocks; FUA and Flush are what they say.
 #[test]
 fn operations_are_commands_and_fua_is_a_bit() {
     let fake = Fake::start();
