@@ -29,23 +29,22 @@ const PACKAGES: &[&str] = &[
 /// Functions that may be called, by regular expression: bindgen takes only these, and the types that they need.
 const FUNCTIONS: &[&str] = &[
     "spdk_app_(opts_init|start|stop|fini)",
-    "spdk_thread_(create|exit|send_msg|get_app_thread|is_exited)",
+    "spdk_thread_(create|exit|send_msg|get_app_thread)",
     "spdk_(get|set)_thread",
     "spdk_poller_(register_named|unregister)",
     "spdk_(get|put)_io_channel",
     "spdk_io_device_(un)?register",
-    "spdk_cpuset_(zero|set_cpu)",
-    "spdk_env_get_(current|first|next)_core",
+    "spdk_cpuset_set_cpu",
+    "spdk_dma_(malloc|free)",
     "spdk_bdev_(open_ext|close|desc_get_bdev|get_io_channel)",
-    "spdk_bdev_get_(name|module_name|num_blocks|block_size|md_size|write_unit_size|optimal_io_boundary)",
+    "spdk_bdev_get_(module_name|num_blocks|block_size|md_size|write_unit_size)",
     "spdk_bdev_(has_write_cache|is_zoned|io_type_supported|unregister)",
     "spdk_bdev_(read|write|readv|writev|flush|unmap|write_zeroes)_blocks",
     "spdk_bdev_(register|notify_blockcnt_change|module_list_add|free_io|io_complete|io_complete_nvme_status)",
-    "spdk_bdev_io_get_(nvme_status|aio_status|thread|buf)",
+    "spdk_bdev_alias_(add|del_all)",
+    "spdk_bdev_io_get_(nvme_status|thread|buf)",
     "polldm_log(_to)?",
 ];
-
-const VARIABLES: &[&str] = &["SPDK_VERSION_STRING"];
 
 fn main() {
     for variable in ["PKG_CONFIG_PATH", "SPDK_DIR", "SPDK_STATIC", "PKG_CONFIG"] {
@@ -186,9 +185,6 @@ fn bind(cflags: &[String]) {
     for function in FUNCTIONS {
         builder = builder.allowlist_function(function);
     }
-    for variable in VARIABLES {
-        builder = builder.allowlist_var(variable);
-    }
     for name in [
         "spdk_bdev",
         "spdk_bdev_io",
@@ -243,7 +239,10 @@ fn first_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     format!(
         "pkg-config says: {}.",
-        text.lines().next().unwrap_or("nothing")
+        text.lines()
+            .next()
+            .unwrap_or("nothing")
+            .trim_end_matches('.')
     )
 }
 

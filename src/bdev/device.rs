@@ -1,5 +1,6 @@
 //! One backing device, as the control plane holds it.
 
+use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use super::channel::{Channel, Handle};
 use super::core::Core;
 use super::error::Error;
 use super::file::TRANSFER_BYTES_MAX;
+use super::foreign::Opened;
 use super::handle::Shared;
 use super::open::OpenFile;
 use super::region::Region;
@@ -69,6 +71,8 @@ enum Body {
     Null,
     Malloc(Shared<Region>),
     File(Shared<OpenFile>),
+    /// Another engine's.
+    Foreign(Box<dyn Any + Send + Sync>),
 }
 
 impl Bdev {
@@ -106,11 +110,16 @@ impl Bdev {
                     Body::File(Shared::new(file)),
                 )
             }
+            Spec::Spdk(_) => return Err(Error::Engine {
+                reason:
+                    "this kind of bdev is the SPDK engine's; this node runs on the native engine"
+                        .into(),
+            }),
         };
         let kind = match body {
-            Body::Null => "null",
             Body::Malloc(_) => "malloc",
             Body::File(_) => "file",
+            _ => "null",
         };
         let lower = Lower {
             id,
@@ -145,20 +154,42 @@ impl Bdev {
                 ..lower
             },
         };
+        Ok(Bdev::new(kind, declared, body))
+    }
+
+    /// A device that another engine has opened.
+    pub(super) fn foreign(opened: Opened) -> Bdev {
+        Bdev::new(opened.kind, opened.declared, Body::Foreign(opened.body))
+    }
+
+    fn new(kind: &'static str, declared: Lower, body: Body) -> Bdev {
         let facts = Facts {
-            id,
-            block_bytes,
-            read_only,
+            id: declared.id,
+            block_bytes: declared.block_bytes,
+            read_only: declared.read_only,
             sectors: AtomicU64::new(declared.sectors),
             channels: AtomicU32::new(0),
             kind,
             declared,
             uses: Arc::default(),
         };
-        Ok(Bdev {
+        Bdev {
             facts: Arc::new(facts),
             body,
-        })
+        }
+    }
+
+    /// What a device of another engine is made of, for that engine.
+    pub fn body_of_engine(&self) -> Option<&(dyn Any + Send + Sync)> {
+        match &self.body {
+            Body::Foreign(body) => Some(&**body),
+            _ => None,
+        }
+    }
+
+    /// The device has another size, by itself. Tables are loaded anew to use it.
+    pub fn note_sectors(&self, sectors: u64) {
+        self.facts.sectors.store(sectors, Ordering::Relaxed);
     }
 
     /// Its number, for the mapper. Never used again for another device.
@@ -234,6 +265,7 @@ impl Bdev {
                     file.set_bytes(bytes)?;
                 }
             }
+            Body::Foreign(_) => return Err(cannot("its engine says what size it has")),
         }
         self.facts.sectors.store(sectors, Ordering::Relaxed);
         if sectors < before {
@@ -243,6 +275,7 @@ impl Bdev {
                 Body::Null => {}
                 Body::Malloc(region) => region.zero(bytes, cut as usize),
                 Body::File(file) => file.set_bytes(bytes)?,
+                Body::Foreign(_) => {}
             }
         }
         Ok(())
@@ -259,6 +292,11 @@ impl Bdev {
             Body::File(file) => {
                 core.ring()?;
                 Handle::File(Rc::new(file.handle()))
+            }
+            Body::Foreign(_) => {
+                return Err(Error::Engine {
+                    reason: format!("bdev '{}' is of another engine", self.name()),
+                });
             }
         };
         Ok(Channel::new(&self.facts, handle, core))

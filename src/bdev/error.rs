@@ -96,6 +96,11 @@ pub enum Error {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The engine that was to open it could not.
+    Engine {
+        /// Why not, and what would be right.
+        reason: String,
+    },
     /// Anything else that the kernel said of the file.
     File {
         /// The file.
@@ -180,6 +185,7 @@ impl fmt::Display for Error {
                 "io_uring is not available ({error}), and file bdevs need it; check /proc/sys/kernel/io_uring_disabled, the \
                  container's seccomp profile, and that the kernel is 5.6 or newer"
             ),
+            Error::Engine { reason } => f.write_str(reason),
             Error::File { path, what, error } => {
                 write!(f, "{}: cannot {what}: {error}", path.display())
             }

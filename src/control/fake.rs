@@ -445,6 +445,7 @@ impl Backend for Fake {
             BdevKind::Malloc { .. } => "malloc",
             BdevKind::Null => "null",
             BdevKind::File(_) => "file",
+            BdevKind::Spdk(_) => "nvme",
         };
         let lower = dm::Lower {
             id: LowerId(id.unwrap_or(0)),

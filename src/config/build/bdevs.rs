@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Surroundings, Unique, block_size, size};
+use super::{Surroundings, Unique, block_size, size, spdk};
 use crate::config::names::check_name;
 use crate::config::plan::{BdevKind, BdevPlan, FilePlan};
 use crate::config::raw::{Bdev, Direct, FileBdev};
@@ -60,6 +60,8 @@ pub(super) fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<B
             kind: BdevKind::Null,
         },
         Bdev::File(bdev) => file(bdev, surroundings)?,
+        Bdev::Nvme(bdev) => spdk::nvme(bdev, surroundings)?,
+        Bdev::SpdkJson(bdev) => spdk::json(bdev, surroundings)?,
     };
     let name = &plan.name;
     check_name(&name.value).map_err(|message| Problem::at(name.span, message))?;
