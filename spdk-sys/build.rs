@@ -12,12 +12,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the engine is linked with: SPDK's application framework, the targets, and all bdev and socket modules that were built.
+/// What the engine is linked with: SPDK's application framework, the NVMe-oF target, and all bdev and socket modules that were built.
 const PACKAGES: &[&str] = &[
     "spdk_event",
     "spdk_event_bdev",
     "spdk_event_nvmf",
-    "spdk_event_iscsi",
     "spdk_bdev_modules",
     "spdk_sock_modules",
     "spdk_accel_modules",
@@ -35,7 +34,7 @@ const FUNCTIONS: &[&str] = &[
     "spdk_(get|put)_io_channel",
     "spdk_io_device_(un)?register",
     "spdk_cpuset_set_cpu",
-    "spdk_dma_(malloc|free)",
+    "spdk_dma_(z?malloc|free)",
     "spdk_bdev_(open_ext|close|desc_get_bdev|get_io_channel)",
     "spdk_bdev_get_(module_name|num_blocks|block_size|md_size|write_unit_size)",
     "spdk_bdev_(has_write_cache|is_zoned|io_type_supported|unregister)",
@@ -126,7 +125,7 @@ impl SearchPath {
         ))
     }
 
-    /// Where SPDK's libraries are: the first directory of `spdk_event`, which comes with SPDK.
+    /// Where SPDK's libraries are: the directory that has the library of its application framework.
     fn variable_libdir(&self) -> String {
         let flags = self.ask(&["--libs-only-L", "--keep-system-libs"]);
         let directories = flags.iter().filter_map(|flag| flag.strip_prefix("-L"));

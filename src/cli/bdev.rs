@@ -43,7 +43,7 @@ enum BdevVerb {
     Ls,
     /// Open a backing device, so that tables can name it
     Add {
-        /// malloc, null or file
+        /// malloc, null or file; on the SPDK engine nvme and spdk_json, too
         kind: String,
         /// What the configuration has to say of such a bdev
         #[arg(value_name = "KEY=VALUE", required = true)]

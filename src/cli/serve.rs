@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::signals::EndSignals;
-use super::{Failure, print, say};
+use super::{Engine, Failure, print, say};
 use crate::config::{self, Plan};
 use crate::control::metrics::Metrics;
 use crate::control::{Server, Service, Socket};
@@ -38,23 +38,6 @@ pub(super) struct Serve {
     /// What polls the devices, whatever the configuration says
     #[arg(long, value_enum)]
     engine: Option<Engine>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Engine {
-    /// polldm's own reactors and backing devices
-    Native,
-    /// SPDK's, in a polldm that was built with it
-    Spdk,
-}
-
-impl From<Engine> for config::Engine {
-    fn from(engine: Engine) -> config::Engine {
-        match engine {
-            Engine::Native => config::Engine::Native,
-            Engine::Spdk => config::Engine::Spdk,
-        }
-    }
 }
 
 /// What runs. Taken down in this order: operators, scrapers, the node.

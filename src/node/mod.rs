@@ -8,6 +8,8 @@ mod build;
 mod measure;
 #[cfg(feature = "spdk")]
 mod spdk;
+#[cfg(feature = "spdk")]
+pub mod spdk_load;
 pub mod swaps;
 
 use std::net::SocketAddr;
@@ -89,7 +91,7 @@ impl Node {
                 })
             }
             #[cfg(feature = "spdk")]
-            config::Engine::Spdk => spdk::start(plan),
+            config::Engine::Spdk => spdk::start(plan).map(|(node, _)| node),
             #[cfg(not(feature = "spdk"))]
             config::Engine::Spdk => {
                 Err(plan.error_of_whole("this build of polldm has no SPDK engine"))

@@ -1,5 +1,7 @@
 //! A node of the SPDK engine.
 
+use std::sync::Arc;
+
 use super::{ExportError, Exports, Node, build};
 use crate::bdev::{NvmeAddress, SpdkSpec};
 use crate::config::{AnaState, BdevKind, BdevPlan, Error, HostsPlan, NvmfPlan, Plan, Uuid};
@@ -8,7 +10,7 @@ use crate::export::nvmf::target::format_uuid;
 use crate::spdk::{Export, Listener, Namespace, Options, Subsystem, World};
 
 /// Builds and starts everything a plan asks for.
-pub(super) fn start(plan: &Plan) -> Result<Node, Error> {
+pub(super) fn start(plan: &Plan) -> Result<(Node, Arc<World>), Error> {
     let options = Options {
         cpus: plan.reactors.cpus.clone(),
         hugepages: plan.spdk.hugepages,
@@ -24,7 +26,8 @@ pub(super) fn start(plan: &Plan) -> Result<Node, Error> {
         let _ = engine.stop(super::STOP_WITHIN);
         return Err(error);
     }
-    Node::finish(plan, engine, |engine| match &plan.nvmf {
+    let of_export = world.clone();
+    let node = Node::finish(plan, engine, |engine| match &plan.nvmf {
         None => Ok(Exports::None),
         Some(nvmf) => {
             let subsystems = subsystems(plan, nvmf, engine)?;
@@ -33,7 +36,7 @@ pub(super) fn start(plan: &Plan) -> Result<Node, Error> {
                 .iter()
                 .map(|listener| Listener(listener.value))
                 .collect();
-            Export::start(world, &listeners, &subsystems)
+            Export::start(of_export, &listeners, &subsystems)
                 .map(Exports::Spdk)
                 .map_err(|(at, reason)| {
                     let at = at.and_then(|at| {
@@ -51,7 +54,8 @@ pub(super) fn start(plan: &Plan) -> Result<Node, Error> {
                     }
                 })
         }
-    })
+    })?;
+    Ok((node, world))
 }
 
 /// Whether a bdev is on the PCI bus, or may be, as what a configuration of SPDK's own makes.

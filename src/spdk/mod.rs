@@ -15,6 +15,7 @@
 //! | `device` | one backing device: an open bdev |
 //! | `module` | mapped devices as SPDK bdevs |
 //! | `world` | all of it, as the control plane reaches it |
+//! | `host` | a user of one bdev: what a load generator needs |
 //! | `export` | mapped devices as namespaces of SPDK's NVMe-oF target |
 //!
 //! # Threads
@@ -32,6 +33,7 @@ mod app;
 mod core;
 mod device;
 mod export;
+mod host;
 mod log;
 mod lower;
 mod memory;
@@ -44,5 +46,6 @@ mod world;
 
 pub use app::Options;
 pub use export::{Export, Listener, Namespace, Subsystem};
+pub use host::{Act, Host};
 pub use pci::check_pci;
 pub use world::World;

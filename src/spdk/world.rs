@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::app::{App, Options};
 use super::core::{self, Core, Inside};
 use super::device::{Event, Opener};
+use super::host;
 use super::module::{Publication, errno_name};
 use super::rpc::Refused;
 use super::thread::Thread;
@@ -28,6 +29,7 @@ pub struct World {
     /// Written by a stop; read by whoever sends to the threads, which are there as long as it is false.
     stopped: RwLock<bool>,
     published: Arc<Published>,
+    cpus: Vec<usize>,
 }
 
 /// What cores and the control plane share.
@@ -74,8 +76,9 @@ impl World {
             app,
             stopped: RwLock::new(false),
             published,
+            cpus: options.cpus.clone(),
         });
-        world.start_cores(&options.cpus)?;
+        world.start_cores()?;
         listen(events, Arc::downgrade(&world))?;
         Ok((world, planes))
     }
@@ -85,8 +88,8 @@ impl World {
         Engine::of_world(planes, self.clone())
     }
 
-    fn start_cores(&self, cpus: &[usize]) -> Result<(), String> {
-        let own = cpus.to_vec();
+    fn start_cores(&self) -> Result<(), String> {
+        let own = self.cpus.clone();
         let threads = self.app.app_thread.call(move || {
             let names = own.iter().enumerate();
             names
@@ -107,6 +110,43 @@ impl World {
             .threads
             .set(threads)
             .map_err(|_| "cores are started once".to_owned())
+    }
+
+    /// How many reactors there are.
+    pub fn reactors(&self) -> usize {
+        self.shared.threads().len()
+    }
+
+    /// Runs `work` on SPDK's own thread and waits for what it returns; `None` when SPDK has ended.
+    pub fn on_app_thread<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Option<R> {
+        self.app.app_thread.call(work)
+    }
+
+    /// Makes something on each reactor, on a thread of SPDK's of its own, and turns it there until it says that it is over. `make` is given the
+    /// reactor's number.
+    ///
+    /// # Errors
+    /// SPDK has no memory for a thread.
+    pub fn on_reactors<F>(&self, make: F) -> Result<(), String>
+    where
+        F: Fn(usize) -> Box<dyn FnMut() -> bool> + Clone + Send + 'static,
+    {
+        let cpus = self.cpus.clone();
+        let threads = self.app.app_thread.call(move || {
+            cpus.iter()
+                .enumerate()
+                .map(|(core, cpu)| Thread::create(&format!("polldm_load_{core}"), *cpu))
+                .collect::<Option<Vec<Thread>>>()
+        });
+        let threads = threads.flatten().ok_or("SPDK has no memory for a thread")?;
+        for (core, thread) in threads.into_iter().enumerate() {
+            let make = make.clone();
+            thread.send(move || host::turn(make(core)));
+        }
+        Ok(())
     }
 
     /// Calls a method of SPDK's JSON-RPC.
