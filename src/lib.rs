@@ -14,7 +14,8 @@
 //! | [`host`] | the NVMe/TCP initiator |
 //! | [`nvme`] | NVMe and NVMe/TCP as bytes: commands, status codes, PDUs; shared by target and initiator |
 //! | [`sim`] | the simulator: the mapper of several cores under a seeded scheduler, and what checks it |
-//! | [`engine`] | what one reactor of the native engine holds: a mapper, its lower channels, its front ends |
+//! | `spdk` | the SPDK engine, in a build with the feature of that name |
+//! | [`engine`] | what one reactor of the native engine holds, and the control plane of every engine |
 //! | [`scsi`] | the SCSI device server for disks: CDBs in, status, sense and parameter data out |
 //! | [`bdev`] | backing devices of the native engine |
 //! | [`reactor`] | pinned threads that poll: mailbox, timers, sleep, buffers |
@@ -36,4 +37,6 @@ pub mod nvme;
 pub mod reactor;
 pub mod scsi;
 pub mod sim;
+#[cfg(feature = "spdk")]
+pub mod spdk;
 mod suggest;

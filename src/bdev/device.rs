@@ -1,5 +1,6 @@
 //! One backing device, as the control plane holds it.
 
+use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use super::channel::{Channel, Handle};
 use super::core::Core;
 use super::error::Error;
 use super::file::TRANSFER_BYTES_MAX;
+use super::foreign::Opened;
 use super::handle::Shared;
 use super::open::OpenFile;
 use super::region::Region;
@@ -87,6 +89,8 @@ enum Body {
     Malloc(Shared<Region>),
     File(Shared<OpenFile>),
     Remote(Remote),
+    /// Another engine's.
+    Foreign(Box<dyn Any + Send + Sync>),
 }
 
 impl Bdev {
@@ -125,12 +129,17 @@ impl Bdev {
                     Body::File(Shared::new(file)),
                 )
             }
+            Spec::Spdk(_) => return Err(Error::Engine {
+                reason:
+                    "this kind of bdev is the SPDK engine's; this node runs on the native engine"
+                        .into(),
+            }),
         };
         let kind = match body {
-            Body::Null => "null",
             Body::Malloc(_) => "malloc",
             Body::File(_) => "file",
             Body::Remote(_) => unreachable!("opened above"),
+            Body::Null | Body::Foreign(_) => "null",
         };
         let lower = Lower {
             sectors: bytes / SECTOR_BYTES,
@@ -159,6 +168,27 @@ impl Bdev {
             facts: Arc::new(Facts::new(kind, declared, None)),
             body,
         })
+    }
+
+    /// A device that another engine has opened.
+    pub(super) fn foreign(opened: Opened) -> Bdev {
+        Bdev {
+            facts: Arc::new(Facts::new(opened.kind, opened.declared, None)),
+            body: Body::Foreign(opened.body),
+        }
+    }
+
+    /// What a device of another engine is made of, for that engine.
+    pub fn body_of_engine(&self) -> Option<&(dyn Any + Send + Sync)> {
+        match &self.body {
+            Body::Foreign(body) => Some(&**body),
+            _ => None,
+        }
+    }
+
+    /// The device has another size, by itself. Tables are loaded anew to use it.
+    pub fn note_sectors(&self, sectors: u64) {
+        self.facts.sectors.store(sectors, Ordering::Relaxed);
     }
 
     fn open_remote(id: LowerId, name: &str, spec: &RemoteSpec) -> Result<Bdev, Error> {
@@ -247,13 +277,14 @@ impl Bdev {
                     file.set_bytes(bytes)?;
                 }
             }
+            Body::Foreign(_) => return Err(cannot("its engine says what size it has")),
         }
         self.facts.sectors.store(sectors, Ordering::Relaxed);
         if sectors < before {
             // Only now, when no new I/O goes there; so that growing again shows zeroes.
             let cut = (before - sectors) * SECTOR_BYTES;
             match &self.body {
-                Body::Null | Body::Remote(_) => {}
+                Body::Null | Body::Remote(_) | Body::Foreign(_) => {}
                 Body::Malloc(region) => region.zero(bytes, cut as usize),
                 Body::File(file) => file.set_bytes(bytes)?,
             }
@@ -284,6 +315,11 @@ impl Bdev {
             Body::Remote(remote) => {
                 let link = core.links().link(self.id(), self.name(), remote)?;
                 Handle::Remote(link)
+            }
+            Body::Foreign(_) => {
+                return Err(Error::Engine {
+                    reason: format!("bdev '{}' is of another engine", self.name()),
+                });
             }
         };
         Ok(Channel::new(&self.facts, handle, patience, core))

@@ -103,6 +103,11 @@ pub enum Error {
         /// Why not, and what would be right.
         reason: String,
     },
+    /// The engine that was to open it could not.
+    Engine {
+        /// Why not, and what would be right.
+        reason: String,
+    },
     /// Anything else that the kernel said of the file.
     File {
         /// The file.
@@ -188,6 +193,7 @@ impl fmt::Display for Error {
                  container's seccomp profile, and that the kernel is 5.6 or newer"
             ),
             Error::Remote { address, reason } => write!(f, "{address}: {reason}"),
+            Error::Engine { reason } => f.write_str(reason),
             Error::File { path, what, error } => {
                 write!(f, "{}: cannot {what}: {error}", path.display())
             }

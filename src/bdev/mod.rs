@@ -19,6 +19,7 @@ mod core;
 mod device;
 mod error;
 mod file;
+mod foreign;
 mod handle;
 mod malloc;
 mod null;
@@ -34,6 +35,7 @@ pub use channel::Channel;
 pub use core::Core;
 pub use device::Bdev;
 pub use error::Error;
+pub use foreign::{Foreign, Opened};
 pub use handle::Handle;
 pub use payload::{LendList, Owner, Payload, Segment};
 pub use region::{Region, RegionHandle};
@@ -101,6 +103,38 @@ pub enum Spec {
     },
     /// A namespace behind an NVMe/TCP connection, which has the size and block size that it has.
     NvmeTcp(Box<RemoteSpec>),
+    /// What only SPDK has.
+    Spdk(SpdkSpec),
+}
+
+/// A backing device that only the SPDK engine can open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpdkSpec {
+    /// A namespace of an NVMe controller.
+    Nvme {
+        /// Where the controller is.
+        at: NvmeAddress,
+        /// Its namespace.
+        nsid: u32,
+    },
+    /// A bdev that methods of SPDK's JSON-RPC make.
+    Json {
+        /// A configuration in SPDK's own form; its methods are called when it is first named. `None`: the bdev is there already.
+        config: Option<PathBuf>,
+        /// The bdev's name in SPDK.
+        bdev: String,
+    },
+}
+
+/// How SPDK reaches an NVMe controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NvmeAddress {
+    /// Over TCP: address and port, and the subsystem's NQN.
+    Tcp(std::net::SocketAddr, String),
+    /// On the PCI bus, as `lspci -D` shows it, such as 0000:01:00.0.
+    Pcie(String),
+    /// A directory with a vfio-user socket.
+    VfioUser(PathBuf),
 }
 
 #[cfg(test)]

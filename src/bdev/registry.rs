@@ -8,6 +8,7 @@ use crate::dm::{DeviceId, Lower, LowerId};
 
 use super::device::{Bdev, Facts};
 use super::error::Error;
+use super::foreign::Foreign;
 use super::{RemoteReport, Spec};
 
 /// All backing devices of the process. Shared by the control thread and the reactors, which look here when a table is prepared, never
@@ -19,6 +20,8 @@ use super::{RemoteReport, Spec};
 #[derive(Default)]
 pub struct Registry {
     devices: Mutex<Devices>,
+    /// Opens the devices, when they are not the native engine's.
+    foreign: Option<Box<dyn Foreign>>,
 }
 
 #[derive(Default)]
@@ -82,7 +85,11 @@ impl Reserved<'_> {
             LowerId(devices.next_id - 1)
         };
         // Without the lock: opening can take its time, and reactors look things up here.
-        let bdev = Arc::new(Bdev::open(id, &self.name, spec)?);
+        let bdev = match &self.registry.foreign {
+            None => Bdev::open(id, &self.name, spec)?,
+            Some(foreign) => Bdev::foreign(foreign.open(id, &self.name, spec)?),
+        };
+        let bdev = Arc::new(bdev);
         self.registry
             .devices()
             .by_name
@@ -98,6 +105,14 @@ impl Drop for Reserved<'_> {
 }
 
 impl Registry {
+    /// For an engine that opens its backing devices itself.
+    pub fn of_engine(foreign: Box<dyn Foreign>) -> Registry {
+        Registry {
+            foreign: Some(foreign),
+            ..Registry::default()
+        }
+    }
+
     fn devices(&self) -> MutexGuard<'_, Devices> {
         self.devices
             .lock()

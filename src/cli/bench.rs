@@ -4,9 +4,11 @@ use std::io;
 
 use clap::Args;
 
-use super::{Failure, NoSocket};
+use super::{Engine, Failure, NoSocket};
 use crate::bench::{NvmeTcpTarget, Options, TargetAddress, execute, execute_with};
 use crate::config;
+#[cfg(feature = "spdk")]
+use crate::node::spdk_load::Loaded;
 use crate::node::{DeviceTarget, swaps};
 
 const EXAMPLES: &str = "\
@@ -18,6 +20,7 @@ Examples:
   polldm bench nvme-tcp://127.0.0.1/NQN --rw randrw --verify --flush-every 64
   polldm bench dm:conf/quickstart.yaml#vol1 --qd 128
   polldm bench dm:conf/quickstart.yaml#vol1 --qd 128 --swap-every 10ms
+  polldm bench dm:conf/spdk.yaml#data --qd 128 --engine spdk
 
 NQN stands for the subsystem's name; nsid may be left out where it has only
 one namespace. Writes destroy what is on the target. With --rate, latency
@@ -30,6 +33,10 @@ to wait for it.";
 pub(super) struct Bench {
     #[command(flatten)]
     options: Options,
+    /// What polls the device, whatever the configuration says (dm:FILE#DEVICE); on SPDK's reactors there is a queue on each, and any bdev
+    /// of the configuration can be measured as well
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     #[command(flatten)]
     _no_socket: NoSocket,
 }
@@ -45,16 +52,29 @@ pub(super) fn run(bench: &Bench) -> Result<(), Failure> {
             execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
         }
         TargetAddress::Device { file, device } if options.swap_every.is_some() => {
-            let plan = config::load(file)?;
+            let plan = config::load_for(file, bench.engine.map(config::Engine::from))?;
             let device = swaps::Swapped::open(&plan, device)?;
             let run = || device.run(options);
             execute_with(options, &mut io::stdout().lock(), run).map_err(Failure::Operation)?
         }
         TargetAddress::Device { file, device } => {
-            let mut target = DeviceTarget::open(&config::load(file)?, device)?;
+            let plan = config::load_for(file, bench.engine.map(config::Engine::from))?;
+            #[cfg(feature = "spdk")]
+            if plan.engine == config::Engine::Spdk {
+                let loaded = Loaded::open(&plan, device)?;
+                let run = || loaded.run(options);
+                let clean = execute_with(options, &mut io::stdout().lock(), run)
+                    .map_err(Failure::Operation)?;
+                return concluded(clean);
+            }
+            let mut target = DeviceTarget::open(&plan, device)?;
             execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
         }
     };
+    concluded(clean)
+}
+
+fn concluded(clean: bool) -> Result<(), Failure> {
     if clean {
         Ok(())
     } else {

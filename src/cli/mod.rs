@@ -24,7 +24,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
 use crate::control::schema::describe;
@@ -114,6 +114,24 @@ impl Connection {
         match &self.socket {
             Some(path) => Client::connect(path),
             None => Client::connect(&config::default_control_socket()),
+        }
+    }
+}
+
+/// What polls the devices, whatever a configuration says.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Engine {
+    /// polldm's own reactors and backing devices
+    Native,
+    /// SPDK's, in a polldm that was built with it
+    Spdk,
+}
+
+impl From<Engine> for crate::config::Engine {
+    fn from(engine: Engine) -> crate::config::Engine {
+        match engine {
+            Engine::Native => crate::config::Engine::Native,
+            Engine::Spdk => crate::config::Engine::Spdk,
         }
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::signals::EndSignals;
-use super::{Failure, print, say};
+use super::{Engine, Failure, print, say};
 use crate::config::{self, Plan};
 use crate::control::metrics::Metrics;
 use crate::control::{Server, Service, Socket};
@@ -35,15 +35,9 @@ pub(super) struct Serve {
     /// The configuration; 'polldm schema' describes it, 'polldm check' tries it
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// What polls the devices
-    #[arg(long, value_enum, default_value_t = Engine::Native)]
-    engine: Engine,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Engine {
-    /// polldm's own reactors and backing devices
-    Native,
+    /// What polls the devices, whatever the configuration says
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
 }
 
 /// What runs. Taken down in this order: operators, scrapers, the node.
@@ -56,10 +50,9 @@ struct Running {
 /// Serves until it is told to end.
 pub(super) fn run(serve: &Serve, socket: Option<PathBuf>) -> Result<(), Failure> {
     let begun = Instant::now();
-    let Engine::Native = serve.engine;
     let signals = EndSignals::block()
         .map_err(|error| Failure::Operation(format!("cannot wait for signals: {error}")))?;
-    let mut plan = config::load(&serve.file)?;
+    let mut plan = config::load_for(&serve.file, serve.engine.map(config::Engine::from))?;
     if let Some(socket) = socket {
         plan.control_socket = socket;
     }

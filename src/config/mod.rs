@@ -33,9 +33,9 @@ pub use duration::parse_duration;
 pub use names::{DEVICE_UUID_BYTES_MAX, DISCOVERY_NQN, NAME_BYTES_MAX, NQN_BYTES_MAX};
 pub use one_bdev::{bdev_schema, parse_bdev};
 pub use plan::{
-    BdevKind, BdevPlan, DevicePlan, Direct, FilePlan, FlushPolicy, HostsPlan, IscsiPlan, LunPlan,
-    NamespacePlan, NvmeTcpPlan, NvmfPlan, Plan, PollPlan, ReactorsPlan, SubsystemPlan, TargetPlan,
-    Uuid,
+    BdevKind, BdevPlan, DevicePlan, Direct, Engine, FilePlan, FlushPolicy, HostsPlan, IscsiPlan,
+    LunPlan, NamespacePlan, NvmeTcpPlan, NvmfPlan, Plan, PollPlan, ReactorsPlan, SpdkPlan,
+    SubsystemPlan, TargetPlan, Uuid,
 };
 pub use process::default_control_socket;
 pub use source::{At, Error, Source, Span};
@@ -72,6 +72,14 @@ const SMALLEST: &str = "the smallest useful configuration has `bdevs`, `devices`
 /// # Errors
 /// The file cannot be read, is too large, is not UTF-8, is not YAML, or describes something that cannot be.
 pub fn load(path: &Path) -> Result<Plan, Error> {
+    load_for(path, None)
+}
+
+/// The same, for another engine than the one that is written, if one is given.
+///
+/// # Errors
+/// As [`load`]; and what that engine cannot do.
+pub fn load_for(path: &Path, engine: Option<Engine>) -> Result<Plan, Error> {
     let name = path.display().to_string();
     let refuse = |message: String| Source::new(&name, "").error(Problem::whole(message));
     let mut bytes = Vec::new();
@@ -86,6 +94,7 @@ pub fn load(path: &Path) -> Result<Plan, Error> {
     let surroundings = Surroundings {
         process: &process,
         directory,
+        engine,
     };
     parse_bytes(&name, &bytes, &surroundings)
 }
@@ -99,6 +108,7 @@ pub fn parse(source_name: &str, text: &str) -> Result<Plan, Error> {
     let surroundings = Surroundings {
         process: &process,
         directory: None,
+        engine: None,
     };
     parse_bytes(source_name, text.as_bytes(), &surroundings)
 }
@@ -120,6 +130,7 @@ pub fn fuzz(data: &[u8]) {
     let surroundings = Surroundings {
         process: &process,
         directory: None,
+        engine: None,
     };
     match parse_bytes("fuzz.yaml", data, &surroundings) {
         Ok(plan) => {

@@ -10,6 +10,7 @@ use super::build::{self, Surroundings};
 use super::plan::{BdevKind, BdevPlan, Direct};
 use super::raw::Bdev;
 use super::source::{Error, Problem, Source};
+use crate::bdev::{NvmeAddress, SpdkSpec};
 
 /// What to put where there is nothing.
 const SMALLEST: &str =
@@ -34,6 +35,7 @@ pub fn parse_bdev(
     let surroundings = Surroundings {
         process: &process,
         directory,
+        engine: None,
     };
     build::bdev(entry, &surroundings).map_err(|problem| source.error(problem))
 }
@@ -47,10 +49,13 @@ impl BdevPlan {
     /// The entry that reads as this plan, whatever the directory; `None` when its path is not UTF-8.
     pub fn entry(&self) -> Option<Value> {
         let mut keys = Map::new();
+        keys.insert("name".into(), json!(self.name.value));
+        if let BdevKind::Spdk(spec) = &self.kind {
+            return spdk_entry(keys, spec);
+        }
         let mut put = |key: &str, value: Value| {
             keys.insert(key.into(), value);
         };
-        put("name", json!(self.name.value));
         if !matches!(self.kind, BdevKind::NvmeTcp(_)) {
             put("block_size", json!(self.block_size));
         }
@@ -98,7 +103,38 @@ impl BdevPlan {
                 put("io_timeout", span(remote.io_timeout));
                 "nvme-tcp"
             }
+            BdevKind::Spdk(_) => unreachable!("answered above"),
         };
         Some(json!({ kind: keys }))
     }
+}
+
+/// The entry of a bdev of SPDK's, whose name is in `keys` already.
+fn spdk_entry(mut keys: Map<String, Value>, spec: &SpdkSpec) -> Option<Value> {
+    let kind = match spec {
+        SpdkSpec::Nvme { at, nsid } => {
+            keys.insert("nsid".into(), json!(nsid));
+            match at {
+                NvmeAddress::Tcp(address, nqn) => {
+                    keys.insert("tcp".into(), json!(address));
+                    keys.insert("nqn".into(), json!(nqn));
+                }
+                NvmeAddress::Pcie(address) => {
+                    keys.insert("pcie".into(), json!(address));
+                }
+                NvmeAddress::VfioUser(directory) => {
+                    keys.insert("vfio_user".into(), json!(directory.to_str()?));
+                }
+            }
+            "nvme"
+        }
+        SpdkSpec::Json { config, bdev } => {
+            keys.insert("bdev".into(), json!(bdev));
+            if let Some(config) = config {
+                keys.insert("config".into(), json!(config.to_str()?));
+            }
+            "spdk_json"
+        }
+    };
+    Some(json!({ kind: keys }))
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::ana::AnaState;
 pub use super::names::Uuid;
-pub use super::raw::{Direct, FlushPolicy};
+pub use super::raw::{Direct, Engine, FlushPolicy};
 use super::source::{At, Error, Problem, Source, Span};
+use crate::bdev::SpdkSpec;
 use crate::dm::TableError;
 
 /// A configuration that was found to be whole.
@@ -18,6 +19,10 @@ use crate::dm::TableError;
 pub struct Plan {
     /// The text it was read from.
     pub source: Source,
+    /// Which engine polls the devices.
+    pub engine: Engine,
+    /// What only the SPDK engine has.
+    pub spdk: SpdkPlan,
     /// The threads that do all I/O.
     pub reactors: ReactorsPlan,
     /// Path of the control socket; at most [`super::SOCKET_PATH_BYTES_MAX`] bytes.
@@ -32,6 +37,17 @@ pub struct Plan {
     pub nvmf: Option<NvmfPlan>,
     /// The iSCSI target; `None`: no such export.
     pub iscsi: Option<IscsiPlan>,
+}
+
+/// What only the SPDK engine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpdkPlan {
+    /// Whether SPDK's memory is hugepages.
+    pub hugepages: bool,
+    /// How much memory, in mebibytes; `None` for SPDK's own choice.
+    pub memory_mib: Option<u32>,
+    /// Path of SPDK's JSON-RPC socket, at most [`super::SOCKET_PATH_BYTES_MAX`] bytes; `None` for one that nobody else finds.
+    pub rpc: Option<PathBuf>,
 }
 
 /// The threads that do all I/O.
@@ -103,6 +119,8 @@ pub enum BdevKind {
     File(FilePlan),
     /// In a namespace behind an NVMe/TCP connection.
     NvmeTcp(Box<NvmeTcpPlan>),
+    /// Where only SPDK reaches them. The block size of the plan is 512 until the device is open.
+    Spdk(SpdkSpec),
 }
 
 /// A namespace behind an NVMe/TCP connection.

@@ -19,9 +19,11 @@ use super::source::At;
 #[serde(deny_unknown_fields)]
 #[schemars(title = "polldm configuration")]
 pub(super) struct Config {
-    /// Which engine polls the devices. This build has `native` only, which is the default.
+    /// Which engine polls the devices. Default: `native`. `spdk` needs a polldm that was built with SPDK.
     #[schemars(extend("default" = "native"))]
     pub engine: Option<At<Engine>>,
+    /// What only the SPDK engine has. The native engine passes it by.
+    pub spdk: Option<Spdk>,
     /// The threads that do all I/O.
     pub reactors: Option<Reactors>,
     /// The socket that `polldm dm`, `polldm stats` and the others talk to.
@@ -39,11 +41,36 @@ pub(super) struct Config {
 /// What polls the devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Engine {
+pub enum Engine {
     /// polldm's own reactors, backing devices and targets: any Linux machine, nothing to install.
     Native,
     /// SPDK, for machines that give whole NVMe devices and cores to storage. Needs a build with SPDK.
     Spdk,
+}
+
+/// What only the SPDK engine has.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spdk {
+    /// Whether SPDK's memory is hugepages. Default: `on`. Without them there is no NVMe device on PCIe.
+    #[schemars(extend("default" = "on"))]
+    pub hugepages: Option<At<Hugepages>>,
+    /// How much memory SPDK takes, such as 2GiB; malloc bdevs and I/O buffers come out of it. Default: what SPDK asks for, or
+    /// 512MiB without hugepages.
+    pub memory: Option<At<SizeText>>,
+    /// Path of SPDK's own JSON-RPC socket, for `rpc.py` and `spdk_top`. When left out, nobody else finds it. A relative path counts
+    /// from the directory of this file.
+    pub rpc: Option<At<PathBuf>>,
+}
+
+/// Whether SPDK's memory is hugepages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Hugepages {
+    /// It is.
+    On,
+    /// It is ordinary memory.
+    Off,
 }
 
 /// The threads that do all I/O: one reactor per CPU.
@@ -105,6 +132,10 @@ pub(super) enum Bdev {
     /// A namespace of an NVMe/TCP target on another machine, or on this one.
     #[serde(rename = "nvme-tcp")]
     NvmeTcp(Box<NvmeTcpBdev>),
+    /// A namespace of an NVMe controller that SPDK drives. For the SPDK engine.
+    Nvme(NvmeBdev),
+    /// Any bdev of SPDK's, and the methods that make it. For the SPDK engine.
+    SpdkJson(SpdkJsonBdev),
 }
 
 /// A backing device in memory.
@@ -198,6 +229,38 @@ pub(super) struct NvmeTcpBdev {
     /// A command that is not answered for so long ends its connection, and is treated as what was lost with it. Default: 30s.
     #[schemars(extend("default" = "30s"))]
     pub io_timeout: Option<At<DurationText>>,
+}
+
+/// A namespace of an NVMe controller that SPDK drives; one of `tcp`, `pcie` and `vfio_user` says where the controller is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NvmeBdev {
+    /// The name table lines use.
+    pub name: At<String>,
+    /// Address and port of an NVMe/TCP target, such as "192.0.2.1:4420".
+    pub tcp: Option<At<String>>,
+    /// The subsystem's NQN, with `tcp`.
+    pub nqn: Option<At<String>>,
+    /// Address on the PCI bus, such as "0000:01:00.0", of a controller that is bound to vfio-pci or uio_pci_generic.
+    pub pcie: Option<At<String>>,
+    /// The directory of a vfio-user controller's socket.
+    pub vfio_user: Option<At<PathBuf>>,
+    /// Namespace identifier. Default: 1.
+    #[schemars(range(min = 1), extend("default" = 1))]
+    pub nsid: Option<At<u32>>,
+}
+
+/// Any bdev of SPDK's.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpdkJsonBdev {
+    /// The name table lines use.
+    pub name: At<String>,
+    /// The bdev's name in SPDK.
+    pub bdev: At<String>,
+    /// A file in the form of SPDK's own configuration (`rpc.py save_config` writes it); the methods that it lists are called before the bdev is
+    /// looked for, once however many bdevs name it. A relative path counts from the directory of this file.
+    pub config: Option<At<PathBuf>>,
 }
 
 /// Whether I/O to a file bypasses the page cache (O_DIRECT).

@@ -447,6 +447,7 @@ impl Backend for Fake {
             BdevKind::Null => "null",
             BdevKind::File(_) => "file",
             BdevKind::NvmeTcp(_) => "nvme-tcp",
+            BdevKind::Spdk(_) => "nvme",
         };
         let lower = dm::Lower {
             id: LowerId(id.unwrap_or(0)),

@@ -48,6 +48,8 @@ pub mod rpc;
 pub mod schema;
 pub mod server;
 pub mod socket;
+#[cfg(feature = "spdk")]
+mod spdk;
 
 pub use backend::{Asker, Backend, Service};
 pub use client::{Client, ClientError};

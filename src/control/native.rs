@@ -177,6 +177,12 @@ impl Backend for Node {
     }
 
     fn exports(&self) -> ExportsResult {
+        #[cfg(feature = "spdk")]
+        if let Some(export) = self.spdk() {
+            return ExportsResult {
+                nvmf: Some(super::spdk::nvmf_export(export)),
+            };
+        }
         ExportsResult {
             nvmf: self
                 .nvmf()
@@ -232,6 +238,8 @@ fn export_error(error: ExportError) -> Error {
         }
         ExportError::Export(DuplicateNsid { .. }) => Error::new(Errno::Ebusy, reason),
         ExportError::Export(_) => Error::new(Errno::Einval, reason),
+        #[cfg(feature = "spdk")]
+        ExportError::Spdk(_) => Error::new(Errno::Einval, reason),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Operators' verbs on backing devices, and the one space of names that they share with mapped devices: a table line names either.
 
-use super::{Engine, Message};
+use super::Engine;
 use crate::bdev::{self, RemoteReport, Spec};
-use crate::dm::{CoreId, DeviceId, Errno, Error, Lower};
+use crate::dm::{DeviceId, Errno, Error, Lower};
 
 /// A backing device as an operator sees it.
 #[derive(Clone, Debug)]
@@ -58,16 +58,7 @@ impl Engine {
         }
         // Kept until every reactor has let go: the last to let go closes it, and to close can take long.
         let bdev = self.bdevs.hot_remove(name).map_err(refusal)?;
-        for core in 0..self.cores() {
-            // A reactor that has ended has nothing open.
-            let _ = self
-                .remote
-                .send(usize::from(core), Message::LowerGone(bdev.id()));
-        }
-        // Messages are handled in the order sent, so whoever answers this has handled that.
-        for core in 0..self.cores() {
-            self.call(CoreId(core), |_, _| ());
-        }
+        self.world().lower_gone(bdev.id());
         Ok(())
     }
 

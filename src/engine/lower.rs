@@ -10,23 +10,14 @@ use crate::dm::{
 };
 use crate::reactor::PoolBuffer;
 
-use super::stack::Stack;
-use super::tickets::Tickets;
-
-/// What all cores and the control plane share; nothing of it is touched by I/O.
-#[derive(Clone)]
-pub(super) struct Shared {
-    pub bdevs: Arc<bdev::Registry>,
-    pub stack: Arc<Stack>,
-    pub tickets: Arc<Tickets>,
-}
+use super::world::Planes;
 
 /// What [`Env`] needs on one core. Messages and completions are gathered here while the mapper runs, and delivered when it has
 /// returned (IO-27).
 pub struct Lower {
     /// The backing devices' side of this core.
     pub(super) bdevs: bdev::Core,
-    pub(super) shared: Shared,
+    pub(super) planes: Planes,
     pub(super) cores: u16,
     pub(super) now_ns: u64,
     /// To other cores and to this one, in the order sent.
@@ -45,10 +36,10 @@ pub struct Lower {
 
 impl Lower {
     /// The lower side of a core, with no front end and nothing open.
-    pub(super) fn new(shared: Shared, cores: u16, buffer_bytes_max: usize) -> Lower {
+    pub(super) fn new(planes: Planes, cores: u16, buffer_bytes_max: usize) -> Lower {
         Lower {
             bdevs: bdev::Core::new(buffer_bytes_max),
-            shared,
+            planes,
             cores,
             now_ns: 0,
             outbox: Vec::new(),
@@ -62,8 +53,8 @@ impl Lower {
 
     fn channel(&mut self, lower: LowerId, patience: Patience) -> Result<Channel, String> {
         let bdev = self
-            .shared
-            .bdevs
+            .planes
+            .bdevs()
             .by_id(lower)
             .ok_or("the bdev was removed")?;
         bdev.channel_with(&mut self.bdevs, patience)
@@ -73,7 +64,7 @@ impl Lower {
     /// Gives operators their answers.
     pub(super) fn answer(&mut self) {
         for (ticket, answer) in self.answers.drain(..) {
-            self.shared.tickets.answer(ticket, answer);
+            self.planes.answer(ticket, answer);
         }
     }
 }
@@ -153,15 +144,15 @@ impl Env for Lower {
     }
 
     fn happened(&mut self) {
-        self.shared.tickets.happened();
+        self.planes.happened();
     }
 
     fn limits_may_become(&mut self, device: DeviceId, limits: &Limits) -> Result<(), String> {
-        self.shared.stack.limits_may_become(device, limits)
+        self.planes.limits_may_become(device, limits)
     }
 
     fn limits_are(&mut self, device: DeviceId, limits: &Arc<Limits>) {
-        self.shared.stack.limits_are(device, limits);
+        self.planes.limits_are(device, limits);
     }
 
     fn cores(&self) -> u16 {

@@ -1,5 +1,5 @@
-//! The native engine: reactors that each hold a mapper, its lower channels and its front ends; and the handle by which the control
-//! plane speaks to them.
+//! What one reactor of the native engine holds: a mapper, its lower channels and its front ends; and the handle by which the control
+//! plane speaks to reactors, whichever engine they are of.
 //!
 //! ```text
 //! one turn of a reactor:  lower completions → mapper → front ends' completions → front ends' polls → gathered submissions
@@ -9,6 +9,7 @@ mod bdevs;
 mod core;
 mod front_end;
 mod lower;
+mod native;
 mod patience;
 mod remove;
 mod service;
@@ -18,12 +19,13 @@ mod tables;
 mod tickets;
 mod together;
 mod verbs;
+mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::Receiver;
 
 use crate::bdev;
 use crate::dm::registry::Entry;
@@ -31,7 +33,7 @@ use crate::dm::{
     self, CoreId, DeviceId, Errno, Error, Event, Info, Registry, Reply, Request, Stats, TargetLine,
     Ticket,
 };
-use crate::reactor::{self, Handle, NotStopped, ReactorStats, Reactors, Remote, StartError};
+use crate::reactor::{self, NotStopped, ReactorStats, StartError};
 
 pub use bdevs::BdevInfo;
 pub use core::Core;
@@ -41,13 +43,14 @@ pub use service::{Message, Reactor};
 pub use solo::Solo;
 pub use tables::parse_table;
 pub use verbs::{Event as DeviceEvent, GivenUp, never};
+pub use world::{Ended, Planes, World};
 
 use bdevs::check_free_of_bdevs;
-use lower::Shared;
+use native::Native;
 use stack::Stack;
 use tickets::Tickets;
 
-/// How an engine is set up.
+/// How the native engine is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The CPUs, one reactor each, and how they poll.
@@ -58,9 +61,7 @@ pub struct Config {
 
 /// A running engine. Operators' verbs block the calling thread until they are done; reactors never wait for it.
 pub struct Engine {
-    /// Taken by whoever stops the reactors.
-    handle: Mutex<Option<Handle<Message>>>,
-    remote: Remote<Message>,
+    reactors: Reactors,
     bdevs: Arc<bdev::Registry>,
     names: Mutex<Registry>,
     stack: Arc<Stack>,
@@ -86,40 +87,58 @@ pub struct DeviceInfo {
     pub info: Info,
 }
 
+/// The reactors of an engine.
+enum Reactors {
+    Native(Native),
+    /// Another engine's, which has front ends of its own.
+    Foreign(Arc<dyn World>),
+}
+
 impl Engine {
-    /// Starts the reactors.
+    /// Starts the native engine's reactors.
     ///
     /// # Errors
     /// When a thread cannot be started or pinned.
     pub fn start(config: &Config, bdevs: Arc<bdev::Registry>) -> Result<Engine, StartError> {
-        let tickets = Arc::new(Tickets::default());
-        let stack = Arc::new(Stack::default());
-        let buffer_bytes_max = config.buffer_bytes_max;
-        let handle = {
-            let shared = Shared {
-                bdevs: bdevs.clone(),
-                stack: stack.clone(),
-                tickets: tickets.clone(),
-            };
-            Reactors::start(&config.reactors, move |_core, context| {
-                Ok(Reactor::new(context, shared.clone(), buffer_bytes_max))
-            })?
-        };
-        let remote = handle.remote();
-        Ok(Engine {
-            handle: Mutex::new(Some(handle)),
-            remote,
-            bdevs,
+        let planes = Planes::new(bdevs);
+        let native = Native::start(config, planes.clone())?;
+        Ok(Engine::over(planes, Reactors::Native(native)))
+    }
+
+    /// The control plane of another engine's reactors, which were given the same `planes`.
+    pub fn of_world(planes: Planes, world: Arc<dyn World>) -> Engine {
+        Engine::over(planes, Reactors::Foreign(world))
+    }
+
+    fn over(planes: Planes, reactors: Reactors) -> Engine {
+        Engine {
+            reactors,
+            bdevs: planes.bdevs,
             names: Mutex::default(),
-            stack,
-            tickets,
+            stack: planes.stack,
+            tickets: planes.tickets,
             clients: AtomicU32::new(0),
-        })
+        }
+    }
+
+    fn world(&self) -> &dyn World {
+        match &self.reactors {
+            Reactors::Native(native) => native,
+            Reactors::Foreign(world) => &**world,
+        }
+    }
+
+    /// The native reactors, for what only they have.
+    fn native(&self) -> &Native {
+        match &self.reactors {
+            Reactors::Native(native) => native,
+            Reactors::Foreign(_) => panic!("front ends are the native engine's"),
+        }
     }
 
     /// How many reactors there are.
     pub fn cores(&self) -> u16 {
-        self.remote.cores() as u16
+        self.world().cores()
     }
 
     /// The backing devices.
@@ -129,7 +148,7 @@ impl Engine {
 
     /// What each reactor has spent its time on.
     pub fn reactor_stats(&self) -> Vec<ReactorStats> {
-        self.remote.stats()
+        self.world().reactor_stats()
     }
 
     /// Lets the front ends finish what is in flight and ends the reactors; for the second time, does nothing. By reference,
@@ -138,15 +157,13 @@ impl Engine {
     /// # Errors
     /// Names the reactors that had not come to rest `within` the time.
     pub fn stop(&self, within: Duration) -> Result<(), NotStopped> {
-        let handle = self
-            .handle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        handle.map_or(Ok(()), |handle| handle.stop(within))
+        self.world().stop(within)
     }
 
     /// Adds a front end to every core; `make` builds its part there, on the reactor's thread.
+    ///
+    /// # Panics
+    /// On another engine than the native one.
     pub fn add_front_end<F>(&self, make: F) -> ClientId
     where
         F: Fn(ClientId, &mut Core<'_>) -> Box<dyn FrontEnd> + Send + Sync + 'static,
@@ -155,7 +172,7 @@ impl Engine {
         let make = Arc::new(make);
         for core in 0..self.cores() {
             let make = make.clone();
-            self.call(CoreId(core), move |reactor, context| {
+            self.native().call(CoreId(core), move |reactor, context| {
                 let front_end = {
                     let Reactor { mapper, lower, .. } = reactor;
                     make(
@@ -175,11 +192,11 @@ impl Engine {
     }
 
     /// Says something to a front end on one core.
+    ///
+    /// # Panics
+    /// On another engine than the native one.
     pub fn tell(&self, core: CoreId, client: ClientId, message: Box<dyn std::any::Any + Send>) {
-        // A reactor that has ended needs to hear nothing more.
-        let _ = self
-            .remote
-            .send(usize::from(core.0), Message::FrontEnd { client, message });
+        self.native().tell(core, client, message);
     }
 
     /// Makes a device without a table.
@@ -211,6 +228,7 @@ impl Engine {
             self.stack.create(id, name);
             id
         };
+        self.world().named(id, name);
         let request = Request::Create {
             ordered: options.ordered,
             parked_limit_ns: options.parked_limit.map(nanoseconds),
@@ -245,6 +263,7 @@ impl Engine {
             self.stack.rename(id, new);
             id
         };
+        self.world().named(id, new);
         self.request(id, Request::Renamed).map(drop)
     }
 
@@ -304,11 +323,8 @@ impl Engine {
     pub fn stats(&self, name: &str) -> Result<Stats, Error> {
         let id = self.names().find(name)?.id;
         let mut sum = Stats::default();
-        for core in 0..self.cores() {
-            if let Some(Some(stats)) = self.call(CoreId(core), move |reactor, _| reactor.stats(id))
-            {
-                sum.add(&stats);
-            }
+        for stats in self.world().stats(id) {
+            sum.add(&stats);
         }
         Ok(sum)
     }
@@ -350,28 +366,10 @@ impl Engine {
             device,
             event: Event::Request(request, ticket),
         };
-        self.remote
-            .send(usize::from(core.0), Message::Dm(message))
-            .map_err(|_| stopping())?;
+        self.world()
+            .send(core, message)
+            .map_err(|Ended| stopping())?;
         Ok((ticket, answer))
-    }
-
-    /// Runs `f` on a reactor and waits for what it returns; `None` when the reactor has ended.
-    fn call<R: Send + 'static>(
-        &self,
-        core: CoreId,
-        f: impl FnOnce(&mut Reactor, &mut reactor::Context<Message>) -> R + Send + 'static,
-    ) -> Option<R> {
-        let (sender, receiver) = bounded(1);
-        let call = Box::new(
-            move |reactor: &mut Reactor, context: &mut reactor::Context<Message>| {
-                let _ = sender.send(f(reactor, context));
-            },
-        );
-        self.remote
-            .send(usize::from(core.0), Message::Call(call))
-            .ok()?;
-        patience::receive(&receiver)
     }
 
     /// Gives a device's names and number back, which it has no more use for.

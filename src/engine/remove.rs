@@ -117,6 +117,7 @@ impl Engine {
 
     /// Removes a device that nobody can find any more.
     fn remove_deleted(&self, id: DeviceId) -> Result<(), Error> {
+        self.world().withdraw(id);
         let removed = self.request(id, Request::Remove).map(drop);
         self.forget(id);
         removed

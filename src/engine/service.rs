@@ -4,7 +4,8 @@ use std::any::Any;
 
 use super::core::Core;
 use super::front_end::{ClientId, FrontEnd};
-use super::lower::{Lower, Shared};
+use super::lower::Lower;
+use super::world::Planes;
 use crate::dm::{self, CloneId, CoreId, DeviceId, LowerId, Mapper, Status};
 use crate::reactor::{Context, Interest, Readiness, Service, TimerId};
 
@@ -52,11 +53,11 @@ impl Reactor {
     /// A reactor's service, without devices or front ends.
     pub(super) fn new(
         context: &mut Context<Message>,
-        shared: Shared,
+        planes: Planes,
         buffer_bytes_max: usize,
     ) -> Reactor {
         let core = CoreId(context.core() as u16);
-        let lower = Lower::new(shared, context.cores() as u16, buffer_bytes_max);
+        let lower = Lower::new(planes, context.cores() as u16, buffer_bytes_max);
         Reactor {
             mapper: Mapper::new(core, OUTSTANDING_AT_START),
             lower,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::lower::{Lower, Shared};
+use super::lower::Lower;
+use super::world::Planes;
 use crate::bdev::{self, Payload};
 use crate::dm::{
     Answer, CloneId, CoreId, DeviceId, Error, Event, Io, Mapper, Message, Reply, Request, Status,
@@ -32,12 +33,7 @@ impl Solo {
         outstanding: usize,
         buffer_bytes_max: usize,
     ) -> Result<Solo, Error> {
-        let shared = Shared {
-            bdevs,
-            stack: Arc::default(),
-            tickets: Arc::default(),
-        };
-        let mut lower = Lower::new(shared, 1, buffer_bytes_max);
+        let mut lower = Lower::new(Planes::new(bdevs), 1, buffer_bytes_max);
         lower.completed.push(Vec::with_capacity(outstanding));
         let mut solo = Solo {
             mapper: Mapper::new(CoreId(0), outstanding),
@@ -95,7 +91,7 @@ impl Solo {
     }
 
     fn request(&mut self, request: Request) -> Result<Reply, Error> {
-        let (ticket, answer) = self.lower.shared.tickets.issue();
+        let (ticket, answer) = self.lower.planes.tickets.issue();
         let event = Event::Request(request, ticket);
         self.mapper.message(
             &mut self.lower,

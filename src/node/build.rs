@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::bdev;
 use crate::config::{
-    At, BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmeTcpPlan,
+    self, At, BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmeTcpPlan,
     NvmfPlan, Plan, PollPlan,
 };
 use crate::dm::{Limits, Table};
@@ -19,15 +19,31 @@ use crate::reactor::{self, PollMode};
 /// never mapped.
 const BUFFER_BYTES_MAX: usize = 256 << 20;
 
-/// Opens the backing devices.
+/// Opens the backing devices of the native engine.
 pub(super) fn bdevs(plan: &Plan) -> Result<Arc<bdev::Registry>, Error> {
     let registry = Arc::new(bdev::Registry::default());
+    open_bdevs(plan, &registry)?;
+    Ok(registry)
+}
+
+/// Opens the backing devices, in the way of the engine that the registry is of.
+pub(super) fn open_bdevs(plan: &Plan, registry: &bdev::Registry) -> Result<(), Error> {
     for bdev in &plan.bdevs {
         registry
             .add(&bdev.name.value, spec(bdev))
             .map_err(|error| plan.error_at(span(bdev), &error.to_string(), None))?;
     }
-    Ok(registry)
+    Ok(())
+}
+
+/// Refuses a plan of another engine, for what only the native one does.
+pub(super) fn native_only(plan: &Plan) -> Result<(), Error> {
+    match plan.engine {
+        config::Engine::Native => Ok(()),
+        config::Engine::Spdk => Err(plan.error_of_whole(
+            "this measures the native engine, and the configuration has `engine: spdk`; serve it and measure it through its export",
+        )),
+    }
 }
 
 /// Builds a device's table against open backing devices, whose sizes are known now, for no more than a plan of the device.
@@ -40,7 +56,7 @@ pub(super) fn table(
         .map_err(|error| plan.table_error(device, error))
 }
 
-/// Opens the backing devices and starts the reactors.
+/// Opens the backing devices and starts the reactors of the native engine.
 pub(super) fn engine(plan: &Plan) -> Result<Engine, Error> {
     let bdevs = bdevs(plan)?;
     let poll = match plan.reactors.poll {
@@ -229,6 +245,7 @@ pub(super) fn spec(bdev: &BdevPlan) -> bdev::Spec {
             read_only: file.read_only,
         },
         BdevKind::NvmeTcp(remote) => bdev::Spec::NvmeTcp(Box::new(remote_spec(remote))),
+        BdevKind::Spdk(spec) => bdev::Spec::Spdk(spec.clone()),
     }
 }
 

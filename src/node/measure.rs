@@ -32,6 +32,7 @@ impl DeviceTarget {
     /// # Errors
     /// What could not be opened, at its place in the configuration; or that there is no such device.
     pub fn open(plan: &Plan, name: &str) -> Result<DeviceTarget, Error> {
+        build::native_only(plan)?;
         let device = device_of(plan, name)?;
         let bdevs = build::bdevs(plan)?;
         let table = build::table(plan, device, &bdevs)?;

@@ -6,6 +6,10 @@
 
 mod build;
 mod measure;
+#[cfg(feature = "spdk")]
+mod spdk;
+#[cfg(feature = "spdk")]
+pub mod spdk_load;
 pub mod swaps;
 
 use std::net::SocketAddr;
@@ -13,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bdev;
-use crate::config::{AnaState, BdevPlan, Error, Plan, Uuid};
+use crate::config::{self, AnaState, BdevPlan, Error, Plan, Uuid};
 use crate::dm;
 use crate::engine::Engine;
 use crate::export::{iscsi, nvmf};
@@ -27,8 +31,19 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// A running node.
 pub struct Node {
     engine: Engine,
-    nvmf: Option<nvmf::Export>,
-    iscsi: Option<iscsi::Export>,
+    exports: Exports,
+}
+
+/// How hosts reach the devices.
+enum Exports {
+    /// By the targets of the native engine, if by any.
+    Native {
+        nvmf: Option<nvmf::Export>,
+        iscsi: Option<iscsi::Export>,
+    },
+    /// By SPDK's.
+    #[cfg(feature = "spdk")]
+    Spdk(crate::spdk::Export),
 }
 
 /// Why an export could not be changed while running.
@@ -38,6 +53,9 @@ pub enum ExportError {
     Device(dm::Error),
     /// The export: what it says.
     Export(nvmf::ConfigError),
+    /// SPDK's export: what it says.
+    #[cfg(feature = "spdk")]
+    Spdk(String),
     /// The node has no such export.
     NoExport,
 }
@@ -47,6 +65,8 @@ impl std::fmt::Display for ExportError {
         match self {
             ExportError::Device(error) => error.fmt(f),
             ExportError::Export(error) => error.fmt(f),
+            #[cfg(feature = "spdk")]
+            ExportError::Spdk(reason) => f.write_str(reason),
             ExportError::NoExport => write!(
                 f,
                 "this node has no NVMe/TCP export: its configuration has no 'exports: nvmf:'"
@@ -63,23 +83,39 @@ impl Node {
     /// # Errors
     /// What could not be opened, at its place in the configuration; then nothing runs.
     pub fn start(plan: &Plan) -> Result<Node, Error> {
-        let engine = build::engine(plan)?;
+        match plan.engine {
+            config::Engine::Native => {
+                let engine = build::engine(plan)?;
+                Node::finish(plan, engine, |engine| {
+                    let nvmf = build::nvmf(plan, engine)?;
+                    let iscsi = build::iscsi(plan, engine)?;
+                    Ok(Exports::Native { nvmf, iscsi })
+                })
+            }
+            #[cfg(feature = "spdk")]
+            config::Engine::Spdk => spdk::start(plan).map(|(node, _)| node),
+            #[cfg(not(feature = "spdk"))]
+            config::Engine::Spdk => {
+                Err(plan.error_of_whole("this build of polldm has no SPDK engine"))
+            }
+        }
+    }
+
+    /// Makes the devices and lets hosts reach them.
+    fn finish(
+        plan: &Plan,
+        engine: Engine,
+        export: impl FnOnce(&Engine) -> Result<Exports, Error>,
+    ) -> Result<Node, Error> {
         let node = Node {
             engine,
-            nvmf: None,
-            iscsi: None,
+            exports: Exports::Native {
+                nvmf: None,
+                iscsi: None,
+            },
         };
-        let exports = || {
-            build::devices(plan, &node.engine)?;
-            let nvmf = build::nvmf(plan, &node.engine)?;
-            Ok((nvmf, build::iscsi(plan, &node.engine)?))
-        };
-        match exports() {
-            Ok((nvmf, iscsi)) => Ok(Node {
-                nvmf,
-                iscsi,
-                ..node
-            }),
+        match build::devices(plan, &node.engine).and_then(|()| export(&node.engine)) {
+            Ok(exports) => Ok(Node { exports, ..node }),
             Err(error) => {
                 let _ = node.stop();
                 Err(error)
@@ -97,21 +133,44 @@ impl Node {
         self.engine.bdevs()
     }
 
-    /// The NVMe/TCP export, if there is one.
+    /// The NVMe/TCP export of the native engine, if there is one.
     pub fn nvmf(&self) -> Option<&nvmf::Export> {
-        self.nvmf.as_ref()
+        match &self.exports {
+            Exports::Native { nvmf, .. } => nvmf.as_ref(),
+            #[cfg(feature = "spdk")]
+            Exports::Spdk(_) => None,
+        }
+    }
+
+    /// SPDK's NVMe-oF export, if there is one.
+    #[cfg(feature = "spdk")]
+    pub fn spdk(&self) -> Option<&crate::spdk::Export> {
+        match &self.exports {
+            Exports::Spdk(export) => Some(export),
+            _ => None,
+        }
     }
 
     /// The iSCSI export, if there is one.
     pub fn iscsi(&self) -> Option<&iscsi::Export> {
-        self.iscsi.as_ref()
+        match &self.exports {
+            Exports::Native { iscsi, .. } => iscsi.as_ref(),
+            #[cfg(feature = "spdk")]
+            Exports::Spdk(_) => None,
+        }
     }
 
     /// Where hosts can connect, with the ports that the system chose: NVMe/TCP first, then iSCSI.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let nvmf = self.nvmf.iter().flat_map(|nvmf| nvmf.addresses());
-        let iscsi = self.iscsi.iter().flat_map(|iscsi| iscsi.addresses());
-        nvmf.chain(iscsi).copied().collect()
+        match &self.exports {
+            Exports::Native { nvmf, iscsi } => {
+                let nvmf = nvmf.iter().flat_map(|nvmf| nvmf.addresses());
+                let iscsi = iscsi.iter().flat_map(|iscsi| iscsi.addresses());
+                nvmf.chain(iscsi).copied().collect()
+            }
+            #[cfg(feature = "spdk")]
+            Exports::Spdk(export) => export.addresses(),
+        }
     }
 
     /// Opens a backing device, in the way of the configuration's own.
@@ -127,7 +186,11 @@ impl Node {
     /// # Errors
     /// When there is no such device, or the subsystem cannot have it.
     pub fn add_namespace(&self, nqn: &str, nsid: u32, device: &str) -> Result<(), ExportError> {
-        let nvmf = self.nvmf.as_ref().ok_or(ExportError::NoExport)?;
+        #[cfg(feature = "spdk")]
+        if let Some(export) = self.spdk() {
+            return spdk::add_namespace(&self.engine, export, nqn, nsid, device);
+        }
+        let nvmf = self.nvmf().ok_or(ExportError::NoExport)?;
         let id = self.engine.open(device).map_err(ExportError::Device)?;
         // What the configuration would derive, so that hosts find the same disk when the namespace is written there later.
         // A second namespace of one device gets another, made with the NSID: hosts refuse two of one UUID.
@@ -158,7 +221,11 @@ impl Node {
     /// # Errors
     /// When there is no such namespace.
     pub fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(), ExportError> {
-        let nvmf = self.nvmf.as_ref().ok_or(ExportError::NoExport)?;
+        #[cfg(feature = "spdk")]
+        if let Some(export) = self.spdk() {
+            return spdk::remove_namespace(&self.engine, export, nqn, nsid);
+        }
+        let nvmf = self.nvmf().ok_or(ExportError::NoExport)?;
         let (id, idle) = nvmf
             .remove_namespace(&self.engine, nqn, nsid)
             .map_err(ExportError::Export)?;
@@ -173,7 +240,11 @@ impl Node {
     /// # Errors
     /// When there is no such subsystem.
     pub fn set_ana(&self, nqn: &str, state: AnaState) -> Result<(), ExportError> {
-        let nvmf = self.nvmf.as_ref().ok_or(ExportError::NoExport)?;
+        #[cfg(feature = "spdk")]
+        if let Some(export) = self.spdk() {
+            return spdk::set_ana(export, nqn, state);
+        }
+        let nvmf = self.nvmf().ok_or(ExportError::NoExport)?;
         nvmf.set_ana(&self.engine, nqn, state.into())
             .map_err(ExportError::Export)
     }

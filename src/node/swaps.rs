@@ -45,6 +45,7 @@ impl Swapped {
     /// # Errors
     /// What could not be opened, at its place in the configuration; or that there is no such device.
     pub fn open(plan: &Plan, name: &str) -> Result<Swapped, Error> {
+        build::native_only(plan)?;
         let device = measure::device_of(plan, name)?;
         let engine = build::engine(plan)?;
         let limits =

@@ -6,7 +6,7 @@ use std::time::Duration;
 use polldm::bdev::{Direct, Spec};
 
 use super::driver::{DEPTH, after, drive};
-use super::{demand_flawless, device, engine, file, malloc};
+use super::{device, engine, file, malloc};
 
 /// A disk is pulled under I/O from four reactors: every I/O ends once, well or for want of a path. It comes in again under its name, the
 /// same table is loaded once more, and all is well. The file's lock shows that it was closed though the old table was still there.
@@ -71,7 +71,7 @@ fn pm_14_parked_io_outlives_the_disk_it_was_meant_for() {
     engine.load("vol", "0 8192 linear a 0", false).unwrap();
     engine.resume("vol", Default::default()).unwrap();
     after(&seen, 1000);
-    demand_flawless(&seen);
+    seen.demand_flawless();
     engine.stop(Duration::from_secs(10)).unwrap();
 }
 

@@ -10,14 +10,11 @@ mod swap;
 mod verbs;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polldm::bdev::{Direct, Registry, Spec};
 use polldm::engine::{Config, Engine};
 use polldm::reactor::{self, PollMode};
-
-use driver::Seen;
 
 const BLOCK_BYTES: usize = 4096;
 
@@ -63,10 +60,4 @@ fn device(engine: &Engine, name: &str, table: &str) {
     engine.create(name, "", false).unwrap();
     engine.load(name, table, false).unwrap();
     engine.resume(name, Default::default()).unwrap();
-}
-
-/// Demands that nothing has failed, and that whatever was read was what had been written last.
-fn demand_flawless(seen: &Seen) {
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0, "failed");
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0, "stale");
 }

@@ -9,7 +9,7 @@ use polldm::engine::{Engine, never};
 
 use super::driver::{DEPTH, after, drive};
 use super::errands::Errands;
-use super::{BLOCK_BYTES, demand_flawless, device, engine, file, malloc};
+use super::{BLOCK_BYTES, device, engine, file, malloc};
 
 const NOFLUSH: SuspendOptions = SuspendOptions {
     noflush: true,
@@ -141,7 +141,7 @@ fn at_70_the_middle_is_swapped_under_load_without_an_error() {
         }
         after(&seen, 200);
     }
-    demand_flawless(&seen);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -165,7 +165,7 @@ fn a_suspended_base_parks_what_comes_from_the_top() {
     engine.load("base", table, false).unwrap();
     engine.resume("base", Default::default()).unwrap();
     after(&seen, 1000);
-    demand_flawless(&seen);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -188,7 +188,7 @@ fn at_70_a_multipath_beneath_is_given_another_path() {
         engine.swap("base", table, false, NOFLUSH, &never).unwrap();
     }
     after(&seen, 1000);
-    demand_flawless(&seen);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -224,7 +224,7 @@ fn at_70_levels_are_suspended_in_any_order() {
         assert_eq!(suspended(&engine), Vec::<&str>::new(), "{order:?}");
     }
     after(&seen, 1000);
-    demand_flawless(&seen);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -525,7 +525,7 @@ fn a_stack_is_suspended_and_resumed_as_one() {
         .unwrap();
     assert_eq!(suspended(&engine), Vec::<&str>::new());
     after(&seen, 1000);
-    demand_flawless(&seen);
+    seen.demand_flawless();
     stop(&engine);
 }
 

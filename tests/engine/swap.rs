@@ -7,7 +7,7 @@ use polldm::dm::SuspendOptions;
 use polldm::engine::{DeviceOptions, never};
 
 use super::driver::{DEPTH, after, drive};
-use super::{demand_flawless, device, engine, malloc};
+use super::{device, engine, malloc};
 
 /// The device's blocks are swapped between a linear and a striped table over the same bytes, a hundred times, under I/O from four reactors:
 /// no error, no stale read. The stripe has one device, so both tables put every block in the same place.
@@ -37,7 +37,7 @@ fn a_table_is_swapped_under_load_without_an_error() {
         }
         after(&seen, 200);
     }
-    demand_flawless(&seen);
+    seen.demand_flawless();
     let stats = engine.stats("vol").unwrap();
     assert!(stats.read.ios > 0 && stats.write.ios > 0);
     assert_eq!(stats.read.errors + stats.write.errors, 0);

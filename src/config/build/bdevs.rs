@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Surroundings, Unique, block_size, size, span};
+use super::{Surroundings, Unique, block_size, size, span, spdk};
 use crate::config::names::{check_name, check_nqn};
 use crate::config::plan::{BdevKind, BdevPlan, FilePlan, NvmeTcpPlan};
 use crate::config::raw::{Bdev, Direct, FileBdev, NvmeTcpBdev};
@@ -73,6 +73,8 @@ pub(super) fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<B
         },
         Bdev::File(bdev) => file(bdev, surroundings)?,
         Bdev::NvmeTcp(bdev) => nvme_tcp(*bdev)?,
+        Bdev::Nvme(bdev) => spdk::nvme(bdev, surroundings)?,
+        Bdev::SpdkJson(bdev) => spdk::json(bdev, surroundings)?,
     };
     let name = &plan.name;
     check_name(&name.value).map_err(|message| Problem::at(name.span, message))?;

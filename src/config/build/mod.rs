@@ -8,6 +8,7 @@ mod devices;
 mod exports;
 mod iscsi;
 mod nvmf;
+mod spdk;
 mod tables;
 
 use std::collections::HashMap;
@@ -35,6 +36,8 @@ pub(super) struct Surroundings<'a> {
     pub process: &'a Process,
     /// Relative paths count from here.
     pub directory: Option<&'a Path>,
+    /// The engine of the command line, which outranks the one that is written.
+    pub engine: Option<Engine>,
 }
 
 impl Surroundings<'_> {
@@ -61,7 +64,13 @@ pub(super) fn plan(
     source: &Source,
     surroundings: &Surroundings<'_>,
 ) -> Result<Plan, Problem> {
-    engine(config.engine.as_ref())?;
+    let spdk = spdk::plan(config.spdk.as_ref(), surroundings)?;
+    let engine = engine(config.engine.as_ref(), surroundings)?;
+    let reactors_span = config
+        .reactors
+        .as_ref()
+        .and_then(|reactors| reactors.count.as_ref())
+        .map(|count| count.span);
     let reactors = reactors(config.reactors.as_ref(), &surroundings.process.cpus)?;
     let control_socket = control_socket(config.control.as_ref(), surroundings)?;
     let metrics = metrics(config.metrics.as_ref())?;
@@ -78,8 +87,10 @@ pub(super) fn plan(
         .map(|iscsi| iscsi::iscsi(iscsi, &devices, &bdevs))
         .transpose()?;
     apart(metrics.as_ref(), nvmf.as_ref(), iscsi.as_ref())?;
-    Ok(Plan {
+    let plan = Plan {
         source: source.clone(),
+        engine,
+        spdk,
         reactors,
         control_socket,
         metrics,
@@ -87,7 +98,9 @@ pub(super) fn plan(
         devices,
         nvmf,
         iscsi,
-    })
+    };
+    spdk::check_engine(&plan, reactors_span)?;
+    Ok(plan)
 }
 
 /// No two of those that listen want the same address.
@@ -132,18 +145,26 @@ pub(super) fn bdev(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<BdevPl
     bdevs::bdev_plan(bdev, surroundings)
 }
 
-fn engine(engine: Option<&At<Engine>>) -> Result<(), Problem> {
-    match engine {
-        Some(At {
-            value: Engine::Spdk,
-            span,
-            ..
-        }) => Err(
-            Problem::at(*span, "this build of polldm has no SPDK engine")
-                .help("use `engine: native`, or leave it out"),
-        ),
-        _ => Ok(()),
+/// The engine of the command line, or else the one that is written, or else the native one.
+fn engine(
+    written: Option<&At<Engine>>,
+    surroundings: &Surroundings<'_>,
+) -> Result<Engine, Problem> {
+    let engine = surroundings
+        .engine
+        .or(written.map(|written| written.value))
+        .unwrap_or(Engine::Native);
+    if engine == Engine::Spdk && !cfg!(feature = "spdk") {
+        let message = "this build of polldm has no SPDK engine";
+        let problem = match written {
+            Some(written) if surroundings.engine.is_none() => Problem::at(written.span, message),
+            _ => Problem::whole(message),
+        };
+        return Err(problem.help(
+            "use `engine: native`, or leave it out; `cargo build --release --features spdk` builds one that has it, where SPDK is installed",
+        ));
     }
+    Ok(engine)
 }
 
 fn reactors(reactors: Option<&Reactors>, allowed: &[usize]) -> Result<ReactorsPlan, Problem> {

@@ -4,6 +4,7 @@ mod hostile;
 mod one_bdev;
 mod refusals;
 mod schema;
+mod spdk;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,7 @@ fn read(bytes: impl AsRef<[u8]>) -> Result<Plan, Error> {
     let surroundings = Surroundings {
         process: &process,
         directory: Some(Path::new("/etc/polldm")),
+        engine: None,
     };
     parse_bytes("t.yaml", bytes.as_ref(), &surroundings)
 }
@@ -52,7 +54,13 @@ fn examples() -> Vec<(PathBuf, String)> {
 #[test]
 fn every_example_is_a_valid_configuration() {
     for (path, _) in examples() {
-        let plan = load(&path).unwrap_or_else(|error| panic!("{error}"));
+        let loaded = load(&path);
+        if path.ends_with("spdk.yaml") && !cfg!(feature = "spdk") {
+            let error = loaded.expect_err("there is no SPDK engine here");
+            assert_eq!(error.message(), "this build of polldm has no SPDK engine");
+            continue;
+        }
+        let plan = loaded.unwrap_or_else(|error| panic!("{error}"));
         assert!(
             plan.nvmf.is_some_and(|nvmf| !nvmf.subsystems.is_empty()),
             "{path:?}"

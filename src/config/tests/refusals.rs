@@ -62,7 +62,7 @@ r##"error: unknown key `bdev`
 1 | bdev: []
   | ^^^^
   |
-  = help: did you mean `bdevs`? The keys here are `engine`, `reactors`, `control`, `metrics`, `bdevs`, `devices`, `exports`"##),
+  = help: did you mean `bdevs`? The keys here are `engine`, `spdk`, `reactors`, `control`, `metrics`, `bdevs`, `devices`, `exports`"##),
     (File, r##"reactors: { poll: bussy }
 "##,
 r##"error: `bussy` is not known here
@@ -82,6 +82,7 @@ r##"error: CPU 7 is not one this process may run on
   |              ^
   |
   = help: its affinity mask has 0-3,6"##),
+    #[cfg(not(feature = "spdk"))]
     (File, r##"engine: spdk
 "##,
 r##"error: this build of polldm has no SPDK engine
@@ -90,7 +91,7 @@ r##"error: this build of polldm has no SPDK engine
 1 | engine: spdk
   |         ^^^^
   |
-  = help: use `engine: native`, or leave it out"##),
+  = help: use `engine: native`, or leave it out; `cargo build --release --features spdk` builds one that has it, where SPDK is installed"##),
     (File, r##"bdevs:
   - malloc: { name: x, size: 1G }
 "##,

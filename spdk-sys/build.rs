@@ -1,0 +1,252 @@
+//! Finds an installed SPDK, generates bindings from its headers, compiles the shim, and says how to link.
+//!
+//! | variable | |
+//! |---|---|
+//! | `PKG_CONFIG_PATH` | where pkg-config looks for SPDK's .pc files, as ever |
+//! | `SPDK_DIR` | where SPDK is installed (or was built); its .pc files come before all others |
+//! | `SPDK_STATIC` | `1`: link SPDK's static libraries although there are shared ones |
+//!
+//! What differs between SPDK's versions is looked for in its headers, not concluded from its version.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the engine is linked with: SPDK's application framework, the NVMe-oF target, and all bdev and socket modules that were built.
+const PACKAGES: &[&str] = &[
+    "spdk_event",
+    "spdk_event_bdev",
+    "spdk_event_nvmf",
+    "spdk_bdev_modules",
+    "spdk_sock_modules",
+    "spdk_accel_modules",
+    "spdk_env_dpdk",
+    "spdk_dpdklibs",
+    "spdk_syslibs",
+];
+
+/// Functions that may be called, by regular expression: bindgen takes only these, and the types that they need.
+const FUNCTIONS: &[&str] = &[
+    "spdk_app_(opts_init|start|stop|fini)",
+    "spdk_thread_(create|exit|send_msg|get_app_thread)",
+    "spdk_(get|set)_thread",
+    "spdk_poller_(register_named|unregister)",
+    "spdk_(get|put)_io_channel",
+    "spdk_io_device_(un)?register",
+    "spdk_cpuset_set_cpu",
+    "spdk_dma_(z?malloc|free)",
+    "spdk_bdev_(open_ext|close|desc_get_bdev|get_io_channel)",
+    "spdk_bdev_get_(module_name|num_blocks|block_size|md_size|write_unit_size)",
+    "spdk_bdev_(has_write_cache|is_zoned|io_type_supported|unregister)",
+    "spdk_bdev_(read|write|readv|writev|flush|unmap|write_zeroes)_blocks",
+    "spdk_bdev_(register|notify_blockcnt_change|module_list_add|free_io|io_complete|io_complete_nvme_status)",
+    "spdk_bdev_alias_(add|del_all)",
+    "spdk_bdev_io_get_(nvme_status|thread|buf)",
+    "polldm_log(_to)?",
+];
+
+fn main() {
+    for variable in ["PKG_CONFIG_PATH", "SPDK_DIR", "SPDK_STATIC", "PKG_CONFIG"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    for file in ["wrapper.h", "shim.h", "shim.c", "build.rs"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    let search = SearchPath::new();
+    let cflags = search.ask(&["--cflags"]);
+    let library_directory = PathBuf::from(search.variable_libdir());
+    check_headers(&cflags, &library_directory);
+    bind(&cflags);
+    let mut shim = cc::Build::new();
+    shim.file("shim.c");
+    for flag in &cflags {
+        shim.flag(flag);
+    }
+    shim.compile("polldm_spdk_shim");
+    let arguments = link_arguments(&search, &library_directory);
+    for argument in &arguments {
+        println!("cargo::rustc-link-arg={argument}");
+    }
+    // The crate that makes a program of this passes them on: cargo does so only for libraries by name, which cannot say "even if
+    // nothing of it is named", and that is what the constructors of SPDK's modules need.
+    println!("cargo::metadata=link_arguments={}", arguments.join(" "));
+}
+
+/// How pkg-config is asked.
+struct SearchPath {
+    /// `PKG_CONFIG_PATH` with what `SPDK_DIR` adds.
+    path: String,
+    program: String,
+}
+
+impl SearchPath {
+    fn new() -> SearchPath {
+        let mut directories = Vec::new();
+        if let Ok(directory) = env::var("SPDK_DIR") {
+            for below in ["lib/pkgconfig", "lib64/pkgconfig", "build/lib/pkgconfig"] {
+                directories.push(format!("{directory}/{below}"));
+            }
+        }
+        if let Ok(path) = env::var("PKG_CONFIG_PATH") {
+            directories.push(path);
+        }
+        SearchPath {
+            path: directories.join(":"),
+            program: env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into()),
+        }
+    }
+
+    /// What pkg-config says of the packages that SPDK has here; ends the build, with what was looked for and where, if it has not all that
+    /// is needed.
+    fn ask(&self, options: &[&str]) -> Vec<String> {
+        let output = Command::new(&self.program)
+            .env("PKG_CONFIG_PATH", &self.path)
+            // The flags of directories that a compiler searches anyway are needed, too: as rpath.
+            .env("PKG_CONFIG_ALLOW_SYSTEM_CFLAGS", "1")
+            .args(options)
+            .args(PACKAGES)
+            .output();
+        let said = match &output {
+            Ok(output) if output.status.success() => {
+                let text = String::from_utf8_lossy(&output.stdout);
+                return text.split_whitespace().map(str::to_owned).collect();
+            }
+            Ok(output) => first_line(&output.stderr),
+            Err(error) => format!("{} cannot be run: {error}", self.program),
+        };
+        let path = match self.path.as_str() {
+            "" => "pkg-config's own directories (neither SPDK_DIR nor PKG_CONFIG_PATH is set)",
+            path => path,
+        };
+        fail(&format!(
+            "the feature `spdk` needs an installed SPDK, 24.09 or newer. Looked for its .pc files ({}) in: {path}. {said} Install SPDK and \
+             set SPDK_DIR to where it is, or PKG_CONFIG_PATH to its lib/pkgconfig; without the feature nothing of SPDK is needed",
+            PACKAGES.join(", "),
+        ))
+    }
+
+    /// Where SPDK's libraries are: the directory that has the library of its application framework.
+    fn variable_libdir(&self) -> String {
+        let flags = self.ask(&["--libs-only-L", "--keep-system-libs"]);
+        let directories = flags.iter().filter_map(|flag| flag.strip_prefix("-L"));
+        let mut with_spdk = directories.filter(|directory| {
+            ["so", "a"].iter().any(|ending| {
+                Path::new(directory)
+                    .join(format!("libspdk_event.{ending}"))
+                    .exists()
+            })
+        });
+        match with_spdk.next() {
+            Some(directory) => directory.to_owned(),
+            None => fail(&format!(
+                "SPDK's .pc files name no directory that has libspdk_event.so or libspdk_event.a; they name: {}",
+                flags.join(" ")
+            )),
+        }
+    }
+}
+
+/// The headers must be there, and new enough for all that the bindings take for granted.
+fn check_headers(cflags: &[String], library_directory: &Path) {
+    let includes = cflags.iter().filter_map(|flag| flag.strip_prefix("-I"));
+    let header = includes
+        .map(|directory| Path::new(directory).join("spdk/bdev_module.h"))
+        .find(|path| path.exists());
+    let Some(header) = header else {
+        fail(&format!(
+            "SPDK's libraries are in {}, but spdk/bdev_module.h is in none of the directories that its .pc files name: {}",
+            library_directory.display(),
+            cflags.join(" ")
+        ));
+    };
+    let text = std::fs::read_to_string(&header)
+        .unwrap_or_else(|error| fail(&format!("{}: {error}", header.display())));
+    // Where a host's FUA bit arrives (24.05).
+    if !text.contains("nvme_cdw12") {
+        fail(&format!(
+            "{} is of an SPDK that is too old: its I/O does not carry the bit that forces unit access (struct spdk_bdev_io, nvme_cdw12); \
+             24.09 or newer is needed",
+            header.display()
+        ));
+    }
+}
+
+fn bind(cflags: &[String]) {
+    let mut builder = bindgen::Builder::default()
+        .header("wrapper.h")
+        .clang_args(cflags)
+        .layout_tests(false)
+        .generate_comments(false)
+        .prepend_enum_name(false)
+        .derive_default(false)
+        .derive_debug(false)
+        .rust_edition(bindgen::RustEdition::Edition2024);
+    for function in FUNCTIONS {
+        builder = builder.allowlist_function(function);
+    }
+    for name in [
+        "spdk_bdev",
+        "spdk_bdev_io",
+        "spdk_bdev_module",
+        "spdk_bdev_fn_table",
+    ] {
+        builder = builder.allowlist_type(name);
+    }
+    let bindings = builder.generate().unwrap_or_else(|error| {
+        fail(&format!(
+            "bindings of SPDK's headers cannot be made: {error}"
+        ))
+    });
+    let output = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it")).join("bindings.rs");
+    bindings
+        .write_to_file(&output)
+        .unwrap_or_else(|error| fail(&format!("{}: {error}", output.display())));
+}
+
+/// What the linker is told. Every library is kept although nothing names it: bdev modules, socket implementations and subsystems make
+/// themselves known by constructors.
+fn link_arguments(search: &SearchPath, library_directory: &Path) -> Vec<String> {
+    let shared = library_directory.join("libspdk_event.so").exists();
+    let wants_static = env::var("SPDK_STATIC").is_ok_and(|value| value == "1");
+    let mut arguments = Vec::new();
+    if shared && !wants_static {
+        arguments.push("-Wl,--no-as-needed".into());
+        arguments.extend(search.ask(&["--libs", "--keep-system-libs"]));
+        arguments.push("-Wl,--as-needed".into());
+        arguments.push(format!("-Wl,-rpath,{}", library_directory.display()));
+        return arguments;
+    }
+    let all = search.ask(&["--libs", "--static", "--keep-system-libs"]);
+    let (spdk, others): (Vec<String>, Vec<String>) = all
+        .into_iter()
+        .partition(|flag| flag.starts_with("-lspdk_"));
+    let (directories, others): (Vec<String>, Vec<String>) =
+        others.into_iter().partition(|flag| flag.starts_with("-L"));
+    arguments.extend(directories);
+    arguments.push("-Wl,--whole-archive".into());
+    arguments.extend(spdk.iter().map(|flag| format!("-l:lib{}.a", &flag[2..])));
+    arguments.push("-Wl,--no-whole-archive".into());
+    // DPDK's drivers (the ring of a memory pool among them) are found by constructors as well.
+    arguments.push("-Wl,--no-as-needed".into());
+    arguments.extend(others);
+    arguments.push("-Wl,--as-needed".into());
+    arguments.push(format!("-Wl,-rpath,{}", library_directory.display()));
+    arguments
+}
+
+fn first_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    format!(
+        "pkg-config says: {}.",
+        text.lines()
+            .next()
+            .unwrap_or("nothing")
+            .trim_end_matches('.')
+    )
+}
+
+/// Ends the build with one error.
+fn fail(message: &str) -> ! {
+    println!("cargo::error={message}");
+    std::process::exit(1)
+}

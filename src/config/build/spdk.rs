@@ -1,0 +1,215 @@
+//! What only the SPDK engine has, and what each engine cannot do.
+
+use std::net::SocketAddr;
+
+use super::{Surroundings, address, size};
+use crate::bdev::{NvmeAddress, SpdkSpec};
+use crate::config::SOCKET_PATH_BYTES_MAX;
+use crate::config::plan::{BdevKind, BdevPlan, Direct, Engine, Plan, SpdkPlan};
+use crate::config::raw::{Hugepages, NvmeBdev, Spdk, SpdkJsonBdev};
+use crate::config::source::{At, Problem, Span, shown};
+
+/// Bytes of a mebibyte, the unit in which SPDK is told how much memory to take.
+const MIB: u64 = 1 << 20;
+
+/// The part of a plan that is SPDK's.
+pub(super) fn plan(
+    written: Option<&Spdk>,
+    surroundings: &Surroundings<'_>,
+) -> Result<SpdkPlan, Problem> {
+    let hugepages = written.and_then(|spdk| spdk.hugepages.as_ref());
+    let rpc = written.and_then(|spdk| spdk.rpc.as_ref());
+    let rpc = match rpc {
+        None => None,
+        Some(written) => {
+            let path = surroundings.path(written)?.value;
+            if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+                return Err(
+                    Problem::at(written.span, "the path of the socket is too long").help(format!(
+                        "Linux allows {SOCKET_PATH_BYTES_MAX} bytes for the path of a UNIX socket"
+                    )),
+                );
+            }
+            Some(path)
+        }
+    };
+    let memory = written.and_then(|spdk| spdk.memory.as_ref());
+    Ok(SpdkPlan {
+        hugepages: hugepages.is_none_or(|written| written.value == Hugepages::On),
+        memory_mib: memory
+            .map(|written| {
+                let bytes = size(written)?;
+                match u32::try_from(bytes.value / MIB) {
+                    Ok(mib @ 1..) if bytes.value.is_multiple_of(2 * MIB) => Ok(mib),
+                    _ => Err(Problem::at(
+                        written.span,
+                        format!("{} bytes are not whole hugepages of 2 MiB", bytes.value),
+                    )
+                    .help("write a size such as 512MiB or 2GiB")),
+                }
+            })
+            .transpose()?,
+        rpc,
+    })
+}
+
+/// A namespace of an NVMe controller.
+pub(super) fn nvme(bdev: NvmeBdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Problem> {
+    let one = "write one of `tcp` (with `nqn`), `pcie` and `vfio_user`";
+    let at = match (&bdev.tcp, &bdev.pcie, &bdev.vfio_user) {
+        (Some(tcp), None, None) => {
+            let nqn = bdev.nqn.as_ref().ok_or_else(|| {
+                Problem::at(tcp.span, "the subsystem of this target is not named")
+                    .help("write its name as `nqn`")
+            })?;
+            NvmeAddress::Tcp(remote(tcp)?, nqn.value.clone())
+        }
+        (None, Some(pcie), None) => NvmeAddress::Pcie(pci_address(pcie)?),
+        (None, None, Some(directory)) => NvmeAddress::VfioUser(surroundings.path(directory)?.value),
+        (None, None, None) => {
+            return Err(
+                Problem::at(bdev.name.span, "where the controller is, is not written").help(one),
+            );
+        }
+        _ => {
+            return Err(Problem::at(bdev.name.span, "a controller is in one place only").help(one));
+        }
+    };
+    if let (Some(nqn), false) = (&bdev.nqn, matches!(at, NvmeAddress::Tcp(..))) {
+        return Err(Problem::at(nqn.span, "`nqn` has a meaning with `tcp` only"));
+    }
+    let nsid = match &bdev.nsid {
+        Some(nsid) if nsid.value == 0 => {
+            return Err(Problem::at(nsid.span, "0 is no namespace").help("they count from 1"));
+        }
+        nsid => nsid.as_ref().map_or(1, |nsid| nsid.value),
+    };
+    Ok(of_spdk(bdev.name, SpdkSpec::Nvme { at, nsid }))
+}
+
+/// Any bdev of SPDK's.
+pub(super) fn json(
+    bdev: SpdkJsonBdev,
+    surroundings: &Surroundings<'_>,
+) -> Result<BdevPlan, Problem> {
+    let spec = SpdkSpec::Json {
+        config: match &bdev.config {
+            None => None,
+            Some(path) => Some(surroundings.path(path)?.value),
+        },
+        bdev: bdev.bdev.value,
+    };
+    Ok(of_spdk(bdev.name, spec))
+}
+
+fn of_spdk(name: At<String>, spec: SpdkSpec) -> BdevPlan {
+    BdevPlan {
+        name,
+        block_size: 512,
+        size: None,
+        kind: BdevKind::Spdk(spec),
+    }
+}
+
+/// The address of a target.
+fn remote(text: &At<String>) -> Result<SocketAddr, Problem> {
+    let address = address(text, 4420)?.value;
+    match address.port() {
+        0 => Err(Problem::at(text.span, "nobody listens on port 0")),
+        _ => Ok(address),
+    }
+}
+
+/// An address as `lspci -D` shows it.
+fn pci_address(text: &At<String>) -> Result<String, Problem> {
+    let parts: Vec<&str> = text.value.split([':', '.']).collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let separators: String = text
+        .value
+        .chars()
+        .filter(|c| matches!(c, ':' | '.'))
+        .collect();
+    let digits = parts
+        .iter()
+        .all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if lengths != [4, 2, 2, 1] || separators != "::." || !digits {
+        return Err(Problem::at(
+            text.span,
+            format!("`{}` is no address on the PCI bus", shown(&text.value)),
+        )
+        .help("write it as `lspci -D` shows it, such as \"0000:01:00.0\""));
+    }
+    Ok(text.value.to_ascii_lowercase())
+}
+
+/// Refuses what the engine of a plan cannot do. `count` is where the number of reactors is written.
+pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Problem> {
+    match plan.engine {
+        Engine::Native => {
+            let spdk = |bdev: &&BdevPlan| matches!(bdev.kind, BdevKind::Spdk(_));
+            match plan.bdevs.iter().find(spdk) {
+                None => Ok(()),
+                Some(bdev) => Err(Problem::at(
+                    bdev.name.span,
+                    format!(
+                        "bdev `{}` is of a kind that only SPDK has",
+                        shown(&bdev.name.value)
+                    ),
+                )
+                .help("write `engine: spdk`, or use `malloc`, `null`, `file` or `nvme-tcp`")),
+            }
+        }
+        Engine::Spdk => {
+            let cpus = &plan.reactors.cpus;
+            let shared = (1..cpus.len()).find(|index| cpus[..*index].contains(&cpus[*index]));
+            if shared.is_some() {
+                let message = "SPDK has one reactor per CPU, and there are more reactors than CPUs";
+                let problem = match count {
+                    Some(span) => Problem::at(span, message),
+                    None => Problem::whole(message),
+                };
+                return Err(problem.help("write at most as many as `cores` has"));
+            }
+            if let Some(iscsi) = &plan.iscsi {
+                let portal = &iscsi.portals[0];
+                return Err(Problem::at(
+                    portal.span,
+                    "iSCSI is exported by the native engine only",
+                )
+                .help("export through `nvmf`, or write `engine: native`"));
+            }
+            for bdev in &plan.bdevs {
+                if let BdevKind::NvmeTcp(_) = &bdev.kind {
+                    return Err(Problem::at(
+                        bdev.name.span,
+                        "`nvme-tcp` is the native engine's initiator",
+                    )
+                    .help(
+                        "write it as `nvme` with `tcp`, which is SPDK's, or write `engine: native`",
+                    ));
+                }
+                if let BdevKind::File(file) = &bdev.kind
+                    && file.direct == Direct::Off
+                {
+                    return Err(Problem::at(
+                        file.path.span,
+                        "`direct: off` is the native engine's: SPDK's aio always goes past the page cache",
+                    )
+                    .help("leave `direct` out, or write `engine: native`"));
+                }
+            }
+            let listeners = plan.nvmf.iter().flat_map(|nvmf| &nvmf.listeners);
+            match listeners
+                .into_iter()
+                .find(|listener| listener.value.port() == 0)
+            {
+                None => Ok(()),
+                Some(listener) => Err(Problem::at(
+                    listener.span,
+                    "SPDK does not say which port it was given for port 0",
+                )
+                .help("write the port, such as 4420")),
+            }
+        }
+    }
+}

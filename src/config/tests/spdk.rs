@@ -1,0 +1,136 @@
+//! What only SPDK has, and what each engine cannot do.
+
+use super::read;
+use crate::bdev::{NvmeAddress, SpdkSpec};
+use crate::config::{BdevKind, parse_bdev};
+
+/// The message and the help of a refused entry of `bdevs:`.
+fn refused(entry: &str) -> (String, String) {
+    let error = parse_bdev("t", entry, None).expect_err("refused");
+    (
+        error.message().into(),
+        error.help().unwrap_or_default().into(),
+    )
+}
+
+#[test]
+fn a_controller_is_in_one_place() {
+    for (entry, message) in [
+        (
+            "nvme: { name: a }",
+            "where the controller is, is not written",
+        ),
+        (
+            "nvme: { name: a, tcp: \"127.0.0.1:4420\", nqn: n, pcie: \"0000:01:00.0\" }",
+            "a controller is in one place only",
+        ),
+        (
+            "nvme: { name: a, tcp: \"127.0.0.1:4420\" }",
+            "the subsystem of this target is not named",
+        ),
+        (
+            "nvme: { name: a, tcp: \"127.0.0.1:0\", nqn: n }",
+            "nobody listens on port 0",
+        ),
+        (
+            "nvme: { name: a, pcie: \"0000:01:00.0\", nqn: n }",
+            "`nqn` has a meaning with `tcp` only",
+        ),
+        (
+            "nvme: { name: a, pcie: \"01:00.0\" }",
+            "`01:00.0` is no address on the PCI bus",
+        ),
+        (
+            "nvme: { name: a, pcie: \"0000:01.00:0\" }",
+            "`0000:01.00:0` is no address on the PCI bus",
+        ),
+        (
+            "nvme: { name: a, pcie: \"0000:01:00.0\", nsid: 0 }",
+            "0 is no namespace",
+        ),
+    ] {
+        assert_eq!(refused(entry).0, message, "{entry}");
+    }
+}
+
+#[test]
+fn an_entry_of_spdk_reads_as_it_was_told() {
+    for (entry, spec) in [
+        (
+            "nvme: { name: a, tcp: \"[::1]:4420\", nqn: n, nsid: 7 }",
+            SpdkSpec::Nvme {
+                at: NvmeAddress::Tcp("[::1]:4420".parse().expect("an address"), "n".into()),
+                nsid: 7,
+            },
+        ),
+        (
+            "nvme: { name: a, pcie: \"0000:0A:00.0\" }",
+            SpdkSpec::Nvme {
+                at: NvmeAddress::Pcie("0000:0a:00.0".into()),
+                nsid: 1,
+            },
+        ),
+        (
+            "nvme: { name: a, vfio_user: /run/x }",
+            SpdkSpec::Nvme {
+                at: NvmeAddress::VfioUser("/run/x".into()),
+                nsid: 1,
+            },
+        ),
+        (
+            "spdk_json: { name: a, bdev: Raid0, config: /etc/raid.json }",
+            SpdkSpec::Json {
+                config: Some("/etc/raid.json".into()),
+                bdev: "Raid0".into(),
+            },
+        ),
+    ] {
+        let plan = parse_bdev("t", entry, None).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(plan.kind, BdevKind::Spdk(spec));
+        let told = plan.entry().expect("UTF-8").to_string();
+        let again = parse_bdev("t", &told, None).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(again.kind, plan.kind);
+    }
+}
+
+#[test]
+fn the_native_engine_has_no_bdevs_of_spdk() {
+    let error = read("bdevs: [ spdk_json: { name: a, bdev: b } ]").expect_err("refused");
+    assert_eq!(error.message(), "bdev `a` is of a kind that only SPDK has");
+}
+
+#[test]
+fn memory_is_whole_hugepages() {
+    let plan = read("spdk: { memory: 1GiB, hugepages: off }").expect("valid");
+    assert_eq!(
+        (plan.spdk.memory_mib, plan.spdk.hugepages),
+        (Some(1024), false)
+    );
+    for memory in ["1MiB", "3MiB", "2097153", "16EiB"] {
+        read(format!("spdk: {{ memory: {memory} }}")).expect_err(memory);
+    }
+}
+
+#[cfg(feature = "spdk")]
+#[test]
+fn what_spdk_cannot_do() {
+    let export = "exports: { nvmf: { listeners: [\"127.0.0.1:0\"], subsystems: [] } }";
+    for (text, message) in [
+        (
+            "reactors: { cores: [0], count: 2 }",
+            "SPDK has one reactor per CPU, and there are more reactors than CPUs",
+        ),
+        (
+            "bdevs: [ file: { name: a, path: /x, direct: off } ]",
+            "`direct: off` is the native engine's: SPDK's aio always goes past the page cache",
+        ),
+        (
+            export,
+            "SPDK does not say which port it was given for port 0",
+        ),
+    ] {
+        read(text).unwrap_or_else(|error| panic!("the native engine can: {error}"));
+        let error = read(format!("engine: spdk\n{text}")).expect_err(message);
+        assert_eq!(error.message(), message);
+    }
+}

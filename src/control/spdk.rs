@@ -1,0 +1,54 @@
+//! SPDK's NVMe-oF target, as operators see it: what SPDK tells of it, in the words of the schema.
+
+use serde_json::Value;
+
+use super::schema::{Namespace, NvmfEvents, NvmfExport, Subsystem};
+use crate::config::AnaState;
+use crate::spdk::Export;
+
+/// The export. Connections and their events are SPDK's own affair: `rpc.py nvmf_get_stats` and `nvmf_subsystem_get_qpairs` tell of them.
+pub(super) fn nvmf_export(export: &Export) -> NvmfExport {
+    let subsystems = export.subsystems().unwrap_or_default();
+    NvmfExport {
+        events: NvmfEvents::default(),
+        listeners: export.addresses().iter().map(ToString::to_string).collect(),
+        subsystems: subsystems
+            .iter()
+            .map(|told| subsystem(export, told))
+            .collect(),
+        connections: Vec::new(),
+    }
+}
+
+fn subsystem(export: &Export, told: &Value) -> Subsystem {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let nqn = text(&told["nqn"]);
+    let ana = match export.ana(&nqn).as_deref() {
+        Some("non_optimized") => AnaState::NonOptimized,
+        Some("inaccessible") => AnaState::Inaccessible,
+        _ => AnaState::Optimized,
+    };
+    Subsystem {
+        nqn,
+        hosts: match told["allow_any_host"].as_bool() {
+            Some(true) => None,
+            _ => Some(
+                list(&told["hosts"])
+                    .iter()
+                    .map(|host| text(&host["nqn"]))
+                    .collect(),
+            ),
+        },
+        ana,
+        namespaces: list(&told["namespaces"])
+            .iter()
+            .map(|namespace| Namespace {
+                nsid: namespace["nsid"].as_u64().unwrap_or_default() as u32,
+                device: text(&namespace["bdev_name"]),
+                uuid: text(&namespace["uuid"]),
+            })
+            .collect(),
+        controllers: Vec::new(),
+    }
+}

@@ -1,0 +1,192 @@
+//! SPDK's application framework in this process: started on a thread of its own, which becomes SPDK's first reactor.
+
+use std::ffi::{CString, c_void};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::rpc::Rpc;
+use super::thread::Thread;
+use super::{log, memory};
+
+/// The most that SPDK may take to end once it is told to.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// How SPDK is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The CPUs, one reactor each, all different.
+    pub cpus: Vec<usize>,
+    /// Whether SPDK's memory is hugepages.
+    pub hugepages: bool,
+    /// How much memory, in MiB; SPDK's own choice when left out.
+    pub memory_mib: Option<u32>,
+    /// Whether SPDK looks for devices on the PCI bus: it takes hold of whatever is bound to a user-space driver.
+    pub pci: bool,
+    /// The path of SPDK's JSON-RPC socket, for `rpc.py` and `spdk_top`; one that nobody else finds when left out.
+    pub rpc: Option<PathBuf>,
+}
+
+/// SPDK, running.
+pub(super) struct App {
+    /// The thread that SPDK's first reactor runs on, and what it ends with.
+    thread: Mutex<Option<(JoinHandle<()>, Receiver<i32>)>>,
+    pub app_thread: Thread,
+    pub rpc: Rpc,
+    /// What was made for a socket that nobody else finds.
+    directory: Option<PathBuf>,
+}
+
+impl App {
+    /// Starts SPDK, once in the life of a process.
+    ///
+    /// # Errors
+    /// What is missing, or SPDK's own last words.
+    pub fn start(options: &Options) -> Result<App, String> {
+        if options.hugepages {
+            let wanted = options.memory_mib.map_or(memory::MEMORY_MIB_MIN, u64::from);
+            memory::check_hugepages(wanted)?;
+        }
+        let (socket, directory) = match &options.rpc {
+            Some(path) => (path.clone(), None),
+            None => {
+                let directory = private_directory()?;
+                (directory.join("spdk.sock"), Some(directory))
+            }
+        };
+        log::listen();
+        let (started, starts) = bounded(1);
+        let (ended, ends) = bounded(1);
+        let thread = {
+            let (options, socket) = (options.clone(), socket.clone());
+            std::thread::Builder::new()
+                .name("spdk".into())
+                .spawn(move || {
+                    let _ = ended.send(run(&options, &socket, started));
+                })
+                .map_err(|error| format!("no thread for SPDK: {error}"))?
+        };
+        // When SPDK cannot start it drops what it was to answer with.
+        let Ok(app_thread) = starts.recv() else {
+            let code = ends.recv().unwrap_or(-1);
+            remove(directory.as_deref());
+            return Err(said(&format!("SPDK did not start (code {code})")));
+        };
+        log::forget();
+        Ok(App {
+            thread: Mutex::new(Some((thread, ends))),
+            app_thread,
+            rpc: Rpc::new(socket),
+            directory,
+        })
+    }
+
+    /// Ends SPDK, which must have nothing of ours any more. For the second time, does nothing.
+    ///
+    /// # Errors
+    /// SPDK does not end; it is left behind.
+    pub fn stop(&self) -> Result<(), ()> {
+        let taken = self
+            .thread
+            .lock()
+            .expect("no holder of this lock can panic")
+            .take();
+        let Some((thread, ends)) = taken else {
+            return Ok(());
+        };
+        self.app_thread.send(|| {
+            // SAFETY: on SPDK's own thread, while SPDK runs.
+            unsafe { spdk_sys::spdk_app_stop(0) }
+        });
+        let code = ends.recv_timeout(END_WITHIN).map_err(drop)?;
+        remove(self.directory.as_deref());
+        // It has said its last word.
+        let _ = thread.join();
+        if code == 0 { Ok(()) } else { Err(()) }
+    }
+}
+
+/// A sentence, and SPDK's own last words.
+pub(super) fn said(what: &str) -> String {
+    match log::last_lines() {
+        lines if lines.is_empty() => format!("{what}; SPDK gave no reason"),
+        lines => format!("{what}; SPDK said:\n  {}", lines.join("\n  ")),
+    }
+}
+
+/// Runs SPDK until it is stopped. The code that it ends with.
+fn run(options: &Options, socket: &Path, started: Sender<Thread>) -> i32 {
+    let cpus: Vec<String> = options.cpus.iter().map(usize::to_string).collect();
+    let text = |text: &str| CString::new(text).expect("no NUL in our own words");
+    let name = text("polldm");
+    let mask = text(&format!("[{}]", cpus.join(",")));
+    let rpc =
+        CString::new(socket.as_os_str().as_encoded_bytes()).expect("the plan refuses NUL in paths");
+    let virtual_addresses = text("va");
+    // SAFETY: integers, flags and pointers, for all of which zeroes are valid; spdk_app_opts_init fills in what is not.
+    let mut opts: spdk_sys::spdk_app_opts = unsafe { std::mem::zeroed() };
+    // SAFETY: the size is that of what the pointer points to.
+    unsafe { spdk_sys::spdk_app_opts_init(&mut opts, size_of::<spdk_sys::spdk_app_opts>()) };
+    opts.name = name.as_ptr();
+    opts.reactor_mask = mask.as_ptr();
+    opts.rpc_addr = rpc.as_ptr();
+    opts.no_pci = !options.pci;
+    // Signals are the command's affair: serve ends by them in its own order.
+    opts.disable_signal_handlers = true;
+    opts.log = Some(spdk_sys::polldm_log);
+    // Sees to it that no page is left to a crashed process.
+    opts.unlink_hugepage = options.hugepages;
+    if let Some(mib) = options.memory_mib {
+        opts.mem_size = i32::try_from(mib).unwrap_or(i32::MAX);
+    }
+    if !options.hugepages {
+        opts.no_huge = true;
+        opts.iova_mode = virtual_addresses.as_ptr();
+        if options.memory_mib.is_none() {
+            opts.mem_size = memory::MEMORY_MIB_MIN as i32;
+        }
+    }
+    super::module::add();
+    let context = Box::into_raw(Box::new(started)).cast::<c_void>();
+    // SAFETY: the options and what they point to live until this returns; `on_start` gets `context` at most once, and nobody has it after.
+    let code = unsafe { spdk_sys::spdk_app_start(&mut opts, Some(on_start), context) };
+    // SAFETY: made above; `on_start` has only looked at it.
+    drop(unsafe { Box::from_raw(context.cast::<Sender<Thread>>()) });
+    // SAFETY: spdk_app_start has returned.
+    unsafe { spdk_sys::spdk_app_fini() };
+    code
+}
+
+unsafe extern "C" fn on_start(context: *mut c_void) {
+    // SAFETY: `run` keeps the sender until spdk_app_start has returned.
+    let started = unsafe { &*context.cast::<Sender<Thread>>() };
+    let thread = Thread::app().expect("this is SPDK's own thread");
+    // Room for one was made.
+    let _ = started.send(thread);
+}
+
+/// A directory that only this user can enter.
+fn private_directory() -> Result<PathBuf, String> {
+    let directory = std::env::temp_dir().join(format!("polldm-spdk-{}", std::process::id()));
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&directory)
+        .map_err(|error| {
+            format!(
+                "cannot make the directory {} for SPDK's JSON-RPC socket: {error}",
+                directory.display()
+            )
+        })?;
+    Ok(directory)
+}
+
+fn remove(directory: Option<&Path>) {
+    if let Some(directory) = directory {
+        // What is left in a directory of temporary files harms nobody.
+        let _ = std::fs::remove_dir_all(directory);
+    }
+}

@@ -1,0 +1,530 @@
+//! One backing device: a bdev of SPDK's, made if need be, and open.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, c_void};
+use std::path::Path;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crossbeam_channel::Sender;
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::module::errno_name;
+use super::rpc::Refused;
+use super::thread::Thread;
+use crate::bdev::{self, Bdev, Direct, Error, Foreign, NvmeAddress, SpdkSpec, Spec};
+use crate::dm::limits::Keep;
+use crate::dm::{Lower, LowerId};
+
+/// Seconds after which SPDK tries again to reach an NVMe controller that it has lost.
+const RECONNECT_DELAY_SECONDS: u32 = 1;
+
+/// Seconds after which I/O to a controller that is lost fails, so that another path can be taken; until then it waits for the controller.
+const FAIL_FAST_SECONDS: u32 = 2;
+
+/// Something that a bdev below has done by itself.
+pub(super) enum Event {
+    /// It went away.
+    Removed(LowerId),
+    /// It has this many sectors now.
+    Resized(LowerId, u64),
+}
+
+/// Makes and opens bdevs.
+pub(super) struct Opener {
+    app: Arc<App>,
+    events: Sender<Event>,
+    done: Mutex<Done>,
+}
+
+/// What is done once.
+#[derive(Default)]
+struct Done {
+    /// Whether NVMe bdevs flush; `None`: not asked yet.
+    nvme_flushes: Option<bool>,
+    /// Configurations in SPDK's form whose methods were called.
+    configurations: BTreeSet<std::path::PathBuf>,
+}
+
+/// A bdev that is open. It is closed when neither the registry nor a channel holds it.
+pub(super) struct Opened {
+    descriptor: AtomicPtr<spdk_sys::spdk_bdev_desc>,
+    block_shift: u32,
+    /// The registry's hold, and one for each channel.
+    holds: AtomicU32,
+    app: Arc<App>,
+    /// What takes the bdev back, if we made it: method and parameters.
+    undo: Option<Undo>,
+    /// What SPDK's events are told with; freed when it is closed.
+    watch: AtomicPtr<Watch>,
+}
+
+/// A method that takes a bdev back, and its parameters.
+type Undo = (&'static str, Value);
+
+/// The registry's hold.
+struct Held(Arc<Opened>);
+
+/// What an event of SPDK's finds.
+struct Watch {
+    id: LowerId,
+    sectors_per_block: u64,
+    events: Sender<Event>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl Opened {
+    /// What a device of the registry is made of on this engine.
+    pub fn of(bdev: &Bdev) -> Option<Arc<Opened>> {
+        let held = bdev.body_of_engine()?.downcast_ref::<Held>()?;
+        Some(held.0.clone())
+    }
+
+    pub fn block_shift(&self) -> u32 {
+        self.block_shift
+    }
+
+    /// The open descriptor, held for a channel until [`Opened::release`].
+    pub fn hold(&self) -> Option<*mut spdk_sys::spdk_bdev_desc> {
+        let more = |holds: u32| (holds > 0).then_some(holds + 1);
+        self.holds
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .ok()?;
+        Some(self.descriptor.load(Ordering::Acquire))
+    }
+
+    /// Lets go of it; the last to do so closes it. On a thread of SPDK's that is left to another thread.
+    pub fn release(self: &Arc<Self>) {
+        if self.holds.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let opened = self.clone();
+        if Thread::current().is_none() {
+            opened.close();
+            return;
+        }
+        let thread = std::thread::Builder::new().name("spdk-close".into());
+        // Without a thread it stays open until the process ends.
+        let _ = thread.spawn(move || opened.close());
+    }
+
+    /// Closes the bdev, and takes it back if we made it. Blocks.
+    fn close(&self) {
+        let descriptor = self.descriptor.swap(null_mut(), Ordering::AcqRel) as usize;
+        let watch = self.watch.swap(null_mut(), Ordering::AcqRel) as usize;
+        if descriptor == 0 {
+            return;
+        }
+        let closed = self.app.app_thread.call(move || {
+            // SAFETY: opened on this thread, closed once, with no channel left: all holds are gone. After that SPDK tells no event.
+            unsafe {
+                spdk_sys::spdk_bdev_close(descriptor as *mut spdk_sys::spdk_bdev_desc);
+                drop(Box::from_raw(watch as *mut Watch));
+            }
+        });
+        if let (Some(()), Some((method, params))) = (closed, &self.undo) {
+            // A bdev that went away by itself is not there to be deleted.
+            let _ = self.app.rpc.call(method, params.clone());
+        }
+    }
+}
+
+impl Opener {
+    pub fn new(app: Arc<App>, events: Sender<Event>) -> Opener {
+        Opener {
+            app,
+            events,
+            done: Mutex::default(),
+        }
+    }
+
+    fn call(&self, method: &str, params: Value) -> Result<Value, Error> {
+        self.app.rpc.call(method, params).map_err(refusal)
+    }
+
+    /// Makes a bdev if need be: its name in SPDK, and what takes it back.
+    fn make(&self, name: &str, spec: &Spec) -> Result<(String, Option<Undo>), Error> {
+        let delete = |method| Some((method, json!({ "name": name })));
+        match spec {
+            Spec::Null { bytes, block_bytes } => {
+                self.call("bdev_null_create", sized(name, *bytes, *block_bytes))?;
+                Ok((name.into(), delete("bdev_null_delete")))
+            }
+            Spec::Malloc {
+                bytes, block_bytes, ..
+            } => {
+                self.call("bdev_malloc_create", sized(name, *bytes, *block_bytes))?;
+                Ok((name.into(), delete("bdev_malloc_delete")))
+            }
+            Spec::File {
+                path,
+                bytes,
+                block_bytes,
+                direct,
+                read_only,
+            } => {
+                if *direct == Direct::Off {
+                    return Err(engine(
+                        "`direct: off` is the native engine's: SPDK's aio always goes past the page cache",
+                    ));
+                }
+                if let Some(bytes) = bytes {
+                    grow(path, *bytes)?;
+                }
+                let params = json!({
+                    "name": name,
+                    "filename": path,
+                    "block_size": block_bytes,
+                    "readonly": read_only,
+                });
+                self.call("bdev_aio_create", params)?;
+                Ok((name.into(), delete("bdev_aio_delete")))
+            }
+            Spec::Spdk(SpdkSpec::Nvme { at, nsid }) => {
+                self.nvme_flushes();
+                self.call("bdev_nvme_attach_controller", attach(name, at))?;
+                let undo = delete("bdev_nvme_detach_controller");
+                Ok((format!("{name}n{nsid}"), undo))
+            }
+            Spec::Spdk(SpdkSpec::Json { config, bdev }) => {
+                if let Some(config) = config {
+                    self.configure(config)?;
+                }
+                Ok((bdev.clone(), None))
+            }
+        }
+    }
+
+    /// Switches on that NVMe bdevs flush, which they drop unless told otherwise; whether they do. Not every SPDK can.
+    fn nvme_flushes(&self) -> bool {
+        let mut done = self.done.lock().expect("no holder of this lock can panic");
+        *done.nvme_flushes.get_or_insert_with(|| {
+            let params = json!({ "enable_flush": true });
+            self.app.rpc.call("bdev_nvme_set_options", params).is_ok()
+        })
+    }
+
+    /// Calls the methods of a configuration in SPDK's form, once.
+    fn configure(&self, path: &Path) -> Result<(), Error> {
+        let mut done = self.done.lock().expect("no holder of this lock can panic");
+        if done.configurations.contains(path) {
+            return Ok(());
+        }
+        let wrong = |what: String| engine(&format!("{}: {what}", path.display()));
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let config: Value =
+            serde_json::from_str(&text).map_err(|error| wrong(format!("is not JSON: {error}")))?;
+        let form = "SPDK's form is { \"subsystems\": [ { \"subsystem\": …, \"config\": [ { \"method\": …, \"params\": … } ] } ] }";
+        let subsystems = config["subsystems"]
+            .as_array()
+            .ok_or_else(|| wrong(format!("has no list `subsystems`; {form}")))?;
+        for subsystem in subsystems {
+            // A subsystem without a configuration has null.
+            for entry in subsystem["config"].as_array().into_iter().flatten() {
+                let method = entry["method"]
+                    .as_str()
+                    .ok_or_else(|| wrong(format!("has an entry without `method`; {form}")))?;
+                let params = match &entry["params"] {
+                    Value::Null => json!({}),
+                    params => params.clone(),
+                };
+                self.app
+                    .rpc
+                    .call(method, params)
+                    .map_err(|refused| wrong(refused.to_string()))?;
+            }
+        }
+        done.configurations.insert(path.into());
+        Ok(())
+    }
+
+    /// Opens a bdev that is there.
+    fn open_made(
+        &self,
+        id: LowerId,
+        name: &str,
+        in_spdk: &str,
+        spec: &Spec,
+        undo: Option<Undo>,
+    ) -> Result<bdev::Opened, Error> {
+        let read_only = matches!(
+            spec,
+            Spec::File {
+                read_only: true,
+                ..
+            }
+        );
+        let text = CString::new(in_spdk).map_err(|_| engine("a name cannot contain NUL"))?;
+        let events = self.events.clone();
+        let opened = self.app.app_thread.call(move || {
+            // SAFETY: called on SPDK's own thread.
+            unsafe { open(&text, !read_only, id, events) }
+        });
+        let facts = match opened {
+            None => return Err(engine("the engine is stopping")),
+            Some(Err(libc::ENODEV)) => {
+                return Err(engine(&format!(
+                    "SPDK has no bdev '{in_spdk}'; SPDK's bdev_get_bdevs names those that it has"
+                )));
+            }
+            Some(Err(errno)) => {
+                return Err(engine(&format!(
+                    "SPDK cannot open bdev '{in_spdk}': {}{}",
+                    errno_name(errno),
+                    match errno {
+                        libc::EPERM => "; another module of SPDK's has claimed it",
+                        _ => "",
+                    }
+                )));
+            }
+            Some(Ok(facts)) => facts,
+        };
+        let opened = Arc::new(Opened {
+            descriptor: AtomicPtr::new(facts.descriptor as *mut _),
+            block_shift: (facts.block_bytes / 512).trailing_zeros(),
+            holds: AtomicU32::new(1),
+            app: self.app.clone(),
+            undo,
+            watch: AtomicPtr::new(facts.watch as *mut _),
+        });
+        // From here on it is closed whatever happens.
+        let held = Held(opened);
+        facts.check(in_spdk)?;
+        let kind = match spec {
+            Spec::Null { .. } => "null",
+            Spec::Malloc { .. } => "malloc",
+            Spec::File { .. } => "file",
+            Spec::Spdk(SpdkSpec::Nvme { .. }) => "nvme",
+            Spec::Spdk(SpdkSpec::Json { .. }) => "spdk_json",
+        };
+        // Says that it has no cache and cannot flush, whatever is beneath it.
+        let is_uring = facts.module == "uring";
+        let volatile_cache = match spec {
+            Spec::Malloc { volatile_cache, .. } => *volatile_cache,
+            _ => facts.write_cache || is_uring,
+        };
+        let flush = facts.flush && (facts.module != "nvme" || self.nvme_flushes());
+        let declared = Lower {
+            id,
+            name: name.into(),
+            sectors: facts.blocks * u64::from(facts.block_bytes) / 512,
+            block_bytes: facts.block_bytes,
+            volatile_cache,
+            flush,
+            // SPDK's bdevs drop the bit, so the mapper makes good for it by a flush (FL-28).
+            fua: false,
+            discard: facts.unmap,
+            discard_zeroes: facts.module == "malloc",
+            write_zeroes: true,
+            // The bdev layer splits what is too large.
+            transfer_sectors_max: 0,
+            optimal_write_bytes: facts.block_bytes.max(4096),
+            read_only,
+            keep: Keep::default(),
+        };
+        Ok(bdev::Opened {
+            kind,
+            declared,
+            body: Box::new(held),
+        })
+    }
+}
+
+impl Foreign for Opener {
+    fn open(&self, id: LowerId, name: &str, spec: &Spec) -> Result<bdev::Opened, Error> {
+        let (in_spdk, undo) = self.make(name, spec)?;
+        let made = undo.clone();
+        self.open_made(id, name, &in_spdk, spec, undo)
+            .inspect_err(|_| {
+                if let Some((method, params)) = made {
+                    // Already undone if it was opened.
+                    let _ = self.app.rpc.call(method, params);
+                }
+            })
+    }
+}
+
+/// What is known of a bdev once it is open. Addresses as numbers, so that it can go from thread to thread.
+struct Facts {
+    descriptor: usize,
+    watch: usize,
+    module: String,
+    blocks: u64,
+    block_bytes: u32,
+    metadata_bytes: u32,
+    write_unit_blocks: u32,
+    zoned: bool,
+    write_cache: bool,
+    flush: bool,
+    unmap: bool,
+}
+
+impl Facts {
+    /// Refuses what the mapper cannot do justice to.
+    fn check(&self, name: &str) -> Result<(), Error> {
+        let refuse = |what: String| Err(engine(&format!("bdev '{name}' {what}")));
+        if self.block_bytes != 512 && self.block_bytes != 4096 {
+            return refuse(format!(
+                "has blocks of {} bytes; 512 and 4096 can be mapped",
+                self.block_bytes
+            ));
+        }
+        if self.metadata_bytes != 0 {
+            return refuse(format!(
+                "has {} bytes of metadata (DIF) in each block, which tables cannot map; format it without",
+                self.metadata_bytes
+            ));
+        }
+        if self.zoned {
+            return refuse("is zoned; its writes would have to be in order".into());
+        }
+        if self.write_unit_blocks > 1 {
+            return refuse(format!(
+                "is written in units of {} blocks; a target can cut a write anywhere between blocks",
+                self.write_unit_blocks
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// To be called on SPDK's own thread.
+unsafe fn open(name: &CStr, write: bool, id: LowerId, events: Sender<Event>) -> Result<Facts, i32> {
+    let watch = Box::into_raw(Box::new(Watch {
+        id,
+        sectors_per_block: 1,
+        events,
+    }));
+    let mut descriptor = null_mut();
+    // SAFETY: the watch lives until after the descriptor is closed.
+    let result = unsafe {
+        spdk_sys::spdk_bdev_open_ext(
+            name.as_ptr(),
+            write,
+            Some(happened),
+            watch.cast::<c_void>(),
+            &mut descriptor,
+        )
+    };
+    if result != 0 {
+        // SAFETY: SPDK has not taken it.
+        drop(unsafe { Box::from_raw(watch) });
+        return Err(-result);
+    }
+    // SAFETY: a bdev is there as long as a descriptor of it is open; on this thread nothing happens to it meanwhile.
+    unsafe {
+        let bdev = spdk_sys::spdk_bdev_desc_get_bdev(descriptor);
+        let block_bytes = spdk_sys::spdk_bdev_get_block_size(bdev);
+        (*watch).sectors_per_block = u64::from(block_bytes / 512);
+        let module = CStr::from_ptr(spdk_sys::spdk_bdev_get_module_name(bdev));
+        let supports = |kind| spdk_sys::spdk_bdev_io_type_supported(bdev, kind);
+        Ok(Facts {
+            descriptor: descriptor as usize,
+            watch: watch as usize,
+            module: module.to_string_lossy().into_owned(),
+            blocks: spdk_sys::spdk_bdev_get_num_blocks(bdev),
+            block_bytes,
+            metadata_bytes: spdk_sys::spdk_bdev_get_md_size(bdev),
+            write_unit_blocks: spdk_sys::spdk_bdev_get_write_unit_size(bdev),
+            zoned: spdk_sys::spdk_bdev_is_zoned(bdev),
+            write_cache: spdk_sys::spdk_bdev_has_write_cache(bdev),
+            flush: supports(spdk_sys::SPDK_BDEV_IO_TYPE_FLUSH),
+            unmap: supports(spdk_sys::SPDK_BDEV_IO_TYPE_UNMAP),
+        })
+    }
+}
+
+unsafe extern "C" fn happened(
+    kind: spdk_sys::spdk_bdev_event_type,
+    bdev: *mut spdk_sys::spdk_bdev,
+    context: *mut c_void,
+) {
+    // SAFETY: kept until after the descriptor is closed.
+    let watch = unsafe { &*context.cast::<Watch>() };
+    let event = match kind {
+        spdk_sys::SPDK_BDEV_EVENT_REMOVE => Event::Removed(watch.id),
+        spdk_sys::SPDK_BDEV_EVENT_RESIZE => {
+            // SAFETY: SPDK tells of a bdev that is there.
+            let blocks = unsafe { spdk_sys::spdk_bdev_get_num_blocks(bdev) };
+            Event::Resized(watch.id, blocks * watch.sectors_per_block)
+        }
+        _ => return,
+    };
+    // Nobody listens any more when the engine stops.
+    let _ = watch.events.send(event);
+}
+
+/// The parameters of a bdev that has a size of its own.
+fn sized(name: &str, bytes: u64, block_bytes: u32) -> Value {
+    json!({ "name": name, "num_blocks": bytes / u64::from(block_bytes), "block_size": block_bytes })
+}
+
+/// The parameters that attach an NVMe controller. One that is lost is tried again for ever; its I/O fails before, as a path does.
+fn attach(name: &str, at: &NvmeAddress) -> Value {
+    let mut params = match at {
+        NvmeAddress::Tcp(address, nqn) => json!({
+            "trtype": "TCP",
+            "adrfam": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+            "traddr": address.ip().to_string(),
+            "trsvcid": address.port().to_string(),
+            "subnqn": nqn,
+        }),
+        NvmeAddress::Pcie(address) => json!({ "trtype": "PCIe", "traddr": address }),
+        NvmeAddress::VfioUser(directory) => json!({ "trtype": "VFIOUSER", "traddr": directory }),
+    };
+    params["name"] = name.into();
+    if !matches!(at, NvmeAddress::Pcie(_)) {
+        params["ctrlr_loss_timeout_sec"] = (-1).into();
+        params["reconnect_delay_sec"] = RECONNECT_DELAY_SECONDS.into();
+        params["fast_io_fail_timeout_sec"] = FAIL_FAST_SECONDS.into();
+    }
+    params
+}
+
+/// Creates a file, or lets it grow, as the native engine does.
+fn grow(path: &Path, bytes: u64) -> Result<(), Error> {
+    let failed = |what| {
+        move |error| Error::File {
+            path: path.into(),
+            what,
+            error,
+        }
+    };
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(failed("open"))?;
+    let metadata = file.metadata().map_err(failed("inspect"))?;
+    match metadata.len() {
+        _ if !metadata.is_file() => Ok(()),
+        has_bytes if has_bytes > bytes => Err(Error::FileSize {
+            path: path.into(),
+            has_bytes,
+            wanted_bytes: bytes,
+            advice: "leave `size` out to take the file as it is; it is never cut",
+        }),
+        has_bytes if has_bytes == bytes => Ok(()),
+        _ => file.set_len(bytes).map_err(failed("grow")),
+    }
+}
+
+fn engine(reason: &str) -> Error {
+    Error::Engine {
+        reason: reason.into(),
+    }
+}
+
+fn refusal(refused: Refused) -> Error {
+    engine(&refused.to_string())
+}

@@ -1,0 +1,489 @@
+//! The world beneath a mapper on one reactor of SPDK's: [`Env`] over channels of SPDK's bdevs.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+
+use spdk_sys::{iovec, spdk_bdev_io, spdk_io_channel};
+
+use super::core;
+use super::device::Opened;
+use super::payload::Payload;
+use crate::dm::{
+    self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Op, Status,
+    Submit, Tag, Tamper, Ticket,
+};
+use crate::engine::Planes;
+
+/// Bits of a completion's name for the list of buffers that it holds; beyond, an I/O of several buffers that is cut waits. One bit less than
+/// what the channel's 16 and the clone's 32 leave, so that 0 can say "none".
+const LISTS_MAX: usize = (1 << 16) - 1;
+
+/// Alignment of a private copy: a page, which is what any device's DMA asks for.
+const COPY_ALIGNMENT: usize = 4096;
+
+/// What [`Env`] needs on one reactor. Messages and completions are gathered here while the mapper runs, and delivered when it has
+/// returned (IO-27).
+pub(super) struct Lower {
+    pub planes: Planes,
+    pub cores: u16,
+    pub now_ns: u64,
+    /// To other cores and to this one, in the order sent.
+    pub outbox: Vec<(CoreId, dm::Message)>,
+    /// What ended since it was delivered last.
+    pub completed: Vec<(Tag, Status)>,
+    /// Devices that have other limits, or none.
+    pub changed: Vec<DeviceId>,
+    /// To operators.
+    pub answers: Vec<(Ticket, Answer)>,
+    /// By a channel's number.
+    channels: Vec<Option<Open>>,
+    /// Lists of buffers of I/Os that are below, by number: those of parts that are in several places.
+    lists: Vec<Vec<iovec>>,
+    free_lists: Vec<u16>,
+    /// Private copies of what is written, by number.
+    copies: Vec<Option<Copied>>,
+}
+
+/// A channel as the mapper holds it: its number here.
+pub(super) struct Channel(u16);
+
+/// A channel that is open.
+struct Open {
+    lower: LowerId,
+    device: Arc<Opened>,
+    /// SPDK's; null once it has been given back because the device was taken away.
+    channel: *mut spdk_io_channel,
+    descriptor: *mut spdk_sys::spdk_bdev_desc,
+    /// Sectors to blocks: a shift to the right.
+    block_shift: u32,
+    in_flight: u32,
+    /// The device was taken away (PM-14).
+    gone: bool,
+}
+
+/// The names that a completion carries through SPDK as its argument: the clone, the channel, and the list of buffers with one added.
+#[derive(Clone, Copy)]
+pub(super) struct Name(u64);
+
+impl Name {
+    #[inline(always)]
+    fn new(clone: CloneId, channel: u16, list: Option<u16>) -> Name {
+        let list = list.map_or(0, |list| u64::from(list) + 1);
+        Name(u64::from(clone.0) | u64::from(channel) << 32 | list << 48)
+    }
+
+    #[inline(always)]
+    fn argument(self) -> *mut c_void {
+        std::ptr::without_provenance_mut(self.0 as usize)
+    }
+
+    #[inline(always)]
+    pub fn of_argument(argument: *mut c_void) -> Name {
+        Name(argument.addr() as u64)
+    }
+
+    #[inline(always)]
+    pub fn clone_id(self) -> CloneId {
+        CloneId(self.0 as u32)
+    }
+
+    #[inline(always)]
+    fn channel(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    #[inline(always)]
+    fn list(self) -> Option<u16> {
+        ((self.0 >> 48) as u16).checked_sub(1)
+    }
+}
+
+impl Lower {
+    pub fn new(planes: Planes, cores: u16) -> Lower {
+        Lower {
+            planes,
+            cores,
+            now_ns: crate::reactor::monotonic_ns(),
+            outbox: Vec::new(),
+            completed: Vec::new(),
+            changed: Vec::new(),
+            answers: Vec::new(),
+            channels: Vec::new(),
+            lists: Vec::new(),
+            free_lists: Vec::new(),
+            copies: Vec::new(),
+        }
+    }
+
+    /// Whether there is anything to deliver.
+    #[inline(always)]
+    pub fn has_gathered(&self) -> bool {
+        !(self.completed.is_empty()
+            && self.outbox.is_empty()
+            && self.answers.is_empty()
+            && self.changed.is_empty())
+    }
+
+    /// An I/O below has ended: what it held is free.
+    #[inline(always)]
+    pub fn ended(&mut self, name: Name) {
+        if let Some(list) = name.list() {
+            self.free_lists.push(list);
+        }
+        let open = self.channels[usize::from(name.channel())]
+            .as_mut()
+            .expect("a channel outlives its I/O");
+        open.in_flight -= 1;
+        if open.gone && open.in_flight == 0 {
+            open.give_back();
+        }
+    }
+
+    /// A device was taken away: nothing more goes there; the channels go when what is in flight has ended, as SPDK will have it.
+    pub fn lower_gone(&mut self, lower: LowerId) {
+        for open in self.channels.iter_mut().flatten() {
+            if open.lower == lower {
+                open.gone = true;
+                if open.in_flight == 0 {
+                    open.give_back();
+                }
+            }
+        }
+    }
+
+    /// A list of buffers for a part that is in several places; `None` when too many are out.
+    #[cold]
+    fn list_of(&mut self, payload: Payload) -> Option<u16> {
+        let index = match self.free_lists.pop() {
+            Some(index) => index,
+            None if self.lists.len() < LISTS_MAX => {
+                self.lists.push(Vec::new());
+                (self.lists.len() - 1) as u16
+            }
+            None => return None,
+        };
+        let list = &mut self.lists[usize::from(index)];
+        list.clear();
+        list.extend(payload.pieces());
+        Some(index)
+    }
+}
+
+impl Open {
+    fn give_back(&mut self) {
+        if !self.channel.is_null() {
+            // SAFETY: got on this thread, has nothing in flight, and is given back once.
+            unsafe { spdk_sys::spdk_put_io_channel(self.channel) };
+            self.channel = null_mut();
+            self.device.release();
+        }
+    }
+}
+
+/// SPDK has finished a clone; on the mapper's thread of the reactor that submitted it.
+unsafe extern "C" fn ended(io: *mut spdk_bdev_io, success: bool, argument: *mut c_void) {
+    let status = match success {
+        true => Status::Ok,
+        // SAFETY: the I/O has completed and is not freed yet.
+        false => unsafe { failure(io) },
+    };
+    // SAFETY: as SPDK will have it: once, when its completion has been told.
+    unsafe { spdk_sys::spdk_bdev_free_io(io) };
+    core::clone_ended(Name::of_argument(argument), status);
+}
+
+/// How an I/O that failed has failed.
+///
+/// # Safety
+/// `io` has completed and is not freed.
+#[cold]
+unsafe fn failure(io: *mut spdk_bdev_io) -> Status {
+    let (mut result, mut kind, mut code): (u32, c_int, c_int) = (0, 0, 0);
+    // SAFETY: the caller's promise; the pointers are to variables of ours.
+    let own = unsafe {
+        spdk_sys::spdk_bdev_io_get_nvme_status(io, &mut result, &mut kind, &mut code);
+        (*io).internal.status
+    };
+    // An NVMe bdev that has lost its controller completes without a status of NVMe's; so does any bdev that is going away.
+    let aborted = c_int::from(own) == spdk_sys::SPDK_BDEV_IO_STATUS_ABORTED;
+    match (kind, code) {
+        _ if aborted => Status::Transport,
+        (0, 0x01) => Status::NotSupported,
+        (0, 0x81) => Status::NoSpace,
+        (0, 0x83) => Status::ReservationConflict,
+        // Aborted because its queue was deleted: the connection went.
+        (0, 0x08) => Status::Transport,
+        (2, 0x80 | 0x81 | 0x86 | 0x87) => Status::Medium,
+        (2, 0x82..=0x84) => Status::Protection,
+        (2, 0x85) => Status::Miscompare,
+        (3, _) => Status::Transport,
+        (0, 0x06) if c_int::from(own) == spdk_sys::SPDK_BDEV_IO_STATUS_FAILED => Status::IoError,
+        (0, 0x06) => Status::Target,
+        _ => Status::IoError,
+    }
+}
+
+impl Env for Lower {
+    type Payload = Payload;
+    type Channel = Channel;
+
+    fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
+        let bdev = self
+            .planes
+            .bdevs()
+            .by_id(lower)
+            .ok_or("the bdev was removed")?;
+        let device = Opened::of(&bdev).ok_or("the bdev is of another engine")?;
+        let descriptor = device.hold().ok_or("the bdev was removed")?;
+        // SAFETY: the descriptor is open as long as the device is held; this is the mapper's thread.
+        let channel = unsafe { spdk_sys::spdk_bdev_get_io_channel(descriptor) };
+        if channel.is_null() {
+            device.release();
+            return Err("SPDK has no memory for a channel to it".into());
+        }
+        let open = Open {
+            lower,
+            block_shift: device.block_shift(),
+            device,
+            channel,
+            descriptor,
+            in_flight: 0,
+            gone: false,
+        };
+        let free = self.channels.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.channels.len());
+        let number = u16::try_from(index).map_err(|_| "too many channels are open")?;
+        match free {
+            Some(index) => self.channels[index] = Some(open),
+            None => self.channels.push(Some(open)),
+        }
+        Ok(Channel(number))
+    }
+
+    fn close(&mut self, channel: Channel) {
+        let mut open = self.channels[usize::from(channel.0)]
+            .take()
+            .expect("a channel is closed once");
+        debug_assert_eq!(open.in_flight, 0);
+        open.give_back();
+    }
+
+    #[inline(always)]
+    fn submit(&mut self, channel: &mut Channel, io: &LowerIo<Payload>, clone: CloneId) -> Submit {
+        let number = channel.0;
+        let open = self.channels[usize::from(number)]
+            .as_mut()
+            .expect("the mapper has it open");
+        if open.gone {
+            return Submit::Done(Status::Transport);
+        }
+        let (descriptor, to) = (open.descriptor, open.channel);
+        let offset = io.sector >> open.block_shift;
+        let blocks = u64::from(io.sectors) >> open.block_shift;
+        let moves = matches!(io.op, Op::Read | Op::Write);
+        let place = if moves { io.payload.contiguous() } else { None };
+        let list = match place {
+            None if moves => match self.list_of(io.payload) {
+                Some(list) => Some(list),
+                None => return Submit::Busy,
+            },
+            _ => None,
+        };
+        let name = Name::new(clone, number, list);
+        let argument = name.argument();
+        // SAFETY: the descriptor and its channel are open, on this thread; the range was checked against the table, and SPDK checks it against
+        // the bdev; the buffers are the host's until the original completes, and a list stays where it is until the clone has ended.
+        let result = unsafe {
+            match (io.op, place) {
+                (Op::Read, Some(bytes)) => spdk_sys::spdk_bdev_read_blocks(
+                    descriptor,
+                    to,
+                    bytes.cast(),
+                    offset,
+                    blocks,
+                    Some(ended),
+                    argument,
+                ),
+                (Op::Write, Some(bytes)) => spdk_sys::spdk_bdev_write_blocks(
+                    descriptor,
+                    to,
+                    bytes.cast(),
+                    offset,
+                    blocks,
+                    Some(ended),
+                    argument,
+                ),
+                (Op::Read | Op::Write, None) => {
+                    let list = list.expect("taken above");
+                    let buffers = &mut self.lists[usize::from(list)];
+                    let submit = match io.op {
+                        Op::Read => spdk_sys::spdk_bdev_readv_blocks,
+                        _ => spdk_sys::spdk_bdev_writev_blocks,
+                    };
+                    submit(
+                        descriptor,
+                        to,
+                        buffers.as_mut_ptr(),
+                        buffers.len() as c_int,
+                        offset,
+                        blocks,
+                        Some(ended),
+                        argument,
+                    )
+                }
+                (Op::Flush, _) => spdk_sys::spdk_bdev_flush_blocks(
+                    descriptor,
+                    to,
+                    0,
+                    open_blocks(descriptor),
+                    Some(ended),
+                    argument,
+                ),
+                (Op::Discard, _) => spdk_sys::spdk_bdev_unmap_blocks(
+                    descriptor,
+                    to,
+                    offset,
+                    blocks,
+                    Some(ended),
+                    argument,
+                ),
+                (Op::WriteZeroes, _) => spdk_sys::spdk_bdev_write_zeroes_blocks(
+                    descriptor,
+                    to,
+                    offset,
+                    blocks,
+                    Some(ended),
+                    argument,
+                ),
+                (Op::CompareAndWrite, _) => unreachable!("the mapper does it in steps"),
+            }
+        };
+        if result == 0 {
+            self.channels[usize::from(number)]
+                .as_mut()
+                .expect("just used")
+                .in_flight += 1;
+            return Submit::Pending;
+        }
+        if let Some(list) = list {
+            self.free_lists.push(list);
+        }
+        Submit::Done(match -result {
+            // Tried again in each of the reactor's turns, which never sleep (PM-15).
+            libc::ENOMEM => return Submit::Busy,
+            libc::ENOTSUP => Status::NotSupported,
+            libc::EBADF => Status::Target,
+            _ => Status::IoError,
+        })
+    }
+
+    #[inline(always)]
+    fn complete(&mut self, tag: Tag, status: Status) {
+        self.completed.push((tag, status));
+    }
+
+    fn send(&mut self, core: CoreId, message: dm::Message) {
+        self.outbox.push((core, message));
+    }
+
+    fn reply(&mut self, ticket: Ticket, answer: Answer) {
+        self.answers.push((ticket, answer));
+    }
+
+    fn changed(&mut self, device: DeviceId) {
+        self.changed.push(device);
+    }
+
+    #[cold]
+    fn tampered_copy(&mut self, payload: Payload, tamper: Tamper) -> Option<(CopyId, Payload)> {
+        let mut copied = Copied::of(payload)?;
+        let copy = copied.payload();
+        copy.tamper(tamper.offset, tamper.value);
+        let free = self.copies.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            self.copies.push(None);
+            self.copies.len() - 1
+        });
+        self.copies[index] = Some(copied);
+        Some((CopyId(index as u32), copy))
+    }
+
+    #[cold]
+    fn give_back(&mut self, copy: CopyId) {
+        let copied = self.copies[copy.0 as usize].take();
+        assert!(copied.is_some(), "{copy:?} is given back once");
+    }
+
+    #[cold]
+    fn tamper_read(&mut self, payload: Payload, tamper: Tamper) -> bool {
+        payload.tamper(tamper.offset, tamper.value);
+        true
+    }
+
+    fn happened(&mut self) {
+        self.planes.happened();
+    }
+
+    fn limits_may_become(&mut self, device: DeviceId, limits: &Limits) -> Result<(), String> {
+        self.planes.limits_may_become(device, limits)
+    }
+
+    fn limits_are(&mut self, device: DeviceId, limits: &Arc<Limits>) {
+        self.planes.limits_are(device, limits);
+    }
+
+    fn cores(&self) -> u16 {
+        self.cores
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+}
+
+/// How many blocks the bdev of an open descriptor has.
+///
+/// # Safety
+/// The descriptor is open.
+unsafe fn open_blocks(descriptor: *mut spdk_sys::spdk_bdev_desc) -> u64 {
+    // SAFETY: the caller's promise; a bdev is there as long as a descriptor of it is open.
+    unsafe { spdk_sys::spdk_bdev_get_num_blocks(spdk_sys::spdk_bdev_desc_get_bdev(descriptor)) }
+}
+
+/// A private copy of what is written, in memory that devices can read.
+struct Copied {
+    memory: NonNull<c_void>,
+    /// What a payload points to; on the heap, so that it stays where it is.
+    buffer: Box<iovec>,
+}
+
+impl Copied {
+    fn of(payload: Payload) -> Option<Copied> {
+        let length = payload.length() as usize;
+        // SAFETY: takes numbers; null when there is no memory.
+        let memory = unsafe { spdk_sys::spdk_dma_malloc(length, COPY_ALIGNMENT, null_mut()) };
+        let memory = NonNull::new(memory)?;
+        // SAFETY: as long as the payload, and new.
+        unsafe { payload.copy_to(memory.as_ptr().cast()) };
+        let buffer = Box::new(iovec {
+            iov_base: memory.as_ptr(),
+            iov_len: length,
+        });
+        Some(Copied { memory, buffer })
+    }
+
+    fn payload(&mut self) -> Payload {
+        let length = self.buffer.iov_len as u32;
+        // SAFETY: the buffer stays until the copy is given back, when the write has ended below.
+        unsafe { Payload::new(NonNull::from(&mut *self.buffer), 1, length) }
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // SAFETY: made by spdk_dma_malloc, freed once.
+        unsafe { spdk_sys::spdk_dma_free(self.memory.as_ptr()) };
+    }
+}

@@ -1,0 +1,39 @@
+//! Hugepages: whether there are enough before SPDK is started, so that a machine without hears so in one sentence.
+
+use std::fs;
+
+/// What SPDK takes at the least with its own defaults: its pools of I/O buffers (200 MiB) and of I/Os (80 MiB), the queues of the NVMe-oF target, and room
+/// for a malloc bdev of a test.
+pub(super) const MEMORY_MIB_MIN: u64 = 512;
+
+const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
+/// Refuses when there are not enough free hugepages of 2 MiB for `mib`, or when nothing is mounted to get them from.
+///
+/// # Errors
+/// What is missing, and the command that would give it.
+pub(super) fn check_hugepages(mib: u64) -> Result<(), String> {
+    let off = "or run without hugepages by `spdk: { hugepages: off }`";
+    let read = |name: &str| -> u64 {
+        let text = fs::read_to_string(format!("{POOL}/{name}")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    };
+    let (total, free) = (read("nr_hugepages"), read("free_hugepages"));
+    let wanted = mib.div_ceil(2);
+    if free < wanted {
+        return Err(format!(
+            "SPDK needs {mib} MiB of hugepages and {} MiB are free; `echo {} > /proc/sys/vm/nr_hugepages` as root gives them, {off}",
+            free * 2,
+            total + wanted - free,
+        ));
+    }
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let is_hugetlbfs = |line: &str| line.split(' ').nth(2) == Some("hugetlbfs");
+    if !mounts.lines().any(is_hugetlbfs) {
+        return Err(format!(
+            "no hugetlbfs is mounted, out of which SPDK takes its hugepages; `mkdir -p /dev/hugepages && mount -t hugetlbfs none /dev/hugepages` as root \
+             mounts one, {off}"
+        ));
+    }
+    Ok(())
+}

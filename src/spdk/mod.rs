@@ -1,0 +1,51 @@
+//! The SPDK engine: the same mapper on SPDK's reactors, over SPDK's bdevs; every mapped device is an SPDK bdev, which SPDK's own targets
+//! export.
+//!
+//! ```text
+//! SPDK's NVMe-oF target ─▶ bdev layer ─▶ module: submit_request ─▶ core: dm::Mapper ─▶ lower: bdev layer ─▶ SPDK's NVMe, malloc, aio …
+//! ```
+//!
+//! | file | |
+//! |---|---|
+//! | `app`, `log`, `memory`, `pci` | SPDK's application in this process: start, stop, what it says, the hugepages and devices that it needs |
+//! | `thread` | `spdk_thread`s, and work sent to them |
+//! | `rpc` | what SPDK is asked by its own JSON-RPC: to make and delete bdevs, to export |
+//! | `core` | one reactor: a mapper, who enters it, and what follows when it is left |
+//! | `lower`, `payload` | what is beneath the mapper: [`crate::dm::Env`] over SPDK's channels |
+//! | `device` | one backing device: an open bdev |
+//! | `module` | mapped devices as SPDK bdevs |
+//! | `world` | all of it, as the control plane reaches it |
+//! | `host` | a user of one bdev: what a load generator needs |
+//! | `export` | mapped devices as namespaces of SPDK's NVMe-oF target |
+//!
+//! # Threads
+//!
+//! There is one mapper per *reactor*, on an `spdk_thread` of its own that never leaves its CPU. SPDK's targets submit from threads of theirs;
+//! whichever of a reactor's threads that is, it runs on the same system thread as the mapper, so the mapper is entered at once and
+//! borrows SPDK's notion of the current thread for as long (`core`). *Turned down:* a mapper for each `spdk_thread`, which would need cores that come
+//! and go, and a message to the mapper's thread for each I/O.
+//!
+//! # Panics
+//!
+//! What SPDK calls is `extern "C"`, out of which no panic unwinds: the process ends, whatever the profile.
+
+mod app;
+mod core;
+mod device;
+mod export;
+mod host;
+mod log;
+mod lower;
+mod memory;
+mod module;
+mod payload;
+mod pci;
+mod rpc;
+mod thread;
+mod world;
+
+pub use app::Options;
+pub use export::{Export, Listener, Namespace, Subsystem};
+pub use host::{Act, Host};
+pub use pci::check_pci;
+pub use world::World;

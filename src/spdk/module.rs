@@ -1,0 +1,427 @@
+//! Mapped devices as SPDK bdevs.
+//!
+//! A device gets its bdev, under its name, when it has a table for the first time, and keeps it until it is removed. FLUSH is always claimed: a
+//! table can be swapped for one over a disk with a cache, while hosts go by what they were told. An NVMe-oF host's FUA bit arrives in the I/O's
+//! copy of command dword 12, and is honoured; SPDK's own bdevs drop it.
+//!
+//! A tag of the mapper is the address of the SPDK I/O: its upper half is the client, its lower half the command. No address of user space
+//! has the upper halves that the mapper keeps for itself.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::ptr::NonNull;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, spdk_io_channel};
+
+use super::core;
+use super::payload::Payload;
+use super::thread::Thread;
+use crate::dm::{DeviceId, Io, Limits, Op, Payload as _, Status, Tag};
+
+/// Sectors of 512 bytes in a block, as a shift.
+fn block_shift(limits: &Limits) -> u32 {
+    (limits.block_bytes / 512).trailing_zeros()
+}
+
+/// Force unit access, in command dword 12 of NVMe's read, write and write zeroes (NVM Command Set, section 3.2).
+const FUA: u32 = 1 << 30;
+
+/// What SPDK is told of us, and writes into while it has us.
+struct Module(UnsafeCell<spdk_bdev_module>);
+
+// SAFETY: only SPDK touches it once it was added, and sees to its own locking.
+unsafe impl Sync for Module {}
+
+static MODULE: Module = {
+    // SAFETY: function pointers that may be null, flags, and SPDK's own fields, which it initialises.
+    let mut module: spdk_bdev_module = unsafe { std::mem::zeroed() };
+    module.name = c"polldm".as_ptr();
+    module.module_init = Some(init);
+    Module(UnsafeCell::new(module))
+};
+
+static FUNCTIONS: spdk_bdev_fn_table = {
+    // SAFETY: function pointers, all of which may be null.
+    let mut functions: spdk_bdev_fn_table = unsafe { std::mem::zeroed() };
+    functions.destruct = Some(destruct);
+    functions.submit_request = Some(submit_request);
+    functions.io_type_supported = Some(io_type_supported);
+    functions.get_io_channel = Some(get_io_channel);
+    functions
+};
+
+/// Makes the module known to SPDK; before SPDK is started, once.
+pub(super) fn add() {
+    // SAFETY: SPDK is not running yet, and the module is static.
+    unsafe { spdk_sys::spdk_bdev_module_list_add(MODULE.0.get()) };
+}
+
+unsafe extern "C" fn init() -> c_int {
+    0
+}
+
+/// The bdev of a mapped device. Lives on the heap from its registration until SPDK lets go of it; only touched on SPDK's own thread, but for
+/// what each I/O reads.
+pub(super) struct Published {
+    bdev: UnsafeCell<spdk_bdev>,
+    device: DeviceId,
+    shift: u32,
+    discard: bool,
+    read_only: bool,
+    /// The device is being removed; its number may be another's soon.
+    withdrawn: Cell<bool>,
+    name: CString,
+}
+
+/// A bdev that was published, as its owner on SPDK's own thread keeps it.
+#[derive(Clone, Copy)]
+pub(super) struct Publication(NonNull<Published>);
+
+// SAFETY: an address; what it points to is used on SPDK's own thread only.
+unsafe impl Send for Publication {}
+
+impl Publication {
+    /// Registers the bdev of a device; on SPDK's own thread.
+    ///
+    /// # Errors
+    /// SPDK's errno: EEXIST when another bdev has the name.
+    pub fn new(device: DeviceId, name: &str, limits: &Limits) -> Result<Publication, i32> {
+        let name = CString::new(name).map_err(|_| libc::EINVAL)?;
+        // SAFETY: integers, pointers and SPDK's own fields, for all of which zeroes are what SPDK's modules begin with.
+        let bdev: spdk_bdev = unsafe { std::mem::zeroed() };
+        let published = Box::leak(Box::new(Published {
+            bdev: UnsafeCell::new(bdev),
+            device,
+            shift: block_shift(limits),
+            discard: limits.discard,
+            read_only: limits.read_only,
+            withdrawn: Cell::new(false),
+            name,
+        }));
+        let address: *mut c_void = (&raw mut *published).cast();
+        let bdev = published.bdev.get_mut();
+        bdev.ctxt = address;
+        bdev.name = published.name.as_ptr().cast_mut();
+        bdev.product_name = c"polldm mapped device".as_ptr().cast_mut();
+        bdev.write_cache = 1;
+        bdev.blocklen = limits.block_bytes;
+        bdev.phys_blocklen = limits.optimal_write_bytes;
+        bdev.blockcnt = limits.sectors >> published.shift;
+        bdev.write_unit_size = 1;
+        bdev.reset_io_drain_timeout = RESET_DRAINS_SECONDS;
+        bdev.module = MODULE.0.get();
+        bdev.fn_table = &raw const FUNCTIONS;
+        let bdev: *mut spdk_bdev = bdev;
+        // SAFETY: the device is an address that is nobody else's until it is unregistered; its name is copied; the bdev is filled in and stays
+        // where it is until SPDK destructs it.
+        let result = unsafe {
+            spdk_sys::spdk_io_device_register(
+                address,
+                Some(channel_made),
+                Some(channel_gone),
+                0,
+                published.name.as_ptr(),
+            );
+            spdk_sys::spdk_bdev_register(bdev)
+        };
+        if result != 0 {
+            // SAFETY: registered above; `freed` gets it when nobody has a channel any more.
+            unsafe { spdk_sys::spdk_io_device_unregister(address, Some(freed)) };
+            return Err(-result);
+        }
+        Ok(Publication(NonNull::from(published)))
+    }
+
+    fn published(&self) -> &Published {
+        // SAFETY: it lives until it was unregistered, which takes the publication from its owner.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Tells SPDK of another size; on SPDK's own thread. False when hosts could not follow: the block size is another.
+    pub fn resize(&self, limits: &Limits) -> bool {
+        let published = self.published();
+        if block_shift(limits) != published.shift {
+            return false;
+        }
+        let blocks = limits.sectors >> published.shift;
+        // SAFETY: a registered bdev, on SPDK's own thread.
+        unsafe {
+            let bdev = published.bdev.get();
+            if (*bdev).blockcnt != blocks {
+                spdk_sys::spdk_bdev_notify_blockcnt_change(bdev, blocks);
+            }
+        }
+        true
+    }
+
+    /// Gives the bdev another name beside its own: SPDK's hosts may have it open under that; on SPDK's own thread.
+    pub fn also_named(&self, name: &str) {
+        let Ok(name) = CString::new(name) else { return };
+        // SAFETY: a registered bdev, on SPDK's own thread; the names are copied.
+        unsafe {
+            let bdev = self.published().bdev.get();
+            spdk_sys::spdk_bdev_alias_del_all(bdev);
+            if *name != *self.published().name {
+                spdk_sys::spdk_bdev_alias_add(bdev, name.as_ptr());
+            }
+        }
+    }
+
+    /// Refuses all I/O from now on and unregisters the bdev; on SPDK's own thread. The receiver hears when everybody has let go of it.
+    pub fn withdraw(self) -> Receiver<()> {
+        let (sender, receiver) = bounded::<()>(1);
+        self.published().withdrawn.set(true);
+        let context = Box::into_raw(Box::new(sender)).cast::<c_void>();
+        // SAFETY: registered, and unregistered once: this takes the publication.
+        unsafe {
+            spdk_sys::spdk_bdev_unregister(
+                self.published().bdev.get(),
+                Some(unregistered),
+                context,
+            );
+        }
+        receiver
+    }
+}
+
+/// How long a reset waits for what is in flight to end by itself, in seconds: as long as SPDK's own bdevs that share a disk.
+const RESET_DRAINS_SECONDS: u16 = 15;
+
+unsafe extern "C" fn unregistered(context: *mut c_void, _: c_int) {
+    // SAFETY: made by `withdraw`, for this one call. Whoever waits hears that it is gone.
+    drop(unsafe { Box::from_raw(context.cast::<Sender<()>>()) });
+}
+
+unsafe extern "C" fn destruct(context: *mut c_void) -> c_int {
+    // SAFETY: registered by `publish` under this address. SPDK has no channel and no name of the bdev any more when it calls this.
+    unsafe { spdk_sys::spdk_io_device_unregister(context, Some(freed)) };
+    0
+}
+
+unsafe extern "C" fn freed(context: *mut c_void) {
+    // SAFETY: a leaked box; SPDK has let go of both the bdev and the device.
+    drop(unsafe { Box::from_raw(context.cast::<Published>()) });
+}
+
+unsafe extern "C" fn channel_made(_: *mut c_void, _: *mut c_void) -> c_int {
+    0
+}
+
+unsafe extern "C" fn channel_gone(_: *mut c_void, _: *mut c_void) {}
+
+unsafe extern "C" fn get_io_channel(context: *mut c_void) -> *mut spdk_io_channel {
+    // SAFETY: the address that the device was registered under.
+    unsafe { spdk_sys::spdk_get_io_channel(context) }
+}
+
+unsafe extern "C" fn io_type_supported(
+    context: *mut c_void,
+    kind: spdk_sys::spdk_bdev_io_type,
+) -> bool {
+    // SAFETY: SPDK asks only of registered bdevs.
+    let published = unsafe { &*context.cast::<Published>() };
+    match kind {
+        spdk_sys::SPDK_BDEV_IO_TYPE_READ
+        | spdk_sys::SPDK_BDEV_IO_TYPE_FLUSH
+        | spdk_sys::SPDK_BDEV_IO_TYPE_RESET
+        | spdk_sys::SPDK_BDEV_IO_TYPE_ABORT => true,
+        spdk_sys::SPDK_BDEV_IO_TYPE_WRITE | spdk_sys::SPDK_BDEV_IO_TYPE_WRITE_ZEROES => {
+            !published.read_only
+        }
+        spdk_sys::SPDK_BDEV_IO_TYPE_UNMAP => published.discard && !published.read_only,
+        _ => false,
+    }
+}
+
+/// The tag of an I/O.
+#[inline(always)]
+pub(super) fn tag_of(io: NonNull<spdk_bdev_io>) -> Tag {
+    let address = io.as_ptr().expose_provenance() as u64;
+    Tag {
+        client: (address >> 32) as u32,
+        command: address as u32,
+    }
+}
+
+unsafe extern "C" fn submit_request(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
+    // SAFETY: SPDK submits an I/O, which is ours until we complete it, of a bdev that we registered.
+    unsafe {
+        let kind = u32::from((*io).type_);
+        if kind == spdk_sys::SPDK_BDEV_IO_TYPE_READ && lacks_buffer(io) {
+            let params = &(*io).u.bdev;
+            let length = params.num_blocks * u64::from((*(*io).bdev).blocklen);
+            spdk_sys::spdk_bdev_io_get_buf(io, Some(got_buffer), length);
+            return;
+        }
+        submit(channel, io);
+    }
+}
+
+/// Whether a read comes without memory to read into.
+///
+/// # Safety
+/// `io` is a read that was submitted.
+#[inline(always)]
+unsafe fn lacks_buffer(io: *mut spdk_bdev_io) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let params = &(*io).u.bdev;
+        params.iovs.is_null() || (*params.iovs).iov_base.is_null()
+    }
+}
+
+unsafe extern "C" fn got_buffer(
+    channel: *mut spdk_io_channel,
+    io: *mut spdk_bdev_io,
+    success: bool,
+) {
+    // SAFETY: an I/O of ours, which now has a buffer or never will.
+    unsafe {
+        match success {
+            true => submit(channel, io),
+            false => complete(tag_of(NonNull::new_unchecked(io)), Status::IoError),
+        }
+    }
+}
+
+/// # Safety
+/// `io` was submitted to us, has its buffers, and is not completed.
+#[inline(always)]
+unsafe fn submit(_: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
+    // SAFETY: the caller's promise: the I/O is there, and so is its bdev, which is one of ours.
+    let (io, published, params) = unsafe {
+        let published = &*(*(*io).bdev).ctxt.cast::<Published>();
+        (NonNull::new_unchecked(io), published, &(*io).u.bdev)
+    };
+    let tag = tag_of(io);
+    // SAFETY: as above.
+    let kind = u32::from(unsafe { (*io.as_ptr()).type_ });
+    let op = match kind {
+        spdk_sys::SPDK_BDEV_IO_TYPE_READ => Ok(Op::Read),
+        spdk_sys::SPDK_BDEV_IO_TYPE_WRITE => Ok(Op::Write),
+        spdk_sys::SPDK_BDEV_IO_TYPE_FLUSH => Ok(Op::Flush),
+        spdk_sys::SPDK_BDEV_IO_TYPE_UNMAP => Ok(Op::Discard),
+        spdk_sys::SPDK_BDEV_IO_TYPE_WRITE_ZEROES => Ok(Op::WriteZeroes),
+        spdk_sys::SPDK_BDEV_IO_TYPE_ABORT => {
+            // SAFETY: an abort names the I/O that it is about, which waits for the abort.
+            let aborted = unsafe { NonNull::new((*io.as_ptr()).u.abort.bio_to_abort) };
+            let aborted = aborted.map(tag_of);
+            match aborted.is_some_and(|aborted| core::abort(published.device, aborted, io)) {
+                true => return,
+                false => Err(Status::IoError),
+            }
+        }
+        // What could end by itself has; what is parked stays, as in a disk's queue.
+        spdk_sys::SPDK_BDEV_IO_TYPE_RESET => Err(Status::IoError),
+        _ => Err(Status::NotSupported),
+    };
+    let refused = match op {
+        _ if published.withdrawn.get() => Status::IoError,
+        Ok(op) if submit_op(published, io, params, op) => return,
+        Ok(_) => Status::IoError,
+        Err(status) => status,
+    };
+    // SAFETY: ours, and not completed: nobody has taken it.
+    unsafe { complete(tag, refused) };
+}
+
+/// False when it could not be taken: its range is none, or this is no thread of a reactor's.
+#[inline(always)]
+fn submit_op(
+    published: &Published,
+    io: NonNull<spdk_bdev_io>,
+    params: &spdk_sys::spdk_bdev_io_block_params,
+    op: Op,
+) -> bool {
+    // SAFETY: an integer, whatever the command.
+    let fua = unsafe { params.nvme_cdw12.raw } & FUA != 0;
+    let (sector, sectors) = match op {
+        Op::Flush => (0, 0),
+        _ => {
+            let sectors = u32::try_from(params.num_blocks << published.shift);
+            let Ok(sectors) = sectors else { return false };
+            (params.offset_blocks << published.shift, sectors)
+        }
+    };
+    let payload = match (op, NonNull::new(params.iovs)) {
+        (Op::Read | Op::Write, Some(buffers)) => {
+            // Larger than any front end's transfer, which SPDK bounds by its buffers.
+            let Some(length) = sectors.checked_mul(512) else {
+                return false;
+            };
+            // SAFETY: SPDK's: the buffers of an I/O hold its blocks until it completes.
+            unsafe { Payload::new(buffers, params.iovcnt as u32, length) }
+        }
+        _ => Payload::empty(),
+    };
+    let io = Io {
+        tag: tag_of(io),
+        op,
+        fua: fua && op != Op::Flush,
+        sector,
+        sectors,
+        payload,
+    };
+    core::submit(published.device, io)
+}
+
+/// Completes the I/O of a tag.
+///
+/// # Safety
+/// The tag is that of an I/O that was submitted to us and is not completed; this is the system thread that it was submitted on.
+#[inline(always)]
+pub(super) unsafe fn complete(tag: Tag, status: Status) {
+    let address = u64::from(tag.client) << 32 | u64::from(tag.command);
+    let io: *mut spdk_bdev_io = std::ptr::with_exposed_provenance_mut(address as usize);
+    // SAFETY: the caller's promise. The I/O's thread is one of this reactor's, whose system thread this is.
+    unsafe {
+        let before = Thread::current();
+        let thread = Thread::of_io(io);
+        if thread != before {
+            Thread::set_current(thread);
+        }
+        match status {
+            Status::Ok => {
+                spdk_sys::spdk_bdev_io_complete(io, spdk_sys::SPDK_BDEV_IO_STATUS_SUCCESS);
+            }
+            status => fail(io, status),
+        }
+        if thread != before {
+            Thread::set_current(before);
+        }
+    }
+}
+
+/// Completes an I/O with the status that an NVMe host is to see; SPDK makes SCSI's of it.
+///
+/// # Safety
+/// As for [`complete`].
+#[cold]
+unsafe fn fail(io: *mut spdk_bdev_io, status: Status) {
+    // Generic command status 0, media and data integrity 2, path related 3 (NVMe Base, Figure 101 and following).
+    let (kind, code) = match status {
+        Status::NotSupported => (0, 0x01),
+        Status::NoSpace => (0, 0x81),
+        Status::ReservationConflict => (0, 0x83),
+        Status::Aborted => (0, 0x07),
+        // SAFETY: the caller's promise.
+        Status::Medium if u32::from(unsafe { (*io).type_ }) == spdk_sys::SPDK_BDEV_IO_TYPE_READ => {
+            (2, 0x81)
+        }
+        Status::Medium => (2, 0x80),
+        Status::Protection => (2, 0x82),
+        Status::Miscompare => (2, 0x85),
+        Status::Transport => (3, 0x00),
+        Status::Ok | Status::Target | Status::Timeout | Status::IoError => (0, 0x06),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { spdk_sys::spdk_bdev_io_complete_nvme_status(io, 0, kind, code) };
+}
+
+/// A name for errors.
+pub(super) fn errno_name(errno: i32) -> String {
+    // SAFETY: a text that libc keeps; copied at once.
+    let text = unsafe { CStr::from_ptr(libc::strerror(errno)) };
+    text.to_string_lossy().into_owned()
+}

@@ -1,0 +1,375 @@
+//! The engine as the control plane reaches it: SPDK itself, a core on each of its reactors, and the bdevs of mapped devices.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use serde_json::Value;
+
+use super::app::{App, Options};
+use super::core::{self, Core, Inside};
+use super::device::{Event, Opener};
+use super::host;
+use super::module::{Publication, errno_name};
+use super::rpc::Refused;
+use super::thread::Thread;
+use crate::bdev;
+use crate::dm::{self, CoreId, DeviceId, Limits, LowerId, Stats};
+use crate::engine::{self, Ended, Engine, Planes};
+use crate::reactor::{NotStopped, ReactorStats};
+
+/// How long the removal of a device waits until everybody has let go of its bdev. Whoever has not by then gets errors.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// SPDK's reactors with their mappers.
+pub struct World {
+    shared: Shared,
+    app: Arc<App>,
+    /// Written by a stop; read by whoever sends to the threads, which are there as long as it is false.
+    stopped: RwLock<bool>,
+    published: Arc<Published>,
+    cpus: Vec<usize>,
+}
+
+/// What cores and the control plane share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub planes: Planes,
+    app_thread: Thread,
+    /// By core.
+    threads: Arc<OnceLock<Vec<Thread>>>,
+    published: Arc<Published>,
+}
+
+/// The bdevs of mapped devices.
+#[derive(Default)]
+struct Published(Mutex<HashMap<DeviceId, Mapped>>);
+
+/// A mapped device, as SPDK is told of it.
+struct Mapped {
+    name: String,
+    /// There once it has had a table.
+    bdev: Option<Publication>,
+}
+
+impl World {
+    /// Starts SPDK and a core on each of its reactors; once in the life of a process.
+    ///
+    /// # Errors
+    /// What is missing, or SPDK's own last words.
+    pub fn start(options: &Options) -> Result<(Arc<World>, Planes), String> {
+        let app = Arc::new(App::start(options)?);
+        let (sender, events) = unbounded();
+        let opener = Opener::new(app.clone(), sender);
+        let registry = bdev::Registry::of_engine(Box::new(opener));
+        let planes = Planes::new(Arc::new(registry));
+        let published = Arc::new(Published::default());
+        let shared = Shared {
+            planes: planes.clone(),
+            app_thread: app.app_thread,
+            threads: Arc::default(),
+            published: published.clone(),
+        };
+        let world = Arc::new(World {
+            shared,
+            app,
+            stopped: RwLock::new(false),
+            published,
+            cpus: options.cpus.clone(),
+        });
+        world.start_cores()?;
+        listen(events, Arc::downgrade(&world))?;
+        Ok((world, planes))
+    }
+
+    /// The control plane of this engine.
+    pub fn engine(self: &Arc<World>, planes: Planes) -> Engine {
+        Engine::of_world(planes, self.clone())
+    }
+
+    fn start_cores(&self) -> Result<(), String> {
+        let own = self.cpus.clone();
+        let threads = self.app.app_thread.call(move || {
+            let names = own.iter().enumerate();
+            names
+                .map(|(core, cpu)| Thread::create(&format!("polldm_{core}"), *cpu))
+                .collect::<Option<Vec<Thread>>>()
+        });
+        let threads = threads
+            .flatten()
+            .ok_or("SPDK could not make a thread for each reactor")?;
+        let cores = threads.len() as u16;
+        for (index, thread) in threads.iter().enumerate() {
+            let shared = self.shared.clone();
+            thread
+                .call(move || Core::install(shared, CoreId(index as u16), cores))
+                .ok_or("a reactor of SPDK's has ended")?;
+        }
+        self.shared
+            .threads
+            .set(threads)
+            .map_err(|_| "cores are started once".to_owned())
+    }
+
+    /// How many reactors there are.
+    pub fn reactors(&self) -> usize {
+        self.shared.threads().len()
+    }
+
+    /// Runs `work` on SPDK's own thread and waits for what it returns; `None` when SPDK has ended.
+    pub fn on_app_thread<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Option<R> {
+        self.app.app_thread.call(work)
+    }
+
+    /// Makes something on each reactor, on a thread of SPDK's of its own, and turns it there until it says that it is over. `make` is given the
+    /// reactor's number.
+    ///
+    /// # Errors
+    /// SPDK has no memory for a thread.
+    pub fn on_reactors<F>(&self, make: F) -> Result<(), String>
+    where
+        F: Fn(usize) -> Box<dyn FnMut() -> bool> + Clone + Send + 'static,
+    {
+        let cpus = self.cpus.clone();
+        let threads = self.app.app_thread.call(move || {
+            cpus.iter()
+                .enumerate()
+                .map(|(core, cpu)| Thread::create(&format!("polldm_load_{core}"), *cpu))
+                .collect::<Option<Vec<Thread>>>()
+        });
+        let threads = threads.flatten().ok_or("SPDK has no memory for a thread")?;
+        for (core, thread) in threads.into_iter().enumerate() {
+            let make = make.clone();
+            thread.send(move || host::turn(make(core)));
+        }
+        Ok(())
+    }
+
+    /// Calls a method of SPDK's JSON-RPC.
+    pub(super) fn rpc(&self, method: &str, params: Value) -> Result<Value, Refused> {
+        self.app.rpc.call(method, params)
+    }
+
+    /// Runs `work` in every core and waits for what each returns; in none once stopped.
+    fn in_cores<R: Send + 'static>(
+        &self,
+        work: impl Fn(&mut Inside) -> R + Clone + Send + 'static,
+    ) -> Vec<R> {
+        let stopped = self
+            .stopped
+            .read()
+            .expect("no holder of this lock can panic");
+        if *stopped {
+            return Vec::new();
+        }
+        let threads = self.shared.threads();
+        let (sender, receiver) = bounded(threads.len());
+        for thread in threads {
+            let (work, sender) = (work.clone(), sender.clone());
+            thread.send(move || {
+                core::enter(move |inside| {
+                    let _ = sender.send(work(inside));
+                });
+            });
+        }
+        drop(sender);
+        receiver.into_iter().collect()
+    }
+
+    /// Takes a backing device away that has gone by itself, as an operator would by force (PM-14).
+    fn lower_has_gone(&self, id: LowerId) {
+        let bdevs = self.shared.planes.bdevs();
+        let Some(bdev) = bdevs.by_id(id) else {
+            return;
+        };
+        if let Ok(bdev) = bdevs.hot_remove(bdev.name()) {
+            engine::World::lower_gone(self, bdev.id());
+        }
+    }
+
+    /// All that is to be done before SPDK can be ended: hosts first, then what is beneath them.
+    fn take_down(&self, deadline: Instant) -> Result<(), ()> {
+        let devices: Vec<DeviceId> = self.published.lock().keys().copied().collect();
+        let withdrawals: Vec<_> = devices
+            .into_iter()
+            .filter_map(|device| self.withdrawal(device))
+            .collect();
+        for withdrawal in withdrawals {
+            // Disconnected, never sent to, when the bdev is gone.
+            let error = withdrawal.recv_deadline(deadline).unwrap_err();
+            if error.is_timeout() {
+                return Err(());
+            }
+        }
+        let bdevs = self.shared.planes.bdevs();
+        for bdev in bdevs.list() {
+            self.lower_has_gone(bdev.id());
+        }
+        Ok(())
+    }
+
+    /// Begins to take away the bdev of a device.
+    fn withdrawal(&self, device: DeviceId) -> Option<Receiver<()>> {
+        let bdev = self.published.lock().remove(&device)?.bdev?;
+        self.shared.app_thread.call(move || bdev.withdraw())
+    }
+}
+
+impl Shared {
+    fn threads(&self) -> &[Thread] {
+        self.threads.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Hands a core's mapper a message.
+    pub fn send(&self, core: CoreId, message: dm::Message) {
+        self.threads()[usize::from(core.0)].send(move || {
+            core::enter(move |inside| inside.mapper.message(&mut inside.lower, message));
+        });
+    }
+
+    /// A device has other limits, or none: SPDK is told of what it can show. On the device's home core.
+    pub fn changed(&self, device: DeviceId, limits: Option<Arc<Limits>>) {
+        let Some(limits) = limits else { return };
+        let published = self.published.clone();
+        self.app_thread
+            .send(move || published.show(device, &limits));
+    }
+}
+
+impl Published {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DeviceId, Mapped>> {
+        self.0.lock().expect("no holder of this lock can panic")
+    }
+
+    /// Gives a device its bdev, or its bdev another size. On SPDK's own thread.
+    fn show(&self, device: DeviceId, limits: &Limits) {
+        let mut devices = self.lock();
+        let Some(mapped) = devices.get_mut(&device) else {
+            return;
+        };
+        if let Some(bdev) = &mapped.bdev {
+            if bdev.resize(limits) {
+                return;
+            }
+            // Nobody holds it: the mapper does not let the block size change under hosts (LC-16).
+            drop(mapped.bdev.take().map(Publication::withdraw));
+        }
+        match Publication::new(device, &mapped.name, limits) {
+            Ok(bdev) => mapped.bdev = Some(bdev),
+            Err(errno) => eprintln!(
+                "polldm: SPDK does not take device '{}' as a bdev: {}",
+                mapped.name,
+                errno_name(errno)
+            ),
+        }
+    }
+}
+
+impl engine::World for World {
+    fn cores(&self) -> u16 {
+        self.shared.threads().len() as u16
+    }
+
+    fn send(&self, core: CoreId, message: dm::Message) -> Result<(), Ended> {
+        let stopped = self
+            .stopped
+            .read()
+            .expect("no holder of this lock can panic");
+        if *stopped {
+            return Err(Ended);
+        }
+        self.shared.send(core, message);
+        Ok(())
+    }
+
+    fn stats(&self, device: DeviceId) -> Vec<Stats> {
+        let stats = self.in_cores(move |inside| inside.stats(device));
+        stats.into_iter().flatten().collect()
+    }
+
+    fn lower_gone(&self, lower: LowerId) {
+        self.in_cores(move |inside| inside.lower_gone(lower));
+    }
+
+    fn named(&self, device: DeviceId, name: &str) {
+        let mut devices = self.published.lock();
+        let mapped = devices.entry(device).or_insert_with(|| Mapped {
+            name: name.into(),
+            bdev: None,
+        });
+        mapped.name = name.into();
+        if let Some(bdev) = mapped.bdev {
+            let name = name.to_owned();
+            drop(devices);
+            self.shared.app_thread.send(move || bdev.also_named(&name));
+        }
+    }
+
+    fn withdraw(&self, device: DeviceId) {
+        let stopped = self
+            .stopped
+            .read()
+            .expect("no holder of this lock can panic");
+        if *stopped {
+            return;
+        }
+        if let Some(withdrawal) = self.withdrawal(device) {
+            let _ = withdrawal.recv_timeout(WITHDRAWN_WITHIN);
+        }
+    }
+
+    fn reactor_stats(&self) -> Vec<ReactorStats> {
+        // SPDK counts for itself: spdk_top shows what its reactors are busy with.
+        Vec::new()
+    }
+
+    fn stop(&self, within: Duration) -> Result<(), NotStopped> {
+        let deadline = Instant::now() + within;
+        let not_stopped = || NotStopped {
+            unfinished: (0..self.shared.threads().len()).collect(),
+            stuck: Vec::new(),
+        };
+        if *self
+            .stopped
+            .read()
+            .expect("no holder of this lock can panic")
+        {
+            return Ok(());
+        }
+        self.take_down(deadline).map_err(|()| not_stopped())?;
+        let mut stopped = self
+            .stopped
+            .write()
+            .expect("no holder of this lock can panic");
+        for thread in self.shared.threads() {
+            thread.call(Core::remove);
+        }
+        *stopped = true;
+        self.app.stop().map_err(|()| not_stopped())
+    }
+}
+
+/// Does what has to be done about what bdevs do by themselves, on a thread that may wait.
+fn listen(events: Receiver<Event>, world: Weak<World>) -> Result<(), String> {
+    std::thread::Builder::new()
+        .name("spdk-events".into())
+        .spawn(move || {
+            for event in events {
+                let Some(world) = world.upgrade() else { return };
+                match event {
+                    Event::Removed(id) => world.lower_has_gone(id),
+                    Event::Resized(id, sectors) => {
+                        if let Some(bdev) = world.shared.planes.bdevs().by_id(id) {
+                            bdev.note_sectors(sectors);
+                        }
+                    }
+                }
+            }
+        })
+        .map(drop)
+        .map_err(|error| format!("no thread for SPDK's events: {error}"))
+}
