@@ -704,7 +704,8 @@ mod tests {
         let mut controller = Controller::connect(
             &peer::subsystem(address),
             &HostOptions {
-                keep_alive_ms: 3,
+                // Long enough for an answer on a busy machine.
+                keep_alive_ms: 1500,
                 ..options()
             },
         )
