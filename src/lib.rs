@@ -9,7 +9,7 @@
 //! | [`demo`] | a target and a host in one process, and a table that is swapped between them |
 //! | [`node`] | a running node, built from a configuration |
 //! | [`config`] | YAML into a validated, typed plan |
-//! | [`export`] | the NVMe/TCP target |
+//! | [`export`] | the NVMe/TCP and iSCSI targets, and what they share |
 //! | [`mod@bench`] | load generator and reports |
 //! | [`host`] | the NVMe/TCP initiator |
 //! | [`nvme`] | NVMe and NVMe/TCP as bytes: commands, status codes, PDUs; shared by target and initiator |

@@ -89,9 +89,82 @@ pub(super) fn run_export(command: ExportCommand, connection: &Connection) -> Res
 }
 
 fn exports(result: &ExportsResult) -> String {
-    let Some(nvmf) = &result.nvmf else {
+    let parts: Vec<String> = result
+        .nvmf
+        .iter()
+        .map(nvmf_text)
+        .chain(result.iscsi.iter().map(iscsi_text))
+        .collect();
+    if parts.is_empty() {
         return "No exports\n".into();
+    }
+    parts.join("\n")
+}
+
+fn iscsi_text(iscsi: &schema::IscsiExport) -> String {
+    let mut text = format!("iSCSI on {}\n", iscsi.portals.join(", "));
+    for target in &iscsi.targets {
+        let initiators = match &target.initiators {
+            None => "any".to_owned(),
+            Some(initiators) => initiators.join(", "),
+        };
+        text.push_str(&format!("\n{}\n  initiators: {initiators}\n", target.iqn));
+        for lun in &target.luns {
+            text.push_str(&format!(
+                "  unit {}: {}  {}\n",
+                lun.lun, lun.device, lun.serial
+            ));
+        }
+    }
+    if !iscsi.connections.is_empty() {
+        text.push('\n');
+        text.push_str(&iscsi_connections(&iscsi.connections));
+    }
+    text
+}
+
+fn iscsi_connections(connections: &[schema::IscsiConnection]) -> String {
+    let columns = [
+        Column::left("PEER"),
+        Column::right("SESSION"),
+        Column::right("OUTSTANDING"),
+        Column::right("REACTOR"),
+        Column::left("DIGESTS"),
+        Column::left("TARGET"),
+        Column::left("INITIATOR"),
+    ];
+    let known = |text: &str| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text.to_owned()
+        }
     };
+    let row = |connection: &schema::IscsiConnection| {
+        vec![
+            known(&connection.peer),
+            connection.session.to_string(),
+            connection.outstanding.to_string(),
+            connection.reactor.to_string(),
+            digests(connection.header_digest, connection.data_digest).to_owned(),
+            known(&connection.iqn),
+            known(&connection.initiator),
+        ]
+    };
+    let rows: Vec<_> = connections.iter().map(row).collect();
+    render(&columns, &rows, Layout::OURS)
+}
+
+fn digests(header: bool, data: bool) -> &'static str {
+    match (header, data) {
+        (true, true) => "header,data",
+        (true, false) => "header",
+        (false, true) => "data",
+        (false, false) => "none",
+    }
+}
+
+fn nvmf_text(nvmf: &schema::NvmfExport) -> String {
     let mut text = format!("NVMe/TCP on {}\n", nvmf.listeners.join(", "));
     for subsystem in &nvmf.subsystems {
         text.push_str(&format!("\n{}\n", subsystem.nqn));
@@ -154,13 +227,7 @@ fn connections(connections: &[schema::Connection]) -> String {
             connection.queue_size.to_string(),
             connection.outstanding.to_string(),
             connection.reactor.to_string(),
-            match (connection.header_digest, connection.data_digest) {
-                (true, true) => "header,data",
-                (true, false) => "header",
-                (false, true) => "data",
-                (false, false) => "none",
-            }
-            .to_owned(),
+            digests(connection.header_digest, connection.data_digest).to_owned(),
             if connection.nqn.is_empty() {
                 unknown()
             } else {
@@ -200,6 +267,15 @@ nqn.2026-11.io.polldm:quickstart
 PEER             CNTLID  QUEUE  SIZE  OUTSTANDING  REACTOR  DIGESTS  SUBSYSTEM
 127.0.0.1:51514       1  admin   128            0        0  none     nqn.2026-11.io.polldm:quickstart
 127.0.0.1:51514       1  1       128            2        1  data     nqn.2026-11.io.polldm:quickstart
+
+iSCSI on 127.0.0.1:3260
+
+iqn.2026-11.io.polldm:disks
+  initiators: any
+  unit 0: vol0  8c9f1f649d6c8a3593b65bd53f7b2b31
+
+PEER             SESSION  OUTSTANDING  REACTOR  DIGESTS  TARGET                       INITIATOR
+127.0.0.1:40000        1            3        0  header   iqn.2026-11.io.polldm:disks  iqn.1993-08.org.debian:01:host
 ";
         assert_eq!(text, expected);
         assert_eq!(exports(&ExportsResult::default()), "No exports\n");

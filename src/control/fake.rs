@@ -533,6 +533,29 @@ impl Backend for Fake {
                     keep_alive_expired: 3,
                 },
             }),
+            iscsi: Some(IscsiExport {
+                portals: vec!["127.0.0.1:3260".into()],
+                targets: vec![IscsiTarget {
+                    iqn: "iqn.2026-11.io.polldm:disks".into(),
+                    initiators: None,
+                    luns: vec![IscsiLun {
+                        lun: 0,
+                        device: "vol0".into(),
+                        serial: "8c9f1f649d6c8a3593b65bd53f7b2b31".into(),
+                    }],
+                }],
+                connections: vec![IscsiConnection {
+                    peer: "127.0.0.1:40000".into(),
+                    initiator: "iqn.1993-08.org.debian:01:host".into(),
+                    iqn: "iqn.2026-11.io.polldm:disks".into(),
+                    session: 1,
+                    outstanding: 3,
+                    reactor: 0,
+                    header_digest: true,
+                    data_digest: false,
+                }],
+                events: Default::default(),
+            }),
         }
     }
 

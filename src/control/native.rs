@@ -2,14 +2,15 @@
 
 use super::backend::{Backend, operation_stats};
 use super::schema::{
-    AddNamespaceParams, Connection, Controller, ExportsResult, Namespace, NamespaceStats,
-    NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
+    AddNamespaceParams, Connection, Controller, ExportsResult, IscsiConnection, IscsiEvents,
+    IscsiExport, IscsiLun, IscsiTarget, Namespace, NamespaceStats, NvmfEvents, NvmfExport,
+    ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
 };
 use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error, SuspendOptions};
 use crate::engine::{BdevInfo, DeviceEvent, DeviceOptions, GivenUp, Removed};
-use crate::export::{nvmf, stats::Kind};
+use crate::export::{iscsi, nvmf, stats::Kind};
 use crate::node::{ExportError, Node};
 use crate::reactor::monotonic_ns;
 
@@ -187,6 +188,9 @@ impl Backend for Node {
             nvmf: self
                 .nvmf()
                 .map(|nvmf| nvmf_export(&nvmf.snapshot(self.engine()))),
+            iscsi: self
+                .iscsi()
+                .map(|iscsi| iscsi_export(&iscsi.snapshot(self.engine()))),
         }
     }
 
@@ -295,6 +299,46 @@ fn nvmf_export(snapshot: &nvmf::Snapshot) -> NvmfExport {
         },
         listeners: snapshot.addresses.iter().map(ToString::to_string).collect(),
         subsystems: snapshot.subsystems.iter().map(subsystem).collect(),
+        connections: snapshot.connections.iter().map(connection).collect(),
+    }
+}
+
+fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
+    let connection = |report: &iscsi::ConnectionReport| IscsiConnection {
+        peer: report.peer.clone(),
+        initiator: report.initiator.clone(),
+        iqn: report.iqn.clone(),
+        session: report.session,
+        outstanding: report.outstanding as u64,
+        reactor: report.core,
+        header_digest: report.digests.0,
+        data_digest: report.digests.1,
+    };
+    let target = |target: &iscsi::TargetSnapshot| IscsiTarget {
+        iqn: target.iqn.clone(),
+        initiators: match &target.initiators {
+            iscsi::Initiators::Any => None,
+            iscsi::Initiators::List(list) => Some(list.clone()),
+        },
+        luns: target
+            .luns
+            .iter()
+            .map(|lun| IscsiLun {
+                lun: lun.lun,
+                device: lun.device.clone(),
+                serial: lun.serial.clone(),
+            })
+            .collect(),
+    };
+    IscsiExport {
+        events: IscsiEvents {
+            accepted: snapshot.accepted,
+            refused: snapshot.refused,
+            violations: snapshot.violations,
+            logins_refused: snapshot.logins_refused,
+        },
+        portals: snapshot.addresses.iter().map(ToString::to_string).collect(),
+        targets: snapshot.targets.iter().map(target).collect(),
         connections: snapshot.connections.iter().map(connection).collect(),
     }
 }

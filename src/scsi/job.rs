@@ -186,7 +186,8 @@ impl Job {
             self.kind,
             Kind::CompareAndWrite | Kind::OrWrite | Kind::Short { .. }
         );
-        if !work.status.is_ok() && !(expected && work.status == Status::Miscompare) {
+        let is_fine = work.status.is_ok() || expected && work.status == Status::Miscompare;
+        if !is_fine {
             let reads = matches!(self.kind, Kind::Verify { writes: false, .. });
             return Err(Outcome::of(work.status, reads));
         }

@@ -181,10 +181,7 @@ fn slow(seat: &Seat<'_>, cdb: Cdb) -> Result<Plan, Outcome> {
     if tells_attention && let Some(sense) = seat.unit.take_attention(seat.nexus.id) {
         return Err(sense.into());
     }
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(sense) => return Err(sense.into()),
-    };
+    let entry = entry?;
     may_use(seat, entry, &cdb)?;
     let mut call = seat.call(cdb);
     if entry.needs == Needs::Write && seat.geometry.read_only {

@@ -11,6 +11,79 @@ pub struct ExportsResult {
     /// The NVMe/TCP target; left out when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nvmf: Option<NvmfExport>,
+    /// The iSCSI target; left out when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iscsi: Option<IscsiExport>,
+}
+
+/// The iSCSI target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IscsiExport {
+    /// Addresses it listens on.
+    pub portals: Vec<String>,
+    /// Its targets.
+    pub targets: Vec<IscsiTarget>,
+    /// Every connection, those that have not logged in among them.
+    pub connections: Vec<IscsiConnection>,
+    /// Since the start.
+    pub events: IscsiEvents,
+}
+
+/// What has happened to connections since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IscsiEvents {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused because there were too many.
+    pub refused: u64,
+    /// Connections ended because the initiator broke the protocol.
+    pub violations: u64,
+    /// Logins refused.
+    pub logins_refused: u64,
+}
+
+/// An iSCSI target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IscsiTarget {
+    /// Its name.
+    pub iqn: String,
+    /// The initiators that may log in; left out when every one may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiators: Option<Vec<String>>,
+    /// Its logical units, by number.
+    pub luns: Vec<IscsiLun>,
+}
+
+/// A logical unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IscsiLun {
+    /// Its number.
+    pub lun: u16,
+    /// The device.
+    pub device: String,
+    /// Its serial number, which initiators know it by.
+    pub serial: String,
+}
+
+/// A connection of an initiator; each is a session of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IscsiConnection {
+    /// The initiator's address; empty when the socket no longer knows.
+    pub peer: String,
+    /// The initiator's name; empty before it has said it.
+    pub initiator: String,
+    /// The target's name; empty in discovery, and before the login is done.
+    pub iqn: String,
+    /// The session's number (TSIH); 0 before the login is done.
+    pub session: u16,
+    /// Commands that have not been answered.
+    pub outstanding: u64,
+    /// The reactor it lives on.
+    pub reactor: u16,
+    /// Whether headers carry digests.
+    pub header_digest: bool,
+    /// Whether data carries digests.
+    pub data_digest: bool,
 }
 
 /// The NVMe/TCP target.

@@ -27,8 +27,19 @@ pub struct TargetSnapshot {
     pub iqn: String,
     /// Who may log in.
     pub initiators: Initiators,
-    /// Its units: LUN, the device's name, and what initiators know the unit by.
-    pub luns: Vec<(u16, String, [u8; 16])>,
+    /// Its units.
+    pub luns: Vec<LunSnapshot>,
+}
+
+/// A logical unit.
+#[derive(Clone, Debug)]
+pub struct LunSnapshot {
+    /// Its number.
+    pub lun: u16,
+    /// The device's name.
+    pub device: String,
+    /// Its serial number.
+    pub serial: String,
 }
 
 /// The target and its connections at one moment.
@@ -102,9 +113,10 @@ impl Export {
             luns: served
                 .units
                 .iter()
-                .map(|unit| {
-                    let uuid = unit.unit.identity.uuid;
-                    (unit.lun, unit.device_name.clone(), uuid)
+                .map(|unit| LunSnapshot {
+                    lun: unit.lun,
+                    device: unit.device_name.clone(),
+                    serial: unit.unit.identity.serial.clone(),
                 })
                 .collect(),
         });

@@ -15,11 +15,12 @@
 //! | [`target`], `unit`, [`message`] | what cores know together, and tell each other |
 //! | `worker` | the same on a reactor |
 //! | `export` | the target as the node starts and asks it |
-//! | `harness` | a connection over memory, for tests |
+//! | [`harness`] | a connection over memory, for tests |
 
 mod command;
 pub mod config;
 mod export;
+pub mod harness;
 pub mod keys;
 mod login;
 mod manage;
@@ -35,5 +36,8 @@ mod unit;
 mod worker;
 
 pub use config::{Config, Initiators, LunConfig, TargetConfig};
-pub use export::{Export, Snapshot};
+pub use export::{Export, LunSnapshot, Snapshot, TargetSnapshot};
 pub use message::{ConnectionReport, UnitReport};
+
+#[cfg(test)]
+mod tests;

@@ -8,14 +8,14 @@ use super::config::{Config, Hosts, NamespaceConfig, SubsystemConfig};
 use super::message::Message;
 use super::session::{Context, Local, Session, State};
 use super::target::{SessionKey, SubsystemId, Target};
-use crate::dm::{CoreId, DeviceId, Geometry, Op, Status};
-use crate::export::backend::{Backend, Lend, Request};
+use crate::dm::{CoreId, DeviceId};
+use crate::export::backend::Backend;
 use crate::export::frame::split_tag;
+pub use crate::export::memory::{BLOCKS, MemoryBackend, Pieces};
 use crate::nvme::fabrics::{Connect, ConnectData, PropertyAccess, PropertySize, property};
 use crate::nvme::log::AnaState;
 use crate::nvme::pdu::{Digests, InitializeRequest, encode_command};
 use crate::nvme::{Command, DataPointer};
-use crate::reactor::{BufferPool, PoolBuffer};
 
 /// The subsystem of the harness.
 pub const NQN: &str = "nqn.2026-11.io.polldm:harness";
@@ -23,175 +23,6 @@ pub const NQN: &str = "nqn.2026-11.io.polldm:harness";
 pub const HOST: &str = "nqn.2026-11.io.polldm:host";
 /// Its identifier.
 pub const HOST_ID: [u8; 16] = *b"0123456789abcdef";
-/// Blocks of namespace 1, of 512 bytes each.
-pub const BLOCKS: u64 = 256;
-
-/// Bytes of all the receive and pool buffers of a harness.
-const POOL_BYTES: usize = 16 << 20;
-
-/// An I/O that the backend keeps until it is told to finish it.
-struct Held {
-    request: Request,
-    bytes: *mut u8,
-    lend: *mut Pieces,
-}
-
-/// What the device lent.
-#[derive(Default)]
-pub struct Pieces(Vec<(*const u8, usize)>);
-
-impl Lend for Pieces {
-    fn pieces(&mut self, mut each: impl FnMut(*const u8, usize)) {
-        for &(bytes, size) in &self.0 {
-            each(bytes, size);
-        }
-    }
-
-    fn release(&mut self) {
-        self.0.clear();
-    }
-}
-
-/// One device in memory, as device 0.
-pub struct MemoryBackend {
-    /// What it holds.
-    pub bytes: Box<[u8]>,
-    /// What it claims to be.
-    pub geometry: Option<Geometry>,
-    /// Keep I/O until [`Harness::finish`].
-    pub hold: bool,
-    /// How the next I/Os end.
-    pub status: Status,
-    /// I/Os seen so far.
-    pub requests: Vec<Request>,
-    /// The clock.
-    pub now_ns: u64,
-    /// Buffers.
-    pub pool: BufferPool,
-    held: Vec<Held>,
-}
-
-impl MemoryBackend {
-    fn new() -> Self {
-        let size = BLOCKS as usize * 512;
-        Self {
-            bytes: vec![0; size].into_boxed_slice(),
-            geometry: Some(Geometry {
-                sectors: BLOCKS,
-                block_bytes: 512,
-                volatile_cache: true,
-                discard: true,
-                discard_zeroes: true,
-                write_zeroes: true,
-                optimal_write_bytes: 4096,
-                read_only: false,
-            }),
-            hold: false,
-            status: Status::Ok,
-            requests: Vec::new(),
-            now_ns: 1,
-            pool: BufferPool::new(POOL_BYTES),
-            held: Vec::new(),
-        }
-    }
-
-    /// I/Os that are kept.
-    pub fn held(&self) -> usize {
-        self.held.len()
-    }
-
-    fn range(&self, request: &Request) -> Option<std::ops::Range<usize>> {
-        let start = usize::try_from(request.sector).ok()?.checked_mul(512)?;
-        let end = start.checked_add(request.sectors as usize * 512)?;
-        (end <= self.bytes.len()).then_some(start..end)
-    }
-
-    fn carry_out(&mut self, held: &Held) -> Status {
-        let Some(range) = self.range(&held.request) else {
-            return Status::IoError;
-        };
-        if !self.status.is_ok() {
-            return self.status;
-        }
-        let size = range.len();
-        let at = held.bytes;
-        // SAFETY: whoever submitted promised memory of the length that the operation needs (`Backend::submit`), or a place for what is
-        // lent (`Backend::submit_read`), until completion.
-        unsafe {
-            match held.request.op {
-                Op::Read if held.lend.is_null() => {
-                    std::ptr::copy(self.bytes[range].as_ptr(), at, size)
-                }
-                Op::Read => {
-                    // Two pieces where that is possible, as a striped device would lend them.
-                    let (first, second) = self.bytes[range].split_at(size / 2 / 512 * 512);
-                    (*held.lend).0.push((first.as_ptr(), first.len()));
-                    (*held.lend).0.push((second.as_ptr(), second.len()));
-                }
-                Op::Write => {
-                    self.bytes[range].copy_from_slice(std::slice::from_raw_parts(at, size))
-                }
-                Op::WriteZeroes | Op::Discard => self.bytes[range].fill(0),
-                Op::Flush => {}
-                Op::CompareAndWrite => {
-                    let all = std::slice::from_raw_parts(at, 2 * size);
-                    if self.bytes[range.clone()] != all[..size] {
-                        return Status::Miscompare;
-                    }
-                    self.bytes[range].copy_from_slice(&all[size..]);
-                }
-            }
-        }
-        Status::Ok
-    }
-
-    fn take(&mut self, held: Held) -> Option<Status> {
-        self.requests.push(held.request);
-        if self.hold {
-            self.held.push(held);
-            return None;
-        }
-        Some(self.carry_out(&held))
-    }
-}
-
-impl Backend for MemoryBackend {
-    type Lend = Pieces;
-
-    unsafe fn submit(&mut self, request: &Request, bytes: *mut u8) -> Option<Status> {
-        self.take(Held {
-            request: *request,
-            bytes,
-            lend: std::ptr::null_mut(),
-        })
-    }
-
-    unsafe fn submit_read(&mut self, request: &Request, lend: *mut Self::Lend) -> Option<Status> {
-        self.take(Held {
-            request: *request,
-            bytes: std::ptr::null_mut(),
-            lend,
-        })
-    }
-
-    fn abort(&mut self, _device: DeviceId, command: u32) -> bool {
-        // Everything that is held is parked; it is finished, as aborted, with the rest.
-        self.held.iter().any(|held| held.request.command == command)
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.now_ns
-    }
-
-    fn buffer(&mut self, bytes: usize) -> Option<PoolBuffer> {
-        self.pool.take(bytes)
-    }
-
-    fn geometry(&self, device: DeviceId) -> Option<Geometry> {
-        self.geometry.filter(|_| device == DeviceId(0))
-    }
-}
-
 /// A connection, and what it needs around it.
 pub struct Harness {
     /// The connection.
@@ -348,9 +179,8 @@ impl Harness {
 
     /// Finishes what the backend holds.
     pub fn finish(&mut self) {
-        for held in std::mem::take(&mut self.backend.held) {
-            let status = self.backend.carry_out(&held);
-            let (_, slot) = split_tag(held.request.command);
+        for (command, status) in self.backend.finish() {
+            let (_, slot) = split_tag(command);
             self.with(|session, cx| session.completed(slot, status, cx));
         }
         self.drain();

@@ -1,0 +1,131 @@
+//! Whatever comes, nobody panics, nothing leaks, and nothing is written that was not asked for.
+
+use proptest::prelude::*;
+
+use super::super::harness::{Harness, data_out, management};
+use super::super::pdu::{Header, opcode};
+
+/// A header that is right in its form more often than chance would have it.
+fn any_header() -> impl Strategy<Value = Header> {
+    let opcodes = prop_oneof![
+        Just(opcode::NOP_OUT),
+        Just(opcode::COMMAND),
+        Just(opcode::TASK_MANAGEMENT),
+        Just(opcode::LOGIN),
+        Just(opcode::TEXT),
+        Just(opcode::DATA_OUT),
+        Just(opcode::SNACK),
+        0u8..=0xFF,
+    ];
+    let small = prop_oneof![0u32..8, any::<u32>()];
+    let numbers = proptest::collection::vec(small, 6);
+    (opcodes, any::<u8>(), numbers, any::<[u8; 16]>()).prop_map(|(code, flags, numbers, cdb)| {
+        let mut header = Header::new(code, flags);
+        header.put(16, numbers[0]);
+        header.put(20, numbers[1]);
+        header.put(24, numbers[2]);
+        header.0[32..48].copy_from_slice(&cdb);
+        header.put(36, numbers[3]);
+        if numbers[4] > 4 {
+            header.put(40, numbers[5]);
+        }
+        header
+    })
+}
+
+/// A CDB with an operation code that is known.
+fn any_cdb() -> impl Strategy<Value = [u8; 16]> {
+    let codes = prop::sample::select(vec![
+        0x00u8, 0x03, 0x08, 0x0A, 0x12, 0x15, 0x16, 0x17, 0x1A, 0x1B, 0x1E, 0x25, 0x28, 0x2A, 0x2E,
+        0x2F, 0x34, 0x35, 0x37, 0x41, 0x42, 0x4D, 0x55, 0x56, 0x57, 0x5A, 0x5E, 0x5F, 0x88, 0x89,
+        0x8A, 0x8B, 0x8E, 0x8F, 0x90, 0x91, 0x93, 0x9E, 0xA0, 0xA3, 0xA8, 0xAA, 0xAE, 0xAF, 0xB7,
+    ]);
+    let byte = prop_oneof![4 => Just(0u8), 2 => 0u8..8, 1 => any::<u8>()];
+    (codes, proptest::collection::vec(byte, 15)).prop_map(|(code, rest)| {
+        let mut cdb = [0; 16];
+        cdb[0] = code;
+        cdb[1..].copy_from_slice(&rest);
+        cdb
+    })
+}
+
+proptest! {
+    #[test]
+    fn bytes_before_a_login(bytes in proptest::collection::vec(any::<u8>(), 0..4096), piece in 1usize..600) {
+        let mut harness = Harness::new();
+        harness.feed(&bytes, piece);
+        harness.close();
+    }
+
+    #[test]
+    fn pdus_of_any_kind(
+        pdus in proptest::collection::vec((any_header(), 0usize..700), 1..12),
+        digests in any::<bool>(),
+        hold in any::<bool>(),
+        piece in 1usize..900,
+    ) {
+        let mut harness = Harness::new();
+        let digests = if digests { "HeaderDigest=CRC32C DataDigest=CRC32C" } else { "InitialR2T=No" };
+        harness.login(digests);
+        harness.attend();
+        harness.backend.hold = hold;
+        for (header, size) in pdus {
+            let bytes = harness.pdu(header, &vec![0x5A; size]);
+            harness.feed(&bytes, piece);
+        }
+        harness.finish();
+        harness.close();
+    }
+
+    /// Every command, with fields near what they should be, however much data there is: it has one answer.
+    #[test]
+    fn every_command_is_answered_once(
+        commands in proptest::collection::vec((any_cdb(), 0u32..3000, 0usize..3000, any::<u8>()), 1..8),
+        hold in any::<bool>(),
+    ) {
+        let mut harness = Harness::new();
+        harness.login("ImmediateData=Yes");
+        harness.attend();
+        harness.backend.hold = hold;
+        for (index, (cdb, length, offered, filler)) in commands.into_iter().enumerate() {
+            let tag = 100 + index as u32;
+            let data = vec![filler; offered];
+            // Data goes one way.
+            let length = if offered > 0 { 0 } else { length };
+            harness.command(tag, &cdb, length, &data);
+            while harness.backend.held() > 0 {
+                harness.finish();
+            }
+            let sent = harness.take();
+            let answers = sent.iter().filter(|pdu| {
+                let header = &pdu.header;
+                let with_status = header.opcode() == opcode::DATA_IN && header.flags() & 1 != 0;
+                header.task_tag() == tag && (header.opcode() == opcode::RESPONSE || with_status)
+            });
+            let asked = sent.iter().any(|pdu| pdu.header.opcode() == opcode::READY);
+            prop_assert_eq!(answers.count(), usize::from(!asked), "{:02x?}", cdb);
+        }
+        harness.close();
+    }
+
+    /// A stream that is right but for one byte.
+    #[test]
+    fn damaged_streams(at in 0usize..2000, value in any::<u8>(), piece in 1usize..500) {
+        let mut harness = Harness::new();
+        harness.login("InitialR2T=No");
+        harness.attend();
+        let mut write = [0u8; 10];
+        write[0] = 0x2A;
+        write[8] = 3;
+        let mut stream = harness.command_bytes(3, &write, 0, 1536, &[1; 512], false);
+        let more = data_out(3, 0xFFFF_FFFF, 0, 512, true);
+        stream.extend(harness.pdu(more, &[2; 1024]));
+        let reset = management(5, 4, 0, harness.command_sn);
+        stream.extend(harness.pdu(reset, &[]));
+        let length = stream.len();
+        stream[at % length] = value;
+        harness.feed(&stream, piece);
+        harness.finish();
+        harness.close();
+    }
+}
