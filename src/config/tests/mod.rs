@@ -54,7 +54,8 @@ fn every_example_is_a_valid_configuration() {
     for (path, _) in examples() {
         let plan = load(&path).unwrap_or_else(|error| panic!("{error}"));
         assert!(
-            plan.nvmf.is_some_and(|nvmf| !nvmf.subsystems.is_empty()),
+            plan.nvmf.is_some_and(|nvmf| !nvmf.subsystems.is_empty())
+                || plan.iscsi.is_some_and(|iscsi| !iscsi.targets.is_empty()),
             "{path:?}"
         );
     }
