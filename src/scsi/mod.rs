@@ -14,7 +14,7 @@
 //! | `block`, `job` | commands that move blocks, and those that take several steps |
 //! | `inquiry`, `mode`, `report`, `opcodes` | commands that ask or set |
 //! | `persistent`, `reserve` | who may use a unit |
-//! | [`unit`] | a logical unit, and one nexus's view of it |
+//! | [`mod@unit`] | a logical unit, and one nexus's view of it |
 //! | [`sense`], [`lun`] | sense data; logical unit numbers |
 
 mod block;

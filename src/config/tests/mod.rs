@@ -62,7 +62,8 @@ fn every_example_is_a_valid_configuration() {
         }
         let plan = loaded.unwrap_or_else(|error| panic!("{error}"));
         assert!(
-            plan.nvmf.is_some_and(|nvmf| !nvmf.subsystems.is_empty()),
+            plan.nvmf.is_some_and(|nvmf| !nvmf.subsystems.is_empty())
+                || plan.iscsi.is_some_and(|iscsi| !iscsi.targets.is_empty()),
             "{path:?}"
         );
     }
