@@ -12,7 +12,8 @@ use super::device::Facts;
 use super::file::FileHandle;
 use super::payload::Payload;
 use super::region::RegionHandle;
-use super::{SECTOR_BYTES, file, malloc, null};
+use super::remote::Link;
+use super::{Patience, SECTOR_BYTES, file, malloc, null};
 
 /// A device, opened on one reactor. To be dropped there, with nothing in flight.
 ///
@@ -31,6 +32,7 @@ pub(super) enum ChannelBody {
     Null(Rc<Cell<bool>>),
     Malloc(Weak<RegionHandle>),
     File(Weak<FileHandle>),
+    Remote(Weak<Link>, Patience),
 }
 
 /// What keeps a channel's device open on this reactor, until it is taken away.
@@ -42,6 +44,7 @@ pub(super) enum Handle {
     Null(Rc<Cell<bool>>),
     Malloc(Rc<RegionHandle>),
     File(Rc<FileHandle>),
+    Remote(Rc<Link>),
 }
 
 impl Hold {
@@ -51,18 +54,25 @@ impl Hold {
             Some(Handle::Null(gone)) => gone.set(true),
             Some(Handle::Malloc(region)) => region.set_gone(),
             Some(Handle::File(file)) => file.set_gone(),
-            None => {}
+            // Its core has told it, and has taken what ended then.
+            Some(Handle::Remote(_)) | None => {}
         }
     }
 }
 
 impl Channel {
     /// A channel to a device, known to `core` so that it can be told when the device goes.
-    pub(super) fn new(facts: &Arc<Facts>, handle: Handle, core: &mut Core) -> Channel {
+    pub(super) fn new(
+        facts: &Arc<Facts>,
+        handle: Handle,
+        patience: Patience,
+        core: &mut Core,
+    ) -> Channel {
         let body = match &handle {
             Handle::Null(gone) => ChannelBody::Null(Rc::clone(gone)),
             Handle::Malloc(region) => ChannelBody::Malloc(Rc::downgrade(region)),
             Handle::File(file) => ChannelBody::File(Rc::downgrade(file)),
+            Handle::Remote(link) => ChannelBody::Remote(Rc::downgrade(link), patience),
         };
         let hold = Rc::new(Hold(RefCell::new(Some(handle))));
         core.note_hold(facts.id, &hold);
@@ -113,6 +123,15 @@ impl Channel {
                     return Submit::Done(status);
                 }
                 file::submit(core, file, io, clone)
+            }
+            ChannelBody::Remote(link, patience) => {
+                let Some(link) = link.upgrade() else {
+                    return GONE;
+                };
+                if let Some(status) = self.refuses(io) {
+                    return Submit::Done(status);
+                }
+                link.submit(io, clone, *patience, core.parts())
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::reactor::BufferPool;
 use super::channel::Hold;
 use super::error::Error;
 use super::region::RegionHandle;
+use super::remote::{Links, Parts};
 use super::ring::Ring;
 
 /// I/Os that the io_uring of one reactor has under way at once; beyond, [`crate::dm::Submit::Busy`]. Four queues of depth 128 saturate any
@@ -41,6 +42,7 @@ pub struct Core {
     zeroing: VecDeque<Zeroing>,
     /// What the channels of this reactor hold, by device; of some the channel is closed already.
     holds: Vec<(LowerId, Weak<Hold>)>,
+    links: Links,
     ring: Option<Ring>,
     ring_entries: u32,
     /// Whether [`Core::unwatched_fd`] has given the ring's descriptor out.
@@ -61,6 +63,7 @@ impl Core {
             completed: Vec::new(),
             zeroing: VecDeque::new(),
             holds: Vec::new(),
+            links: Links::default(),
             ring: None,
             ring_entries,
             watched: false,
@@ -80,12 +83,24 @@ impl Core {
         &self.bounce
     }
 
-    /// The descriptor that is readable when an I/O to a file has ended, for the reactor to watch while it sleeps: given once, as soon as
-    /// there is one. It stays open as long as this core.
+    /// A descriptor that is readable when an I/O to a file has ended, or something has come from a remote, for the reactor to watch while it
+    /// sleeps: each is given once, as soon as it is there. They stay open as long as this core.
     pub fn unwatched_fd(&mut self) -> Option<RawFd> {
-        let ring = self.ring.as_ref().filter(|_| !self.watched)?;
-        self.watched = true;
-        Some(ring.fd())
+        if let Some(ring) = self.ring.as_ref().filter(|_| !self.watched) {
+            self.watched = true;
+            return Some(ring.fd());
+        }
+        self.links.unwatched_fd()
+    }
+
+    /// One of these descriptors is readable.
+    pub fn ready(&mut self) {
+        self.links.look();
+    }
+
+    /// When this core wants to be polled though nothing has come; `u64::MAX` for never.
+    pub fn due_ns(&self) -> u64 {
+        self.links.due_ns()
     }
 
     /// Adds everything that has ended since the last call to `ended`. Without a channel to a file this makes no system call; with one,
@@ -99,21 +114,24 @@ impl Core {
         if let Some(ring) = &mut self.ring {
             ring.poll(ended);
         }
+        self.links.poll(ended);
     }
 
-    /// Hands what was submitted to files since the last call to the kernel, with one system call if there is anything. To be called once per
-    /// turn, after the front ends.
+    /// Hands what was submitted to files and remotes since the last call to the kernel, with one system call for all files and one for
+    /// each remote if there is anything. To be called once per turn, after the front ends.
     #[inline]
     pub fn submit_gathered(&mut self) {
         if let Some(ring) = &mut self.ring {
             ring.submit_gathered();
         }
+        self.links.send(&mut self.completed);
     }
 
     /// Whether the reactor may sleep: everything has been handed to the kernel, which will make the descriptor readable.
     pub fn before_sleep(&mut self) -> bool {
         self.submit_gathered();
-        self.completed.is_empty()
+        self.links.may_sleep(&mut self.completed)
+            && self.completed.is_empty()
             && self.zeroing.is_empty()
             && self.ring.as_mut().is_none_or(Ring::may_sleep)
     }
@@ -149,8 +167,10 @@ impl Core {
 
     /// A device was taken away ([`super::Registry::hot_remove`]): from here on, channels of this reactor to it end everything with
     /// [`Status::Transport`], and so does what has not reached the kernel yet. What the kernel has, ends as it will: it may still be
-    /// writing into the payload, and nothing can make it stop for sure. Then the reactor has nothing open of the device any more.
+    /// writing into the payload, and nothing can make it stop for sure; what a remote has, ends now, because its connection is closed.
+    /// Then the reactor has nothing open of the device any more.
     pub fn lower_gone(&mut self, lower: LowerId) {
+        self.links.gone(lower, &mut self.completed);
         self.holds.retain(|(id, hold)| match hold.upgrade() {
             Some(hold) if *id == lower => {
                 hold.release();
@@ -164,6 +184,21 @@ impl Core {
     pub(super) fn note_hold(&mut self, lower: LowerId, hold: &Rc<Hold>) {
         self.holds.retain(|(_, hold)| hold.strong_count() > 0);
         self.holds.push((lower, Rc::downgrade(hold)));
+    }
+
+    /// The remotes of this reactor.
+    pub(super) fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+
+    /// What an I/O to a remote needs besides its link.
+    #[inline]
+    pub(super) fn parts(&mut self) -> Parts<'_> {
+        Parts {
+            buffers: &self.buffers,
+            now_ns: self.links.now_ns(),
+            ended: &mut self.completed,
+        }
     }
 
     /// The io_uring, made when it is first needed.

@@ -16,8 +16,9 @@ use super::foreign::Opened;
 use super::handle::Shared;
 use super::open::OpenFile;
 use super::region::Region;
+use super::remote::{Remote, Standing};
 use super::uses::Uses;
-use super::{SECTOR_BYTES, Spec};
+use super::{Patience, RemoteSpec, SECTOR_BYTES, Spec};
 
 /// A backing device.
 pub struct Bdev {
@@ -38,9 +39,25 @@ pub(super) struct Facts {
     /// As it was when it was opened; only `sectors` may be others now.
     declared: Lower,
     pub(super) uses: Arc<Uses>,
+    /// Of a remote.
+    pub(super) standing: Option<Arc<Standing>>,
 }
 
 impl Facts {
+    fn new(kind: &'static str, declared: Lower, standing: Option<Arc<Standing>>) -> Facts {
+        Facts {
+            id: declared.id,
+            block_bytes: declared.block_bytes,
+            read_only: declared.read_only,
+            sectors: AtomicU64::new(declared.sectors),
+            channels: AtomicU32::new(0),
+            kind,
+            declared,
+            uses: Arc::default(),
+            standing,
+        }
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.declared.name
     }
@@ -73,11 +90,13 @@ enum Body {
     File(Shared<OpenFile>),
     /// Another engine's.
     Foreign(Box<dyn Any + Send + Sync>),
+    Remote(Remote),
 }
 
 impl Bdev {
     pub(super) fn open(id: LowerId, name: &str, spec: &Spec) -> Result<Bdev, Error> {
         let (block_bytes, bytes, read_only, body) = match spec {
+            Spec::NvmeTcp(spec) => return Bdev::open_remote(id, name, spec),
             Spec::Null { bytes, block_bytes } => {
                 check_size(*bytes, *block_bytes)?;
                 (*block_bytes, *bytes, false, Body::Null)
@@ -117,25 +136,16 @@ impl Bdev {
             }),
         };
         let kind = match body {
+            Body::Null => "null",
             Body::Malloc(_) => "malloc",
             Body::File(_) => "file",
-            _ => "null",
+            Body::Remote(_) | Body::Foreign(_) => unreachable!("opened elsewhere"),
         };
         let lower = Lower {
-            id,
-            name: name.to_string(),
             sectors: bytes / SECTOR_BYTES,
             block_bytes,
-            volatile_cache: false,
-            flush: true,
-            fua: true,
-            discard: true,
-            discard_zeroes: true,
-            write_zeroes: true,
-            transfer_sectors_max: 0,
-            optimal_write_bytes: 4096,
             read_only,
-            keep: Keep::default(),
+            ..able(id, name)
         };
         let declared = match (&body, spec) {
             (Body::Malloc(_), Spec::Malloc { volatile_cache, .. }) => Lower {
@@ -154,28 +164,17 @@ impl Bdev {
                 ..lower
             },
         };
-        Ok(Bdev::new(kind, declared, body))
+        Ok(Bdev {
+            facts: Arc::new(Facts::new(kind, declared, None)),
+            body,
+        })
     }
 
     /// A device that another engine has opened.
     pub(super) fn foreign(opened: Opened) -> Bdev {
-        Bdev::new(opened.kind, opened.declared, Body::Foreign(opened.body))
-    }
-
-    fn new(kind: &'static str, declared: Lower, body: Body) -> Bdev {
-        let facts = Facts {
-            id: declared.id,
-            block_bytes: declared.block_bytes,
-            read_only: declared.read_only,
-            sectors: AtomicU64::new(declared.sectors),
-            channels: AtomicU32::new(0),
-            kind,
-            declared,
-            uses: Arc::default(),
-        };
         Bdev {
-            facts: Arc::new(facts),
-            body,
+            facts: Arc::new(Facts::new(opened.kind, opened.declared, None)),
+            body: Body::Foreign(opened.body),
         }
     }
 
@@ -190,6 +189,16 @@ impl Bdev {
     /// The device has another size, by itself. Tables are loaded anew to use it.
     pub fn note_sectors(&self, sectors: u64) {
         self.facts.sectors.store(sectors, Ordering::Relaxed);
+    }
+
+    fn open_remote(id: LowerId, name: &str, spec: &RemoteSpec) -> Result<Bdev, Error> {
+        let opened = Remote::open(spec)?;
+        let standing = opened.standing();
+        let declared = opened.declare(able(id, name));
+        let facts = Facts::new("nvme-tcp", declared, Some(Arc::clone(&standing)));
+        let facts = Arc::new(facts);
+        let body = Body::Remote(opened.keep(&facts, standing)?);
+        Ok(Bdev { facts, body })
     }
 
     /// Its number, for the mapper. Never used again for another device.
@@ -254,6 +263,9 @@ impl Bdev {
                     ));
                 }
             }
+            Body::Remote(_) => {
+                return Err(cannot("its size is the namespace's, and is followed"));
+            }
             Body::File(file) => {
                 if self.facts.read_only {
                     return Err(cannot("it is read-only"));
@@ -272,7 +284,7 @@ impl Bdev {
             // Only now, when no new I/O goes there; so that growing again shows zeroes.
             let cut = (before - sectors) * SECTOR_BYTES;
             match &self.body {
-                Body::Null => {}
+                Body::Null | Body::Remote(_) => {}
                 Body::Malloc(region) => region.zero(bytes, cut as usize),
                 Body::File(file) => file.set_bytes(bytes)?,
                 Body::Foreign(_) => {}
@@ -284,8 +296,16 @@ impl Bdev {
     /// Opens a channel for the reactor that `core` belongs to.
     ///
     /// # Errors
-    /// [`Error::NoRing`], for the first channel to a file on a reactor.
+    /// [`Error::NoRing`], for the first channel to a file on a reactor; [`Error::Remote`] when a remote has no queue left for it.
     pub fn channel(&self, core: &mut Core) -> Result<Channel, Error> {
+        self.channel_with(core, Patience::Holds)
+    }
+
+    /// The same, for I/O of that patience. Makes no difference but with a remote.
+    ///
+    /// # Errors
+    /// As [`Bdev::channel`].
+    pub fn channel_with(&self, core: &mut Core, patience: Patience) -> Result<Channel, Error> {
         let handle = match &self.body {
             Body::Null => Handle::Null(Rc::default()),
             Body::Malloc(region) => Handle::Malloc(Rc::new(region.handle())),
@@ -298,8 +318,32 @@ impl Bdev {
                     reason: format!("bdev '{}' is of another engine", self.name()),
                 });
             }
+            Body::Remote(remote) => {
+                let link = core.links().link(self.id(), self.name(), remote)?;
+                Handle::Remote(link)
+            }
         };
-        Ok(Channel::new(&self.facts, handle, core))
+        Ok(Channel::new(&self.facts, handle, patience, core))
+    }
+}
+
+/// A device that can do everything, without a size yet.
+fn able(id: LowerId, name: &str) -> Lower {
+    Lower {
+        id,
+        name: name.to_string(),
+        sectors: 0,
+        block_bytes: 512,
+        volatile_cache: false,
+        flush: true,
+        fua: true,
+        discard: true,
+        discard_zeroes: true,
+        write_zeroes: true,
+        transfer_sectors_max: 0,
+        optimal_write_bytes: 4096,
+        read_only: false,
+        keep: Keep::default(),
     }
 }
 

@@ -101,6 +101,13 @@ pub enum Error {
         /// Why not, and what would be right.
         reason: String,
     },
+    /// A remote cannot be used.
+    Remote {
+        /// Where it was looked for.
+        address: String,
+        /// Why not, and what would be right.
+        reason: String,
+    },
     /// Anything else that the kernel said of the file.
     File {
         /// The file.
@@ -186,6 +193,7 @@ impl fmt::Display for Error {
                  container's seccomp profile, and that the kernel is 5.6 or newer"
             ),
             Error::Engine { reason } => f.write_str(reason),
+            Error::Remote { address, reason } => write!(f, "{address}: {reason}"),
             Error::File { path, what, error } => {
                 write!(f, "{}: cannot {what}: {error}", path.display())
             }

@@ -1,4 +1,4 @@
-//! Backing devices of the native engine: null, malloc, file.
+//! Backing devices of the native engine: null, malloc, file, nvme-tcp.
 //!
 //! A [`Bdev`] is one device, known to the whole process through the [`Registry`]; a [`Channel`] is what one reactor
 //! submits to; a [`Core`] is what all channels of one reactor share: the io_uring, the buffers, the list of what has ended.
@@ -9,6 +9,7 @@
 //! | null | at the next poll | 4.4 ns; lent 13 ns | lend zeroes, or leave the memory as it is |
 //! | malloc | at once | 4 KiB: lent 13 ns, copied 39 ns, written 83 ns | lend the device's own memory, or copy |
 //! | file | when io_uring says so | the kernel's | lend pool buffers, or straight into the payload |
+//! | nvme-tcp | when the remote answers | a copy, and the kernel's | lend pool buffers, or straight into the payload |
 //!
 //! Measured with `cargo bench --bench mailbox` (CPU time, 128 I/Os per poll, without LTO, on a Xeon of 2023); a lent read includes giving the
 //! data back.
@@ -26,6 +27,7 @@ mod open;
 mod payload;
 mod region;
 mod registry;
+mod remote;
 mod ring;
 mod uses;
 
@@ -38,6 +40,7 @@ pub use handle::Handle;
 pub use payload::{LendList, Owner, Payload, Segment};
 pub use region::{Region, RegionHandle};
 pub use registry::{Registry, Report, Reserved};
+pub use remote::{RemoteReport, RemoteSpec, RemoteState};
 
 use std::path::PathBuf;
 
@@ -54,6 +57,15 @@ pub enum Direct {
     On,
     /// Through it.
     Off,
+}
+
+/// What is to become of I/O to a remote whose connection was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// It is kept, and submitted again when the remote is back.
+    Holds,
+    /// It fails at once with [`crate::dm::Status::Transport`], because whoever sent it has other ways to go.
+    FailsFast,
 }
 
 /// What a backing device is made of.
@@ -89,6 +101,8 @@ pub enum Spec {
         /// Opens for reading only, and refuses writes.
         read_only: bool,
     },
+    /// A namespace behind an NVMe/TCP connection, which has the size and block size that it has.
+    NvmeTcp(Box<RemoteSpec>),
     /// What only SPDK has.
     Spdk(SpdkSpec),
 }

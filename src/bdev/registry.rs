@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::dm::{DeviceId, Lower, LowerId};
 
-use super::Spec;
 use super::device::{Bdev, Facts};
 use super::error::Error;
 use super::foreign::Foreign;
+use super::{RemoteReport, Spec};
 
 /// All backing devices of the process. Shared by the control thread and the reactors, which look here when a table is prepared, never
 /// per I/O.
@@ -51,6 +51,8 @@ pub struct Report {
     pub tables: Vec<Option<DeviceId>>,
     /// It was taken away; what is left of it goes with the last table.
     pub removed: bool,
+    /// How it is doing, for a remote.
+    pub remote: Option<RemoteReport>,
 }
 
 impl Report {
@@ -60,6 +62,7 @@ impl Report {
             lower: facts.declare(),
             tables: facts.uses.devices().clone(),
             removed,
+            remote: facts.standing.as_ref().map(|standing| standing.report()),
         }
     }
 }

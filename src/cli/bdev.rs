@@ -6,8 +6,8 @@ use super::columns::{Column, Layout, bytes, render};
 use super::{Connection, Failure, print, print_json};
 use crate::config;
 use crate::control::schema::{
-    AddBdevParams, Bdev, BdevAdd, BdevEntry, BdevLs, BdevRemove, BdevsResult, NoParams,
-    RemoveBdevParams,
+    AddBdevParams, Bdev, BdevAdd, BdevEntry, BdevLs, BdevRemove, BdevsResult, NoParams, Remote,
+    RemoteState, RemoveBdevParams,
 };
 
 const EXAMPLES: &str = "\
@@ -15,6 +15,10 @@ Examples:
   # A gigabyte of memory, and a file that is created if it is missing
   polldm bdev add malloc name=ram2 size=1GiB block_size=4096
   polldm bdev add file name=disk3 path=/srv/disk3.img size=100GiB
+
+  # A namespace of another machine
+  polldm bdev add nvme-tcp name=r0 address=192.0.2.7:4420 \\
+      nqn=nqn.2026-11.io.polldm:vol nsid=1
 
   # A disk is replaced under load
   polldm bdev remove --force disk3
@@ -39,11 +43,11 @@ pub(super) struct BdevCommand {
 
 #[derive(Debug, Subcommand)]
 enum BdevVerb {
-    /// List backing devices: size, block size, what they can do, and who uses them
+    /// List backing devices: size, block size, what they can do, and who uses them; of remotes, how their connections are
     Ls,
     /// Open a backing device, so that tables can name it
     Add {
-        /// malloc, null or file; on the SPDK engine nvme and spdk_json, too
+        /// malloc, null, file or nvme-tcp; on the SPDK engine nvme and spdk-json, too
         kind: String,
         /// What the configuration has to say of such a bdev
         #[arg(value_name = "KEY=VALUE", required = true)]
@@ -171,11 +175,49 @@ fn bdevs(result: &BdevsResult) -> String {
             },
         ]
     };
-    render(
-        &columns,
-        &result.bdevs.iter().map(row).collect::<Vec<_>>(),
-        Layout::OURS,
-    )
+    let rows: Vec<_> = result.bdevs.iter().map(row).collect();
+    let mut text = render(&columns, &rows, Layout::OURS);
+    let remotes = result.bdevs.iter();
+    let remotes = remotes.filter_map(|bdev| Some((&bdev.name, bdev.remote.as_ref()?)));
+    let remotes: Vec<_> = remotes.map(|(name, remote)| row_of(name, remote)).collect();
+    if !remotes.is_empty() {
+        text.push('\n');
+        text.push_str(&render(&remote_columns(), &remotes, Layout::OURS));
+    }
+    text
+}
+
+fn remote_columns() -> [Column; 9] {
+    [
+        Column::left("REMOTE"),
+        Column::left("STATE"),
+        Column::right("QUEUES"),
+        Column::right("CONNECTS"),
+        Column::right("LOSSES"),
+        Column::right("TIMEOUTS"),
+        Column::right("FAILED"),
+        Column::left("ADDRESS"),
+        Column::left("LAST ERROR"),
+    ]
+}
+
+fn row_of(name: &str, remote: &Remote) -> Vec<String> {
+    let state = match remote.state {
+        RemoteState::Live => "live",
+        RemoteState::Connecting => "connecting",
+        RemoteState::Lost => "lost",
+    };
+    vec![
+        name.to_owned(),
+        state.to_owned(),
+        remote.queues.to_string(),
+        remote.connects.to_string(),
+        remote.losses.to_string(),
+        remote.timeouts.to_string(),
+        remote.failed_attempts.to_string(),
+        remote.address.clone(),
+        remote.last_error.clone().unwrap_or_else(|| "-".to_owned()),
+    ]
 }
 
 #[cfg(test)]
@@ -196,6 +238,28 @@ NAME  KIND     SIZE  BLOCK  CACHE  CAN                       TABLES  USED BY
 ram0  malloc  1 GiB    512  none   flush,fua,discard,zeroes       1  vol0
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn remotes_have_a_table_of_their_own() {
+        let service = Service::new(Arc::new(Fake::with_devices()));
+        let mut result = Serve::<BdevLs>::serve(&service, NoParams {}).unwrap();
+        result.bdevs[0].remote = Some(Remote {
+            address: "nvme-tcp://192.0.2.7:4420/nqn.a?nsid=1".into(),
+            state: RemoteState::Connecting,
+            queues: 2,
+            connects: 3,
+            losses: 4,
+            failed_attempts: 6,
+            timeouts: 1,
+            last_error: Some("the controller closed the connection".into()),
+        });
+        let text = bdevs(&result);
+        let expected = "
+REMOTE  STATE       QUEUES  CONNECTS  LOSSES  TIMEOUTS  FAILED  ADDRESS                                 LAST ERROR
+ram0    connecting       2         3       4         1       6  nvme-tcp://192.0.2.7:4420/nqn.a?nsid=1  the controller closed the connection
+";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     /// Words with anything in them arrive as they are.

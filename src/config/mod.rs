@@ -34,7 +34,8 @@ pub use names::{DEVICE_UUID_BYTES_MAX, DISCOVERY_NQN, NAME_BYTES_MAX, NQN_BYTES_
 pub use one_bdev::{bdev_schema, parse_bdev};
 pub use plan::{
     BdevKind, BdevPlan, DevicePlan, Direct, Engine, FilePlan, FlushPolicy, HostsPlan,
-    NamespacePlan, NvmfPlan, Plan, PollPlan, ReactorsPlan, SpdkPlan, SubsystemPlan, Uuid,
+    NamespacePlan, NvmeTcpPlan, NvmfPlan, Plan, PollPlan, ReactorsPlan, SpdkPlan, SubsystemPlan,
+    Uuid,
 };
 pub use process::default_control_socket;
 pub use source::{At, Error, Source, Span};

@@ -1,6 +1,7 @@
 //! One backing device by itself, in the words of an entry of `bdevs:`: what `polldm bdev add` and the control socket take.
 
 use std::path::Path;
+use std::time::Duration;
 
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -48,18 +49,24 @@ impl BdevPlan {
     /// The entry that reads as this plan, whatever the directory; `None` when its path is not UTF-8.
     pub fn entry(&self) -> Option<Value> {
         let mut keys = Map::new();
-        keys.insert("name".into(), json!(self.name.value));
         if let BdevKind::Spdk(spec) = &self.kind {
+            keys.insert("name".into(), json!(self.name.value));
             return spdk_entry(keys, spec);
         }
-        keys.insert("block_size".into(), json!(self.block_size));
+        let mut put = |key: &str, value: Value| {
+            keys.insert(key.into(), value);
+        };
+        put("name", json!(self.name.value));
+        if !matches!(self.kind, BdevKind::NvmeTcp(_)) {
+            put("block_size", json!(self.block_size));
+        }
         if let Some(size) = &self.size {
-            keys.insert("size".into(), json!(size.value));
+            put("size", json!(size.value));
         }
         let kind = match &self.kind {
             BdevKind::Null => "null",
             BdevKind::Malloc { volatile_cache } => {
-                keys.insert("volatile_cache".into(), json!(volatile_cache));
+                put("volatile_cache", json!(volatile_cache));
                 "malloc"
             }
             BdevKind::File(file) => {
@@ -68,10 +75,34 @@ impl BdevPlan {
                     Direct::On => "on",
                     Direct::Off => "off",
                 };
-                keys.insert("path".into(), json!(file.path.value.to_str()?));
-                keys.insert("direct".into(), json!(direct));
-                keys.insert("read_only".into(), json!(file.read_only));
+                put("path", json!(file.path.value.to_str()?));
+                put("direct", json!(direct));
+                put("read_only", json!(file.read_only));
                 "file"
+            }
+            BdevKind::NvmeTcp(remote) => {
+                let span = |span: Duration| json!(format!("{}ms", span.as_millis()));
+                let (host, port) = &remote.address.value;
+                let address = match host.contains(':') {
+                    true => format!("[{host}]:{port}"),
+                    false => format!("{host}:{port}"),
+                };
+                put("address", json!(address));
+                put("nqn", json!(remote.nqn));
+                put("nsid", json!(remote.nsid));
+                if let Some(nqn) = &remote.host_nqn {
+                    put("host_nqn", json!(nqn));
+                }
+                put("header_digest", json!(remote.header_digest));
+                put("data_digest", json!(remote.data_digest));
+                put("keep_alive", span(remote.keep_alive));
+                put("reconnect_delay", span(remote.reconnect_delay));
+                put("ctrl_loss_timeout", span(remote.ctrl_loss_timeout));
+                if let Some(timeout) = remote.fast_io_fail_timeout {
+                    put("fast_io_fail_timeout", span(timeout));
+                }
+                put("io_timeout", span(remote.io_timeout));
+                "nvme-tcp"
             }
             BdevKind::Spdk(_) => unreachable!("answered above"),
         };
@@ -103,7 +134,7 @@ fn spdk_entry(mut keys: Map<String, Value>, spec: &SpdkSpec) -> Option<Value> {
             if let Some(config) = config {
                 keys.insert("config".into(), json!(config.to_str()?));
             }
-            "spdk_json"
+            "spdk-json"
         }
     };
     Some(json!({ kind: keys }))

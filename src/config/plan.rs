@@ -75,9 +75,9 @@ pub enum PollPlan {
 pub struct BdevPlan {
     /// Its name.
     pub name: At<String>,
-    /// Logical block size in bytes: 512 or 4096.
+    /// Logical block size in bytes: 512 or 4096; 512, the smallest that it may turn out to be, for a remote.
     pub block_size: u32,
-    /// Size in bytes, a multiple of the block size; `None` for a file that is to be taken as it is.
+    /// Size in bytes, a multiple of the block size; `None` for a file or a remote that is to be taken as it is.
     pub size: Option<At<u64>>,
     /// Where the bytes are.
     pub kind: BdevKind,
@@ -117,6 +117,35 @@ pub enum BdevKind {
     File(FilePlan),
     /// Where only SPDK reaches them. The block size of the plan is 512 until the device is open.
     Spdk(SpdkSpec),
+    /// In a namespace behind an NVMe/TCP connection.
+    NvmeTcp(Box<NvmeTcpPlan>),
+}
+
+/// A namespace behind an NVMe/TCP connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NvmeTcpPlan {
+    /// Host name or address, and port, of the target.
+    pub address: At<(String, u16)>,
+    /// NQN of the subsystem.
+    pub nqn: String,
+    /// Namespace identifier, from 1.
+    pub nsid: u32,
+    /// Who connects; `None`: whoever this machine is.
+    pub host_nqn: Option<String>,
+    /// Digests over headers.
+    pub header_digest: bool,
+    /// Digests over data.
+    pub data_digest: bool,
+    /// Keep alive timeout, at most an hour.
+    pub keep_alive: Duration,
+    /// The longest pause between two attempts to connect again.
+    pub reconnect_delay: Duration,
+    /// How long a lost remote is tried for.
+    pub ctrl_loss_timeout: Duration,
+    /// How long I/O waits for a lost remote; `None`: as long as it is tried for.
+    pub fast_io_fail_timeout: Option<Duration>,
+    /// How long a command may take.
+    pub io_timeout: Duration,
 }
 
 /// A file or block device. The size the file is to be created with or grown to is [`BdevPlan::size`].

@@ -129,9 +129,13 @@ pub(super) enum Bdev {
     Null(NullBdev),
     /// A regular file or a block device.
     File(FileBdev),
+    /// A namespace of an NVMe/TCP target on another machine, or on this one.
+    #[serde(rename = "nvme-tcp")]
+    NvmeTcp(Box<NvmeTcpBdev>),
     /// A namespace of an NVMe controller that SPDK drives. For the SPDK engine.
     Nvme(NvmeBdev),
     /// Any bdev of SPDK's, and the methods that make it. For the SPDK engine.
+    #[serde(rename = "spdk-json")]
     SpdkJson(SpdkJsonBdev),
 }
 
@@ -184,6 +188,48 @@ pub(super) struct FileBdev {
     /// Open for reading only. Default: false.
     #[schemars(extend("default" = false))]
     pub read_only: Option<At<bool>>,
+}
+
+/// A backing device behind an NVMe/TCP connection. Its size and block size are the namespace's.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NvmeTcpBdev {
+    /// The name table lines use.
+    pub name: At<String>,
+    /// Address and port of the target, such as "192.0.2.7:4420", "[2001:db8::7]:4420" or "storage:4420". Port 4420 when left out.
+    pub address: At<String>,
+    /// NQN of the subsystem.
+    #[schemars(length(min = 11, max = 223))]
+    pub nqn: At<String>,
+    /// Namespace identifier. Default: 1.
+    #[schemars(range(min = 1, max = 4_294_967_294_u32), extend("default" = 1))]
+    pub nsid: Option<At<u32>>,
+    /// Who connects, for targets that let certain hosts in. Default: what /etc/nvme/hostnqn has; without it, a name that lasts as long as the process.
+    #[schemars(length(min = 11, max = 223))]
+    pub host_nqn: Option<At<String>>,
+    /// A checksum over the headers of what is sent and received. Default: false.
+    #[schemars(extend("default" = false))]
+    pub header_digest: Option<At<bool>>,
+    /// A checksum over data. Default: false.
+    #[schemars(extend("default" = false))]
+    pub data_digest: Option<At<bool>>,
+    /// When nothing was heard for so long, either side gives the other up; at most an hour. Default: 5s.
+    #[schemars(extend("default" = "5s"))]
+    pub keep_alive: Option<At<DurationText>>,
+    /// The longest pause between two attempts to connect again. The first is made at once, the next after 100ms, then after twice as long
+    /// each time. Default: 10s.
+    #[schemars(extend("default" = "10s"))]
+    pub reconnect_delay: Option<At<DurationText>>,
+    /// After so long without a connection the remote is given up: its I/O fails, as that of a disk that was pulled, until it is removed
+    /// and added again. Default: 600s.
+    #[schemars(extend("default" = "600s"))]
+    pub ctrl_loss_timeout: Option<At<DurationText>>,
+    /// I/O that waits for the connection to come back fails after so long. (I/O from `multipath` does not wait at all.) Default: as
+    /// ctrl_loss_timeout.
+    pub fast_io_fail_timeout: Option<At<DurationText>>,
+    /// A command that is not answered for so long ends its connection, and is treated as what was lost with it. Default: 30s.
+    #[schemars(extend("default" = "30s"))]
+    pub io_timeout: Option<At<DurationText>>,
 }
 
 /// A namespace of an NVMe controller that SPDK drives; one of `tcp`, `pcie` and `vfio_user` says where the controller is.

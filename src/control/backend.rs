@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::schema::{self, *};
+use crate::bdev::{self, RemoteReport};
 use crate::config::{self, BdevKind, BdevPlan};
 use crate::dm::registry::Entry;
 use crate::dm::target::TYPES;
@@ -715,6 +716,24 @@ fn bdev(info: BdevInfo) -> Bdev {
         discard: lower.discard,
         write_zeroes: lower.write_zeroes,
         read_only: lower.read_only,
+        remote: info.remote.map(remote),
+    }
+}
+
+fn remote(report: RemoteReport) -> Remote {
+    Remote {
+        address: report.address,
+        state: match report.state {
+            bdev::RemoteState::Live => RemoteState::Live,
+            bdev::RemoteState::Connecting => RemoteState::Connecting,
+            bdev::RemoteState::Lost => RemoteState::Lost,
+        },
+        queues: report.queues,
+        connects: report.connects,
+        losses: report.losses,
+        failed_attempts: report.failed_attempts,
+        timeouts: report.timeouts,
+        last_error: report.last_error,
     }
 }
 

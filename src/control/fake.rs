@@ -432,6 +432,7 @@ impl Backend for Fake {
                 tables,
                 devices: users,
                 removed: false,
+                remote: None,
             }
         };
         self.bdevs.lock().unwrap().values().map(info).collect()
@@ -446,6 +447,7 @@ impl Backend for Fake {
             BdevKind::Null => "null",
             BdevKind::File(_) => "file",
             BdevKind::Spdk(_) => "nvme",
+            BdevKind::NvmeTcp(_) => "nvme-tcp",
         };
         let lower = dm::Lower {
             id: LowerId(id.unwrap_or(0)),

@@ -63,7 +63,7 @@ fn count_hook(which: usize) {
 }
 
 /// One target in its place, with the numbers the I/O path needs beside it.
-struct Place {
+pub(super) struct Place {
     start: u64,
     end: u64,
     /// A piece never crosses a multiple of this; 0 for no such bound (IO-6).
@@ -103,6 +103,12 @@ impl Place {
         }
         room.min(u64::from(sectors.min(self.sectors_max))) as u32
     }
+
+    /// Where a read or write of the sector `within` goes, if the target merely computes that.
+    #[inline(always)]
+    pub fn remap(&self, within: u64) -> Remap {
+        self.segment.target.remap(within)
+    }
 }
 
 /// One piece of a read or write.
@@ -128,8 +134,10 @@ impl<C> Bound<C> {
         env: &mut E,
     ) -> Result<Bound<C>, String> {
         let mut channels = Vec::with_capacity(table.lowers.len());
+        let mut classes = table.segments.iter().map(|segment| segment.target.class());
+        let fails_over = classes.any(|class| class.fails_over);
         for lower in &table.lowers {
-            match Channel::open(lower.id, env) {
+            match Channel::open(lower.id, fails_over, env) {
                 Ok(channel) => channels.push(channel),
                 Err(reason) => {
                     channels
@@ -170,32 +178,27 @@ impl<C> Bound<C> {
             .for_each(|channel| channel.close(env));
     }
 
-    /// The place of a sector, which lies inside the table (IO-5).
+    /// The place of a sector, which lies inside the table (IO-5), and its number.
     #[inline(always)]
-    fn place(&mut self, sector: u64) -> usize {
-        let place = &self.places[self.last];
+    fn place(&mut self, sector: u64) -> (u32, &Place) {
+        let mut place = &self.places[self.last];
         if sector < place.start || sector >= place.end {
             self.last = self.ends.partition_point(|end| *end <= sector);
+            place = &self.places[self.last];
         }
-        self.last
+        (self.last as u32, place)
     }
 
-    /// The next piece of a read or write: as much of `sectors` from `sector` as one clone may carry (IO-6).
+    /// The next piece of a read or write, as much of `sectors` from `sector` as one clone may carry (IO-6), and its place.
     #[inline(always)]
-    pub fn piece(&mut self, sector: u64, sectors: u32) -> Piece {
-        let index = self.place(sector);
-        let place = &self.places[index];
-        Piece {
-            place: index as u32,
+    pub fn piece(&mut self, sector: u64, sectors: u32) -> (Piece, &Place) {
+        let (number, place) = self.place(sector);
+        let piece = Piece {
+            place: number,
             within: sector - place.start,
             sectors: place.room(sector, sectors),
-        }
-    }
-
-    /// Where a read or write goes at a place whose target merely computes that.
-    #[inline(always)]
-    pub fn remap(&self, place: u32, within: u64) -> Remap {
-        self.places[place as usize].segment.target.remap(within)
+        };
+        (piece, place)
     }
 
     /// What is known of a lower device.
@@ -235,15 +238,14 @@ impl<C> Bound<C> {
 
     /// The place of the target at a sector, if the table reaches that far.
     pub fn place_at(&mut self, sector: u64) -> Option<u32> {
-        (sector < self.table.limits.sectors).then(|| self.place(sector) as u32)
+        (sector < self.table.limits.sectors).then(|| self.place(sector).0)
     }
 
     /// The part of a range that lies in one target: (place, sector within the target, sectors).
     pub fn span(&mut self, sector: u64, sectors: u32) -> (u32, u64, u32) {
-        let index = self.place(sector);
-        let place = &self.places[index];
+        let (number, place) = self.place(sector);
         let room = (place.end - sector).min(u64::from(sectors)) as u32;
-        (index as u32, sector - place.start, room)
+        (number, sector - place.start, room)
     }
 
     /// Whether the target at a place, and its lower devices, take a discard or write-zeroes (TG-1).
@@ -380,7 +382,7 @@ impl<C> Bound<C> {
     /// devices itself, so nobody else knows which of them took the write (FL-24).
     pub fn flush_through<P>(&mut self, place: u32, io: &Io<P>) -> Option<u32> {
         let end = io.sector + u64::from(io.sectors);
-        let first = place.max(self.place(io.sector) as u32);
+        let first = place.max(self.place(io.sector).0);
         (first..self.places()).find(|index| {
             let place = &self.places[*index as usize];
             let left = match io.op {
@@ -397,7 +399,7 @@ impl<C> Bound<C> {
         let (mut sector, end) = (sector, sector + u64::from(sectors));
         let mut any = false;
         while sector < end {
-            let piece = self.piece(sector, (end - sector) as u32);
+            let (piece, _) = self.piece(sector, (end - sector) as u32);
             let place = &mut self.places[piece.place as usize];
             if place.segment.target.class().flush_bypasses_map && place.flush_after_fua {
                 let ask = Ask::of(Op::Write, piece.within, piece.sectors, 0);

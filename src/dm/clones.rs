@@ -29,9 +29,9 @@ impl<E: Env> Mapper<E> {
         let mut done = 0;
         while done < sectors {
             let live = self.live(id);
-            let piece = live.piece(sector + u64::from(done), sectors - done);
+            let (piece, place) = live.piece(sector + u64::from(done), sectors - done);
             debug_assert!(piece.sectors > 0, "no empty pieces (IO-8)");
-            if let Remap::To(channel, sector) = live.remap(piece.place, piece.within) {
+            if let Remap::To(channel, sector) = place.remap(piece.within) {
                 let misplaced = env.planted(Defect::PiecesMisplaced);
                 let offset = if misplaced { 0 } else { done };
                 let io = LowerIo {

@@ -60,6 +60,8 @@ defects! {
         "A parked original is issued twice",
     LaterOvertakes "later-overtakes" "SU-13"
         "What is parked later is issued earlier",
+    BacklogOvertaken "backlog-overtaken" "SU-13"
+        "A core admits what is new while it still has something parked to submit",
     ShrunkUnchecked "shrunk-unchecked" "LC-16"
         "A parked original is issued beyond the end of a table that became shorter",
     OldTableKept "old-table-kept" "PM-12"

@@ -12,14 +12,14 @@ impl<E: Env> Mapper<E> {
     /// The last clone of an original has ended.
     #[inline(never)]
     pub(super) fn finish(&mut self, env: &mut E, slot: u32) {
-        self.conclude(env, slot);
+        self.conclude(env, slot, self.originals[slot].status);
     }
 
-    /// The same, in line for the most frequent I/O: gives the slot and the in-flight count back, then completes (IO-25).
+    /// The same, in line for the most frequent I/O, whose status is known: gives the slot and the in-flight count back, then completes (IO-25).
     #[inline(always)]
-    pub(super) fn conclude(&mut self, env: &mut E, slot: u32) {
+    pub(super) fn conclude(&mut self, env: &mut E, slot: u32, status: Status) {
         let original = &self.originals[slot];
-        let (id, status, started_ns) = (original.device, original.status, original.started_ns);
+        let (id, started_ns) = (original.device, original.started_ns);
         let Io {
             tag, op, sectors, ..
         } = original.io;
@@ -30,7 +30,7 @@ impl<E: Env> Mapper<E> {
         let latency_ns = env.now_ns().saturating_sub(started_ns);
         let left = u32::from(env.planted(Defect::DrainedEarly));
         let device = self.known(id);
-        device.stats.of(op).done(sectors, status, latency_ns);
+        device.flow.stats.of(op).done(sectors, status, latency_ns);
         if device.leave(left) {
             self.drained(env, id);
         }
@@ -102,7 +102,7 @@ impl<E: Env> Mapper<E> {
             unreachable!("a device outlives its originals")
         };
         device.pushed_back.push(&mut self.originals, slot);
-        device.stats.pushed_back += 1;
+        device.flow.stats.pushed_back += 1;
         self.limit_parked(id);
     }
 

@@ -44,6 +44,15 @@ pub trait Env {
     /// A sentence that says why this core cannot open it (device removed, no memory for its ring).
     fn open(&mut self, lower: LowerId) -> Result<Self::Channel, String>;
 
+    /// As [`Env::open`], for a table that has other ways to go (multipath; OQ-11): a device that could hold I/O back until its connection
+    /// is there again fails it at once instead, with [`Status::Transport`].
+    ///
+    /// # Errors
+    /// As [`Env::open`].
+    fn open_path(&mut self, lower: LowerId) -> Result<Self::Channel, String> {
+        self.open(lower)
+    }
+
     /// Closes a channel that has nothing in flight.
     fn close(&mut self, channel: Self::Channel);
 

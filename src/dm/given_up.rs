@@ -80,7 +80,7 @@ impl<E: Env> Mapper<E> {
             Stage::Sequenced => original.aborted = true,
             _ => self.originals.discard(slot),
         }
-        let counters = self.known(id).stats.of(op);
+        let counters = self.known(id).flow.stats.of(op);
         counters.done(sectors, status, latency_ns);
         self.answer(env, tag, status);
     }

@@ -63,7 +63,7 @@ impl<E: Env> Mapper<E> {
         piece: Piece,
         map: Map,
     ) {
-        self.known(id).in_flight += 1;
+        self.known(id).flow.in_flight += 1;
         let slot = self.insert(env, id, io, Stage::Data);
         let clone = self.single_piece(slot, piece.place, piece.within, piece.sectors);
         self.place_clone(env, clone, map);
@@ -130,6 +130,13 @@ impl<E: Env> Mapper<E> {
     /// A target has a say in the end of one of several clones.
     #[inline(never)]
     fn tell_target(&mut self, env: &mut E, clone: u32, status: Status) {
+        match self.ask_piece_end(env, clone, status) {
+            End::Done(status) => self.piece_ended(env, clone, status),
+            end => self.take_back(env, clone, end),
+        }
+    }
+
+    fn ask_piece_end(&mut self, env: &mut E, clone: u32, status: Status) -> End {
         let piece = self.pieces[clone];
         let original = &self.originals[piece.original];
         let id = original.device;
@@ -143,10 +150,7 @@ impl<E: Env> Mapper<E> {
             started_ns: piece.started_ns,
             now_ns: env.now_ns(),
         };
-        match self.ask_end(env, id, piece.place, &ended) {
-            End::Done(status) => self.piece_ended(env, clone, status),
-            end => self.take_back(env, clone, end),
-        }
+        self.ask_end(env, id, piece.place, &ended)
     }
 
     fn ask_end(&mut self, env: &mut E, id: DeviceId, place: u32, ended: &Ended) -> End {
@@ -199,23 +203,9 @@ impl<E: Env> Mapper<E> {
     /// A planted defect: the target is told again of an end that it has been told of.
     #[cold]
     fn end_again(&mut self, env: &mut E, clone: u32) {
-        let piece = self.pieces[clone];
-        if piece.note == Note::NONE {
-            return;
+        if self.pieces[clone].note != Note::NONE {
+            self.ask_piece_end(env, clone, Status::IoError);
         }
-        let original = &self.originals[piece.original];
-        let id = original.device;
-        let ended = Ended {
-            op: original.op_of_stage(),
-            sector: piece.sector,
-            sectors: piece.sectors,
-            channel: piece.channel,
-            note: piece.note,
-            status: Status::IoError,
-            started_ns: piece.started_ns,
-            now_ns: env.now_ns(),
-        };
-        self.ask_end(env, id, piece.place, &ended);
     }
 
     fn take_back(&mut self, env: &mut E, clone: u32, end: End) {

@@ -46,6 +46,8 @@ pub struct Mapper<E: Env> {
     pub(super) originals: Slab<Original<E::Payload>>,
     pub(super) pieces: Slab<PieceClone>,
     busy: VecDeque<Busy<E::Payload>>,
+    /// Devices that have more parked than they have submitted since their gate was opened, and how much is next.
+    pub(super) backlogs: VecDeque<(DeviceId, u32)>,
     pub(super) timers: Timers,
     /// Clones that mapped devices beneath have ended; dealt with in the next poll.
     pub(super) ended_below: VecDeque<(CloneId, Status)>,
@@ -60,9 +62,7 @@ pub(super) struct Device<C> {
     pub staged: Option<Bound<C>>,
     /// The table before the last swap, until the gate opens on the new one.
     pub retired: Option<Bound<C>>,
-    /// Originals admitted and not completed.
-    pub in_flight: u32,
-    /// The round whose close order waits for `in_flight` to reach 0.
+    /// The round whose close order waits for [`Flow::in_flight`] to reach 0.
     pub draining: Option<Epoch>,
     /// The noflush flag: targets may push back (4.1 step 1). This core's own copy (PM-5).
     pub noflush: bool,
@@ -72,8 +72,6 @@ pub(super) struct Device<C> {
     pub older: Parked,
     /// Originals that arrived while the gate was closed, in order.
     pub deferred: Parked,
-    /// Numbers originals as they arrive.
-    pub arrivals: u64,
     /// Clones that targets hold.
     pub held: u32,
     /// Originals that wait for their sequence at the home core.
@@ -84,6 +82,16 @@ pub(super) struct Device<C> {
     pub parked_limit_ns: Option<u64>,
     /// The moment for which a timer is armed to see to that.
     pub parked_due_ns: Option<u64>,
+    pub flow: Flow,
+}
+
+/// What one core counts of a device's I/O.
+#[derive(Default)]
+pub(super) struct Flow {
+    /// Originals admitted and not completed.
+    pub in_flight: u32,
+    /// Originals that have taken a slot: numbers them as they arrive.
+    pub arrivals: u64,
     pub stats: Stats,
 }
 
@@ -165,7 +173,16 @@ pub(super) struct PieceClone {
     pub next: u32,
 }
 
-/// How the only clone of a read or write was sent.
+/// Where the only clone of a read or write goes.
+#[derive(Clone, Copy)]
+struct Way {
+    place: u32,
+    channel: ChannelIndex,
+    sector: u64,
+    note: Note,
+}
+
+/// How it was sent.
 enum Sent<P> {
     /// It is done, and took no slot.
     Done,
@@ -197,6 +214,7 @@ impl<E: Env> Mapper<E> {
             originals: Slab::new(outstanding),
             pieces: Slab::new(outstanding),
             busy: VecDeque::with_capacity(outstanding),
+            backlogs: VecDeque::new(),
             timers: Timers::new(outstanding),
             ended_below: VecDeque::new(),
         }
@@ -231,7 +249,12 @@ impl<E: Env> Mapper<E> {
         if !plain || device.gate != 0 {
             return self.submit_slowly(env, id, io);
         }
-        let Some(live) = &mut device.live else {
+        let Device {
+            live: Some(live),
+            flow,
+            ..
+        } = &mut **device
+        else {
             return Some(Status::IoError);
         };
         let limits = &live.limits;
@@ -242,14 +265,19 @@ impl<E: Env> Mapper<E> {
         {
             return Some(Status::IoError);
         }
-        let piece = live.piece(io.sector, io.sectors);
+        let (piece, place) = live.piece(io.sector, io.sectors);
         if piece.sectors != io.sectors {
             return self.submit_slowly(env, id, io);
         }
-        match live.remap(piece.place, piece.within) {
+        match place.remap(piece.within) {
             Remap::To(channel, sector) => {
-                let to = (channel, sector, Note::NONE);
-                let sent = device.send_whole(env, &mut self.originals, id, &io, piece, to);
+                let way = Way {
+                    place: piece.place,
+                    channel,
+                    sector,
+                    note: Note::NONE,
+                };
+                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, way);
                 self.whole_sent(env, id, io, piece, sent)
             }
             Remap::Zero => Some(self.zeroed(id, io)),
@@ -263,7 +291,7 @@ impl<E: Env> Mapper<E> {
         if io.op == Op::Read {
             io.payload.fill_zero();
         }
-        let counters = self.known(id).stats.of(io.op);
+        let counters = self.known(id).flow.stats.of(io.op);
         counters.done(io.sectors, Status::Ok, 0);
         Status::Ok
     }
@@ -285,16 +313,23 @@ impl<E: Env> Mapper<E> {
                 sector,
                 note,
             } => {
-                let to = (channel, sector, note);
+                let way = Way {
+                    place: piece.place,
+                    channel,
+                    sector,
+                    note,
+                };
                 let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
                     unreachable!("its target has just answered")
                 };
-                let sent = device.send_whole(env, &mut self.originals, id, &io, piece, to);
+                let (flow, live) = (&mut device.flow, device.live.as_mut());
+                let live = live.expect("its target has just answered");
+                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, way);
                 self.whole_sent(env, id, io, piece, sent)
             }
             Map::Zero => Some(self.zeroed(id, io)),
             Map::Kill => {
-                let counters = self.known(id).stats.of(io.op);
+                let counters = self.known(id).flow.stats.of(io.op);
                 counters.done(piece.sectors, Status::IoError, 0);
                 Some(Status::IoError)
             }
@@ -341,7 +376,7 @@ impl<E: Env> Mapper<E> {
         if status != Status::Ok || self.originals[slot].note != Note::NONE {
             return self.whole_ended(env, slot, status);
         }
-        self.conclude(env, slot);
+        self.conclude(env, slot, Status::Ok);
     }
 
     /// Whether [`Mapper::poll`] has something to do now.
@@ -349,6 +384,7 @@ impl<E: Env> Mapper<E> {
     pub fn wants_poll(&self, now_ns: u64) -> bool {
         !self.busy.is_empty()
             || !self.ended_below.is_empty()
+            || !self.backlogs.is_empty()
             || self.timers.due_ns().is_some_and(|due_ns| due_ns <= now_ns)
     }
 
@@ -361,6 +397,7 @@ impl<E: Env> Mapper<E> {
     /// in which [`Mapper::wants_poll`].
     pub fn poll(&mut self, env: &mut E) {
         self.complete_stacked(env);
+        self.reissue_more(env);
         self.expire(env);
         self.retry_busy(env);
     }
@@ -410,8 +447,8 @@ impl<E: Env> Mapper<E> {
     /// This core's counts of a device; `None` when there is no such device.
     pub fn stats(&self, id: DeviceId) -> Option<Stats> {
         let device = self.device(id)?;
-        let mut stats = device.stats.clone();
-        stats.in_flight = u64::from(device.in_flight);
+        let mut stats = device.flow.stats.clone();
+        stats.in_flight = u64::from(device.flow.in_flight);
         let lists = [&device.pushed_back, &device.older, &device.deferred];
         let parked: u32 = lists.iter().map(|list| list.len()).sum();
         stats.parked = u64::from(parked) + u64::from(device.sequenced);
@@ -471,8 +508,8 @@ impl<E: Env> Mapper<E> {
         stage: Stage,
     ) -> u32 {
         let device = self.known(id);
-        device.arrivals += 1;
-        let arrival = device.arrivals;
+        device.flow.arrivals += 1;
+        let arrival = device.flow.arrivals;
         self.originals.insert(Original {
             arrival,
             ..Original::new(id, io, env.now_ns(), stage)
@@ -504,7 +541,7 @@ impl<E: Env> Mapper<E> {
         if let Some(steps) = steps {
             return self.ask_for_sequence(env, slot, steps);
         }
-        device.in_flight += 1;
+        device.flow.in_flight += 1;
         match op {
             Op::Read | Op::Write => self.issue_pieces(env, slot, Stage::Data),
             Op::CompareAndWrite if compared => self.issue_pieces(env, slot, Stage::Data),
@@ -539,13 +576,70 @@ impl<E: Env> Mapper<E> {
         clone: CloneId,
         io: LowerIo<E::Payload>,
     ) {
-        self.known(device).stats.busy += 1;
+        self.known(device).flow.stats.busy += 1;
         self.busy.push_back(Busy {
             device,
             channel,
             clone,
             io,
         });
+    }
+}
+
+impl Flow {
+    /// Submits a read or write that is one piece to where its target has sent it. It takes a slot unless it ends at once, well, and
+    /// nobody wants to be told.
+    #[inline(always)]
+    fn send_whole<E: Env>(
+        &mut self,
+        env: &mut E,
+        originals: &mut Slab<Original<E::Payload>>,
+        live: &mut Bound<E::Channel>,
+        id: DeviceId,
+        io: &Io<E::Payload>,
+        way: Way,
+    ) -> Sent<E::Payload> {
+        let Way {
+            place,
+            channel,
+            sector,
+            note,
+        } = way;
+        let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
+            return Sent::Deeper(Map::Remapped {
+                channel,
+                sector,
+                note,
+            });
+        };
+        let slot = originals.vacant();
+        let lower = LowerIo {
+            op: io.op,
+            fua: false,
+            sector,
+            sectors: io.sectors,
+            payload: io.payload,
+        };
+        let clone = CloneId(slot.index | WHOLE);
+        let submit = env.submit(below, &lower, clone);
+        if submit == Submit::Done(Status::Ok) && note == Note::NONE {
+            self.stats.of(io.op).done(io.sectors, Status::Ok, 0);
+            return Sent::Done;
+        }
+        self.in_flight += 1;
+        self.arrivals += 1;
+        slot.fill(Original {
+            arrival: self.arrivals,
+            place,
+            channel,
+            note,
+            ..Original::new(id, *io, env.now_ns(), Stage::Data)
+        });
+        match submit {
+            Submit::Pending => Sent::Pending,
+            Submit::Busy => Sent::Busy(channel, clone, lower),
+            Submit::Done(status) => Sent::Ended(clone, status),
+        }
     }
 }
 
@@ -558,78 +652,25 @@ impl<C> Device<C> {
             inactive: None,
             staged: None,
             retired: None,
-            in_flight: 0,
             draining: None,
             noflush: false,
             pushed_back: Parked::default(),
             older: Parked::default(),
             deferred: Parked::default(),
-            arrivals: 0,
             held: 0,
             sequenced: 0,
             ordered,
             parked_limit_ns,
             parked_due_ns: None,
-            stats: Stats::default(),
-        }
-    }
-
-    /// Submits a read or write that is one piece to where its target has sent it. It takes a slot unless it ends at once, well, and
-    /// nobody wants to be told.
-    #[inline(always)]
-    fn send_whole<E: Env<Channel = C>>(
-        &mut self,
-        env: &mut E,
-        originals: &mut Slab<Original<E::Payload>>,
-        id: DeviceId,
-        io: &Io<E::Payload>,
-        piece: Piece,
-        (channel, sector, note): (ChannelIndex, u64, Note),
-    ) -> Sent<E::Payload> {
-        let live = self.live.as_mut().expect("it has just mapped this");
-        let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
-            return Sent::Deeper(Map::Remapped {
-                channel,
-                sector,
-                note,
-            });
-        };
-        let slot = originals.next();
-        let lower = LowerIo {
-            op: io.op,
-            fua: false,
-            sector,
-            sectors: piece.sectors,
-            payload: io.payload,
-        };
-        let clone = CloneId(slot | WHOLE);
-        let submit = env.submit(below, &lower, clone);
-        if submit == Submit::Done(Status::Ok) && note == Note::NONE {
-            self.stats.of(io.op).done(piece.sectors, Status::Ok, 0);
-            return Sent::Done;
-        }
-        self.in_flight += 1;
-        self.arrivals += 1;
-        let taken = originals.insert(Original {
-            arrival: self.arrivals,
-            place: piece.place,
-            channel,
-            note,
-            ..Original::new(id, *io, env.now_ns(), Stage::Data)
-        });
-        debug_assert_eq!(taken, slot);
-        match submit {
-            Submit::Pending => Sent::Pending,
-            Submit::Busy => Sent::Busy(channel, clone, lower),
-            Submit::Done(status) => Sent::Ended(clone, status),
+            flow: Flow::default(),
         }
     }
 
     /// Counts one original out; whether that was the last one that the round which closes the device waits for.
     #[inline(always)]
     pub fn leave(&mut self, left: u32) -> bool {
-        self.in_flight -= 1;
-        self.in_flight <= left && self.draining.is_some()
+        self.flow.in_flight -= 1;
+        self.flow.in_flight <= left && self.draining.is_some()
     }
 
     /// Takes the next parked original that may go on. What was pushed back came before any original that waits for its sequence
@@ -643,6 +684,14 @@ impl<C> Device<C> {
             return older;
         }
         self.deferred.pop(originals)
+    }
+
+    /// Whether there is one.
+    pub fn may_reissue(&self) -> bool {
+        match self.gate {
+            0 => self.older.len() + self.deferred.len() > 0,
+            gate => gate == Gate::OwnSequence as u8 && self.older.len() > 0,
+        }
     }
 
     /// Whether an original may be admitted at all, now and by the live table (LC-1, IO-5).

@@ -44,6 +44,8 @@ pub enum Gate {
     Sequence = 2,
     /// This core's own original waits for its sequence; what came after it must not pass it (AT-20).
     OwnSequence = 4,
+    /// The gate has been opened, and what this core has parked goes first, a portion after the other (SU-13).
+    Backlog = 8,
 }
 
 /// What a core is to do. Acknowledged when done, unless it says otherwise or ends in an event of its own.

@@ -20,6 +20,9 @@ use super::status::Status;
 use super::table::Limits;
 use super::target::AnyTarget;
 
+/// How many parked originals a core submits at once when its gate opens; more of them later.
+const FIRST_PORTION: u32 = 4;
+
 impl<E: Env> Mapper<E> {
     /// Takes in a message from another core, from this one, or from the control plane.
     pub fn message(&mut self, env: &mut E, message: Message) {
@@ -91,13 +94,17 @@ impl<E: Env> Mapper<E> {
             Order::Unstage => close(env, self.known(id).staged.take()),
             Order::Clear => close(env, self.known(id).inactive.take()),
             Order::Close(gate) => {
+                // What is still to be submitted came before what the sequence is for, and is drained with the rest.
+                if gate == Gate::Sequence && self.known(id).gate & Gate::Backlog as u8 != 0 {
+                    self.reissue_portion(env, id, u32::MAX);
+                }
                 let device = self.known(id);
                 device.close(gate);
-                if device.in_flight > 0 && !env.planted(Defect::NotDrained) {
+                if device.flow.in_flight > 0 && !env.planted(Defect::NotDrained) {
                     assert!(device.draining.is_none(), "one drain at a time");
                     device.draining = Some(epoch);
                 }
-                let drains = device.in_flight > 0;
+                let drains = device.flow.in_flight > 0;
                 self.limit_parked(id);
                 if drains {
                     return;
@@ -231,7 +238,7 @@ impl<E: Env> Mapper<E> {
     ) -> Result<(), String> {
         let device = self.known(id);
         assert_eq!(
-            device.in_flight, 0,
+            device.flow.in_flight, 0,
             "a table is swapped only when nothing is in flight on it"
         );
         if home(id, env.cores()) != self.core && env.planted(Defect::OldTableKept) {
@@ -284,10 +291,42 @@ impl<E: Env> Mapper<E> {
 
     /// Submits what is parked, oldest first, as long as the gate stays open; an original that asks for a sequence closes it
     /// again and what is behind stays, in order (SU-13, SU-15). It is mapped by the table of now (IO-22).
+    ///
+    /// What is parked goes in portions, and what one of them finishes is answered before the next: the first answer after a swap
+    /// does not wait for all that is parked. The gate stays closed to newcomers until the last. Each portion is twice the one before, so
+    /// that a host which sends the next I/O for each answer cannot keep the list from becoming empty.
     fn reissue(&mut self, env: &mut E, id: DeviceId) {
-        while let Some(Some(device)) = self.devices.get_mut(id.0 as usize)
-            && let Some(slot) = device.next_parked(&mut self.originals)
-        {
+        if self.known(id).gate & Gate::Backlog as u8 == 0 {
+            self.reissue_portion(env, id, FIRST_PORTION);
+        }
+    }
+
+    /// The next portion of each device that has one.
+    pub(super) fn reissue_more(&mut self, env: &mut E) {
+        for _ in 0..self.backlogs.len() {
+            if let Some((id, portion)) = self.backlogs.pop_front() {
+                self.reissue_portion(env, id, portion);
+            }
+        }
+    }
+
+    /// Submits as many as `portion` of what is parked; the next poll submits the next portion if there is more that may go.
+    fn reissue_portion(&mut self, env: &mut E, id: DeviceId, portion: u32) {
+        if let Some(device) = self.device_mut(id) {
+            device.open(Gate::Backlog);
+        }
+        let mut left = portion;
+        while let Some(Some(device)) = self.devices.get_mut(id.0 as usize) {
+            if left == 0 && device.may_reissue() {
+                if !env.planted(Defect::BacklogOvertaken) {
+                    device.close(Gate::Backlog);
+                }
+                return self.backlogs.push_back((id, portion.saturating_mul(2)));
+            }
+            let Some(slot) = device.next_parked(&mut self.originals) else {
+                return;
+            };
+            left -= 1;
             match device.check(&self.originals[slot].io) {
                 Err(status) if !env.planted(Defect::ShrunkUnchecked) => {
                     let original = self.originals.remove(slot);
@@ -405,7 +444,7 @@ impl<E: Env> Mapper<E> {
         if device.live.is_none() {
             unreachable!("a sequence or a freeze of a device without a table");
         }
-        device.in_flight += 1;
+        device.flow.in_flight += 1;
         let slot = self.insert(env, id, io, Stage::FanOut);
         self.originals[slot].for_home = true;
         self.fan_out_flush(env, slot);
@@ -439,6 +478,7 @@ impl<E: Env> Mapper<E> {
         device.open(Gate::OwnSequence);
         if !original.aborted {
             device
+                .flow
                 .stats
                 .of(original.io.op)
                 .done(original.io.sectors, status, latency_ns);
@@ -463,7 +503,7 @@ impl<E: Env> Mapper<E> {
             .take()
             .expect("a device is detached once");
         assert_eq!(
-            device.in_flight, 0,
+            device.flow.in_flight, 0,
             "a device is detached when it has drained"
         );
         if let Some(live) = &mut device.live {

@@ -17,6 +17,27 @@ enum Slot<T> {
     Used(T),
 }
 
+/// A slot whose number is known before it is filled.
+pub struct Vacant<'a, T> {
+    /// The slot's number.
+    pub index: u32,
+    slot: &'a mut Slot<T>,
+    next: u32,
+    free: &'a mut u32,
+    used: &'a mut u32,
+}
+
+impl<T> Vacant<'_, T> {
+    /// Takes the slot; its number.
+    #[inline(always)]
+    pub fn fill(self, value: T) -> u32 {
+        *self.slot = Slot::Used(value);
+        *self.free = self.next;
+        *self.used += 1;
+        self.index
+    }
+}
+
 /// No slot.
 pub const NONE: u32 = u32::MAX;
 
@@ -56,27 +77,30 @@ impl<T> Slab<T> {
         self.free = first;
     }
 
-    /// The slot that the next [`Slab::insert`] will take.
+    /// A free slot, which is taken when it is filled; left alone, it stays free.
     #[inline(always)]
-    pub fn next(&mut self) -> u32 {
+    pub fn vacant(&mut self) -> Vacant<'_, T> {
         if self.free == NONE {
             self.grow(self.slots.len());
         }
-        self.free
+        let index = self.free;
+        let slot = &mut self.slots[index as usize];
+        let Slot::Free { next } = *slot else {
+            unreachable!("slot {index} is on the free list but in use")
+        };
+        Vacant {
+            index,
+            slot,
+            next,
+            free: &mut self.free,
+            used: &mut self.used,
+        }
     }
 
     /// Fills a free slot; its number.
     #[inline(always)]
     pub fn insert(&mut self, value: T) -> u32 {
-        let index = self.next();
-        let slot = &mut self.slots[index as usize];
-        let Slot::Free { next } = *slot else {
-            unreachable!("slot {index} is on the free list but in use")
-        };
-        self.free = next;
-        *slot = Slot::Used(value);
-        self.used += 1;
-        index
+        self.vacant().fill(value)
     }
 
     /// Empties a slot. Panics if it is not in use: a completion that comes twice must not go on.
@@ -171,7 +195,7 @@ mod tests {
         let c = slab.insert('c');
         assert_eq!((slab[a], slab[b], slab[c], slab.used()), ('a', 'b', 'c', 3));
         assert_eq!(slab.remove(b), 'b');
-        assert_eq!(slab.next(), b);
+        assert_eq!(slab.vacant().index, b, "one left alone stays free");
         assert_eq!(slab.insert('d'), b);
         assert_eq!(slab.iter().map(|(_, v)| *v).collect::<String>(), "adc");
     }

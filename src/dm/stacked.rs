@@ -59,11 +59,16 @@ pub(super) enum Channel<C> {
 }
 
 impl<C> Channel<C> {
-    /// Opens a lower device on this core.
-    pub fn open<E: Env<Channel = C>>(lower: LowerId, env: &mut E) -> Result<Channel<C>, String> {
-        match lower.device() {
-            Some(device) => Ok(Channel::Device(device)),
-            None => env.open(lower).map(Channel::Lower),
+    /// Opens a lower device on this core; as one of several ways if the table `fails_over`.
+    pub fn open<E: Env<Channel = C>>(
+        lower: LowerId,
+        fails_over: bool,
+        env: &mut E,
+    ) -> Result<Channel<C>, String> {
+        match (lower.device(), fails_over) {
+            (Some(device), _) => Ok(Channel::Device(device)),
+            (None, true) => env.open_path(lower).map(Channel::Lower),
+            (None, false) => env.open(lower).map(Channel::Lower),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Operators' verbs on backing devices, and the one space of names that they share with mapped devices: a table line names either.
 
 use super::Engine;
-use crate::bdev::{self, Spec};
+use crate::bdev::{self, RemoteReport, Spec};
 use crate::dm::{DeviceId, Errno, Error, Lower};
 
 /// A backing device as an operator sees it.
@@ -17,6 +17,8 @@ pub struct BdevInfo {
     pub devices: Vec<String>,
     /// It was taken away from under its tables ([`Engine::remove_bdev`] by force).
     pub removed: bool,
+    /// How it is doing, for a remote.
+    pub remote: Option<RemoteReport>,
 }
 
 impl Engine {
@@ -68,6 +70,7 @@ impl Engine {
             devices: self.users(&report.tables),
             lower: report.lower,
             removed: report.removed,
+            remote: report.remote,
         };
         self.bdevs.report().into_iter().map(info).collect()
     }
@@ -114,7 +117,7 @@ fn refusal(error: bdev::Error) -> Error {
         bdev::Error::Exists { .. } | bdev::Error::InUse { .. } | bdev::Error::Locked { .. } => {
             Errno::Ebusy
         }
-        bdev::Error::Missing { .. } => Errno::Enxio,
+        bdev::Error::Missing { .. } | bdev::Error::Remote { .. } => Errno::Enxio,
         bdev::Error::Memory { .. } | bdev::Error::NoRing { .. } => Errno::Enomem,
         bdev::Error::File { error, .. } => match error.kind() {
             NotFound => Errno::Enxio,

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::bdev::{self, Channel, Payload};
+use crate::bdev::{self, Channel, Patience, Payload};
 use crate::dm::{
     self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Status, Submit,
     Tag, Tamper, Ticket,
@@ -51,6 +51,16 @@ impl Lower {
         }
     }
 
+    fn channel(&mut self, lower: LowerId, patience: Patience) -> Result<Channel, String> {
+        let bdev = self
+            .planes
+            .bdevs()
+            .by_id(lower)
+            .ok_or("the bdev was removed")?;
+        bdev.channel_with(&mut self.bdevs, patience)
+            .map_err(|error| error.to_string())
+    }
+
     /// Gives operators their answers.
     pub(super) fn answer(&mut self) {
         for (ticket, answer) in self.answers.drain(..) {
@@ -64,13 +74,11 @@ impl Env for Lower {
     type Channel = Channel;
 
     fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
-        let bdev = self
-            .planes
-            .bdevs()
-            .by_id(lower)
-            .ok_or("the bdev was removed")?;
-        bdev.channel(&mut self.bdevs)
-            .map_err(|error| error.to_string())
+        self.channel(lower, Patience::Holds)
+    }
+
+    fn open_path(&mut self, lower: LowerId) -> Result<Channel, String> {
+        self.channel(lower, Patience::FailsFast)
     }
 
     fn close(&mut self, channel: Channel) {

@@ -132,7 +132,8 @@ impl Reactor {
 
     /// Sees to it that a sleep ends when the mapper has something to do.
     fn set_alarm(&mut self, context: &mut Context<Message>) {
-        let due_ns = self.mapper.due_ns();
+        let lower_ns = Some(self.lower.bdevs.due_ns()).filter(|due_ns| *due_ns != u64::MAX);
+        let due_ns = self.mapper.due_ns().into_iter().chain(lower_ns).min();
         if self.alarm.map(|(at_ns, _)| at_ns) == due_ns {
             return;
         }
@@ -142,13 +143,13 @@ impl Reactor {
         self.alarm = due_ns.map(|at_ns| (at_ns, context.set_timer(at_ns, LOWER_TOKEN)));
     }
 
-    /// Watches the lower devices' descriptor once there is one, so that a completion ends a sleep.
+    /// Watches the lower devices' descriptors once they are there, so that a completion ends a sleep.
     fn watch_lower(&mut self, context: &mut Context<Message>) {
-        if let Some(fd) = self.lower.bdevs.unwatched_fd() {
+        while let Some(fd) = self.lower.bdevs.unwatched_fd() {
             // Without the watch the reactor would sleep through completions: better to say so and stop.
             context
                 .watch(fd, Interest::READ, LOWER_TOKEN)
-                .expect("an io_uring descriptor can be watched");
+                .expect("descriptors of io_uring and epoll can be watched");
         }
     }
 
@@ -207,6 +208,7 @@ impl Service for Reactor {
 
     fn ready(&mut self, token: u64, readiness: Readiness, context: &mut Context<Message>) {
         if token == LOWER_TOKEN {
+            self.lower.bdevs.ready();
             return;
         }
         self.with((token >> 32) as usize, context, |front_end, core| {

@@ -104,8 +104,8 @@ impl FromStr for Address {
     }
 }
 
-/// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`.
-fn split_authority(authority: &str) -> Option<(&str, u16)> {
+/// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`; port 4420 where there is none, `None` where it can be neither.
+pub fn split_authority(authority: &str) -> Option<(&str, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']')?;

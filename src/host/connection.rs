@@ -9,7 +9,7 @@ use crate::nvme::pdu::{
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// Offset of the digest options in ICResp.
@@ -278,8 +278,37 @@ fn classify(error: std::io::Error, what: &str, timeout: Duration) -> Error {
     }
 }
 
+/// Makes the kernel forget what it has not sent when the socket is closed, and tell the peer by a reset.
+pub(super) fn discard_unsent(stream: &TcpStream) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: the option's value is one `linger` that lives through the call, and its size is given. Its result does not matter: it
+    // cannot fail for an open TCP socket.
+    unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+}
+
 /// Sleeps until the socket can be read (or, where `sending`, written), or until `deadline`.
 pub(super) fn wait(stream: &TcpStream, sending: bool, deadline: Instant) {
+    wait_either(stream, sending, None, deadline);
+}
+
+/// As [`wait`], and until `other` can be read.
+pub(super) fn wait_either(
+    stream: &TcpStream,
+    sending: bool,
+    other: Option<BorrowedFd<'_>>,
+    deadline: Instant,
+) {
     let left = deadline.saturating_duration_since(Instant::now());
     // Rounded up, so that the last millisecond is slept and not spun through.
     let milliseconds = i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX);
@@ -288,12 +317,18 @@ pub(super) fn wait(stream: &TcpStream, sending: bool, deadline: Instant) {
     } else {
         libc::POLLIN
     };
-    let mut entry = libc::pollfd {
-        fd: stream.as_raw_fd(),
+    let entry = |fd, events| libc::pollfd {
+        fd,
         events,
         revents: 0,
     };
-    // SAFETY: `entry` is one valid pollfd, as the count of 1 says, and lives through the call.
+    // The kernel passes over an entry whose descriptor is negative.
+    let other = other.map_or(-1, |other| other.as_raw_fd());
+    let mut entries = [
+        entry(stream.as_raw_fd(), events),
+        entry(other, libc::POLLIN),
+    ];
+    // SAFETY: two valid entries, as the count says, that live through the call.
     // Its result does not matter: whatever ends the sleep, the caller polls the queue and sees.
-    unsafe { libc::poll(&raw mut entry, 1, milliseconds) };
+    unsafe { libc::poll(entries.as_mut_ptr(), 2, milliseconds) };
 }

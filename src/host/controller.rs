@@ -16,6 +16,7 @@ use crate::nvme::fabrics::{
 use crate::nvme::feature::{self, AsyncEvent, QueueCounts};
 use crate::nvme::identify::{self, Page, structure};
 use crate::nvme::opcode;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// Commands outstanding on the admin queue: identify and the like one at a time, a keep alive, and a few
@@ -35,7 +36,8 @@ pub struct Controller {
     capabilities: Capabilities,
     identity: identify::Controller,
     keep_alive_due: Option<Instant>,
-    keep_alive: Option<u16>,
+    /// The Keep Alive under way, and when it was sent.
+    keep_alive: Option<(u16, Instant)>,
     events: Vec<u16>,
 }
 
@@ -350,25 +352,47 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// As [`BlockingQueue::poll`]; [`Error::Status`] when the controller refused.
+    /// As [`BlockingQueue::poll`]; [`Error::Status`] when the controller refused, [`Error::Timeout`] when it has not answered for as long as it
+    /// would wait for one itself.
     pub fn tend(&mut self) -> Result<(), Error> {
         self.admin.poll()?;
-        if let Some(command_id) = self.keep_alive {
+        let timeout = Duration::from_millis(self.options.keep_alive_ms.into());
+        if let Some((command_id, sent)) = self.keep_alive {
             match self.admin.take(command_id) {
                 Some(outcome) => {
                     self.keep_alive = None;
                     succeed("Keep Alive", outcome)?;
                 }
+                None if sent.elapsed() >= timeout => {
+                    return Err(Error::Timeout {
+                        what: "Keep Alive".into(),
+                        after: timeout,
+                    });
+                }
                 None => return Ok(()),
             }
         }
-        if self.keep_alive_due.is_some_and(|due| Instant::now() >= due) {
+        let now = Instant::now();
+        if self.keep_alive_due.is_some_and(|due| now >= due) {
             let command = Command::new(opcode::admin::KEEP_ALIVE, 0);
-            self.keep_alive = Some(self.admin.start(command, Payload::None)?);
+            self.keep_alive = Some((self.admin.start(command, Payload::None)?, now));
             self.schedule_keep_alive();
             self.admin.poll()?;
         }
         Ok(())
+    }
+
+    /// Sleeps until the controller has said something, `other` can be read, `until` has come, or [`Controller::tend`] has something to do.
+    pub fn sleep(&mut self, other: BorrowedFd<'_>, until: Instant) {
+        let timeout = Duration::from_millis(self.options.keep_alive_ms.into());
+        let due = match self.keep_alive {
+            Some((_, sent)) => Some(sent + timeout),
+            None => self.keep_alive_due,
+        };
+        let until = due.map_or(until, |due| due.min(until));
+        let queue = self.admin.queue_mut();
+        let unsent = queue.has_unsent();
+        super::connection::wait_either(queue.stream(), unsent, Some(other), until);
     }
 
     /// A third of the timeout leaves room for two attempts.

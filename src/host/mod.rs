@@ -22,14 +22,14 @@ pub mod discovery;
 pub mod error;
 pub mod identity;
 #[cfg(test)]
-mod peer;
+pub(crate) mod peer;
 pub mod queue;
 pub mod receive;
 #[cfg(test)]
 mod scripted;
 mod setup;
 
-pub use address::Address;
+pub use address::{Address, split_authority};
 pub use blocking::{BlockingQueue, Outcome, Payload};
 pub use connection::{Connection, ConnectionOptions};
 pub use controller::{Controller, disconnect};

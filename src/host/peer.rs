@@ -3,6 +3,7 @@
 
 use super::address::Address;
 use super::connection::{Connection, ConnectionOptions};
+use super::error::Error;
 use super::queue::Queue;
 use crate::nvme::command::{Command, Completion};
 use crate::nvme::pdu::{
@@ -81,7 +82,12 @@ impl Peer {
 
     /// Receives ICReq and answers as asked.
     pub fn initialize(&mut self) {
-        let request = self.connection.receive_pdu().unwrap();
+        self.initialize_or_end().unwrap();
+    }
+
+    /// The same, unless the connection ends.
+    pub fn initialize_or_end(&mut self) -> Result<(), Error> {
+        let request = self.connection.receive_pdu()?;
         assert_eq!(request[0], Kind::InitializeRequest as u8);
         self.digests = Digests::decode(request[11]);
         let response = InitializeResponse {
@@ -91,6 +97,7 @@ impl Peer {
             data_size_max: DATA_SIZE_MAX,
         };
         self.send(&response.encode());
+        Ok(())
     }
 
     /// Says these bytes. A host that is gone is not an error: some tests make it go.
@@ -100,7 +107,12 @@ impl Peer {
 
     /// One PDU, checked by the decoder and against its digests; its layout and its bytes.
     pub fn receive(&mut self) -> (Layout, Vec<u8>) {
-        let bytes = self.connection.receive_pdu().unwrap();
+        self.receive_or_end().unwrap()
+    }
+
+    /// The same, unless the connection ends.
+    pub fn receive_or_end(&mut self) -> Result<(Layout, Vec<u8>), Error> {
+        let bytes = self.connection.receive_pdu()?;
         let rules = Rules {
             receiver: Receiver::Controller,
             header_digest: self.digests.header,
@@ -117,7 +129,12 @@ impl Peer {
             let data = Self::data(&layout, &bytes);
             assert_eq!(bytes[bytes.len() - 4..], pdu::digest(data).to_le_bytes());
         }
-        (layout, bytes)
+        Ok((layout, bytes))
+    }
+
+    /// The socket, to close it from another thread.
+    pub fn stream(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
     }
 
     /// The data of a PDU.

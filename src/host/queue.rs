@@ -226,6 +226,28 @@ impl Queue {
         Ok(command_id)
     }
 
+    /// Sends what waits, without receiving; what it cannot send now the next call sends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::poll`].
+    #[inline]
+    pub fn send<C: Client>(&mut self, client: &mut C) -> Result<(), Error> {
+        if self.dead {
+            return Err(Error::Closed);
+        }
+        self.answer_requests(client);
+        let result = self.flush();
+        self.dead = result.is_err();
+        result
+    }
+
+    /// Closes the connection at once: what the kernel has not sent yet is never sent. A connection that is merely dropped goes on sending
+    /// behind its owner's back, so a write on it could reach the controller after one that was sent another way since.
+    pub fn abort(self) {
+        super::connection::discard_unsent(&self.stream);
+    }
+
     /// Sends what waits, receives what is there, answers R2Ts. The number of commands that ended.
     ///
     /// # Errors

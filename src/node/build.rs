@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::bdev;
 use crate::config::{
-    self, BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmfPlan, Plan,
-    PollPlan,
+    self, BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmeTcpPlan,
+    NvmfPlan, Plan, PollPlan,
 };
 use crate::dm::{Limits, Table};
 use crate::engine::{Config, DeviceOptions, Engine, parse_table};
 use crate::export::nvmf;
+use crate::host::Address;
 use crate::reactor::{self, PollMode};
 
 /// The most that the I/O buffers of one reactor may take: 1,024 commands of the largest transfer, 256 KiB. What is not used is
@@ -206,13 +207,36 @@ pub(super) fn spec(bdev: &BdevPlan) -> bdev::Spec {
             read_only: file.read_only,
         },
         BdevKind::Spdk(spec) => bdev::Spec::Spdk(spec.clone()),
+        BdevKind::NvmeTcp(remote) => bdev::Spec::NvmeTcp(Box::new(remote_spec(remote))),
     }
 }
 
-/// Where a failure to open a backing device is shown: at its path, if it has one.
+fn remote_spec(remote: &NvmeTcpPlan) -> bdev::RemoteSpec {
+    let (host, port) = remote.address.value.clone();
+    bdev::RemoteSpec {
+        address: Address {
+            host,
+            port,
+            nqn: remote.nqn.clone(),
+            nsid: None,
+        },
+        nsid: remote.nsid,
+        host_nqn: remote.host_nqn.clone(),
+        header_digest: remote.header_digest,
+        data_digest: remote.data_digest,
+        keep_alive: remote.keep_alive,
+        reconnect_delay: remote.reconnect_delay,
+        ctrl_loss_timeout: remote.ctrl_loss_timeout,
+        fast_io_fail_timeout: remote.fast_io_fail_timeout,
+        io_timeout: remote.io_timeout,
+    }
+}
+
+/// Where a failure to open a backing device is shown: at its path or address, if it has one.
 fn span(bdev: &BdevPlan) -> crate::config::Span {
     match &bdev.kind {
         BdevKind::File(file) => file.path.span,
+        BdevKind::NvmeTcp(remote) => remote.address.span,
         _ => bdev.name.span,
     }
 }

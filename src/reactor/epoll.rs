@@ -58,7 +58,7 @@ impl Readiness {
     }
 }
 
-pub(super) struct Epoll {
+pub(crate) struct Epoll {
     fd: OwnedFd,
     events: [libc::epoll_event; EVENTS_PER_LOOK],
     /// Of `events`, those taken by the last look.
@@ -72,7 +72,7 @@ pub(super) struct Epoll {
 
 impl Epoll {
     /// An epoll set that already watches `bell`.
-    pub(super) fn new(bell: RawFd) -> io::Result<Epoll> {
+    pub(crate) fn new(bell: RawFd) -> io::Result<Epoll> {
         // SAFETY: takes no pointers; the result is checked.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
@@ -105,19 +105,19 @@ impl Epoll {
         Ok(())
     }
 
-    pub(super) fn watch(&mut self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+    pub(crate) fn watch(&mut self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
         assert_ne!(token, TOKEN_BELL, "this token is the reactor's own");
         self.control(libc::EPOLL_CTL_ADD, fd, interest, token)?;
         self.watched += 1;
         Ok(())
     }
 
-    pub(super) fn rewatch(&mut self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+    pub(crate) fn rewatch(&mut self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
         assert_ne!(token, TOKEN_BELL, "this token is the reactor's own");
         self.control(libc::EPOLL_CTL_MOD, fd, interest, token)
     }
 
-    pub(super) fn unwatch(&mut self, fd: RawFd, token: u64) -> io::Result<()> {
+    pub(crate) fn unwatch(&mut self, fd: RawFd, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, Interest::NONE, token)?;
         self.watched -= 1;
         // What the last look found and was not delivered yet must not reach whoever gets the token next.
@@ -133,12 +133,17 @@ impl Epoll {
     }
 
     #[inline]
-    pub(super) fn watched(&self) -> usize {
+    pub(crate) fn watched(&self) -> usize {
         self.watched
     }
 
+    /// Its own descriptor, which can be watched in turn: it is readable while there is something to look at.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
     /// Looks for ready descriptors; waits for one at most `timeout` (`None`: for ever).
-    pub(super) fn look(&mut self, timeout: Option<Duration>) {
+    pub(crate) fn look(&mut self, timeout: Option<Duration>) {
         debug_assert_eq!(self.next, self.filled, "the last look is delivered first");
         self.next = 0;
         let count = self.wait(timeout);
@@ -191,7 +196,7 @@ impl Epoll {
     }
 
     /// The next ready descriptor of the last look.
-    pub(super) fn next(&mut self) -> Option<Ready> {
+    pub(crate) fn next(&mut self) -> Option<Ready> {
         if self.next == self.filled {
             return None;
         }
@@ -205,7 +210,7 @@ impl Epoll {
 }
 
 /// What a look found.
-pub(super) enum Ready {
+pub(crate) enum Ready {
     /// Somebody rang the reactor's own eventfd.
     Bell,
     /// A descriptor of the service.

@@ -49,6 +49,7 @@ pub use clock::monotonic_ns;
 pub use context::Context;
 pub use counters::ReactorStats;
 pub use cpus::{available_cpus, pin_current_thread};
+pub(crate) use epoll::{Epoll, Ready};
 pub use epoll::{Interest, Readiness};
 pub use hang_up::hung_up;
 pub use mailbox::{Remote, SendError};

@@ -2,7 +2,9 @@
 
 use super::operators::Pending;
 use super::oracle::{Content, SECTOR};
-use super::plan::{Action, DEVICE_SECTORS, HOST_SECTORS, Kind, OUTSTANDING_MAX, Operation};
+use super::plan::{
+    Action, DEVICE_SECTORS, DevicePlan, HOST_SECTORS, Kind, OUTSTANDING_MAX, Operation,
+};
 use super::run::Run;
 use super::state::{Device, Underway};
 use super::{Ask, DISCARDED};
@@ -222,9 +224,15 @@ impl Run<'_> {
         if self.cluster.abort(core, DeviceId(device as u32), command) {
             let ended = self.cluster.status(command);
             // What a target held may have other clones below.
-            let waits = ended.is_none() && self.plan.devices[device].paths;
+            let DevicePlan {
+                paths,
+                late,
+                pieces,
+                ..
+            } = self.plan.devices[device];
+            let waits = ended.is_none() && (paths || late);
             // Another piece had failed before: then that error counts (IO-15).
-            let in_pieces = self.plan.devices[device].pieces;
+            let in_pieces = pieces || late;
             let failed = ended.filter(|status| in_pieces && !status.is_ok());
             let failed =
                 failed.is_some_and(|status| self.watch(|watch| watch.explains(command, status)));

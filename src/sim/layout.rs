@@ -17,8 +17,9 @@ pub struct Layout {
 const CHUNKS: [u64; 5] = [1, 2, 3, 4, 6];
 
 impl Layout {
-    /// A table of `sectors` sectors over some of `disks`, each of which has room for all of them twice.
-    pub fn random(random: &mut Random, sectors: u64, disks: &[usize]) -> Layout {
+    /// A table of `sectors` sectors over some of `disks`, each of which has room for all of them twice. With `late`, areas are now
+    /// and then reached by `delay`.
+    pub fn random(random: &mut Random, sectors: u64, disks: &[usize], late: bool) -> Layout {
         let mut layout = Layout {
             text: String::new(),
             places: Vec::with_capacity(sectors as usize),
@@ -37,12 +38,18 @@ impl Layout {
                 let disk = random.below(disks.len() as u64) as usize;
                 let start = used[disk];
                 used[disk] += most;
-                let _ = writeln!(
-                    layout.text,
-                    "{} {most} linear d{} {start}",
-                    sectors - left,
-                    disks[disk]
-                );
+                let at = sectors - left;
+                let area = format!("d{} {start}", disks[disk]);
+                let _ = match late && random.percent(60) {
+                    true => {
+                        let [read, write, flush] = [(); 3].map(|()| random.below(4));
+                        writeln!(
+                            layout.text,
+                            "{at} {most} delay {area} {read} {area} {write} {area} {flush}"
+                        )
+                    }
+                    false => writeln!(layout.text, "{at} {most} linear {area}"),
+                };
                 layout
                     .places
                     .extend((0..most).map(|at| (disks[disk], start + at)));

@@ -222,9 +222,11 @@ pub struct DevicePlan {
     pub tables: Vec<TablePlan>,
     /// Its tables are of `multipath`, its disks paths to one medium.
     pub paths: bool,
-    /// Of those: nothing ever tells it to fail what has no path, so hosts see no path error (SU-3).
+    /// Of the others: some of its targets are `delay`, so that what came first may start last.
+    pub late: bool,
+    /// Of those of `multipath`: nothing ever tells it to fail what has no path, so hosts see no path error (SU-3).
     pub patient: bool,
-    /// Of those: reads and writes of more than [`PIECE_SECTORS`] are cut, so one piece may be pushed back without the others.
+    /// Of the same: reads and writes of more than [`PIECE_SECTORS`] are cut, so one piece may be pushed back without the others.
     pub pieces: bool,
     /// How long I/O may stay parked while the device is suspended.
     pub parked_limit_ns: Option<u64>,
@@ -318,6 +320,7 @@ impl Plan {
     }
 
     fn add_device(&mut self, random: &mut Random, device: usize, faults: bool) {
+        let late = random.percent(25);
         let legs = 1 + random.below(4) as usize;
         let good: Vec<usize> = (0..legs)
             .map(|_| self.add_disk(random, device, faults))
@@ -329,13 +332,13 @@ impl Plan {
         let mut tables: Vec<TablePlan> = (0..3)
             .map(|_| TablePlan {
                 kind: Kind::Good,
-                layout: Layout::random(random, DEVICE_SECTORS, &good),
+                layout: Layout::random(random, DEVICE_SECTORS, &good, late),
             })
             .collect();
         let short = DEVICE_SECTORS / 2 + random.below(DEVICE_SECTORS / 2);
         tables.push(TablePlan {
             kind: Kind::Short,
-            layout: Layout::random(random, short, &good),
+            layout: Layout::random(random, short, &good, late),
         });
         let linear = Layout {
             text: format!("0 {DEVICE_SECTORS} linear d{closed} 0"),
@@ -360,6 +363,7 @@ impl Plan {
             disks: good.into_iter().chain([closed, other]).collect(),
             tables,
             paths: false,
+            late,
             patient: false,
             pieces: false,
             parked_limit_ns: parked_limit_ns(random),
@@ -440,6 +444,7 @@ impl Plan {
             disks: paths.into_iter().chain([closed, other]).collect(),
             tables,
             paths: true,
+            late: false,
             patient,
             pieces,
             parked_limit_ns: parked_limit_ns(random),

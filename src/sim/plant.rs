@@ -5,7 +5,7 @@ use super::run::Conduct;
 use crate::dm::Defect;
 
 /// Seeds, from 0, within which every planted defect is found. Most need fewer than ten.
-pub const SEEDS_MAX: u64 = 2_000;
+pub const SEEDS_MAX: u64 = 10_000;
 
 /// Looks for a planted defect; what was found, or that it was not.
 pub fn look_for(defect: Defect, threads: usize) -> Summary {

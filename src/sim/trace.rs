@@ -89,6 +89,7 @@ fn gate_name(gate: Gate) -> &'static str {
         Gate::Suspend => "suspend",
         Gate::Sequence => "sequence",
         Gate::OwnSequence => "own-sequence",
+        Gate::Backlog => "backlog",
     }
 }
 

@@ -46,6 +46,8 @@ struct Device {
     /// Its targets try other paths, hold and hand back: an error of a path is no error of the original, clones of one
     /// may come twice, and what waits for a path starts when it can.
     paths: bool,
+    /// Its targets keep I/O for a time, each for its own.
+    late: bool,
     /// What it parks while it is suspended fails after a time.
     limited: bool,
     /// Suspended, and nobody has asked for a change of that: nothing may reach its disks (SU-1).
@@ -109,6 +111,7 @@ impl Watch {
                 .iter()
                 .map(|plan| Device {
                     paths: plan.paths,
+                    late: plan.late,
                     limited: plan.parked_limit_ns.is_some(),
                     ..device.clone()
                 })
@@ -321,6 +324,10 @@ impl Watch {
             .iter()
             .position(|waits| *waits == number)
             .expect("it waits");
+        if state.late {
+            waiting.remove(place);
+            return;
+        }
         let earlier: Vec<u32> = waiting.drain(..=place).collect();
         for before in &earlier[..place] {
             let done = self.commands[*before as usize - 1].done;

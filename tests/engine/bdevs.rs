@@ -6,7 +6,7 @@ use std::time::Duration;
 use polldm::bdev::{Direct, Spec};
 
 use super::driver::{DEPTH, after, drive};
-use super::{engine, file, malloc};
+use super::{device, engine, file, malloc};
 
 /// A disk is pulled under I/O from four reactors: every I/O ends once, well or for want of a path. It comes in again under its name, the
 /// same table is loaded once more, and all is well. The file's lock shows that it was closed though the old table was still there.
@@ -15,9 +15,7 @@ fn pm_14_a_disk_is_pulled_under_load_and_plugged_in_again() {
     let folder = tempfile::tempdir().unwrap();
     for disk in [malloc(4), file(&folder, 4)] {
         let engine = engine(&[("a", disk.clone())], 4);
-        engine.create("vol", "", false).unwrap();
-        engine.load("vol", "0 8192 linear a 0", false).unwrap();
-        engine.resume("vol", Default::default()).unwrap();
+        device(&engine, "vol", "0 8192 linear a 0");
         let device = engine.open("vol").unwrap();
         let seen = drive(&engine, device);
         after(&seen, 1000);
@@ -59,9 +57,7 @@ fn pm_14_a_disk_is_pulled_under_load_and_plugged_in_again() {
 fn pm_14_parked_io_outlives_the_disk_it_was_meant_for() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(&[("a", file(&folder, 4))], 2);
-    engine.create("vol", "", false).unwrap();
-    engine.load("vol", "0 8192 linear a 0", false).unwrap();
-    engine.resume("vol", Default::default()).unwrap();
+    device(&engine, "vol", "0 8192 linear a 0");
     let device = engine.open("vol").unwrap();
     let seen = drive(&engine, device);
     after(&seen, 1000);
@@ -75,8 +71,7 @@ fn pm_14_parked_io_outlives_the_disk_it_was_meant_for() {
     engine.load("vol", "0 8192 linear a 0", false).unwrap();
     engine.resume("vol", Default::default()).unwrap();
     after(&seen, 1000);
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    seen.demand_flawless();
     engine.stop(Duration::from_secs(10)).unwrap();
 }
 

@@ -27,6 +27,14 @@ pub struct Seen {
     pub enough: AtomicBool,
 }
 
+impl Seen {
+    /// Demands that nothing has failed, and that whatever was read was what had been written last.
+    pub fn demand_flawless(&self) {
+        assert_eq!(self.failed.load(Ordering::Relaxed), 0, "failed");
+        assert_eq!(self.stale.load(Ordering::Relaxed), 0, "stale");
+    }
+}
+
 /// Keeps [`DEPTH`] writes and reads of its own blocks outstanding on one core: each block is written with a new number, read back,
 /// and must hold that number. After a failure, begins anew with a write.
 struct Driver {

@@ -141,8 +141,7 @@ fn at_70_the_middle_is_swapped_under_load_without_an_error() {
         }
         after(&seen, 200);
     }
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -166,8 +165,7 @@ fn a_suspended_base_parks_what_comes_from_the_top() {
     engine.load("base", table, false).unwrap();
     engine.resume("base", Default::default()).unwrap();
     after(&seen, 1000);
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -190,8 +188,7 @@ fn at_70_a_multipath_beneath_is_given_another_path() {
         engine.swap("base", table, false, NOFLUSH, &never).unwrap();
     }
     after(&seen, 1000);
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -227,8 +224,7 @@ fn at_70_levels_are_suspended_in_any_order() {
         assert_eq!(suspended(&engine), Vec::<&str>::new(), "{order:?}");
     }
     after(&seen, 1000);
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    seen.demand_flawless();
     stop(&engine);
 }
 
@@ -529,8 +525,7 @@ fn a_stack_is_suspended_and_resumed_as_one() {
         .unwrap();
     assert_eq!(suspended(&engine), Vec::<&str>::new());
     after(&seen, 1000);
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    seen.demand_flawless();
     stop(&engine);
 }
 

@@ -7,16 +7,14 @@ use polldm::dm::SuspendOptions;
 use polldm::engine::{DeviceOptions, never};
 
 use super::driver::{DEPTH, after, drive};
-use super::{engine, malloc};
+use super::{device, engine, malloc};
 
 /// The device's blocks are swapped between a linear and a striped table over the same bytes, a hundred times, under I/O from four reactors:
 /// no error, no stale read. The stripe has one device, so both tables put every block in the same place.
 #[test]
 fn a_table_is_swapped_under_load_without_an_error() {
     let engine = engine(&[("a", malloc(4))], 4);
-    engine.create("vol", "", false).unwrap();
-    engine.load("vol", "0 8192 linear a 0", false).unwrap();
-    engine.resume("vol", Default::default()).unwrap();
+    device(&engine, "vol", "0 8192 linear a 0");
     let device = engine.open("vol").unwrap();
     let seen = drive(&engine, device);
     after(&seen, 1000);
@@ -39,8 +37,7 @@ fn a_table_is_swapped_under_load_without_an_error() {
         }
         after(&seen, 200);
     }
-    assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
+    seen.demand_flawless();
     let stats = engine.stats("vol").unwrap();
     assert!(stats.read.ios > 0 && stats.write.ios > 0);
     assert_eq!(stats.read.errors + stats.write.errors, 0);
@@ -51,9 +48,7 @@ fn a_table_is_swapped_under_load_without_an_error() {
 #[test]
 fn suspended_io_waits_and_is_not_lost() {
     let engine = engine(&[("a", malloc(4))], 2);
-    engine.create("vol", "", false).unwrap();
-    engine.load("vol", "0 8192 linear a 0", false).unwrap();
-    engine.resume("vol", Default::default()).unwrap();
+    device(&engine, "vol", "0 8192 linear a 0");
     let device = engine.open("vol").unwrap();
     let seen = drive(&engine, device);
     after(&seen, 1000);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use polldm::engine::never;
 
-use super::{engine, malloc};
+use super::{device, engine, malloc};
 
 /// An operator's mistakes are refused with the errno of the semantics and change nothing.
 #[test]
@@ -59,9 +59,7 @@ fn mistakes_are_refused() {
 #[test]
 fn at_59_a_deferred_remove_waits_for_the_last_close() {
     let engine = engine(&[("a", malloc(4))], 2);
-    engine.create("vol", "", false).unwrap();
-    engine.load("vol", "0 8192 linear a 0", false).unwrap();
-    engine.resume("vol", Default::default()).unwrap();
+    device(&engine, "vol", "0 8192 linear a 0");
     let device = engine.open("vol").unwrap();
     assert_eq!(engine.remove_deferred("vol"), Ok(false));
     assert!(engine.info("vol").unwrap().entry.deferred_remove);

@@ -1,12 +1,24 @@
 //! Backing devices.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{Surroundings, Unique, block_size, size, spdk};
-use crate::config::names::check_name;
-use crate::config::plan::{BdevKind, BdevPlan, FilePlan};
-use crate::config::raw::{Bdev, Direct, FileBdev};
+use super::{Surroundings, Unique, block_size, size, span, spdk};
+use crate::config::names::{check_name, check_nqn};
+use crate::config::plan::{BdevKind, BdevPlan, FilePlan, NvmeTcpPlan};
+use crate::config::raw::{Bdev, Direct, FileBdev, NvmeTcpBdev};
 use crate::config::source::{At, Problem, shown};
+use crate::host::split_authority;
+use crate::nvme::NSID_ALL;
+
+/// What Linux's initiator takes for each.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const RECONNECT_DELAY: Duration = Duration::from_secs(10);
+const CTRL_LOSS_TIMEOUT: Duration = Duration::from_secs(600);
+const IO_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A keep alive that is longer finds out nothing.
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3600);
 
 pub(super) fn bdevs(
     written: Vec<At<Bdev>>,
@@ -60,6 +72,7 @@ pub(super) fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<B
             kind: BdevKind::Null,
         },
         Bdev::File(bdev) => file(bdev, surroundings)?,
+        Bdev::NvmeTcp(bdev) => nvme_tcp(*bdev)?,
         Bdev::Nvme(bdev) => spdk::nvme(bdev, surroundings)?,
         Bdev::SpdkJson(bdev) => spdk::json(bdev, surroundings)?,
     };
@@ -98,5 +111,61 @@ fn file(bdev: FileBdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Pro
             read_only,
         }),
         name: bdev.name,
+    })
+}
+
+fn nvme_tcp(bdev: NvmeTcpBdev) -> Result<BdevPlan, Problem> {
+    let (host, port) = split_authority(&bdev.address.value).ok_or_else(|| {
+        Problem::at(
+            bdev.address.span,
+            format!(
+                "`{}` is not the address of a target",
+                shown(&bdev.address.value)
+            ),
+        )
+        .help("write \"192.0.2.7:4420\", \"[2001:db8::7]:4420\" or \"name:4420\"")
+    })?;
+    let nqn = |nqn: &At<String>| match check_nqn(&nqn.value) {
+        Ok(()) => Ok(nqn.value.clone()),
+        Err(message) => Err(Problem::at(nqn.span, message)),
+    };
+    let nsid = match &bdev.nsid {
+        Some(nsid) if nsid.value == 0 || nsid.value == NSID_ALL => {
+            let message = format!("{} is no namespace", nsid.value);
+            return Err(Problem::at(nsid.span, message)
+                .help("namespaces are numbered from 1; `nvme list-ns` shows a target's"));
+        }
+        nsid => nsid.as_ref().map_or(1, |nsid| nsid.value),
+    };
+    let keep_alive = span(bdev.keep_alive.as_ref())?.unwrap_or(KEEP_ALIVE);
+    if let Some(written) = bdev
+        .keep_alive
+        .as_ref()
+        .filter(|_| keep_alive > KEEP_ALIVE_MAX)
+    {
+        return Err(
+            Problem::at(written.span, "a keep alive of more than an hour")
+                .help("5s finds out soon; a longer one spares messages"),
+        );
+    }
+    let is_set = |flag: &Option<At<bool>>| flag.as_ref().is_some_and(|flag| flag.value);
+    let plan = NvmeTcpPlan {
+        address: bdev.address.with((host.to_owned(), port)),
+        nqn: nqn(&bdev.nqn)?,
+        nsid,
+        host_nqn: bdev.host_nqn.as_ref().map(nqn).transpose()?,
+        header_digest: is_set(&bdev.header_digest),
+        data_digest: is_set(&bdev.data_digest),
+        keep_alive,
+        reconnect_delay: span(bdev.reconnect_delay.as_ref())?.unwrap_or(RECONNECT_DELAY),
+        ctrl_loss_timeout: span(bdev.ctrl_loss_timeout.as_ref())?.unwrap_or(CTRL_LOSS_TIMEOUT),
+        fast_io_fail_timeout: span(bdev.fast_io_fail_timeout.as_ref())?,
+        io_timeout: span(bdev.io_timeout.as_ref())?.unwrap_or(IO_TIMEOUT),
+    };
+    Ok(BdevPlan {
+        name: bdev.name,
+        block_size: 512,
+        size: None,
+        kind: BdevKind::NvmeTcp(Box::new(plan)),
     })
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Unique;
 use super::tables::Tables;
+use super::{Unique, span};
 use crate::config::names::{check_device_uuid, check_name};
 use crate::config::plan::{BdevPlan, DevicePlan};
 use crate::config::raw::{Device, FlushPolicy};
@@ -24,10 +24,7 @@ pub(super) fn devices(
         let device = written[index]
             .take()
             .expect("a device has one place in the order");
-        let parked_limit = device.parked_limit.map(|limit| {
-            let wrong = |(why, help)| Problem::at(limit.span, why).help(help);
-            limit.value.duration().map_err(wrong)
-        });
+        let parked_limit = span(device.parked_limit.as_ref())?;
         Ok(DevicePlan {
             name: device.name,
             uuid: device.uuid.map(|uuid| uuid.value),
@@ -35,7 +32,7 @@ pub(super) fn devices(
                 .flush
                 .map_or(FlushPolicy::Relaxed, |flush| flush.value),
             read_only: device.read_only.is_some_and(|flag| flag.value),
-            parked_limit: parked_limit.transpose()?,
+            parked_limit,
             table: device.table,
             sectors: limits.sectors,
             block_size: limits.block_bytes,

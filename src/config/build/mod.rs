@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::duration::DurationText;
 use super::plan::{BdevPlan, Plan, PollPlan, ReactorsPlan};
 use super::process::{CPU_COUNT_MAX, Process};
 use super::raw::{Bdev, Config, Control, Engine, Metrics, Poll, Reactors};
@@ -303,6 +304,15 @@ fn size(written: &At<SizeText>) -> Result<At<u64>, Problem> {
         Ok(bytes) => Ok(written.with(bytes)),
         Err((message, help)) => Err(Problem::at(written.span, message).help(help)),
     }
+}
+
+/// A span of time, where one is written.
+fn span(written: Option<&At<DurationText>>) -> Result<Option<Duration>, Problem> {
+    let Some(written) = written else {
+        return Ok(None);
+    };
+    let wrong = |(why, help)| Problem::at(written.span, why).help(help);
+    written.value.duration().map(Some).map_err(wrong)
 }
 
 /// What may be there once only, and where it was first.

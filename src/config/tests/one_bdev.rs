@@ -24,6 +24,8 @@ fn an_entry_means_what_it_means_in_a_file() {
         "file: { name: f, path: /srv/f, direct: on }",
         "file: { name: f, path: \"/srv/a b: {c}\", size: 1MiB, direct: off }",
         "file: { name: f, path: /srv/f, read_only: true }",
+        "nvme-tcp: { name: r, address: \"192.0.2.7\", nqn: \"nqn.2026-11.io.polldm:a\" }",
+        "nvme-tcp: { name: r, address: \"[2001:db8::7]:4421\", nqn: \"nqn.2026-11.io.polldm:a\", nsid: 7, host_nqn: \"nqn.2026-11.io.polldm:b\", header_digest: true, data_digest: true, keep_alive: 1s, reconnect_delay: 500ms, ctrl_loss_timeout: 2h, fast_io_fail_timeout: 3s, io_timeout: 5s }",
     ] {
         let alone = read(text).unwrap_or_else(|error| panic!("{error}"));
         let file = parse("t.yaml", &format!("bdevs:\n  - {text}\n"));
@@ -31,6 +33,73 @@ fn an_entry_means_what_it_means_in_a_file() {
         assert_eq!(meaning(&alone), meaning(&file.bdevs[0]), "{text}");
         let again = read(&meaning(&alone)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(meaning(&again), meaning(&alone), "{text}");
+    }
+}
+
+#[test]
+fn a_remote_has_what_linux_would_take() {
+    let text = "nvme-tcp: { name: r, address: storage, nqn: \"nqn.2026-11.io.polldm:a\" }";
+    let BdevKind::NvmeTcp(remote) = read(text).unwrap().kind else {
+        panic!("it is a remote");
+    };
+    assert_eq!(remote.address.value, ("storage".to_owned(), 4420));
+    assert_eq!((remote.nsid, remote.host_nqn), (1, None));
+    assert!(!remote.header_digest && !remote.data_digest);
+    let seconds = [
+        remote.keep_alive,
+        remote.reconnect_delay,
+        remote.ctrl_loss_timeout,
+        remote.io_timeout,
+    ];
+    assert_eq!(seconds.map(|span| span.as_secs()), [5, 10, 600, 30]);
+    assert_eq!(remote.fast_io_fail_timeout, None);
+}
+
+#[test]
+fn what_is_wrong_with_a_remote() {
+    for (keys, words) in [
+        (
+            "address: \"1.2.3.4:0\", nqn: \"nqn.2026-11.io.polldm:a\"",
+            "not the address of a target",
+        ),
+        (
+            "address: \"::1:4420\", nqn: \"nqn.2026-11.io.polldm:a\"",
+            "not the address of a target",
+        ),
+        ("address: h, nqn: \"disk\"", "an NQN begins with `nqn.`"),
+        ("nqn: \"nqn.2026-11.io.polldm:a\"", "address"),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", nsid: 0",
+            "0 is no namespace",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", nsid: 4294967295",
+            "no namespace",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", host_nqn: me",
+            "an NQN begins",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", keep_alive: 5",
+            "no unit of time",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", keep_alive: 2h",
+            "more than an hour",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", io_timeout: 0s",
+            "no use",
+        ),
+        (
+            "address: h, nqn: \"nqn.2026-11.io.polldm:a\", size: 1GiB",
+            "size",
+        ),
+    ] {
+        let text = format!("nvme-tcp: {{ name: r, {keys} }}");
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.contains(words), "{keys}: {error}");
     }
 }
 

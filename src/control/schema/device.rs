@@ -320,4 +320,41 @@ pub struct Bdev {
     /// It was taken away by force, and is shown until the last table that names it is gone. Its name may be another's by now.
     #[serde(default)]
     pub removed: bool,
+    /// Its connection, if it is a remote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
+}
+
+/// Whether a remote can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoteState {
+    /// It is connected.
+    Live,
+    /// The connection was lost, and is tried again.
+    Connecting,
+    /// It was given up: remove it and add it again.
+    Lost,
+}
+
+/// The connection of a backing device behind NVMe/TCP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Remote {
+    /// Where it is: `nvme-tcp://host:port/nqn?nsid=1`.
+    pub address: String,
+    /// Whether it can be reached.
+    pub state: RemoteState,
+    /// Reactors that use it, each with an I/O queue and a connection of its own.
+    pub queues: u32,
+    /// Times that it was connected, the first included.
+    pub connects: u64,
+    /// Times that the connection was lost.
+    pub losses: u64,
+    /// Attempts to connect again that failed.
+    pub failed_attempts: u64,
+    /// Of the losses, those because a command was not answered in time.
+    pub timeouts: u64,
+    /// Why the connection was lost, or could not be made, last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }

@@ -236,6 +236,8 @@ pub struct Class {
     pub flush_bypasses_map: bool,
     /// Handles discards itself, whatever the devices beneath can do (`ds` in section 6).
     pub discards_itself: bool,
+    /// Has other ways to go when a device beneath is lost, so it wants to hear of that at once (OQ-11).
+    pub fails_over: bool,
 }
 
 impl Class {
@@ -246,6 +248,7 @@ impl Class {
         wildcard: false,
         flush_bypasses_map: false,
         discards_itself: false,
+        fails_over: false,
     };
 }
 

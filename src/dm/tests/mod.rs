@@ -19,7 +19,7 @@ mod suspend;
 
 use super::io::Op;
 use super::message::{Request, SuspendOptions};
-use crate::sim::{Cluster, Seen};
+use crate::sim::{Bytes, Cluster, Seen};
 
 /// The clones that lower devices took since the last look: (device, operation, force-unit-access).
 fn clones(cluster: &Cluster) -> Vec<(usize, Op, bool)> {
@@ -48,6 +48,7 @@ fn for_seeds(count: u64, test: impl Fn(u64)) {
     for seed in seeds {
         let guard = Told(seed);
         test(seed);
+        Bytes::take_all();
         std::mem::forget(guard);
     }
 }

@@ -255,6 +255,7 @@ fn at_28_ten_thousand_parked_do_not_nest() {
             cluster.submit(0, DEVICE, Ask::flush());
         }
         cluster.done(DEVICE, RESUME);
+        cluster.settle();
         assert_eq!(completed(&cluster).len(), 10_000);
         cluster.demand_idle();
     });

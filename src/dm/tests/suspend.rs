@@ -143,6 +143,7 @@ fn su_13_parked_io_keeps_its_order() {
             later.push(cluster.submit(0, DEVICE, Ask::read(0, 1)));
             assert!(cluster.step());
         }
+        cluster.settle();
         let order = completed(&cluster);
         let of = |list: &[u32]| -> Vec<u32> {
             order.iter().copied().filter(|c| list.contains(c)).collect()
@@ -151,6 +152,62 @@ fn su_13_parked_io_keeps_its_order() {
         let all = [parked, later].concat();
         assert_eq!(of(&all), all);
     });
+}
+
+/// A device of one core whose disk answers at once, suspended, with 100 reads parked; their numbers.
+fn hundred_parked() -> (Cluster, Vec<u32>) {
+    let mut cluster = running(1, 0, false);
+    cluster.disk(0).answers = Answers::Inline;
+    cluster.done(DEVICE, SUSPEND);
+    let parked = (0..100).map(|_| cluster.submit(0, DEVICE, Ask::read(0, 1)));
+    let parked = parked.collect();
+    cluster.seen();
+    (cluster, parked)
+}
+
+/// SU-13: what is parked goes on in portions. The first are answered while the last still wait, what is new waits behind all of them, and
+/// a host that sends one more for each answer does not keep the list from becoming empty.
+#[test]
+fn su_13_a_long_list_goes_on_in_portions() {
+    let (mut cluster, mut sent) = hundred_parked();
+    let (mut order, mut portions) = (Vec::new(), Vec::new());
+    cluster.done(DEVICE, RESUME);
+    loop {
+        let answers = completed(&cluster);
+        portions.push(answers.len());
+        sent.extend(
+            answers
+                .iter()
+                .map(|_| cluster.submit(0, DEVICE, Ask::read(0, 1))),
+        );
+        order.extend(answers);
+        if !cluster.step() {
+            break;
+        }
+    }
+    order.extend(completed(&cluster));
+    assert_eq!(portions, [4, 8, 16, 32, 64, 100]);
+    assert_eq!(order, sent);
+    cluster.demand_idle();
+}
+
+/// SU-13, SU-15: a suspend between two portions leaves the rest parked, in order; the next resume goes on with it.
+#[test]
+fn su_15_a_second_suspend_between_portions_leaves_the_rest_in_order() {
+    let (mut cluster, sent) = hundred_parked();
+    cluster.done(DEVICE, RESUME);
+    assert!(cluster.step());
+    let mut order = completed(&cluster);
+    assert_eq!(order.len(), 4 + 8);
+    cluster.done(DEVICE, SUSPEND);
+    cluster.settle();
+    order.extend(completed(&cluster));
+    assert!(order.len() < sent.len(), "a part of them waits again");
+    cluster.done(DEVICE, RESUME);
+    cluster.settle();
+    order.extend(completed(&cluster));
+    assert_eq!(order, sent);
+    cluster.demand_idle();
 }
 
 /// SU-15: a suspend that comes while sequences hold up the re-issue leaves the rest parked, in order.

@@ -108,6 +108,7 @@ impl Target for Multipath {
     const CLASS: Class = Class {
         singleton: true,
         immutable: true,
+        fails_over: true,
         ..Class::NONE
     };
 

@@ -19,6 +19,7 @@ fn at_03_06_07_io_is_queued_pushed_back_and_queued_again() {
             assert!(none_ended(&cluster, &commands), "AT-06");
             assert_eq!(counts(&cluster), (0, 0, count, round * count), "AT-06");
             cluster.done(DEVICE, RESUME);
+            cluster.settle();
             assert_eq!(counts(&cluster), (count, count, 0, round * count), "AT-07");
         }
         say(&mut cluster, "reinstate_path d1");

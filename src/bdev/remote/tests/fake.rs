@@ -1,0 +1,411 @@
+//! A controller that a test can look into and make misbehave: it keeps a memory, notes every I/O command, and answers or does not.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+
+use crate::host::peer::{DATA_SIZE_MAX, Peer};
+use crate::nvme::command::{Command, Completion, DatasetRange};
+use crate::nvme::fabrics::{
+    Capabilities, Connect, ConnectData, ControllerStatus, PropertyAccess, property,
+};
+use crate::nvme::feature::{self, AsyncEvent};
+use crate::nvme::identify::{self, NamespaceIdentity, NvmLimits, optional_io, structure};
+use crate::nvme::opcode::{self, admin, io};
+use crate::nvme::pdu::{self, FLAG_LAST, Kind, Layout, Transfer};
+use crate::nvme::status::Status;
+
+pub const BLOCK: usize = 4096;
+
+/// An I/O command as the controller has seen it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The I/O connection it came on, counted from 0 over all times.
+    pub connection: usize,
+    pub opcode: u8,
+    pub fua: bool,
+    pub lba: u64,
+    pub blocks: u32,
+}
+
+/// What a test may change at any time.
+pub struct State {
+    pub memory: Vec<u8>,
+    pub seen: Vec<Seen>,
+    /// I/O commands are noted and done, but not answered.
+    pub mute: bool,
+    /// Connections are closed as soon as they are made.
+    pub closed: bool,
+    /// Answers every read and write so, without doing it.
+    pub fails: Option<Status>,
+    /// The NQN that is let in; `None`: any.
+    pub host: Option<String>,
+    pub blocks: u64,
+    pub identity: NamespaceIdentity,
+    /// Data of reads does not fit its digest.
+    pub corrupt: bool,
+    pub volatile_cache: bool,
+    pub metadata_bytes: u16,
+    pub block_shift: u8,
+    pub limits: NvmLimits,
+    pub queues: u32,
+    pub keep_alives: usize,
+    /// I/O connections so far.
+    connections: usize,
+    streams: Vec<TcpStream>,
+    /// Where an event can be told: the admin connection, and the command that waits for one.
+    event: Option<(TcpStream, u16)>,
+    ended: bool,
+}
+
+/// The controller, at an address. Ends when it is dropped.
+pub struct Fake {
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    /// With a namespace of 1 MiB, in blocks of [`BLOCK`] bytes.
+    pub fn start() -> Fake {
+        let state = State {
+            memory: vec![0; 1 << 20],
+            seen: Vec::new(),
+            mute: false,
+            closed: false,
+            fails: None,
+            host: None,
+            blocks: (1 << 20) / BLOCK as u64,
+            identity: NamespaceIdentity {
+                uuid: Some([7; 16]),
+                ..NamespaceIdentity::default()
+            },
+            corrupt: false,
+            volatile_cache: true,
+            metadata_bytes: 0,
+            block_shift: 12,
+            limits: NvmLimits::default(),
+            queues: 4,
+            keep_alives: 0,
+            connections: 0,
+            streams: Vec::new(),
+            event: None,
+            ended: false,
+        };
+        let state = Arc::new(Mutex::new(state));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::clone(&state);
+        let listening = thread::spawn(move || listen(&listener, &shared));
+        Fake {
+            address,
+            state,
+            listening: Some(listening),
+        }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Closes every connection, as a target does that is killed.
+    pub fn cut(&self) {
+        self.state().cut();
+    }
+
+    /// Tells that something about the namespace has changed.
+    pub fn announce_change(&self) {
+        let (mut stream, command_id) = self.state().event.take().expect("an event is waited for");
+        let mut completion = Completion::new(command_id, Status::SUCCESS);
+        completion.result = u64::from(AsyncEvent::NAMESPACE_ATTRIBUTE.encode());
+        let mut bytes = [0; 28];
+        let size = pdu::encode_response(&mut bytes, &completion, false);
+        stream.write_all(&bytes[..size]).unwrap();
+    }
+}
+
+impl State {
+    fn cut(&mut self) {
+        for stream in self.streams.drain(..) {
+            // One that the host has closed meanwhile is closed.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether an event could be told now.
+    pub fn waits_for_event(&self) -> bool {
+        self.event.is_some()
+    }
+
+    /// What was seen since the last call.
+    pub fn take_seen(&mut self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        {
+            let mut state = self.state();
+            state.ended = true;
+            state.cut();
+        }
+        // Wakes the listener.
+        let _ = TcpStream::connect(self.address);
+        let listening = self.listening.take().expect("it is dropped once");
+        let ended = listening.join();
+        assert!(ended.is_ok() || thread::panicking());
+    }
+}
+
+fn listen(listener: &TcpListener, state: &Arc<Mutex<State>>) {
+    let mut served = Vec::new();
+    loop {
+        let peer = Peer::accept(listener);
+        let mut now = state.lock().unwrap();
+        if now.ended {
+            break;
+        }
+        if now.closed {
+            continue;
+        }
+        now.streams.push(peer.stream());
+        drop(now);
+        let state = Arc::clone(state);
+        served.push(thread::spawn(move || serve(peer, &state)));
+    }
+    for thread in served {
+        thread.join().unwrap();
+    }
+}
+
+/// One connection, to its end.
+fn serve(mut peer: Peer, state: &Mutex<State>) {
+    if peer.initialize_or_end().is_err() {
+        return;
+    }
+    let mut waiting = VecDeque::new();
+    let mut connection = None;
+    while let Some((layout, bytes)) = next(&mut peer, &mut waiting) {
+        if layout.kind != Kind::Command {
+            // A TermReq.
+            return;
+        }
+        let command = pdu::decode_command(&bytes);
+        let mut data = Peer::data(&layout, &bytes).to_vec();
+        let wanted = match opcode::direction(command.opcode()) {
+            opcode::Direction::HostToController => command.data_pointer().size as usize,
+            _ => 0,
+        };
+        if !fetch(&mut peer, &mut waiting, &command, &mut data, wanted) {
+            return;
+        }
+        let mut state = state.lock().unwrap();
+        let answer = match connection {
+            None => {
+                let answer = on_admin(&mut state, &peer, &command, &data);
+                if is_connect(&command) && Connect::decode(&command).queue_id > 0 {
+                    connection = Some(state.connections);
+                    state.connections += 1;
+                }
+                answer
+            }
+            Some(connection) => on_io(&mut state, connection, &command, &data),
+        };
+        let corrupt = state.corrupt && connection.is_some();
+        drop(state);
+        if let Some((output, completion)) = answer {
+            if !output.is_empty() {
+                let mut bytes = peer.data_pdu(command.command_id(), 0, &output, FLAG_LAST);
+                if corrupt {
+                    *bytes.last_mut().unwrap() ^= 1;
+                }
+                peer.send(&bytes);
+            }
+            peer.respond(&completion);
+        }
+    }
+}
+
+type Received = (Layout, Vec<u8>);
+
+/// The next PDU: one that came while data was waited for, or a new one; `None` at the end of the connection.
+fn next(peer: &mut Peer, waiting: &mut VecDeque<Received>) -> Option<Received> {
+    waiting.pop_front().or_else(|| peer.receive_or_end().ok())
+}
+
+fn is_connect(command: &Command) -> bool {
+    command.opcode() == opcode::FABRICS && command.fabrics_type() == opcode::fabrics::CONNECT
+}
+
+/// Asks for data that did not fit the capsule; whether all of it came.
+fn fetch(
+    peer: &mut Peer,
+    waiting: &mut VecDeque<Received>,
+    command: &Command,
+    data: &mut Vec<u8>,
+    wanted: usize,
+) -> bool {
+    while data.len() < wanted {
+        let size = (wanted - data.len()).min(DATA_SIZE_MAX as usize);
+        peer.request(&Transfer {
+            command_id: command.command_id(),
+            tag: 0,
+            offset: data.len() as u32,
+            size: size as u32,
+        });
+        loop {
+            match peer.receive_or_end() {
+                Ok((layout, bytes)) if layout.kind == Kind::HostData => {
+                    data.extend_from_slice(Peer::data(&layout, &bytes));
+                    break;
+                }
+                Ok(other) => waiting.push_back(other),
+                Err(_) => return false,
+            }
+        }
+    }
+    true
+}
+
+type Answer = Option<(Vec<u8>, Completion)>;
+
+fn on_admin(state: &mut State, peer: &Peer, command: &Command, data: &[u8]) -> Answer {
+    let mut completion = Completion::new(command.command_id(), Status::SUCCESS);
+    let mut output = Vec::new();
+    match (command.opcode(), command.fabrics_type()) {
+        (opcode::FABRICS, opcode::fabrics::CONNECT) => {
+            let connect = ConnectData::decode(data).unwrap();
+            completion.result = 5;
+            if !connect.subsystem_nqn.ends_with(":scripted") {
+                completion.status = Status::CONNECT_INVALID_PARAMETERS.do_not_retry();
+                completion.result = 0x1_0100;
+            } else if state
+                .host
+                .as_deref()
+                .is_some_and(|host| host != connect.host_nqn)
+            {
+                completion.status = Status::CONNECT_INVALID_HOST.do_not_retry();
+            }
+        }
+        (opcode::FABRICS, opcode::fabrics::PROPERTY_GET) => {
+            completion.result = match PropertyAccess::decode(command).offset {
+                property::CAPABILITIES => Capabilities {
+                    queue_entries_max: 64,
+                    contiguous_queues: true,
+                    timeout_half_seconds: 10,
+                    command_sets: 1,
+                    page_size_min: 0,
+                    page_size_max: 0,
+                    ready_modes: 1,
+                }
+                .encode(),
+                _ => u64::from(
+                    ControllerStatus {
+                        ready: true,
+                        fatal: false,
+                        shutdown: ControllerStatus::SHUTDOWN_COMPLETE,
+                    }
+                    .encode(),
+                ),
+            };
+        }
+        (opcode::FABRICS, opcode::fabrics::PROPERTY_SET) => {}
+        (admin::IDENTIFY, _) => {
+            let mut page = [0; identify::PAGE_SIZE];
+            state.identify(command, &mut page);
+            output = page.to_vec();
+        }
+        (admin::SET_FEATURES, _) if command.feature_id() == feature::NUMBER_OF_QUEUES => {
+            let counts = feature::QueueCounts {
+                submission: state.queues,
+                completion: state.queues,
+            };
+            completion.result = counts.encode().into();
+        }
+        (admin::SET_FEATURES, _) => {}
+        (admin::GET_LOG_PAGE, _) => output = vec![0; command.log_size() as usize],
+        (admin::ASYNC_EVENT_REQUEST, _) => {
+            state.event = Some((peer.stream(), command.command_id()));
+            return None;
+        }
+        (admin::KEEP_ALIVE, _) => {
+            state.keep_alives += 1;
+            if state.mute {
+                return None;
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    Some((output, completion))
+}
+
+impl State {
+    fn identify(&self, command: &Command, page: &mut identify::Page) {
+        match command.identify_structure() {
+            structure::CONTROLLER => identify::Controller {
+                // 2^3 pages: 32 KiB.
+                transfer_size_max: 3,
+                command_capsule_size: 64 + 8192,
+                async_events: feature::EVENT_NAMESPACE_ATTRIBUTE,
+                optional_io: optional_io::DATASET_MANAGEMENT | optional_io::WRITE_ZEROES,
+                write_cache: u8::from(self.volatile_cache),
+                ..Default::default()
+            }
+            .encode(page),
+            structure::COMMAND_SET_CONTROLLER => self.limits.encode(page),
+            structure::ACTIVE_NAMESPACES => {
+                identify::encode_namespace_list(page, [1, 3], command.nsid());
+            }
+            structure::NAMESPACE_DESCRIPTORS => self.identity.encode(page),
+            structure::NAMESPACE if command.nsid() == 1 => {
+                identify::Namespace {
+                    size: self.blocks,
+                    block_shift: self.block_shift,
+                    ..Default::default()
+                }
+                .encode(page);
+                page[128..130].copy_from_slice(&self.metadata_bytes.to_le_bytes());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn on_io(state: &mut State, connection: usize, command: &Command, data: &[u8]) -> Answer {
+    let mut completion = Completion::new(command.command_id(), Status::SUCCESS);
+    let (mut lba, mut blocks) = (command.lba(), command.block_count());
+    match command.opcode() {
+        io::FLUSH => (lba, blocks) = (0, 0),
+        io::DATASET_MANAGEMENT => {
+            assert!(command.range_count() == 1 && command.is_dataset_deallocate());
+            let range = DatasetRange::decode(data);
+            (lba, blocks) = (range.lba, range.block_count);
+        }
+        _ => {}
+    }
+    state.seen.push(Seen {
+        connection,
+        opcode: command.opcode(),
+        fua: command.opcode() != io::DATASET_MANAGEMENT && command.is_force_unit_access(),
+        lba,
+        blocks,
+    });
+    let start = lba as usize * BLOCK;
+    let range = start..start + blocks as usize * BLOCK;
+    let mut output = Vec::new();
+    if let Some(status) = state.fails {
+        completion.status = status;
+    } else {
+        match command.opcode() {
+            io::READ => output = state.memory[range].to_vec(),
+            io::WRITE => state.memory[range].copy_from_slice(data),
+            io::WRITE_ZEROES | io::DATASET_MANAGEMENT => state.memory[range].fill(0),
+            io::FLUSH => {}
+            other => panic!("opcode {other:02X}h"),
+        }
+    }
+    (!state.mute).then_some((output, completion))
+}
