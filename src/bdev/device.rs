@@ -136,10 +136,10 @@ impl Bdev {
             }),
         };
         let kind = match body {
+            Body::Null => "null",
             Body::Malloc(_) => "malloc",
             Body::File(_) => "file",
-            Body::Remote(_) => unreachable!("opened above"),
-            Body::Null | Body::Foreign(_) => "null",
+            Body::Remote(_) | Body::Foreign(_) => unreachable!("opened elsewhere"),
         };
         let lower = Lower {
             sectors: bytes / SECTOR_BYTES,

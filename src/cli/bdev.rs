@@ -47,7 +47,7 @@ enum BdevVerb {
     Ls,
     /// Open a backing device, so that tables can name it
     Add {
-        /// malloc, null, file or nvme-tcp; on the SPDK engine malloc, null, file, nvme or spdk_json
+        /// malloc, null, file or nvme-tcp; on the SPDK engine nvme and spdk-json, too
         kind: String,
         /// What the configuration has to say of such a bdev
         #[arg(value_name = "KEY=VALUE", required = true)]

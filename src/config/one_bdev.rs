@@ -133,7 +133,7 @@ fn spdk_entry(mut keys: Map<String, Value>, spec: &SpdkSpec) -> Option<Value> {
             if let Some(config) = config {
                 keys.insert("config".into(), json!(config.to_str()?));
             }
-            "spdk_json"
+            "spdk-json"
         }
     };
     Some(json!({ kind: keys }))

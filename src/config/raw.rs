@@ -135,6 +135,7 @@ pub(super) enum Bdev {
     /// A namespace of an NVMe controller that SPDK drives. For the SPDK engine.
     Nvme(NvmeBdev),
     /// Any bdev of SPDK's, and the methods that make it. For the SPDK engine.
+    #[serde(rename = "spdk-json")]
     SpdkJson(SpdkJsonBdev),
 }
 

@@ -275,7 +275,7 @@ fn backing_devices_come_and_go() {
         ),
         (
             add(&mut client, json!({"maloc": {"name": "a", "size": 512}})),
-            "did you mean `malloc`? Possible are `malloc`, `null`, `file`, `nvme-tcp`, `nvme`, `spdk_json` (EINVAL)",
+            "did you mean `malloc`? Possible are `malloc`, `null`, `file`, `nvme-tcp`, `nvme`, `spdk-json` (EINVAL)",
         ),
         (
             add(&mut client, json!({"file": {"name": "a", "path": "disk"}})),

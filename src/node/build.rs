@@ -41,7 +41,7 @@ pub(super) fn native_only(plan: &Plan) -> Result<(), Error> {
     match plan.engine {
         config::Engine::Native => Ok(()),
         config::Engine::Spdk => Err(plan.error_of_whole(
-            "this measures the native engine, and the configuration has `engine: spdk`; serve it and measure it through its export",
+            "this measures the native engine only, and the configuration has `engine: spdk`; serve it and measure it through its export",
         )),
     }
 }

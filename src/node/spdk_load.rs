@@ -136,6 +136,7 @@ fn in_spdk(plan: &Plan, name: &str) -> Result<String, Error> {
     if let Some(bdev) = plan.bdev(name) {
         return Ok(match &bdev.kind {
             BdevKind::Spdk(SpdkSpec::Nvme { nsid, .. }) => format!("{name}n{nsid}"),
+            BdevKind::NvmeTcp(remote) => format!("{name}n{}", remote.nsid),
             BdevKind::Spdk(SpdkSpec::Json { bdev, .. }) => bdev.clone(),
             _ => name.to_owned(),
         });

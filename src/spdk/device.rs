@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_void};
+use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use serde_json::{Value, json};
@@ -14,7 +16,7 @@ use super::app::App;
 use super::module::errno_name;
 use super::rpc::Refused;
 use super::thread::Thread;
-use crate::bdev::{self, Bdev, Direct, Error, Foreign, NvmeAddress, SpdkSpec, Spec};
+use crate::bdev::{self, Bdev, Direct, Error, Foreign, NvmeAddress, RemoteSpec, SpdkSpec, Spec};
 use crate::dm::limits::Keep;
 use crate::dm::{Lower, LowerId};
 
@@ -187,6 +189,12 @@ impl Opener {
                 self.call("bdev_aio_create", params)?;
                 Ok((name.into(), delete("bdev_aio_delete")))
             }
+            Spec::NvmeTcp(remote) => {
+                self.nvme_flushes();
+                self.call("bdev_nvme_attach_controller", attach_remote(name, remote)?)?;
+                let undo = delete("bdev_nvme_detach_controller");
+                Ok((format!("{name}n{}", remote.nsid), undo))
+            }
             Spec::Spdk(SpdkSpec::Nvme { at, nsid }) => {
                 self.nvme_flushes();
                 self.call("bdev_nvme_attach_controller", attach(name, at))?;
@@ -302,8 +310,9 @@ impl Opener {
             Spec::Null { .. } => "null",
             Spec::Malloc { .. } => "malloc",
             Spec::File { .. } => "file",
+            Spec::NvmeTcp(_) => "nvme-tcp",
             Spec::Spdk(SpdkSpec::Nvme { .. }) => "nvme",
-            Spec::Spdk(SpdkSpec::Json { .. }) => "spdk_json",
+            Spec::Spdk(SpdkSpec::Json { .. }) => "spdk-json",
         };
         // Says that it has no cache and cannot flush, whatever is beneath it.
         let is_uring = facts.module == "uring";
@@ -488,6 +497,32 @@ fn attach(name: &str, at: &NvmeAddress) -> Value {
         params["fast_io_fail_timeout_sec"] = FAIL_FAST_SECONDS.into();
     }
     params
+}
+
+/// The same for a remote of the native engine's kind, whose times count in whole seconds here, of at least one.
+fn attach_remote(name: &str, remote: &RemoteSpec) -> Result<Value, Error> {
+    let (host, port) = (remote.address.host.as_str(), remote.address.port);
+    let found = (host, port).to_socket_addrs().map(|mut found| found.next());
+    let address = found.ok().flatten().ok_or_else(|| Error::Remote {
+        address: format!("{host}:{port}"),
+        reason: "the name of the host is not known here".into(),
+    })?;
+    let seconds = |span: Duration| span.as_secs().max(1);
+    let lost = seconds(remote.ctrl_loss_timeout);
+    let fails = remote
+        .fast_io_fail_timeout
+        .map_or(u64::from(FAIL_FAST_SECONDS), seconds);
+    let delay = seconds(remote.reconnect_delay).min(fails).min(lost);
+    let mut params = attach(name, &NvmeAddress::Tcp(address, remote.address.nqn.clone()));
+    params["ctrlr_loss_timeout_sec"] = lost.into();
+    params["reconnect_delay_sec"] = delay.into();
+    params["fast_io_fail_timeout_sec"] = fails.min(lost).into();
+    params["hdgst"] = remote.header_digest.into();
+    params["ddgst"] = remote.data_digest.into();
+    if let Some(nqn) = &remote.host_nqn {
+        params["hostnqn"] = nqn.clone().into();
+    }
+    Ok(params)
 }
 
 /// Creates a file, or lets it grow, as the native engine does.

@@ -197,7 +197,7 @@ fn bad_input_is_one_clear_error() {
     let table = "0 8 linear a 0";
     for (bdev, error) in [
         (
-            "spdk_json: { name: a, bdev: Raid0 }",
+            "spdk-json: { name: a, bdev: Raid0 }",
             "SPDK has no bdev 'Raid0'",
         ),
         (
@@ -205,7 +205,7 @@ fn bad_input_is_one_clear_error() {
             "there is no PCI device ffff:ff:1f.7",
         ),
         (
-            "spdk_json: { name: a, bdev: x, config: /nonexistent/x.json }",
+            "spdk-json: { name: a, bdev: x, config: /nonexistent/x.json }",
             "/nonexistent/x.json: cannot be read",
         ),
     ] {

@@ -179,15 +179,6 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
                 .help("export through `nvmf`, or write `engine: native`"));
             }
             for bdev in &plan.bdevs {
-                if let BdevKind::NvmeTcp(_) = &bdev.kind {
-                    return Err(Problem::at(
-                        bdev.name.span,
-                        "`nvme-tcp` is the native engine's initiator",
-                    )
-                    .help(
-                        "write it as `nvme` with `tcp`, which is SPDK's, or write `engine: native`",
-                    ));
-                }
                 if let BdevKind::File(file) = &bdev.kind
                     && file.direct == Direct::Off
                 {

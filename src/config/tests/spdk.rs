@@ -78,7 +78,7 @@ fn an_entry_of_spdk_reads_as_it_was_told() {
             },
         ),
         (
-            "spdk_json: { name: a, bdev: Raid0, config: /etc/raid.json }",
+            "spdk-json: { name: a, bdev: Raid0, config: /etc/raid.json }",
             SpdkSpec::Json {
                 config: Some("/etc/raid.json".into()),
                 bdev: "Raid0".into(),
@@ -95,7 +95,7 @@ fn an_entry_of_spdk_reads_as_it_was_told() {
 
 #[test]
 fn the_native_engine_has_no_bdevs_of_spdk() {
-    let error = read("bdevs: [ spdk_json: { name: a, bdev: b } ]").expect_err("refused");
+    let error = read("bdevs: [ spdk-json: { name: a, bdev: b } ]").expect_err("refused");
     assert_eq!(error.message(), "bdev `a` is of a kind that only SPDK has");
 }
 
