@@ -71,6 +71,10 @@ pub struct Scenario {
 /// Every scenario, in the order they run: the self-check first, since it vouches for the rest.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
+        name: "self_check_against_the_kernels_own_iscsi_target",
+        run: self_check::kernel_iscsi_target,
+    },
+    Scenario {
         name: "self_check_against_the_kernels_own_target",
         run: self_check::kernel_target,
     },
