@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What must be on the machine: program, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("nvme", "nvme-cli"),
+    ("iscsid", "open-iscsi"),
     ("dmsetup", "dmsetup"),
     ("fio", "fio"),
     ("mkfs.ext4", "e2fsprogs"),

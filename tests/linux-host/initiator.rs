@@ -5,7 +5,7 @@ use crate::guest::{Guest, Job};
 use crate::target::Target;
 
 /// Where the guest finds the machine that it runs on (QEMU's user-mode network).
-const HOST_AS_SEEN_BY_GUEST: &str = "10.0.2.2";
+pub const HOST_AS_SEEN_BY_GUEST: &str = "10.0.2.2";
 
 /// A subsystem at an address.
 pub struct Endpoint {

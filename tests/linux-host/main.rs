@@ -14,6 +14,7 @@
 mod guest;
 mod image;
 mod initiator;
+mod iscsi;
 mod scenarios;
 mod target;
 mod wait;

@@ -110,6 +110,8 @@ pub struct Target {
     process: Option<Child>,
     /// The TCP ports on the loopback address, one listener each.
     pub ports: [u16; 2],
+    /// The TCP port of the iSCSI target, which has every volume as a logical unit, from 0.
+    pub iscsi_port: u16,
     /// The subsystem that it serves.
     pub nqn: String,
 }
@@ -124,8 +126,11 @@ impl Target {
         volumes: &[Volume],
     ) -> Result<Target, String> {
         let directory = TempDir::with_prefix("polldm-linux-host-").map_err(|e| e.to_string())?;
-        let ports = free_ports().map_err(|e| format!("cannot find free ports: {e}"))?;
-        let configuration = configuration(directory.path(), ports, nqn, hosts, volumes);
+        let [first, second, iscsi_port] =
+            free_ports().map_err(|e| format!("cannot find free ports: {e}"))?;
+        let ports = [first, second];
+        let iscsi = iscsi(iscsi_port, nqn, volumes);
+        let configuration = configuration(directory.path(), ports, nqn, hosts, volumes) + &iscsi;
         let file = directory.path().join("polldm.yaml");
         std::fs::write(&file, configuration)
             .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
@@ -134,6 +139,7 @@ impl Target {
             directory,
             process: None,
             ports,
+            iscsi_port,
             nqn: nqn.to_owned(),
         };
         target.serve()?;
@@ -380,11 +386,33 @@ impl Drop for Target {
 
 /// Ports that a moment ago nobody used. Chosen here and not by the target, so that it has the same ones again after a
 /// restart.
-fn free_ports() -> std::io::Result<[u16; 2]> {
-    // Both are held until both are known: they must differ.
-    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let [first, second] = listeners;
-    Ok([first?.local_addr()?.port(), second?.local_addr()?.port()])
+fn free_ports() -> std::io::Result<[u16; 3]> {
+    // All are held until all are known: they must differ.
+    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(listeners) {
+        *port = listener?.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+/// The name of the iSCSI target beside the subsystem of this name.
+pub fn iqn(nqn: &str) -> String {
+    nqn.replacen("nqn.", "iqn.", 1)
+}
+
+/// The part of the YAML file that exports the volumes as logical units, too.
+fn iscsi(port: u16, nqn: &str, volumes: &[Volume]) -> String {
+    let units: String = volumes
+        .iter()
+        .enumerate()
+        .map(|(lun, volume)| format!("          - {{ lun: {lun}, device: {} }}\n", volume.name))
+        .collect();
+    format!(
+        "  iscsi:\n    portals: [ \"127.0.0.1:{port}\" ]\n    \
+         targets:\n      - iqn: {}\n        initiators: any\n        luns:\n{units}",
+        iqn(nqn)
+    )
 }
 
 fn backing_file(directory: &Path, volume: &str) -> PathBuf {

@@ -47,6 +47,48 @@ device() {
     done
 }
 
+# find_session IQN PORT: prints the number of the iSCSI session with a target over this port, if there is one.
+find_session() {
+    for session in /sys/class/iscsi_session/session*; do
+        [ "$(cat "$session/targetname" 2>/dev/null)" = "$1" ] || continue
+        number=${session##*/session}
+        [ "$(cat "/sys/class/iscsi_connection/connection$number:0/persistent_port")" = "$2" ] || continue
+        echo "$number" && return 0
+    done
+    return 1
+}
+
+# session_value IQN PORT NAME: prints what sysfs says of a session, or of its connection.
+session_value() {
+    number=$(find_session "$1" "$2") || return
+    cat "/sys/class/iscsi_connection/connection$number:0/$3" 2>/dev/null || cat "/sys/class/iscsi_session/session$number/$3"
+}
+
+# find_disk IQN PORT LUN: prints the disk of a logical unit, if the kernel has one.
+find_disk() {
+    number=$(find_session "$1" "$2") || return
+    for block in "/sys/class/iscsi_session/session$number"/device/target*/*:"$3"/block/*; do
+        [ -b "/dev/${block##*/}" ] && echo "/dev/${block##*/}" && return 0
+    done
+    return 1
+}
+
+# disk IQN PORT LUN: the same, waiting for the scan that follows a login.
+disk() {
+    deadline=$(($(date +%s) + 60))
+    until find_disk "$@"; do
+        [ "$(date +%s)" -gt "$deadline" ] && return 1
+        usleep 20000
+    done
+}
+
+# start_iscsid: starts the initiator's daemon, once.
+start_iscsid() {
+    [ -e /run/iscsid.pid ] && return
+    mkdir -p /run/lock
+    iscsid || fail 'iscsid could not be started'
+}
+
 # controller NQN: prints the sysfs directory of the subsystem's (first) controller.
 controller() {
     for dir in /sys/class/nvme/nvme*; do

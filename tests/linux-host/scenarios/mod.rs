@@ -4,6 +4,7 @@ mod administration;
 mod crash;
 mod data;
 mod hosts;
+mod iscsi;
 mod kernel_dm;
 mod no_path;
 mod reconfiguration;
@@ -70,6 +71,10 @@ pub struct Scenario {
 
 /// Every scenario, in the order they run: the self-check first, since it vouches for the rest.
 pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "self_check_against_the_kernels_own_iscsi_target",
+        run: self_check::kernel_iscsi_target,
+    },
     Scenario {
         name: "self_check_against_the_kernels_own_target",
         run: self_check::kernel_target,
@@ -157,6 +162,18 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "at_12_cancelled_suspend_costs_no_io",
         run: stacked::cancelled_suspend,
+    },
+    Scenario {
+        name: "open_iscsi_makes_file_systems_and_verifies_with_digests_on",
+        run: iscsi::disks,
+    },
+    Scenario {
+        name: "open_iscsi_sees_a_new_size",
+        run: iscsi::resize,
+    },
+    Scenario {
+        name: "open_iscsi_waits_for_a_target_that_restarts",
+        run: iscsi::restart,
     },
     Scenario {
         name: "same_answers_as_the_kernels_device_mapper",

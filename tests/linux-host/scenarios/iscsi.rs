@@ -1,0 +1,86 @@
+//! open-iscsi on a real kernel, as the initiator of polldm's iSCSI target.
+
+use super::Context;
+use crate::initiator::{
+    ENDLESS_WRITERS, start_endless_writes, start_file_system, start_verified_writes,
+};
+use crate::iscsi::{DIGESTS, Portal, Session};
+use crate::target::{Backing, SECTORS_PER_MIB, Volume};
+
+/// ext4 on 512-byte blocks and xfs on 4096-byte blocks, at the same time; then, in a session with digests, fio writes to both and
+/// compares every block.
+pub fn disks(context: &Context<'_>) -> Result<(), String> {
+    let guest = context.guest;
+    let volumes = [
+        Volume::new("small", Backing::Malloc, 512, 256),
+        Volume::new("big", Backing::File, 4096, 512),
+    ];
+    let mut target = context.target("iscsi-disks", &volumes)?;
+    let portal = Portal::of(&target);
+    let session = Session::open(guest, &portal, &[])?;
+    let ext4 = start_file_system(guest, "ext4", &session.disk(0)?)?;
+    let xfs = start_file_system(guest, "xfs", &session.disk(1)?)?;
+    ext4.succeed()?;
+    xfs.succeed()?;
+    session.close()?;
+
+    let session = Session::open(guest, &portal, &DIGESTS)?;
+    session.demand_digests()?;
+    let memory = start_verified_writes(guest, &session.disk(0)?, 512)?;
+    let file = start_verified_writes(guest, &session.disk(1)?, 4096)?;
+    memory.succeed()?;
+    file.succeed()?;
+    session.close()?;
+    target.terminate()
+}
+
+/// A bigger table, then a smaller one: the next command is told (CAPACITY DATA HAS CHANGED), and a rescan finds the size, in the session
+/// that there is.
+pub fn resize(context: &Context<'_>) -> Result<(), String> {
+    let guest = context.guest;
+    let volume = Volume::new("grows", Backing::Malloc, 4096, 64).on_bdev_of(160);
+    let tables = [96, 160, 64].map(|mib| (mib, volume.linear_table(mib)));
+    let mut target = context.target("iscsi-resize", &[volume])?;
+    let session = Session::open(guest, &Portal::of(&target), &[])?;
+    let disk = session.disk(0)?;
+    for (mib, table) in &tables {
+        guest.run("dmesg -c >/dev/null")?;
+        target.swap_table("grows", table)?;
+        guest.run(&format!(
+            r"
+            set -e
+            dd if={disk} of=/dev/null bs=4096 count=1 iflag=direct status=none
+            dmesg | grep -q 'Capacity data has changed' || fail the kernel was not told: $(dmesg)
+            echo 1 >/sys/block/{name}/device/rescan
+            await 20 size_is {disk} {sectors}
+            ",
+            name = disk.trim_start_matches("/dev/"),
+            sectors = mib * SECTORS_PER_MIB,
+        ))?;
+    }
+    session.close()?;
+    target.terminate()
+}
+
+/// fio writes and compares while the target is stopped with SIGTERM and started again, twice: the kernel logs in again, and no I/O fails.
+pub fn restart(context: &Context<'_>) -> Result<(), String> {
+    let guest = context.guest;
+    let volume = Volume::new("disk", Backing::File, 4096, 128);
+    let mut target = context.target("iscsi-restart", &[volume])?;
+    let session = Session::open(guest, &Portal::of(&target), &[])?;
+    let writes = start_endless_writes(guest, &session.disk(0)?)?;
+    let progress = "I/O to be completed";
+    for _ in 0..2 {
+        target.await_counts("disk", progress, |now| {
+            now.completed >= 20 * ENDLESS_WRITERS
+        })?;
+        target.terminate()?;
+        target.serve()?;
+    }
+    target.await_counts("disk", progress, |now| {
+        now.completed >= 20 * ENDLESS_WRITERS
+    })?;
+    writes.stop()?;
+    session.close()?;
+    target.terminate()
+}
