@@ -182,6 +182,7 @@ impl Backend for Node {
         if let Some(export) = self.spdk() {
             return ExportsResult {
                 nvmf: Some(super::spdk::nvmf_export(export)),
+                iscsi: None,
             };
         }
         ExportsResult {
