@@ -32,6 +32,7 @@ const FUNCTIONS: &[&str] = &[
     "spdk_(get|set)_thread",
     "spdk_poller_(register_named|unregister)",
     "spdk_(get|put)_io_channel",
+    "spdk_io_channel_get_thread",
     "spdk_io_device_(un)?register",
     "spdk_cpuset_set_cpu",
     "spdk_dma_(z?malloc|free)",

@@ -23,7 +23,7 @@ use super::module;
 use super::payload::Payload;
 use super::thread::Thread;
 use super::world::Shared;
-use crate::dm::{self, CoreId, DeviceId, Io, LowerId, Mapper, Stats, Status, Tag};
+use crate::dm::{self, CoreId, DeviceId, Env as _, Io, LowerId, Mapper, Stats, Status, Tag};
 use crate::reactor::monotonic_ns;
 
 /// Originals that a core has room for before it has to grow: four queues of the NVMe-oF target's default depth.
@@ -53,8 +53,7 @@ pub(super) struct Core {
 pub(super) struct Inside {
     pub mapper: Mapper<Lower>,
     pub lower: Lower,
-    /// Room for what is being delivered, and for who is let in.
-    delivering: Vec<(Tag, Status)>,
+    /// Room for who is let in.
     callers: Vec<Caller>,
 }
 
@@ -75,7 +74,6 @@ impl Core {
         let inside = Inside {
             mapper: Mapper::new(index, OUTSTANDING_AT_START),
             lower: Lower::new(shared.planes.clone(), cores),
-            delivering: Vec::new(),
             callers: Vec::new(),
         };
         let core = Box::new(Core {
@@ -116,22 +114,55 @@ impl Core {
         Thread::exit_current();
     }
 
-    /// Lets a caller in, now or before whoever is in leaves; then delivers.
+    /// Lets a caller in, now or before whoever is in leaves; then delivers. `current` is SPDK's current thread.
     #[inline(always)]
-    fn call(&self, caller: Caller) {
-        if self.entered.replace(true) {
-            self.door.borrow_mut().push(caller);
-            return;
+    fn call(&self, current: Thread, caller: Caller) {
+        match self.entered.replace(true) {
+            true => self.door.borrow_mut().push(caller),
+            false => {
+                self.inside(current).admit(caller);
+                self.leave(current);
+            }
         }
-        let before = Thread::current();
-        let as_another = before != Some(self.thread);
-        if as_another {
-            // SAFETY: both are polled by this system thread: `before` is being polled now, and ours never leaves it.
-            unsafe { Thread::set_current(Some(self.thread)) };
+    }
+
+    /// What is inside, for whoever has just set `entered`, until [`Core::leave`]. Callers know SPDK's current thread: to ask for it
+    /// costs as much as a good part of the mapper.
+    #[inline(always)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "`entered` sees to it that there is one at a time"
+    )]
+    fn inside(&self, current: Thread) -> &mut Inside {
+        debug_assert!(self.entered.get() && Thread::current() == Some(current));
+        if current != self.thread {
+            // SAFETY: both are polled by this system thread: `current` is being polled now, and ours never leaves it.
+            unsafe { self.thread.set_current() };
         }
-        // SAFETY: `entered` was not set, and is until this is done with: there is no other reference.
+        // SAFETY: `entered` was not set before, and is until this is done with: there is no other reference.
+        unsafe { &mut *self.inside.get() }
+    }
+
+    /// Lets in who came meanwhile, leaves, and delivers.
+    #[inline(always)]
+    fn leave(&self, current: Thread) {
+        // SAFETY: as in `inside`, whose reference is done with.
         let inside = unsafe { &mut *self.inside.get() };
-        inside.admit(caller);
+        if !self.door.borrow().is_empty() {
+            self.admit_from_the_door(inside);
+        }
+        self.entered.set(false);
+        if inside.lower.gathered {
+            self.deliver();
+        }
+        if current != self.thread {
+            // SAFETY: it was the current one.
+            unsafe { current.set_current() };
+        }
+    }
+
+    #[cold]
+    fn admit_from_the_door(&self, inside: &mut Inside) {
         while !self.door.borrow().is_empty() {
             mem::swap(&mut *self.door.borrow_mut(), &mut inside.callers);
             let mut callers = mem::take(&mut inside.callers);
@@ -139,12 +170,6 @@ impl Core {
                 inside.admit(caller);
             }
             inside.callers = callers;
-        }
-        self.entered.set(false);
-        self.deliver();
-        if as_another {
-            // SAFETY: it was the current one.
-            unsafe { Thread::set_current(before) };
         }
     }
 
@@ -154,41 +179,42 @@ impl Core {
         if self.delivering.replace(true) {
             return;
         }
+        let mut delivered = 0;
         loop {
             // SAFETY: nobody is in, and this reference ends before anything is called that may enter.
-            let inside = unsafe { &mut *self.inside.get() };
-            if !inside.lower.has_gathered() {
+            let lower = unsafe { &mut (*self.inside.get()).lower };
+            // Sizes first, so that hosts hear of a new one before I/O that was parked for it ends (LC-16).
+            if !lower.changed.is_empty() {
+                self.deliver_changes();
+            } else if let Some(&(tag, status)) = lower.completed.get(delivered) {
+                delivered += 1;
+                // SAFETY: the mapper gives each tag back once, and tags are made of I/Os that wait for this.
+                unsafe { module::complete(tag, status, self.thread) };
+            } else {
                 break;
             }
-            // Sizes first, so that hosts hear of a new one before I/O that was parked for it ends (LC-16).
-            if !inside.lower.changed.is_empty() {
-                self.deliver_changes(inside);
-            }
-            let spare = mem::take(&mut inside.delivering);
-            let mut completed = mem::replace(&mut inside.lower.completed, spare);
-            for (tag, status) in completed.drain(..) {
-                // SAFETY: the mapper gives each tag back once, and tags are made of I/Os that wait for this.
-                unsafe { module::complete(tag, status) };
-            }
-            // SAFETY: as above.
-            let inside = unsafe { &mut *self.inside.get() };
-            inside.delivering = completed;
-            for (ticket, answer) in inside.lower.answers.drain(..) {
-                inside.lower.planes.answer(ticket, answer);
-            }
-            for (core, message) in inside.lower.outbox.drain(..) {
-                self.shared.send(core, message);
-            }
         }
+        // SAFETY: as above; what is called now enters nobody.
+        let lower = unsafe { &mut (*self.inside.get()).lower };
+        lower.completed.clear();
+        for (ticket, answer) in lower.answers.drain(..) {
+            lower.planes.answer(ticket, answer);
+        }
+        for (core, message) in lower.outbox.drain(..) {
+            self.shared.send(core, message);
+        }
+        lower.gathered = false;
         self.delivering.set(false);
     }
 
     #[cold]
-    fn deliver_changes(&self, inside: &mut Inside) {
-        for device in mem::take(&mut inside.lower.changed) {
+    fn deliver_changes(&self) {
+        // SAFETY: nobody is in, and nobody is let in here.
+        let Inside { mapper, lower, .. } = unsafe { &mut *self.inside.get() };
+        for device in lower.changed.drain(..) {
             // Every core hears of it; one of them tells SPDK.
-            if dm::mapper::home(device, inside.lower.cores) == self.index {
-                let limits = inside.mapper.limits(device).cloned();
+            if dm::mapper::home(device, lower.cores) == self.index {
+                let limits = mapper.limits(device).cloned();
                 self.shared.changed(device, limits);
             }
         }
@@ -196,31 +222,34 @@ impl Core {
 }
 
 impl Inside {
-    #[inline(always)]
     fn admit(&mut self, caller: Caller) {
         let Inside { mapper, lower, .. } = self;
         match caller {
             Caller::Submit(device, io) => {
                 let tag = io.tag;
                 if let Some(status) = mapper.submit(lower, device, io) {
-                    lower.completed.push((tag, status));
+                    lower.complete(tag, status);
                 }
             }
-            Caller::CloneEnded(name, status) => {
-                lower.ended(name);
-                mapper.complete_clone(lower, name.clone_id(), status);
-            }
+            Caller::CloneEnded(name, status) => self.clone_ended(name, status),
             Caller::Abort(device, tag, abort) => {
                 let status = match mapper.abort(lower, device, tag) {
                     true => Status::Ok,
                     // It is under way and ends by itself (PM-13).
                     false => Status::IoError,
                 };
-                lower.completed.push((module::tag_of(abort), status));
+                lower.complete(module::tag_of(abort), status);
             }
             Caller::Work(work) => work(self),
             Caller::Turn => self.turn(),
         }
+    }
+
+    #[inline(always)]
+    fn clone_ended(&mut self, name: Name, status: Status) {
+        let Inside { mapper, lower, .. } = self;
+        lower.ended(name);
+        mapper.complete_clone(lower, name.clone_id(), status);
     }
 
     /// A backing device was taken away: first its channels, so that nothing more is submitted to it.
@@ -249,22 +278,37 @@ fn here<'a>() -> Option<&'a Core> {
     unsafe { CORE.get().as_ref() }
 }
 
-/// Submits an original. False when this system thread has no core.
+/// Submits an original, with SPDK's current thread; how it ended, if it has. Whoever submitted it then completes it, within the submission,
+/// where SPDK sees that a host's answer to it is not one more submission within this one, and so on.
+///
+/// # Errors
+/// This system thread has no core.
 #[inline(always)]
-pub(super) fn submit(device: DeviceId, io: Io<Payload>) -> bool {
-    let Some(core) = here() else {
-        return false;
-    };
-    core.call(Caller::Submit(device, io));
-    true
+pub(super) fn submit(
+    current: Thread,
+    device: DeviceId,
+    io: Io<Payload>,
+) -> Result<Option<Status>, NoCore> {
+    let core = here().ok_or(NoCore)?;
+    if core.entered.replace(true) {
+        core.door.borrow_mut().push(Caller::Submit(device, io));
+        return Ok(None);
+    }
+    let Inside { mapper, lower, .. } = core.inside(current);
+    let ended = mapper.submit(lower, device, io);
+    core.leave(current);
+    Ok(ended)
 }
+
+/// I/O came in on a system thread that is no reactor's.
+pub(super) struct NoCore;
 
 /// Aborts an original if it is parked, and completes `abort` with whether it was.
 pub(super) fn abort(device: DeviceId, tag: Tag, abort: NonNull<spdk_bdev_io>) -> bool {
-    let Some(core) = here() else {
+    let (Some(core), Some(current)) = (here(), Thread::current()) else {
         return false;
     };
-    core.call(Caller::Abort(device, tag, abort));
+    core.call(current, Caller::Abort(device, tag, abort));
     true
 }
 
@@ -272,13 +316,20 @@ pub(super) fn abort(device: DeviceId, tag: Tag, abort: NonNull<spdk_bdev_io>) ->
 #[inline(always)]
 pub(super) fn clone_ended(name: Name, status: Status) {
     let core = here().expect("clones end on the thread that submitted them");
-    core.call(Caller::CloneEnded(name, status));
+    if core.entered.replace(true) {
+        core.door
+            .borrow_mut()
+            .push(Caller::CloneEnded(name, status));
+        return;
+    }
+    core.inside(core.thread).clone_ended(name, status);
+    core.leave(core.thread);
 }
 
 /// Runs `work` in this system thread's core.
 pub(super) fn enter(work: impl FnOnce(&mut Inside) + 'static) {
-    if let Some(core) = here() {
-        core.call(Caller::Work(Box::new(work)));
+    if let (Some(core), Some(current)) = (here(), Thread::current()) {
+        core.call(current, Caller::Work(Box::new(work)));
     }
 }
 
@@ -286,7 +337,7 @@ unsafe extern "C" fn poll(_: *mut c_void) -> c_int {
     let Some(core) = here() else {
         return 0;
     };
-    core.call(Caller::Turn);
+    core.call(core.thread, Caller::Turn);
     // Idle as far as the reactor's statistics go: what is busy are the pollers of the devices.
     0
 }

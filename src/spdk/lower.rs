@@ -28,6 +28,8 @@ pub(super) struct Lower {
     pub planes: Planes,
     pub cores: u16,
     pub now_ns: u64,
+    /// There is something in one of the next four.
+    pub gathered: bool,
     /// To other cores and to this one, in the order sent.
     pub outbox: Vec<(CoreId, dm::Message)>,
     /// What ended since it was delivered last.
@@ -38,9 +40,8 @@ pub(super) struct Lower {
     pub answers: Vec<(Ticket, Answer)>,
     /// By a channel's number.
     channels: Vec<Option<Open>>,
-    /// Lists of buffers of I/Os that are below, by number: those of parts that are in several places.
-    lists: Vec<Vec<iovec>>,
-    free_lists: Vec<u16>,
+    /// Of I/Os that are below.
+    lists: Lists,
     /// Private copies of what is written, by number.
     copies: Vec<Option<Copied>>,
 }
@@ -105,31 +106,22 @@ impl Lower {
             planes,
             cores,
             now_ns: crate::reactor::monotonic_ns(),
+            gathered: false,
             outbox: Vec::new(),
             completed: Vec::new(),
             changed: Vec::new(),
             answers: Vec::new(),
             channels: Vec::new(),
-            lists: Vec::new(),
-            free_lists: Vec::new(),
+            lists: Lists::default(),
             copies: Vec::new(),
         }
-    }
-
-    /// Whether there is anything to deliver.
-    #[inline(always)]
-    pub fn has_gathered(&self) -> bool {
-        !(self.completed.is_empty()
-            && self.outbox.is_empty()
-            && self.answers.is_empty()
-            && self.changed.is_empty())
     }
 
     /// An I/O below has ended: what it held is free.
     #[inline(always)]
     pub fn ended(&mut self, name: Name) {
         if let Some(list) = name.list() {
-            self.free_lists.push(list);
+            self.lists.give_back(list);
         }
         let open = self.channels[usize::from(name.channel())]
             .as_mut()
@@ -151,22 +143,36 @@ impl Lower {
             }
         }
     }
+}
 
-    /// A list of buffers for a part that is in several places; `None` when too many are out.
+/// Lists of buffers, by number: those of parts that are in several places.
+#[derive(Default)]
+struct Lists {
+    all: Vec<Vec<iovec>>,
+    free: Vec<u16>,
+}
+
+impl Lists {
+    /// A list of a payload's buffers; `None` when too many are out.
     #[cold]
-    fn list_of(&mut self, payload: Payload) -> Option<u16> {
-        let index = match self.free_lists.pop() {
+    fn take(&mut self, payload: Payload) -> Option<u16> {
+        let index = match self.free.pop() {
             Some(index) => index,
-            None if self.lists.len() < LISTS_MAX => {
-                self.lists.push(Vec::new());
-                (self.lists.len() - 1) as u16
+            None if self.all.len() < LISTS_MAX => {
+                self.all.push(Vec::new());
+                (self.all.len() - 1) as u16
             }
             None => return None,
         };
-        let list = &mut self.lists[usize::from(index)];
+        let list = &mut self.all[usize::from(index)];
         list.clear();
         list.extend(payload.pieces());
         Some(index)
+    }
+
+    #[cold]
+    fn give_back(&mut self, list: u16) {
+        self.free.push(list);
     }
 }
 
@@ -284,7 +290,7 @@ impl Env for Lower {
         let moves = matches!(io.op, Op::Read | Op::Write);
         let place = if moves { io.payload.contiguous() } else { None };
         let list = match place {
-            None if moves => match self.list_of(io.payload) {
+            None if moves => match self.lists.take(io.payload) {
                 Some(list) => Some(list),
                 None => return Submit::Busy,
             },
@@ -316,7 +322,7 @@ impl Env for Lower {
                 ),
                 (Op::Read | Op::Write, None) => {
                     let list = list.expect("taken above");
-                    let buffers = &mut self.lists[usize::from(list)];
+                    let buffers = &mut self.lists.all[usize::from(list)];
                     let submit = match io.op {
                         Op::Read => spdk_sys::spdk_bdev_readv_blocks,
                         _ => spdk_sys::spdk_bdev_writev_blocks,
@@ -360,14 +366,11 @@ impl Env for Lower {
             }
         };
         if result == 0 {
-            self.channels[usize::from(number)]
-                .as_mut()
-                .expect("just used")
-                .in_flight += 1;
+            open.in_flight += 1;
             return Submit::Pending;
         }
         if let Some(list) = list {
-            self.free_lists.push(list);
+            self.lists.give_back(list);
         }
         Submit::Done(match -result {
             // Tried again in each of the reactor's turns, which never sleep (PM-15).
@@ -381,18 +384,22 @@ impl Env for Lower {
     #[inline(always)]
     fn complete(&mut self, tag: Tag, status: Status) {
         self.completed.push((tag, status));
+        self.gathered = true;
     }
 
     fn send(&mut self, core: CoreId, message: dm::Message) {
         self.outbox.push((core, message));
+        self.gathered = true;
     }
 
     fn reply(&mut self, ticket: Ticket, answer: Answer) {
         self.answers.push((ticket, answer));
+        self.gathered = true;
     }
 
     fn changed(&mut self, device: DeviceId) {
         self.changed.push(device);
+        self.gathered = true;
     }
 
     #[cold]

@@ -280,23 +280,20 @@ unsafe extern "C" fn got_buffer(
     unsafe {
         match success {
             true => submit(channel, io),
-            false => complete(tag_of(NonNull::new_unchecked(io)), Status::IoError),
+            false => conclude(io, Status::IoError),
         }
     }
 }
 
 /// # Safety
-/// `io` was submitted to us, has its buffers, and is not completed.
+/// `io` was submitted to us on `channel`, has its buffers, and is not completed.
 #[inline(always)]
-unsafe fn submit(_: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
+unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     // SAFETY: the caller's promise: the I/O is there, and so is its bdev, which is one of ours.
-    let (io, published, params) = unsafe {
+    let (published, params, kind) = unsafe {
         let published = &*(*(*io).bdev).ctxt.cast::<Published>();
-        (NonNull::new_unchecked(io), published, &(*io).u.bdev)
+        (published, &(*io).u.bdev, u32::from((*io).type_))
     };
-    let tag = tag_of(io);
-    // SAFETY: as above.
-    let kind = u32::from(unsafe { (*io.as_ptr()).type_ });
     let op = match kind {
         spdk_sys::SPDK_BDEV_IO_TYPE_READ => Ok(Op::Read),
         spdk_sys::SPDK_BDEV_IO_TYPE_WRITE => Ok(Op::Write),
@@ -305,9 +302,11 @@ unsafe fn submit(_: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
         spdk_sys::SPDK_BDEV_IO_TYPE_WRITE_ZEROES => Ok(Op::WriteZeroes),
         spdk_sys::SPDK_BDEV_IO_TYPE_ABORT => {
             // SAFETY: an abort names the I/O that it is about, which waits for the abort.
-            let aborted = unsafe { NonNull::new((*io.as_ptr()).u.abort.bio_to_abort) };
-            let aborted = aborted.map(tag_of);
-            match aborted.is_some_and(|aborted| core::abort(published.device, aborted, io)) {
+            let aborted = unsafe { NonNull::new((*io).u.abort.bio_to_abort) };
+            // SAFETY: the caller's promise.
+            let io = unsafe { NonNull::new_unchecked(io) };
+            match aborted.is_some_and(|aborted| core::abort(published.device, tag_of(aborted), io))
+            {
                 true => return,
                 false => Err(Status::IoError),
             }
@@ -316,31 +315,41 @@ unsafe fn submit(_: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
         spdk_sys::SPDK_BDEV_IO_TYPE_RESET => Err(Status::IoError),
         _ => Err(Status::NotSupported),
     };
-    let refused = match op {
+    let status = match op {
         _ if published.withdrawn.get() => Status::IoError,
-        Ok(op) if submit_op(published, io, params, op) => return,
-        Ok(_) => Status::IoError,
+        Ok(op) => {
+            // SAFETY: the caller's promise.
+            let (current, io) =
+                unsafe { (Thread::of_channel(channel), NonNull::new_unchecked(io)) };
+            match submit_op(current, published, io, params, op) {
+                Some(status) => status,
+                None => return,
+            }
+        }
         Err(status) => status,
     };
-    // SAFETY: ours, and not completed: nobody has taken it.
-    unsafe { complete(tag, refused) };
+    // SAFETY: ours, and not completed: nobody has taken it. Its thread is the current one.
+    unsafe { conclude(io, status) };
 }
 
-/// False when it could not be taken: its range is none, or this is no thread of a reactor's.
+/// Hands an I/O to the mapper; how it ended, if it has: at once, or because it could not be taken.
 #[inline(always)]
 fn submit_op(
+    current: Thread,
     published: &Published,
     io: NonNull<spdk_bdev_io>,
     params: &spdk_sys::spdk_bdev_io_block_params,
     op: Op,
-) -> bool {
+) -> Option<Status> {
     // SAFETY: an integer, whatever the command.
     let fua = unsafe { params.nvme_cdw12.raw } & FUA != 0;
     let (sector, sectors) = match op {
         Op::Flush => (0, 0),
         _ => {
             let sectors = u32::try_from(params.num_blocks << published.shift);
-            let Ok(sectors) = sectors else { return false };
+            let Ok(sectors) = sectors else {
+                return Some(Status::IoError);
+            };
             (params.offset_blocks << published.shift, sectors)
         }
     };
@@ -348,7 +357,7 @@ fn submit_op(
         (Op::Read | Op::Write, Some(buffers)) => {
             // Larger than any front end's transfer, which SPDK bounds by its buffers.
             let Some(length) = sectors.checked_mul(512) else {
-                return false;
+                return Some(Status::IoError);
             };
             // SAFETY: SPDK's: the buffers of an I/O hold its blocks until it completes.
             unsafe { Payload::new(buffers, params.iovcnt as u32, length) }
@@ -363,32 +372,46 @@ fn submit_op(
         sectors,
         payload,
     };
-    core::submit(published.device, io)
+    match core::submit(current, published.device, io) {
+        Ok(ended) => ended,
+        // No thread of a reactor's.
+        Err(core::NoCore) => Some(Status::IoError),
+    }
 }
 
-/// Completes the I/O of a tag.
+/// Completes the I/O of a tag, whatever thread it is of; `current` is SPDK's current one.
 ///
 /// # Safety
 /// The tag is that of an I/O that was submitted to us and is not completed; this is the system thread that it was submitted on.
 #[inline(always)]
-pub(super) unsafe fn complete(tag: Tag, status: Status) {
+pub(super) unsafe fn complete(tag: Tag, status: Status, current: Thread) {
     let address = u64::from(tag.client) << 32 | u64::from(tag.command);
     let io: *mut spdk_bdev_io = std::ptr::with_exposed_provenance_mut(address as usize);
     // SAFETY: the caller's promise. The I/O's thread is one of this reactor's, whose system thread this is.
     unsafe {
-        let before = Thread::current();
         let thread = Thread::of_io(io);
-        if thread != before {
-            Thread::set_current(thread);
+        if thread == current {
+            return conclude(io, status);
         }
+        thread.set_current();
+        conclude(io, status);
+        current.set_current();
+    }
+}
+
+/// Completes an I/O.
+///
+/// # Safety
+/// As for [`complete`]; the current thread of SPDK's is that of the I/O.
+#[inline(always)]
+unsafe fn conclude(io: *mut spdk_bdev_io, status: Status) {
+    // SAFETY: the caller's promise.
+    unsafe {
         match status {
             Status::Ok => {
                 spdk_sys::spdk_bdev_io_complete(io, spdk_sys::SPDK_BDEV_IO_STATUS_SUCCESS);
             }
             status => fail(io, status),
-        }
-        if thread != before {
-            Thread::set_current(before);
         }
     }
 }

@@ -28,15 +28,14 @@ impl Thread {
         NonNull::new(unsafe { spdk_sys::spdk_get_thread() }).map(Thread)
     }
 
-    /// Makes `thread` the current one on this system thread, until whoever polls sets another.
+    /// Makes this the current thread on this system thread, until whoever polls sets another.
     ///
     /// # Safety
-    /// `thread` is polled by this very system thread and no other, so that what is done in its name does not run beside it.
+    /// It is polled by this very system thread and no other, so that what is done in its name does not run beside it.
     #[inline(always)]
-    pub unsafe fn set_current(thread: Option<Thread>) {
-        let thread = thread.map_or(std::ptr::null_mut(), |thread| thread.0.as_ptr());
+    pub unsafe fn set_current(self) {
         // SAFETY: writes one thread-local variable; what it means is the caller's promise.
-        unsafe { spdk_sys::spdk_set_thread(thread) };
+        unsafe { spdk_sys::spdk_set_thread(self.0.as_ptr()) };
     }
 
     /// A new thread that only the reactor of `cpu` polls. To be called on a thread of SPDK's.
@@ -52,14 +51,24 @@ impl Thread {
         NonNull::new(thread).map(Thread)
     }
 
-    /// The current thread, named by an I/O: the one that submitted it.
+    /// The thread that submitted an I/O, and hears of its end.
     ///
     /// # Safety
-    /// `io` is an I/O that has not been freed.
+    /// `io` is an I/O that was submitted and has not been freed.
     #[inline(always)]
-    pub unsafe fn of_io(io: *mut spdk_sys::spdk_bdev_io) -> Option<Thread> {
+    pub unsafe fn of_io(io: *mut spdk_sys::spdk_bdev_io) -> Thread {
+        // SAFETY: the caller's promise: such an I/O has a channel, and a channel has a thread.
+        Thread(unsafe { NonNull::new_unchecked(spdk_sys::spdk_bdev_io_get_thread(io)) })
+    }
+
+    /// The thread that a channel is of.
+    ///
+    /// # Safety
+    /// `channel` is open.
+    #[inline(always)]
+    pub unsafe fn of_channel(channel: *mut spdk_sys::spdk_io_channel) -> Thread {
         // SAFETY: the caller's promise.
-        NonNull::new(unsafe { spdk_sys::spdk_bdev_io_get_thread(io) }).map(Thread)
+        Thread(unsafe { NonNull::new_unchecked(spdk_sys::spdk_io_channel_get_thread(channel)) })
     }
 
     /// Runs `work` on this thread, after what one sender has sent before. From any system thread, as long as this thread has not exited.
