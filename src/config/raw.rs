@@ -323,8 +323,31 @@ pub(super) struct Iscsi {
     /// Addresses to listen on, such as "127.0.0.1:3260" or "[::1]:3260". Every target is reached through each.
     #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub portals: At<Vec<At<String>>>,
+    /// What initiators are asked before they are shown which targets there are.
+    pub discovery: Option<Discovery>,
     /// The targets initiators log in to.
     pub targets: Vec<At<Target>>,
+}
+
+/// What initiators are asked before they are shown which targets there are.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Discovery {
+    /// How initiators prove who they are. When left out, everyone is shown the targets it may log in to.
+    pub chap: Option<Chap>,
+}
+
+/// CHAP: initiators prove that they know a secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Chap {
+    /// File of names and secrets, which nobody else may read: lines `initiator NAME SECRET`, and one `target NAME SECRET` for what the
+    /// target proves itself with. A relative path counts from the directory of this file.
+    pub secrets: At<PathBuf>,
+    /// Let in only initiators that have the target prove itself as well. Default: false; those who ask get a proof in any case, if the
+    /// file has a `target` line.
+    #[schemars(extend("default" = false))]
+    pub mutual: Option<At<bool>>,
 }
 
 /// A target: what an initiator logs in to, by its iSCSI name.
@@ -336,6 +359,8 @@ pub(super) struct Target {
     pub iqn: At<String>,
     /// The initiators that may log in: `any`, or a list of their names.
     pub initiators: At<Hosts>,
+    /// How initiators prove who they are. When left out, their names are believed.
+    pub chap: Option<Chap>,
     /// The logical units initiators see.
     pub luns: Vec<At<Lun>>,
 }

@@ -538,6 +538,7 @@ impl Backend for Fake {
                 targets: vec![IscsiTarget {
                     iqn: "iqn.2026-11.io.polldm:disks".into(),
                     initiators: None,
+                    authentication: Default::default(),
                     luns: vec![IscsiLun {
                         lun: 0,
                         device: "vol0".into(),

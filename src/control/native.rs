@@ -2,9 +2,9 @@
 
 use super::backend::{Backend, operation_stats};
 use super::schema::{
-    AddNamespaceParams, Connection, Controller, ExportsResult, IscsiConnection, IscsiEvents,
-    IscsiExport, IscsiLun, IscsiTarget, Namespace, NamespaceStats, NvmfEvents, NvmfExport,
-    ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
+    AddNamespaceParams, Connection, Controller, ExportsResult, IscsiAuthentication,
+    IscsiConnection, IscsiEvents, IscsiExport, IscsiLun, IscsiTarget, Namespace, NamespaceStats,
+    NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
 };
 use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
@@ -320,6 +320,11 @@ fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
         initiators: match &target.initiators {
             iscsi::Initiators::Any => None,
             iscsi::Initiators::List(list) => Some(list.clone()),
+        },
+        authentication: match target.chap {
+            None => IscsiAuthentication::None,
+            Some(false) => IscsiAuthentication::Chap,
+            Some(true) => IscsiAuthentication::MutualChap,
         },
         luns: target
             .luns
