@@ -407,7 +407,7 @@ impl Login {
         if keys != Keys::default() {
             return Err(Status::AuthenticationFailed);
         }
-        // Without a word about methods, there is none (RFC 7143, 13.1: the default is what the target asks for).
+        // Who says nothing of methods has none, which is enough where none is asked for.
         self.is_proven |= required.is_none();
         if stage != Stage::Security && !self.is_proven {
             return Err(Status::AuthenticationFailed);
