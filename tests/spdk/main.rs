@@ -6,6 +6,7 @@
 #![cfg(feature = "spdk")]
 
 mod process;
+mod tools;
 
 use std::sync::Mutex;
 
