@@ -117,6 +117,8 @@ pub enum BdevKind {
     Null,
     /// In a file or block device.
     File(FilePlan),
+    /// In a namespace that the kernel's NVMe driver has: its generic character device.
+    Nvme(At<PathBuf>),
     /// In a namespace behind an NVMe/TCP connection.
     NvmeTcp(Box<NvmeTcpPlan>),
     /// Where only SPDK reaches them. The block size of the plan is 512 until the device is open.

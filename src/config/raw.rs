@@ -132,7 +132,8 @@ pub(super) enum Bdev {
     /// A namespace of an NVMe/TCP target on another machine, or on this one.
     #[serde(rename = "nvme-tcp")]
     NvmeTcp(Box<NvmeTcpBdev>),
-    /// A namespace of an NVMe controller that SPDK drives. For the SPDK engine.
+    /// A namespace of an NVMe controller of this machine's: by `device` one that the kernel drives, for the native engine; otherwise one that
+    /// SPDK drives, for the SPDK engine.
     Nvme(NvmeBdev),
     /// Any bdev of SPDK's, and the methods that make it. For the SPDK engine.
     #[serde(rename = "spdk-json")]
@@ -232,12 +233,15 @@ pub(super) struct NvmeTcpBdev {
     pub io_timeout: Option<At<DurationText>>,
 }
 
-/// A namespace of an NVMe controller that SPDK drives; one of `tcp`, `pcie` and `vfio_user` says where the controller is.
+/// A namespace of an NVMe controller: `device` is one that the kernel drives; of one that SPDK drives, one of `tcp`, `pcie` and `vfio_user` says where
+/// the controller is.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NvmeBdev {
     /// The name table lines use.
     pub name: At<String>,
+    /// The namespace's generic character device, such as /dev/ng0n1. Size and block size are the namespace's. For the native engine.
+    pub device: Option<At<PathBuf>>,
     /// Address and port of an NVMe/TCP target, such as "192.0.2.1:4420".
     pub tcp: Option<At<String>>,
     /// The subsystem's NQN, with `tcp`.

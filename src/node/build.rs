@@ -290,6 +290,9 @@ pub(super) fn spec(bdev: &BdevPlan) -> bdev::Spec {
             },
             read_only: file.read_only,
         },
+        BdevKind::Nvme(device) => bdev::Spec::Nvme {
+            device: device.value.clone(),
+        },
         BdevKind::NvmeTcp(remote) => bdev::Spec::NvmeTcp(Box::new(remote_spec(remote))),
         BdevKind::Spdk(spec) => bdev::Spec::Spdk(spec.clone()),
     }
@@ -320,6 +323,7 @@ fn remote_spec(remote: &NvmeTcpPlan) -> bdev::RemoteSpec {
 fn span(bdev: &BdevPlan) -> crate::config::Span {
     match &bdev.kind {
         BdevKind::File(file) => file.path.span,
+        BdevKind::Nvme(device) => device.span,
         BdevKind::NvmeTcp(remote) => remote.address.span,
         _ => bdev.name.span,
     }

@@ -55,7 +55,7 @@ pub(super) fn plan(
 
 /// A namespace of an NVMe controller.
 pub(super) fn nvme(bdev: NvmeBdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Problem> {
-    let one = "write one of `tcp` (with `nqn`), `pcie` and `vfio_user`";
+    let one = "write `device` for one that the kernel drives; one of `tcp` (with `nqn`), `pcie` and `vfio_user` for one that SPDK drives";
     let at = match (&bdev.tcp, &bdev.pcie, &bdev.vfio_user) {
         (Some(tcp), None, None) => {
             let nqn = bdev.nqn.as_ref().ok_or_else(|| {
@@ -156,7 +156,9 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
                         shown(&bdev.name.value)
                     ),
                 )
-                .help("write `engine: spdk`, or use `malloc`, `null`, `file` or `nvme-tcp`")),
+                .help(
+                    "write `engine: spdk`, or use `malloc`, `null`, `file`, `nvme-tcp`, or `nvme` with `device`",
+                )),
             }
         }
         Engine::Spdk => {
@@ -179,6 +181,13 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
                 .help("export through `nvmf`, or write `engine: native`"));
             }
             for bdev in &plan.bdevs {
+                if let BdevKind::Nvme(device) = &bdev.kind {
+                    return Err(Problem::at(
+                        device.span,
+                        "`device` of `nvme` is the native engine's: it is a namespace that the kernel drives",
+                    )
+                    .help("give SPDK the controller, and its address as `pcie`; or write `engine: native`"));
+                }
                 if let BdevKind::File(file) = &bdev.kind
                     && file.direct == Direct::Off
                 {

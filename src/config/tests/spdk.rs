@@ -95,8 +95,18 @@ fn an_entry_of_spdk_reads_as_it_was_told() {
 
 #[test]
 fn the_native_engine_has_no_bdevs_of_spdk() {
-    let error = read("bdevs: [ spdk-json: { name: a, bdev: b } ]").expect_err("refused");
-    assert_eq!(error.message(), "bdev `a` is of a kind that only SPDK has");
+    for entry in [
+        "spdk-json: { name: a, bdev: b }",
+        "nvme: { name: a, pcie: \"0000:01:00.0\" }",
+    ] {
+        let error = read(format!("bdevs: [ {entry} ]")).expect_err("refused");
+        assert_eq!(error.message(), "bdev `a` is of a kind that only SPDK has");
+        assert!(
+            error
+                .help()
+                .is_some_and(|help| help.contains("`nvme` with `device`"))
+        );
+    }
 }
 
 #[test]
@@ -123,6 +133,10 @@ fn what_spdk_cannot_do() {
         (
             "bdevs: [ file: { name: a, path: /x, direct: off } ]",
             "`direct: off` is the native engine's: SPDK's aio always goes past the page cache",
+        ),
+        (
+            "bdevs: [ nvme: { name: a, device: /dev/ng0n1 } ]",
+            "`device` of `nvme` is the native engine's: it is a namespace that the kernel drives",
         ),
         (
             export,
