@@ -178,21 +178,24 @@ impl Backend for Node {
     }
 
     fn exports(&self) -> ExportsResult {
-        #[cfg(feature = "spdk")]
-        if let Some(export) = self.spdk() {
-            return ExportsResult {
-                nvmf: Some(super::spdk::nvmf_export(export)),
-                iscsi: None,
-            };
-        }
-        ExportsResult {
+        let exports = ExportsResult {
             nvmf: self
                 .nvmf()
                 .map(|nvmf| nvmf_export(&nvmf.snapshot(self.engine()))),
             iscsi: self
                 .iscsi()
                 .map(|iscsi| iscsi_export(&iscsi.snapshot(self.engine()))),
-        }
+        };
+        #[cfg(feature = "spdk")]
+        let exports = ExportsResult {
+            nvmf: exports
+                .nvmf
+                .or_else(|| self.spdk().map(super::spdk::nvmf_export)),
+            iscsi: exports
+                .iscsi
+                .or_else(|| self.spdk_iscsi().map(super::spdk::iscsi_export)),
+        };
+        exports
     }
 
     fn namespace_stats(&self) -> Vec<NamespaceStats> {

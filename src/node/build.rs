@@ -155,7 +155,7 @@ pub(super) fn nvmf(plan: &Plan, engine: &Engine) -> Result<Option<nvmf::Export>,
 }
 
 /// An address that cannot be had, where the configuration has it.
-fn bind_error(plan: &Plan, listeners: &[At<SocketAddr>], error: &BindError) -> Error {
+pub(super) fn bind_error(plan: &Plan, listeners: &[At<SocketAddr>], error: &BindError) -> Error {
     let mut listeners = listeners.iter();
     match listeners.find(|listener| listener.value == error.address) {
         Some(listener) => plan.error_at(

@@ -103,7 +103,7 @@ impl Publication {
         let bdev = published.bdev.get_mut();
         bdev.ctxt = address;
         bdev.name = published.name.as_ptr().cast_mut();
-        bdev.product_name = c"polldm mapped device".as_ptr().cast_mut();
+        bdev.product_name = c"polldm device".as_ptr().cast_mut();
         bdev.write_cache = 1;
         bdev.blocklen = limits.block_bytes;
         // SPDK's target promises hosts that so much is written whole or not at all when the power fails.

@@ -5,6 +5,7 @@
 
 #![cfg(feature = "spdk")]
 
+mod iscsi;
 mod process;
 mod tools;
 

@@ -125,6 +125,19 @@ fn memory_is_whole_hugepages() {
 #[test]
 fn what_spdk_cannot_do() {
     let export = "exports: { nvmf: { listeners: [\"127.0.0.1:0\"], subsystems: [] } }";
+    let iscsi = |portal, target| {
+        format!(
+            "exports: {{ iscsi: {{ portals: [\"{portal}\"], targets: [ {target} ] }} }}\n\
+             bdevs: [ null: {{ name: n, size: 1MiB }} ]\n\
+             devices: [ {{ name: v, table: \"0 8 linear n 0\" }} ]"
+        )
+    };
+    let no_unit_0 = "{ iqn: iqn.2026-11.a:b, initiators: any, luns: [ { lun: 1, device: v } ] }";
+    let names: Vec<String> = (0..257).map(|n| format!("iqn.2026-11.a:{n}")).collect();
+    let many = format!(
+        "{{ iqn: iqn.2026-11.a:b, initiators: [{}], luns: [ {{ lun: 0, device: v }} ] }}",
+        names.join(", ")
+    );
     for (text, message) in [
         (
             "reactors: { cores: [0], count: 2 }",
@@ -141,6 +154,18 @@ fn what_spdk_cannot_do() {
         (
             export,
             "SPDK does not say which port it was given for port 0",
+        ),
+        (
+            &iscsi("127.0.0.1:0", ""),
+            "SPDK does not say which port it was given for port 0",
+        ),
+        (
+            &iscsi("127.0.0.1:3260", no_unit_0),
+            "SPDK's iSCSI target has no targets without a unit 0",
+        ),
+        (
+            &iscsi("127.0.0.1:3260", &many),
+            "SPDK's iSCSI target takes at most 256 names of initiators",
         ),
     ] {
         read(text).unwrap_or_else(|error| panic!("the native engine can: {error}"));
