@@ -12,7 +12,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the engine is linked with: SPDK's application framework, the NVMe-oF target, and all bdev and socket modules that were built.
+/// What the engine is linked with: SPDK's application framework, the NVMe-oF target, and all bdev and socket modules that were built. The
+/// iSCSI target comes in addition where it is.
 const PACKAGES: &[&str] = &[
     "spdk_event",
     "spdk_event_bdev",
@@ -24,6 +25,9 @@ const PACKAGES: &[&str] = &[
     "spdk_dpdklibs",
     "spdk_syslibs",
 ];
+
+/// SPDK's iSCSI target, which an SPDK can be built without.
+const ISCSI: &str = "spdk_event_iscsi";
 
 /// Functions that may be called, by regular expression: bindgen takes only these, and the types that they need.
 const FUNCTIONS: &[&str] = &[
@@ -54,6 +58,10 @@ fn main() {
         println!("cargo::rerun-if-changed={file}");
     }
     let search = SearchPath::new();
+    println!("cargo::rustc-check-cfg=cfg(spdk_iscsi)");
+    if search.packages.contains(&ISCSI) {
+        println!("cargo::rustc-cfg=spdk_iscsi");
+    }
     let cflags = search.ask(&["--cflags"]);
     let library_directory = PathBuf::from(search.variable_libdir());
     check_headers(&cflags, &library_directory);
@@ -78,6 +86,8 @@ struct SearchPath {
     /// `PKG_CONFIG_PATH` with what `SPDK_DIR` adds.
     path: String,
     program: String,
+    /// [`PACKAGES`], and what else is there.
+    packages: Vec<&'static str>,
 }
 
 impl SearchPath {
@@ -91,22 +101,35 @@ impl SearchPath {
         if let Ok(path) = env::var("PKG_CONFIG_PATH") {
             directories.push(path);
         }
-        SearchPath {
+        let mut search = SearchPath {
             path: directories.join(":"),
             program: env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into()),
+            packages: PACKAGES.to_vec(),
+        };
+        if search.exists(ISCSI) {
+            search.packages.push(ISCSI);
         }
+        search
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env("PKG_CONFIG_PATH", &self.path)
+            // The flags of directories that a compiler searches anyway are needed, too: as rpath.
+            .env("PKG_CONFIG_ALLOW_SYSTEM_CFLAGS", "1");
+        command
+    }
+
+    fn exists(&self, package: &str) -> bool {
+        let status = self.command().args(["--exists", package]).status();
+        status.is_ok_and(|status| status.success())
     }
 
     /// What pkg-config says of the packages that SPDK has here; ends the build, with what was looked for and where, if it has not all that
     /// is needed.
     fn ask(&self, options: &[&str]) -> Vec<String> {
-        let output = Command::new(&self.program)
-            .env("PKG_CONFIG_PATH", &self.path)
-            // The flags of directories that a compiler searches anyway are needed, too: as rpath.
-            .env("PKG_CONFIG_ALLOW_SYSTEM_CFLAGS", "1")
-            .args(options)
-            .args(PACKAGES)
-            .output();
+        let output = self.command().args(options).args(&self.packages).output();
         let said = match &output {
             Ok(output) if output.status.success() => {
                 let text = String::from_utf8_lossy(&output.stdout);

@@ -16,6 +16,9 @@
 
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 
+/// Whether this SPDK has its iSCSI target.
+pub const HAS_ISCSI: bool = cfg!(spdk_iscsi);
+
 /// SPDK's own functions count bytes from the addresses of these fields; a header that does not match the library would show here first.
 mod layout {
     use super::*;

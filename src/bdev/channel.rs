@@ -10,10 +10,11 @@ use crate::dm::{CloneId, LowerIo, Op, Status, Submit};
 use super::core::Core;
 use super::device::Facts;
 use super::file::FileHandle;
+use super::passthrough::NamespaceHandle;
 use super::payload::Payload;
 use super::region::RegionHandle;
 use super::remote::Link;
-use super::{Patience, SECTOR_BYTES, file, malloc, null};
+use super::{Patience, SECTOR_BYTES, file, malloc, null, passthrough};
 
 /// A device, opened on one reactor. To be dropped there, with nothing in flight.
 ///
@@ -32,6 +33,7 @@ pub(super) enum ChannelBody {
     Null(Rc<Cell<bool>>),
     Malloc(Weak<RegionHandle>),
     File(Weak<FileHandle>),
+    Nvme(Weak<NamespaceHandle>, Patience),
     Remote(Weak<Link>, Patience),
 }
 
@@ -44,6 +46,7 @@ pub(super) enum Handle {
     Null(Rc<Cell<bool>>),
     Malloc(Rc<RegionHandle>),
     File(Rc<FileHandle>),
+    Nvme(Rc<NamespaceHandle>),
     Remote(Rc<Link>),
 }
 
@@ -54,6 +57,7 @@ impl Hold {
             Some(Handle::Null(gone)) => gone.set(true),
             Some(Handle::Malloc(region)) => region.set_gone(),
             Some(Handle::File(file)) => file.set_gone(),
+            Some(Handle::Nvme(namespace)) => namespace.set_gone(),
             // Its core has told it, and has taken what ended then.
             Some(Handle::Remote(_)) | None => {}
         }
@@ -72,6 +76,7 @@ impl Channel {
             Handle::Null(gone) => ChannelBody::Null(Rc::clone(gone)),
             Handle::Malloc(region) => ChannelBody::Malloc(Rc::downgrade(region)),
             Handle::File(file) => ChannelBody::File(Rc::downgrade(file)),
+            Handle::Nvme(namespace) => ChannelBody::Nvme(Rc::downgrade(namespace), patience),
             Handle::Remote(link) => ChannelBody::Remote(Rc::downgrade(link), patience),
         };
         let hold = Rc::new(Hold(RefCell::new(Some(handle))));
@@ -123,6 +128,15 @@ impl Channel {
                     return Submit::Done(status);
                 }
                 file::submit(core, file, io, clone)
+            }
+            ChannelBody::Nvme(namespace, patience) => {
+                let Some(namespace) = namespace.upgrade().filter(|one| !one.is_gone()) else {
+                    return GONE;
+                };
+                if let Some(status) = self.refuses(io) {
+                    return Submit::Done(status);
+                }
+                passthrough::submit(core, namespace, io, clone, *patience)
             }
             ChannelBody::Remote(link, patience) => {
                 let Some(link) = link.upgrade() else {

@@ -8,12 +8,13 @@ use crate::dm::{CloneId, LowerId, Status};
 use crate::reactor::BufferPool;
 
 use super::channel::Hold;
-use super::error::Error;
 use super::region::RegionHandle;
 use super::remote::{Links, Parts};
-use super::ring::Ring;
+use super::ring::{Completions, Ring};
+use super::rings::Rings;
+use super::{file, passthrough};
 
-/// I/Os that the io_uring of one reactor has under way at once; beyond, [`crate::dm::Submit::Busy`]. Four queues of depth 128 saturate any
+/// I/Os that each io_uring of one reactor has under way at once; beyond, [`crate::dm::Submit::Busy`]. Four queues of depth 128 saturate any
 /// single disk; a slot costs about 150 bytes here and 200 in the kernel.
 const RING_ENTRIES: u32 = 512;
 
@@ -43,10 +44,7 @@ pub struct Core {
     /// What the channels of this reactor hold, by device; of some the channel is closed already.
     holds: Vec<(LowerId, Weak<Hold>)>,
     links: Links,
-    ring: Option<Ring>,
-    ring_entries: u32,
-    /// Whether [`Core::unwatched_fd`] has given the ring's descriptor out.
-    watched: bool,
+    rings: Rings,
 }
 
 impl Core {
@@ -55,7 +53,7 @@ impl Core {
         Core::with_ring_entries(buffer_bytes_max, RING_ENTRIES)
     }
 
-    /// As [`Core::new`], with room for `ring_entries` (a power of two) I/Os to files at once.
+    /// As [`Core::new`], with room for `ring_entries` (a power of two) I/Os in each io_uring at once.
     pub fn with_ring_entries(buffer_bytes_max: usize, ring_entries: u32) -> Core {
         Core {
             buffers: BufferPool::new(buffer_bytes_max),
@@ -64,9 +62,7 @@ impl Core {
             zeroing: VecDeque::new(),
             holds: Vec::new(),
             links: Links::default(),
-            ring: None,
-            ring_entries,
-            watched: false,
+            rings: Rings::new(ring_entries),
         }
     }
 
@@ -86,11 +82,8 @@ impl Core {
     /// A descriptor that is readable when an I/O to a file has ended, or something has come from a remote, for the reactor to watch while it
     /// sleeps: each is given once, as soon as it is there. They stay open as long as this core.
     pub fn unwatched_fd(&mut self) -> Option<RawFd> {
-        if let Some(ring) = self.ring.as_ref().filter(|_| !self.watched) {
-            self.watched = true;
-            return Some(ring.fd());
-        }
-        self.links.unwatched_fd()
+        let fd = self.rings.unwatched_fd();
+        fd.or_else(|| self.links.unwatched_fd())
     }
 
     /// One of these descriptors is readable.
@@ -111,9 +104,7 @@ impl Core {
         if !self.zeroing.is_empty() {
             self.zero_some(ended);
         }
-        if let Some(ring) = &mut self.ring {
-            ring.poll(ended);
-        }
+        self.rings.poll(ended);
         self.links.poll(ended);
     }
 
@@ -121,9 +112,7 @@ impl Core {
     /// each remote if there is anything. To be called once per turn, after the front ends.
     #[inline]
     pub fn submit_gathered(&mut self) {
-        if let Some(ring) = &mut self.ring {
-            ring.submit_gathered();
-        }
+        self.rings.submit_gathered();
         self.links.send(&mut self.completed);
     }
 
@@ -133,7 +122,7 @@ impl Core {
         self.links.may_sleep(&mut self.completed)
             && self.completed.is_empty()
             && self.zeroing.is_empty()
-            && self.ring.as_mut().is_none_or(Ring::may_sleep)
+            && self.rings.may_sleep()
     }
 
     #[inline(always)]
@@ -201,22 +190,29 @@ impl Core {
         }
     }
 
-    /// The io_uring, made when it is first needed.
-    pub(super) fn ring(&mut self) -> Result<&mut Ring, Error> {
-        if self.ring.is_none() {
-            self.ring =
-                Some(Ring::new(self.ring_entries).map_err(|error| Error::NoRing { error })?);
-        }
-        Ok(self.ring.as_mut().expect("just made"))
+    /// The io_urings, for a channel that is being opened.
+    pub(super) fn rings(&mut self) -> &mut Rings {
+        &mut self.rings
     }
 
-    /// The ring and both pools, for a channel that made sure of the ring when it was opened.
+    /// The ring of files and both pools, for a channel that made sure of the ring when it was opened.
     #[inline]
-    pub(super) fn ring_and_buffers(&mut self) -> (&mut Ring, &BufferPool, &BufferPool) {
-        let ring = self
-            .ring
-            .as_mut()
-            .expect("opening a channel to a file made the ring");
-        (ring, &self.buffers, &self.bounce)
+    pub(super) fn files_and_buffers(
+        &mut self,
+    ) -> (&mut Ring<file::Request>, &BufferPool, &BufferPool) {
+        (self.rings.files(), &self.buffers, &self.bounce)
+    }
+
+    /// The same for NVMe commands that complete in this way.
+    #[inline]
+    pub(super) fn commands_and_buffers(
+        &mut self,
+        completions: Completions,
+    ) -> (&mut Ring<passthrough::Request>, &BufferPool, &BufferPool) {
+        (
+            self.rings.commands(completions),
+            &self.buffers,
+            &self.bounce,
+        )
     }
 }

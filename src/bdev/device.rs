@@ -1,6 +1,7 @@
 //! One backing device, as the control plane holds it.
 
 use std::any::Any;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use super::file::TRANSFER_BYTES_MAX;
 use super::foreign::Opened;
 use super::handle::Shared;
 use super::open::OpenFile;
+use super::passthrough::{Namespace, NvmeReport};
 use super::region::Region;
 use super::remote::{Remote, Standing};
 use super::uses::Uses;
@@ -41,10 +43,12 @@ pub(super) struct Facts {
     pub(super) uses: Arc<Uses>,
     /// Of a remote.
     pub(super) standing: Option<Arc<Standing>>,
+    /// Of a namespace of the kernel's.
+    pub(super) nvme: Option<NvmeReport>,
 }
 
 impl Facts {
-    fn new(kind: &'static str, declared: Lower, standing: Option<Arc<Standing>>) -> Facts {
+    fn new(kind: &'static str, declared: Lower) -> Facts {
         Facts {
             id: declared.id,
             block_bytes: declared.block_bytes,
@@ -54,7 +58,8 @@ impl Facts {
             kind,
             declared,
             uses: Arc::default(),
-            standing,
+            standing: None,
+            nvme: None,
         }
     }
 
@@ -88,6 +93,7 @@ enum Body {
     Null,
     Malloc(Shared<Region>),
     File(Shared<OpenFile>),
+    Nvme(Shared<Namespace>),
     Remote(Remote),
     /// Another engine's.
     Foreign(Box<dyn Any + Send + Sync>),
@@ -96,6 +102,7 @@ enum Body {
 impl Bdev {
     pub(super) fn open(id: LowerId, name: &str, spec: &Spec) -> Result<Bdev, Error> {
         let (block_bytes, bytes, read_only, body) = match spec {
+            Spec::Nvme { device } => return Bdev::open_namespace(id, name, device),
             Spec::NvmeTcp(spec) => return Bdev::open_remote(id, name, spec),
             Spec::Null { bytes, block_bytes } => {
                 check_size(*bytes, *block_bytes)?;
@@ -139,7 +146,9 @@ impl Bdev {
             Body::Null => "null",
             Body::Malloc(_) => "malloc",
             Body::File(_) => "file",
-            Body::Remote(_) | Body::Foreign(_) => unreachable!("opened elsewhere"),
+            Body::Nvme(_) | Body::Remote(_) | Body::Foreign(_) => {
+                unreachable!("opened elsewhere")
+            }
         };
         let lower = Lower {
             sectors: bytes / SECTOR_BYTES,
@@ -165,7 +174,7 @@ impl Bdev {
             },
         };
         Ok(Bdev {
-            facts: Arc::new(Facts::new(kind, declared, None)),
+            facts: Arc::new(Facts::new(kind, declared)),
             body,
         })
     }
@@ -173,7 +182,7 @@ impl Bdev {
     /// A device that another engine has opened.
     pub(super) fn foreign(opened: Opened) -> Bdev {
         Bdev {
-            facts: Arc::new(Facts::new(opened.kind, opened.declared, None)),
+            facts: Arc::new(Facts::new(opened.kind, opened.declared)),
             body: Body::Foreign(opened.body),
         }
     }
@@ -191,12 +200,26 @@ impl Bdev {
         self.facts.sectors.store(sectors, Ordering::Relaxed);
     }
 
+    fn open_namespace(id: LowerId, name: &str, device: &Path) -> Result<Bdev, Error> {
+        let namespace = Namespace::open(device)?;
+        let declared = namespace.traits().declare(able(id, name));
+        Ok(Bdev {
+            facts: Arc::new(Facts {
+                nvme: Some(namespace.report()),
+                ..Facts::new("nvme", declared)
+            }),
+            body: Body::Nvme(Shared::new(namespace)),
+        })
+    }
+
     fn open_remote(id: LowerId, name: &str, spec: &RemoteSpec) -> Result<Bdev, Error> {
         let opened = Remote::open(spec)?;
         let standing = opened.standing();
         let declared = opened.declare(able(id, name));
-        let facts = Facts::new("nvme-tcp", declared, Some(Arc::clone(&standing)));
-        let facts = Arc::new(facts);
+        let facts = Arc::new(Facts {
+            standing: Some(Arc::clone(&standing)),
+            ..Facts::new("nvme-tcp", declared)
+        });
         let body = Body::Remote(opened.keep(&facts, standing)?);
         Ok(Bdev { facts, body })
     }
@@ -217,7 +240,7 @@ impl Bdev {
     }
 
     /// The file it is, for a file.
-    pub fn path(&self) -> Option<&std::path::Path> {
+    pub fn path(&self) -> Option<&Path> {
         match &self.body {
             Body::File(file) => Some(file.path()),
             _ => None,
@@ -263,6 +286,11 @@ impl Bdev {
                     ));
                 }
             }
+            Body::Nvme(_) => {
+                return Err(cannot(
+                    "its size is the namespace's; to use another, remove it and add it again",
+                ));
+            }
             Body::Remote(_) => {
                 return Err(cannot("its size is the namespace's, and is followed"));
             }
@@ -284,7 +312,7 @@ impl Bdev {
             // Only now, when no new I/O goes there; so that growing again shows zeroes.
             let cut = (before - sectors) * SECTOR_BYTES;
             match &self.body {
-                Body::Null | Body::Remote(_) | Body::Foreign(_) => {}
+                Body::Null | Body::Nvme(_) | Body::Remote(_) | Body::Foreign(_) => {}
                 Body::Malloc(region) => region.zero(bytes, cut as usize),
                 Body::File(file) => file.set_bytes(bytes)?,
             }
@@ -295,12 +323,12 @@ impl Bdev {
     /// Opens a channel for the reactor that `core` belongs to.
     ///
     /// # Errors
-    /// [`Error::NoRing`], for the first channel to a file on a reactor; [`Error::Remote`] when a remote has no queue left for it.
+    /// [`Error::NoRing`], for the first channel to a file or a namespace on a reactor; [`Error::Remote`] when a remote has no queue left for it.
     pub fn channel(&self, core: &mut Core) -> Result<Channel, Error> {
         self.channel_with(core, Patience::Holds)
     }
 
-    /// The same, for I/O of that patience. Makes no difference but with a remote.
+    /// The same, for I/O of that patience. Makes no difference but with a remote, and a namespace whose controller is reset.
     ///
     /// # Errors
     /// As [`Bdev::channel`].
@@ -309,8 +337,14 @@ impl Bdev {
             Body::Null => Handle::Null(Rc::default()),
             Body::Malloc(region) => Handle::Malloc(Rc::new(region.handle())),
             Body::File(file) => {
-                core.ring()?;
+                let made = core.rings().make_files();
+                made.map_err(|error| Error::NoRing { error })?;
                 Handle::File(Rc::new(file.handle()))
+            }
+            Body::Nvme(namespace) => {
+                let made = core.rings().make_commands(namespace.completions());
+                made.map_err(|error| Error::NoRing { error })?;
+                Handle::Nvme(Rc::new(namespace.handle()))
             }
             Body::Remote(remote) => {
                 let link = core.links().link(self.id(), self.name(), remote)?;

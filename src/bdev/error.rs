@@ -103,6 +103,20 @@ pub enum Error {
         /// Why not, and what would be right.
         reason: String,
     },
+    /// A device is no NVMe namespace, or none that can be used.
+    Nvme {
+        /// The device.
+        path: PathBuf,
+        /// Why not, and what would be right.
+        reason: String,
+    },
+    /// The kernel uses the block device of the same namespace.
+    Held {
+        /// The generic device.
+        path: PathBuf,
+        /// The block device.
+        block: PathBuf,
+    },
     /// The engine that was to open it could not.
     Engine {
         /// Why not, and what would be right.
@@ -189,10 +203,18 @@ impl fmt::Display for Error {
             }
             Error::NoRing { error } => write!(
                 f,
-                "io_uring is not available ({error}), and file bdevs need it; check /proc/sys/kernel/io_uring_disabled, the \
+                "io_uring is not available ({error}), and file and nvme bdevs need it; check /proc/sys/kernel/io_uring_disabled, the \
                  container's seccomp profile, and that the kernel is 5.6 or newer"
             ),
             Error::Remote { address, reason } => write!(f, "{address}: {reason}"),
+            Error::Nvme { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Error::Held { path, block } => write!(
+                f,
+                "{}: its block device {} is mounted or in use; `lsblk {}` shows by what",
+                path.display(),
+                block.display(),
+                block.display()
+            ),
             Error::Engine { reason } => f.write_str(reason),
             Error::File { path, what, error } => {
                 write!(f, "{}: cannot {what}: {error}", path.display())

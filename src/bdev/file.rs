@@ -3,16 +3,18 @@
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::dm::{CloneId, LowerIo, Op, Payload as _, Status, Submit};
 use crate::reactor::{BUFFER_BYTES_MAX, PoolBuffer};
 
 use super::SECTOR_BYTES;
 use super::core::Core;
+use super::errno::status_of;
 use super::handle::Handle;
 use super::open::OpenFile;
 use super::payload::{Owner, Payload, ZEROES_BYTES, zeroes};
+use super::ring::{self, Next};
 
 /// The largest read or write: what the largest buffer holds.
 pub(super) const TRANSFER_BYTES_MAX: usize = BUFFER_BYTES_MAX;
@@ -27,7 +29,7 @@ pub(super) fn submit(
     io: &LowerIo<Payload>,
     clone: CloneId,
 ) -> Submit {
-    let (ring, buffers, bounce) = core.ring_and_buffers();
+    let (ring, buffers, bounce) = core.files_and_buffers();
     if !ring.has_room() {
         return Submit::Busy;
     }
@@ -129,33 +131,19 @@ pub(super) struct Request {
     buffer: Option<PoolBuffer>,
 }
 
-/// What becomes of a request.
-pub(super) enum Next {
-    /// Another entry at once: more to transfer, or another step.
-    Again,
-    /// The same entry at the next poll: the kernel had no room.
-    Later,
-    /// It is over.
-    Ended(Status),
-}
+impl ring::Request for Request {
+    type Submission = squeue::Entry;
+    type Completion = cqueue::Entry;
 
-impl Request {
-    fn hold(&mut self, buffer: PoolBuffer) {
-        self.bytes = buffer.as_mut_ptr();
-        self.buffer = Some(buffer);
-    }
-
-    pub(super) fn clone_id(&self) -> CloneId {
+    fn clone_id(&self) -> CloneId {
         self.clone
     }
 
-    /// Whether its device was taken away: then the kernel is asked for nothing more.
-    pub(super) fn is_gone(&self) -> bool {
+    fn is_gone(&self) -> bool {
         self.file.is_gone()
     }
 
-    /// The entry of the present step.
-    pub(super) fn entry(&self) -> squeue::Entry {
+    fn entry(&mut self) -> squeue::Entry {
         let fd = types::Fd(self.file.fd().as_raw_fd());
         let flags = if self.fua { libc::RWF_DSYNC } else { 0 };
         match self.step {
@@ -187,8 +175,8 @@ impl Request {
         }
     }
 
-    /// The present step's entry has completed with `result`: bytes, or a negative errno.
-    pub(super) fn completed(&mut self, result: i32) -> Next {
+    /// `result`: bytes, or a negative errno.
+    fn completed(&mut self, result: i32) -> Next {
         if result < 0 {
             return self.failed(-result);
         }
@@ -202,6 +190,13 @@ impl Request {
             Step::Sync if self.file.has_lost_writes() => Next::Ended(Status::IoError),
             Step::ZeroRange | Step::PunchHole | Step::Sync => Next::Ended(Status::Ok),
         }
+    }
+}
+
+impl Request {
+    fn hold(&mut self, buffer: PoolBuffer) {
+        self.bytes = buffer.as_mut_ptr();
+        self.buffer = Some(buffer);
     }
 
     fn transferred(&mut self, bytes: u64) -> Next {
@@ -266,33 +261,12 @@ impl Request {
     }
 }
 
-/// The status for an errno: the inverse of the table in the semantics, section 0, and what file systems say besides.
-fn status_of(errno: i32) -> Status {
-    match errno {
-        libc::EOPNOTSUPP | libc::ENOSYS => Status::NotSupported,
-        libc::ETIMEDOUT => Status::Timeout,
-        // A file at its largest size, too: the host has to free space, not replace a disk.
-        libc::ENOSPC | libc::EDQUOT | libc::EFBIG => Status::NoSpace,
-        // The device, or its server, is gone; another path may still reach it.
-        libc::ENOLINK | libc::ENODEV | libc::ENXIO | libc::ENOTCONN | libc::ESTALE => {
-            Status::Transport
-        }
-        // The device is there and will not do it.
-        libc::EREMOTEIO | libc::EROFS | libc::EPERM | libc::EACCES => Status::Target,
-        libc::EBADE => Status::ReservationConflict,
-        libc::ENODATA => Status::Medium,
-        libc::EILSEQ => Status::Protection,
-        libc::ECANCELED => Status::Aborted,
-        _ => Status::IoError,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bdev::Direct;
     use crate::bdev::handle::Shared;
-    use crate::bdev::ring::Ring;
+    use crate::bdev::ring::{Completions, Request as _, Ring};
 
     /// An I/O as it is when the kernel answers, on a file that goes through the page cache.
     fn request(file: &Rc<FileHandle>, step: Step, fua: bool) -> Request {
@@ -360,7 +334,7 @@ mod tests {
     /// What the kernel had no room for is not tried again on a device that was taken away; the sync of the other file is.
     #[test]
     fn what_waits_for_the_kernel_ends_when_its_device_goes() {
-        let mut ring = Ring::new(4).expect("a ring");
+        let mut ring = Ring::new(4, Completions::Interrupts).expect("a ring");
         let ((_one, gone), (_two, stays)) = (file(), file());
         for (file, clone) in [(&gone, 1), (&stays, 2)] {
             let clone = CloneId(clone);
@@ -388,29 +362,5 @@ mod tests {
         assert!(!file.has_lost_writes());
         let flush = request(&file, Step::Sync, false).completed(0);
         assert_eq!(ended(flush), Some(Status::Ok));
-    }
-
-    #[test]
-    fn errors_of_the_kernel() {
-        for (errno, status) in [
-            (libc::EOPNOTSUPP, Status::NotSupported),
-            (libc::ETIMEDOUT, Status::Timeout),
-            (libc::ENOSPC, Status::NoSpace),
-            (libc::EDQUOT, Status::NoSpace),
-            (libc::EFBIG, Status::NoSpace),
-            (libc::ENOLINK, Status::Transport),
-            (libc::ENODEV, Status::Transport),
-            (libc::ENXIO, Status::Transport),
-            (libc::EREMOTEIO, Status::Target),
-            (libc::EROFS, Status::Target),
-            (libc::EBADE, Status::ReservationConflict),
-            (libc::ENODATA, Status::Medium),
-            (libc::EILSEQ, Status::Protection),
-            (libc::ECANCELED, Status::Aborted),
-            (libc::EIO, Status::IoError),
-            (libc::EINVAL, Status::IoError),
-        ] {
-            assert_eq!(status_of(errno), status, "{errno}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Backing devices of the native engine: null, malloc, file, nvme-tcp.
+//! Backing devices of the native engine: null, malloc, file, nvme, nvme-tcp.
 //!
 //! A [`Bdev`] is one device, known to the whole process through the [`Registry`]; a [`Channel`] is what one reactor
 //! submits to; a [`Core`] is what all channels of one reactor share: the io_uring, the buffers, the list of what has ended.
@@ -9,6 +9,7 @@
 //! | null | at the next poll | 4.4 ns; lent 13 ns | lend zeroes, or leave the memory as it is |
 //! | malloc | at once | 4 KiB: lent 13 ns, copied 39 ns, written 83 ns | lend the device's own memory, or copy |
 //! | file | when io_uring says so | the kernel's | lend pool buffers, or straight into the payload |
+//! | nvme | when the kernel's driver says so, or polls | the kernel's | lend pool buffers, or straight into the payload |
 //! | nvme-tcp | when the remote answers | a copy, and the kernel's | lend pool buffers, or straight into the payload |
 //!
 //! Measured with `cargo bench --bench mailbox` (CPU time, 128 I/Os per poll, without LTO, on a Xeon of 2023); a lent read includes giving the
@@ -17,18 +18,22 @@
 mod channel;
 mod core;
 mod device;
+mod errno;
 mod error;
 mod file;
 mod foreign;
 mod handle;
 mod malloc;
+mod namespace;
 mod null;
 mod open;
+mod passthrough;
 mod payload;
 mod region;
 mod registry;
 mod remote;
 mod ring;
+mod rings;
 mod uses;
 
 pub use channel::Channel;
@@ -37,6 +42,7 @@ pub use device::Bdev;
 pub use error::Error;
 pub use foreign::{Foreign, Opened};
 pub use handle::Handle;
+pub use passthrough::NvmeReport;
 pub use payload::{LendList, Owner, Payload, Segment};
 pub use region::{Region, RegionHandle};
 pub use registry::{Registry, Report, Reserved};
@@ -100,6 +106,11 @@ pub enum Spec {
         direct: Direct,
         /// Opens for reading only, and refuses writes.
         read_only: bool,
+    },
+    /// A namespace through the kernel's NVMe driver, which has the size and block size that it has.
+    Nvme {
+        /// Its generic character device, such as /dev/ng0n1.
+        device: PathBuf,
     },
     /// A namespace behind an NVMe/TCP connection, which has the size and block size that it has.
     NvmeTcp(Box<RemoteSpec>),

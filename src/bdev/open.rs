@@ -181,7 +181,7 @@ impl OpenFile {
 
 /// Locks the whole file for as long as it is open: an "open file description" lock, which another opening of the file meets even within this
 /// process, and which goes with the descriptor however the process ends.
-fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
+pub(super) fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
     // SAFETY: a flock is plain numbers; all zeroes is "from the start to the end of the file", and pid must be 0.
     let mut lock: libc::flock = unsafe { zeroed() };
     lock.l_type = if read_only {

@@ -9,7 +9,7 @@ use crate::dm::{DeviceId, Lower, LowerId};
 use super::device::{Bdev, Facts};
 use super::error::Error;
 use super::foreign::Foreign;
-use super::{RemoteReport, Spec};
+use super::{NvmeReport, RemoteReport, Spec};
 
 /// All backing devices of the process. Shared by the control thread and the reactors, which look here when a table is prepared, never
 /// per I/O.
@@ -53,6 +53,8 @@ pub struct Report {
     pub removed: bool,
     /// How it is doing, for a remote.
     pub remote: Option<RemoteReport>,
+    /// What it is, for a namespace of the kernel's.
+    pub nvme: Option<NvmeReport>,
 }
 
 impl Report {
@@ -63,6 +65,7 @@ impl Report {
             tables: facts.uses.devices().clone(),
             removed,
             remote: facts.standing.as_ref().map(|standing| standing.report()),
+            nvme: facts.nvme.clone(),
         }
     }
 }

@@ -6,8 +6,8 @@ use super::columns::{Column, Layout, bytes, render};
 use super::{Connection, Failure, print, print_json};
 use crate::config;
 use crate::control::schema::{
-    AddBdevParams, Bdev, BdevAdd, BdevEntry, BdevLs, BdevRemove, BdevsResult, NoParams, Remote,
-    RemoteState, RemoveBdevParams,
+    AddBdevParams, Bdev, BdevAdd, BdevEntry, BdevLs, BdevRemove, BdevsResult, NoParams, Nvme,
+    Remote, RemoteState, RemoveBdevParams,
 };
 
 const EXAMPLES: &str = "\
@@ -15,6 +15,9 @@ Examples:
   # A gigabyte of memory, and a file that is created if it is missing
   polldm bdev add malloc name=ram2 size=1GiB block_size=4096
   polldm bdev add file name=disk3 path=/srv/disk3.img size=100GiB
+
+  # A disk through the kernel's NVMe driver, past its block layer
+  polldm bdev add nvme name=n0 device=/dev/ng0n1
 
   # A namespace of another machine
   polldm bdev add nvme-tcp name=r0 address=192.0.2.7:4420 \\
@@ -43,11 +46,12 @@ pub(super) struct BdevCommand {
 
 #[derive(Debug, Subcommand)]
 enum BdevVerb {
-    /// List backing devices: size, block size, what they can do, and who uses them; of remotes, how their connections are
+    /// List backing devices: size, block size, what they can do, and who uses them; of remotes, how their connections are; of NVMe
+    /// namespaces, whether their completions are polled
     Ls,
     /// Open a backing device, so that tables can name it
     Add {
-        /// malloc, null, file or nvme-tcp; on the SPDK engine nvme and spdk-json, too
+        /// malloc, null, file, nvme or nvme-tcp; on the SPDK engine spdk-json, too
         kind: String,
         /// What the configuration has to say of such a bdev
         #[arg(value_name = "KEY=VALUE", required = true)]
@@ -184,7 +188,41 @@ fn bdevs(result: &BdevsResult) -> String {
         text.push('\n');
         text.push_str(&render(&remote_columns(), &remotes, Layout::OURS));
     }
+    let namespaces = result.bdevs.iter();
+    let namespaces = namespaces.filter_map(|bdev| Some((&bdev.name, bdev.nvme.as_ref()?)));
+    let namespaces: Vec<_> = namespaces
+        .map(|(name, nvme)| row_of_namespace(name, nvme))
+        .collect();
+    if !namespaces.is_empty() {
+        text.push('\n');
+        text.push_str(&render(&namespace_columns(), &namespaces, Layout::OURS));
+    }
     text
+}
+
+fn namespace_columns() -> [Column; 7] {
+    [
+        Column::left("NVME"),
+        Column::left("DEVICE"),
+        Column::right("NSID"),
+        Column::left("COMPLETIONS"),
+        Column::right("TRANSFER"),
+        Column::left("MODEL"),
+        Column::left("SERIAL"),
+    ]
+}
+
+fn row_of_namespace(name: &str, nvme: &Nvme) -> Vec<String> {
+    let completions = if nvme.polled { "polled" } else { "interrupts" };
+    vec![
+        name.to_owned(),
+        nvme.device.clone(),
+        nvme.nsid.to_string(),
+        completions.to_owned(),
+        bytes(nvme.transfer_bytes_max),
+        nvme.model.clone(),
+        nvme.serial.clone(),
+    ]
 }
 
 fn remote_columns() -> [Column; 9] {
@@ -258,6 +296,26 @@ ram0  malloc  1 GiB    512  none   flush,fua,discard,zeroes       1  vol0
         let expected = "
 REMOTE  STATE       QUEUES  CONNECTS  LOSSES  TIMEOUTS  FAILED  ADDRESS                                 LAST ERROR
 ram0    connecting       2         3       4         1       6  nvme-tcp://192.0.2.7:4420/nqn.a?nsid=1  the controller closed the connection
+";
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn namespaces_have_a_table_of_their_own() {
+        let service = Service::new(Arc::new(Fake::with_devices()));
+        let mut result = Serve::<BdevLs>::serve(&service, NoParams {}).unwrap();
+        result.bdevs[0].nvme = Some(Nvme {
+            device: "/dev/ng0n1".into(),
+            nsid: 1,
+            model: "A disk".into(),
+            serial: "S1".into(),
+            polled: true,
+            transfer_bytes_max: 128 << 10,
+        });
+        let text = bdevs(&result);
+        let expected = "
+NVME  DEVICE      NSID  COMPLETIONS  TRANSFER  MODEL   SERIAL
+ram0  /dev/ng0n1     1  polled        128 KiB  A disk  S1
 ";
         assert!(text.ends_with(expected), "{text}");
     }

@@ -109,6 +109,10 @@ fn iscsi_text(iscsi: &schema::IscsiExport) -> String {
             Some(initiators) => initiators.join(", "),
         };
         text.push_str(&format!("\n{}\n  initiators: {initiators}\n", target.iqn));
+        text.push_str(&format!(
+            "  authentication: {}\n",
+            target.authentication.name()
+        ));
         for lun in &target.luns {
             text.push_str(&format!(
                 "  unit {}: {}  {}\n",
@@ -272,6 +276,7 @@ iSCSI on 127.0.0.1:3260
 
 iqn.2026-11.io.polldm:disks
   initiators: any
+  authentication: none
   unit 0: vol0  8c9f1f649d6c8a3593b65bd53f7b2b31
 
 PEER             SESSION  OUTSTANDING  REACTOR  DIGESTS  TARGET                       INITIATOR

@@ -33,9 +33,9 @@ pub use duration::parse_duration;
 pub use names::{DEVICE_UUID_BYTES_MAX, DISCOVERY_NQN, NAME_BYTES_MAX, NQN_BYTES_MAX};
 pub use one_bdev::{bdev_schema, parse_bdev};
 pub use plan::{
-    BdevKind, BdevPlan, DevicePlan, Direct, Engine, FilePlan, FlushPolicy, HostsPlan, IscsiPlan,
-    LunPlan, NamespacePlan, NvmeTcpPlan, NvmfPlan, Plan, PollPlan, ReactorsPlan, SpdkPlan,
-    SubsystemPlan, TargetPlan, Uuid,
+    BdevKind, BdevPlan, ChapPlan, DevicePlan, Direct, Engine, FilePlan, FlushPolicy, HostsPlan,
+    IscsiPlan, LunPlan, NamespacePlan, NvmeTcpPlan, NvmfPlan, Plan, PollPlan, ReactorsPlan,
+    SpdkPlan, SubsystemPlan, TargetPlan, Uuid,
 };
 pub use process::default_control_socket;
 pub use source::{At, Error, Source, Span};

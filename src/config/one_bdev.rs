@@ -56,7 +56,7 @@ impl BdevPlan {
         let mut put = |key: &str, value: Value| {
             keys.insert(key.into(), value);
         };
-        if !matches!(self.kind, BdevKind::NvmeTcp(_)) {
+        if !matches!(self.kind, BdevKind::Nvme(_) | BdevKind::NvmeTcp(_)) {
             put("block_size", json!(self.block_size));
         }
         if let Some(size) = &self.size {
@@ -78,6 +78,10 @@ impl BdevPlan {
                 put("direct", json!(direct));
                 put("read_only", json!(file.read_only));
                 "file"
+            }
+            BdevKind::Nvme(device) => {
+                put("device", json!(device.value.to_str()?));
+                "nvme"
             }
             BdevKind::NvmeTcp(remote) => {
                 let span = |span: Duration| json!(format!("{}ms", span.as_millis()));

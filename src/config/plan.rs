@@ -117,6 +117,8 @@ pub enum BdevKind {
     Null,
     /// In a file or block device.
     File(FilePlan),
+    /// In a namespace that the kernel's NVMe driver has: its generic character device.
+    Nvme(At<PathBuf>),
     /// In a namespace behind an NVMe/TCP connection.
     NvmeTcp(Box<NvmeTcpPlan>),
     /// Where only SPDK reaches them. The block size of the plan is 512 until the device is open.
@@ -236,8 +238,19 @@ pub struct NamespacePlan {
 pub struct IscsiPlan {
     /// Addresses to listen on, as those of [`NvmfPlan`]. Every target is reached through each.
     pub portals: Vec<At<SocketAddr>>,
+    /// What discovery asks of initiators.
+    pub discovery: Option<ChapPlan>,
     /// Targets, in the order written.
     pub targets: Vec<TargetPlan>,
+}
+
+/// CHAP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChapPlan {
+    /// The file of names and secrets; a relative path was joined to the configuration's directory.
+    pub secrets: At<PathBuf>,
+    /// Initiators have to ask for the target's proof as well.
+    pub mutual: bool,
 }
 
 /// An iSCSI target.
@@ -247,6 +260,8 @@ pub struct TargetPlan {
     pub iqn: At<String>,
     /// Who may log in.
     pub initiators: HostsPlan,
+    /// How they prove who they are.
+    pub chap: Option<ChapPlan>,
     /// Logical units, by number; numbers are unique and at most [`super::LUN_MAX`].
     pub luns: Vec<LunPlan>,
 }

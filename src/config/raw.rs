@@ -132,7 +132,8 @@ pub(super) enum Bdev {
     /// A namespace of an NVMe/TCP target on another machine, or on this one.
     #[serde(rename = "nvme-tcp")]
     NvmeTcp(Box<NvmeTcpBdev>),
-    /// A namespace of an NVMe controller that SPDK drives. For the SPDK engine.
+    /// A namespace of an NVMe controller of this machine's: by `device` one that the kernel drives, for the native engine; otherwise one that
+    /// SPDK drives, for the SPDK engine.
     Nvme(NvmeBdev),
     /// Any bdev of SPDK's, and the methods that make it. For the SPDK engine.
     #[serde(rename = "spdk-json")]
@@ -232,12 +233,15 @@ pub(super) struct NvmeTcpBdev {
     pub io_timeout: Option<At<DurationText>>,
 }
 
-/// A namespace of an NVMe controller that SPDK drives; one of `tcp`, `pcie` and `vfio_user` says where the controller is.
+/// A namespace of an NVMe controller: `device` is one that the kernel drives; of one that SPDK drives, one of `tcp`, `pcie` and `vfio_user` says where
+/// the controller is.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NvmeBdev {
     /// The name table lines use.
     pub name: At<String>,
+    /// The namespace's generic character device, such as /dev/ng0n1. Size and block size are the namespace's. For the native engine.
+    pub device: Option<At<PathBuf>>,
     /// Address and port of an NVMe/TCP target, such as "192.0.2.1:4420".
     pub tcp: Option<At<String>>,
     /// The subsystem's NQN, with `tcp`.
@@ -323,8 +327,31 @@ pub(super) struct Iscsi {
     /// Addresses to listen on, such as "127.0.0.1:3260" or "[::1]:3260". Every target is reached through each.
     #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub portals: At<Vec<At<String>>>,
+    /// What initiators are asked before they are shown which targets there are.
+    pub discovery: Option<Discovery>,
     /// The targets initiators log in to.
     pub targets: Vec<At<Target>>,
+}
+
+/// What initiators are asked before they are shown which targets there are.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Discovery {
+    /// How initiators prove who they are. When left out, everyone is shown the targets it may log in to.
+    pub chap: Option<Chap>,
+}
+
+/// CHAP: initiators prove that they know a secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Chap {
+    /// File of names and secrets, which nobody else may read: lines `initiator NAME SECRET`, and one `target NAME SECRET` for what the
+    /// target proves itself with. A relative path counts from the directory of this file.
+    pub secrets: At<PathBuf>,
+    /// Let in only initiators that have the target prove itself as well. Default: false; those who ask get a proof in any case, if the
+    /// file has a `target` line.
+    #[schemars(extend("default" = false))]
+    pub mutual: Option<At<bool>>,
 }
 
 /// A target: what an initiator logs in to, by its iSCSI name.
@@ -336,6 +363,8 @@ pub(super) struct Target {
     pub iqn: At<String>,
     /// The initiators that may log in: `any`, or a list of their names.
     pub initiators: At<Hosts>,
+    /// How initiators prove who they are. When left out, their names are believed.
+    pub chap: Option<Chap>,
     /// The logical units initiators see.
     pub luns: Vec<At<Lun>>,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::schema::{self, *};
-use crate::bdev::{self, RemoteReport};
+use crate::bdev::{self, NvmeReport, RemoteReport};
 use crate::config::{self, BdevKind, BdevPlan};
 use crate::dm::registry::Entry;
 use crate::dm::target::TYPES;
@@ -688,11 +688,16 @@ fn bdev_plan(entry: &BdevEntry) -> Result<BdevPlan, Error> {
         let reason = format!("{}{}", error.message(), help.unwrap_or_default());
         Error::new(Errno::Einval, reason)
     })?;
-    match &plan.kind {
-        BdevKind::File(file) if !file.path.value.is_absolute() => {
+    let path = match &plan.kind {
+        BdevKind::File(file) => Some(&file.path.value),
+        BdevKind::Nvme(device) => Some(&device.value),
+        _ => None,
+    };
+    match path {
+        Some(path) if !path.is_absolute() => {
             let reason = format!(
                 "the path '{}' is relative, and the server's directory is not the client's; give an absolute one",
-                file.path.value.display()
+                path.display()
             );
             Err(Error::new(Errno::Einval, reason))
         }
@@ -717,6 +722,18 @@ fn bdev(info: BdevInfo) -> Bdev {
         write_zeroes: lower.write_zeroes,
         read_only: lower.read_only,
         remote: info.remote.map(remote),
+        nvme: info.nvme.map(nvme),
+    }
+}
+
+fn nvme(report: NvmeReport) -> Nvme {
+    Nvme {
+        device: report.device.display().to_string(),
+        nsid: report.nsid,
+        model: report.model,
+        serial: report.serial,
+        polled: report.polled,
+        transfer_bytes_max: report.transfer_bytes_max,
     }
 }
 

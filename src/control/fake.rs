@@ -433,6 +433,7 @@ impl Backend for Fake {
                 devices: users,
                 removed: false,
                 remote: None,
+                nvme: None,
             }
         };
         self.bdevs.lock().unwrap().values().map(info).collect()
@@ -447,7 +448,7 @@ impl Backend for Fake {
             BdevKind::Null => "null",
             BdevKind::File(_) => "file",
             BdevKind::NvmeTcp(_) => "nvme-tcp",
-            BdevKind::Spdk(_) => "nvme",
+            BdevKind::Nvme(_) | BdevKind::Spdk(_) => "nvme",
         };
         let lower = dm::Lower {
             id: LowerId(id.unwrap_or(0)),
@@ -538,6 +539,7 @@ impl Backend for Fake {
                 targets: vec![IscsiTarget {
                     iqn: "iqn.2026-11.io.polldm:disks".into(),
                     initiators: None,
+                    authentication: Default::default(),
                     luns: vec![IscsiLun {
                         lun: 0,
                         device: "vol0".into(),

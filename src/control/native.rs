@@ -2,9 +2,9 @@
 
 use super::backend::{Backend, operation_stats};
 use super::schema::{
-    AddNamespaceParams, Connection, Controller, ExportsResult, IscsiConnection, IscsiEvents,
-    IscsiExport, IscsiLun, IscsiTarget, Namespace, NamespaceStats, NvmfEvents, NvmfExport,
-    ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
+    AddNamespaceParams, Connection, Controller, ExportsResult, IscsiAuthentication,
+    IscsiConnection, IscsiEvents, IscsiExport, IscsiLun, IscsiTarget, Namespace, NamespaceStats,
+    NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
 };
 use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
@@ -178,21 +178,24 @@ impl Backend for Node {
     }
 
     fn exports(&self) -> ExportsResult {
-        #[cfg(feature = "spdk")]
-        if let Some(export) = self.spdk() {
-            return ExportsResult {
-                nvmf: Some(super::spdk::nvmf_export(export)),
-                iscsi: None,
-            };
-        }
-        ExportsResult {
+        let exports = ExportsResult {
             nvmf: self
                 .nvmf()
                 .map(|nvmf| nvmf_export(&nvmf.snapshot(self.engine()))),
             iscsi: self
                 .iscsi()
                 .map(|iscsi| iscsi_export(&iscsi.snapshot(self.engine()))),
-        }
+        };
+        #[cfg(feature = "spdk")]
+        let exports = ExportsResult {
+            nvmf: exports
+                .nvmf
+                .or_else(|| self.spdk().map(super::spdk::nvmf_export)),
+            iscsi: exports
+                .iscsi
+                .or_else(|| self.spdk_iscsi().map(super::spdk::iscsi_export)),
+        };
+        exports
     }
 
     fn namespace_stats(&self) -> Vec<NamespaceStats> {
@@ -320,6 +323,11 @@ fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
         initiators: match &target.initiators {
             iscsi::Initiators::Any => None,
             iscsi::Initiators::List(list) => Some(list.clone()),
+        },
+        authentication: match target.chap {
+            None => IscsiAuthentication::None,
+            Some(false) => IscsiAuthentication::Chap,
+            Some(true) => IscsiAuthentication::MutualChap,
         },
         luns: target
             .luns

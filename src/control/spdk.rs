@@ -1,12 +1,14 @@
-//! SPDK's NVMe-oF target, as operators see it: what SPDK tells of it, in the words of the schema.
+//! SPDK's targets, as operators see them, in the words of the schema.
 
 use serde_json::Value;
 
-use super::schema::{Namespace, NvmfEvents, NvmfExport, Subsystem};
+use super::schema::{
+    IscsiEvents, IscsiExport, IscsiLun, IscsiTarget, Namespace, NvmfEvents, NvmfExport, Subsystem,
+};
 use crate::config::AnaState;
-use crate::spdk::Export;
+use crate::spdk::{self, Export};
 
-/// The export. Connections and their events are SPDK's own affair: `rpc.py nvmf_get_stats` and `nvmf_subsystem_get_qpairs` tell of them.
+/// The NVMe-oF target, as SPDK tells of it. Connections and their events are SPDK's own affair: `rpc.py nvmf_get_stats` and `nvmf_subsystem_get_qpairs` tell of them.
 pub(super) fn nvmf_export(export: &Export) -> NvmfExport {
     let subsystems = export.subsystems().unwrap_or_default();
     NvmfExport {
@@ -50,5 +52,26 @@ fn subsystem(export: &Export, told: &Value) -> Subsystem {
             })
             .collect(),
         controllers: Vec::new(),
+    }
+}
+
+/// The iSCSI target. Connections are SPDK's own affair here, too: `rpc.py iscsi_get_connections`.
+pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
+    let unit = |(lun, device): &(u16, String)| IscsiLun {
+        lun: *lun,
+        device: device.clone(),
+        // What SPDK answers to an INQUIRY: the bdev's name.
+        serial: device.clone(),
+    };
+    let target = |target: &spdk::Target| IscsiTarget {
+        iqn: target.iqn.clone(),
+        initiators: target.initiators.clone(),
+        luns: target.luns.iter().map(unit).collect(),
+    };
+    IscsiExport {
+        portals: export.addresses().iter().map(ToString::to_string).collect(),
+        targets: export.targets().iter().map(target).collect(),
+        connections: Vec::new(),
+        events: IscsiEvents::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! Operators' verbs on backing devices, and the one space of names that they share with mapped devices: a table line names either.
 
 use super::Engine;
-use crate::bdev::{self, RemoteReport, Spec};
+use crate::bdev::{self, NvmeReport, RemoteReport, Spec};
 use crate::dm::{DeviceId, Errno, Error, Lower};
 
 /// A backing device as an operator sees it.
@@ -19,6 +19,8 @@ pub struct BdevInfo {
     pub removed: bool,
     /// How it is doing, for a remote.
     pub remote: Option<RemoteReport>,
+    /// What it is, for a namespace of the kernel's.
+    pub nvme: Option<NvmeReport>,
 }
 
 impl Engine {
@@ -71,6 +73,7 @@ impl Engine {
             lower: report.lower,
             removed: report.removed,
             remote: report.remote,
+            nvme: report.nvme,
         };
         self.bdevs.report().into_iter().map(info).collect()
     }
@@ -114,9 +117,10 @@ pub(super) fn check_free_of_bdevs(bdevs: &bdev::Registry, name: &str) -> Result<
 fn refusal(error: bdev::Error) -> Error {
     use std::io::ErrorKind::{NotFound, OutOfMemory, ResourceBusy};
     let errno = match &error {
-        bdev::Error::Exists { .. } | bdev::Error::InUse { .. } | bdev::Error::Locked { .. } => {
-            Errno::Ebusy
-        }
+        bdev::Error::Exists { .. }
+        | bdev::Error::InUse { .. }
+        | bdev::Error::Locked { .. }
+        | bdev::Error::Held { .. } => Errno::Ebusy,
         bdev::Error::Missing { .. } | bdev::Error::Remote { .. } => Errno::Enxio,
         bdev::Error::Memory { .. } | bdev::Error::NoRing { .. } => Errno::Enomem,
         bdev::Error::File { error, .. } => match error.kind() {

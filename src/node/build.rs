@@ -1,12 +1,14 @@
 //! From a plan to what runs, part by part. Each failure is told at its place in the configuration.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::bdev;
 use crate::config::{
-    self, At, BdevKind, BdevPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan, NvmeTcpPlan,
-    NvmfPlan, Plan, PollPlan,
+    self, At, BdevKind, BdevPlan, ChapPlan, DevicePlan, Direct, Error, FlushPolicy, HostsPlan,
+    NvmeTcpPlan, NvmfPlan, Plan, PollPlan,
 };
 use crate::dm::{Limits, Table};
 use crate::engine::{Config, DeviceOptions, Engine, parse_table};
@@ -153,7 +155,7 @@ pub(super) fn nvmf(plan: &Plan, engine: &Engine) -> Result<Option<nvmf::Export>,
 }
 
 /// An address that cannot be had, where the configuration has it.
-fn bind_error(plan: &Plan, listeners: &[At<SocketAddr>], error: &BindError) -> Error {
+pub(super) fn bind_error(plan: &Plan, listeners: &[At<SocketAddr>], error: &BindError) -> Error {
     let mut listeners = listeners.iter();
     match listeners.find(|listener| listener.value == error.address) {
         Some(listener) => plan.error_at(
@@ -171,7 +173,10 @@ pub(super) fn iscsi(plan: &Plan, engine: &Engine) -> Result<Option<iscsi::Export
         return Ok(None);
     };
     let mut targets = Vec::with_capacity(export.targets.len());
+    let mut known = HashMap::new();
+    let discovery = chap(plan, export.discovery.as_ref(), &mut known)?;
     for target in &export.targets {
+        let chap = chap(plan, target.chap.as_ref(), &mut known)?;
         let mut luns = Vec::with_capacity(target.luns.len());
         for lun in &target.luns {
             let name = &plan.devices[lun.device].name.value;
@@ -191,14 +196,55 @@ pub(super) fn iscsi(plan: &Plan, engine: &Engine) -> Result<Option<iscsi::Export
                 HostsPlan::Any => iscsi::Initiators::Any,
                 HostsPlan::List(list) => iscsi::Initiators::List(list.clone()),
             },
+            chap,
             luns,
         });
     }
     let portals = export.portals.iter().map(|portal| portal.value).collect();
-    let config = iscsi::Config { portals, targets };
+    let config = iscsi::Config {
+        portals,
+        discovery,
+        targets,
+    };
     iscsi::Export::start(engine, &config)
         .map(Some)
         .map_err(|error| bind_error(plan, &export.portals, &error))
+}
+
+/// Reads the secrets of a target; those that are `known` have been read for another.
+fn chap(
+    plan: &Plan,
+    chap: Option<&ChapPlan>,
+    known: &mut HashMap<PathBuf, Arc<iscsi::Secrets>>,
+) -> Result<Option<iscsi::Chap>, Error> {
+    let Some(ChapPlan {
+        secrets: path,
+        mutual,
+    }) = chap
+    else {
+        return Ok(None);
+    };
+    let wrong = |message: &str, help| plan.error_at(path.span, message, help);
+    let secrets = match known.get(&path.value) {
+        Some(secrets) => Arc::clone(secrets),
+        None => {
+            let secrets =
+                iscsi::Secrets::read(&path.value).map_err(|message| wrong(&message, None))?;
+            let secrets = Arc::new(secrets);
+            known.insert(path.value.clone(), Arc::clone(&secrets));
+            secrets
+        }
+    };
+    if *mutual && secrets.own().is_none() {
+        return Err(wrong(
+            "the target has no secret to prove itself with",
+            Some("`mutual: true` needs a line `target NAME SECRET` in the file"),
+        ));
+    }
+    Ok(Some(iscsi::Chap {
+        secrets,
+        mutual: *mutual,
+    }))
 }
 
 fn nvmf_config(export: &NvmfPlan, subsystems: Vec<nvmf::SubsystemConfig>) -> nvmf::Config {
@@ -244,6 +290,9 @@ pub(super) fn spec(bdev: &BdevPlan) -> bdev::Spec {
             },
             read_only: file.read_only,
         },
+        BdevKind::Nvme(device) => bdev::Spec::Nvme {
+            device: device.value.clone(),
+        },
         BdevKind::NvmeTcp(remote) => bdev::Spec::NvmeTcp(Box::new(remote_spec(remote))),
         BdevKind::Spdk(spec) => bdev::Spec::Spdk(spec.clone()),
     }
@@ -274,6 +323,7 @@ fn remote_spec(remote: &NvmeTcpPlan) -> bdev::RemoteSpec {
 fn span(bdev: &BdevPlan) -> crate::config::Span {
     match &bdev.kind {
         BdevKind::File(file) => file.path.span,
+        BdevKind::Nvme(device) => device.span,
         BdevKind::NvmeTcp(remote) => remote.address.span,
         _ => bdev.name.span,
     }

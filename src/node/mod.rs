@@ -43,7 +43,10 @@ enum Exports {
     },
     /// By SPDK's.
     #[cfg(feature = "spdk")]
-    Spdk(crate::spdk::Export),
+    Spdk {
+        nvmf: Option<crate::spdk::Export>,
+        iscsi: Option<crate::spdk::IscsiExport>,
+    },
 }
 
 /// Why an export could not be changed while running.
@@ -138,7 +141,7 @@ impl Node {
         match &self.exports {
             Exports::Native { nvmf, .. } => nvmf.as_ref(),
             #[cfg(feature = "spdk")]
-            Exports::Spdk(_) => None,
+            Exports::Spdk { .. } => None,
         }
     }
 
@@ -146,17 +149,26 @@ impl Node {
     #[cfg(feature = "spdk")]
     pub fn spdk(&self) -> Option<&crate::spdk::Export> {
         match &self.exports {
-            Exports::Spdk(export) => Some(export),
-            _ => None,
+            Exports::Spdk { nvmf, .. } => nvmf.as_ref(),
+            Exports::Native { .. } => None,
         }
     }
 
-    /// The iSCSI export, if there is one.
+    /// SPDK's iSCSI export, if there is one.
+    #[cfg(feature = "spdk")]
+    pub fn spdk_iscsi(&self) -> Option<&crate::spdk::IscsiExport> {
+        match &self.exports {
+            Exports::Spdk { iscsi, .. } => iscsi.as_ref(),
+            Exports::Native { .. } => None,
+        }
+    }
+
+    /// The iSCSI export of the native engine, if there is one.
     pub fn iscsi(&self) -> Option<&iscsi::Export> {
         match &self.exports {
             Exports::Native { iscsi, .. } => iscsi.as_ref(),
             #[cfg(feature = "spdk")]
-            Exports::Spdk(_) => None,
+            Exports::Spdk { .. } => None,
         }
     }
 
@@ -169,7 +181,11 @@ impl Node {
                 nvmf.chain(iscsi).copied().collect()
             }
             #[cfg(feature = "spdk")]
-            Exports::Spdk(export) => export.addresses(),
+            Exports::Spdk { nvmf, iscsi } => {
+                let nvmf = nvmf.iter().flat_map(|nvmf| nvmf.addresses());
+                let iscsi = iscsi.iter().flat_map(|iscsi| iscsi.addresses());
+                nvmf.chain(iscsi.copied()).collect()
+            }
         }
     }
 

@@ -1,13 +1,17 @@
 //! A node of the SPDK engine.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{ExportError, Exports, Node, build};
 use crate::bdev::{NvmeAddress, SpdkSpec};
-use crate::config::{AnaState, BdevKind, BdevPlan, Error, HostsPlan, NvmfPlan, Plan, Uuid};
+use crate::config::{
+    AnaState, BdevKind, BdevPlan, Error, HostsPlan, IscsiPlan, NvmfPlan, Plan, Uuid,
+};
 use crate::engine::Engine;
+use crate::export::listener;
 use crate::export::nvmf::target::format_uuid;
-use crate::spdk::{Export, Listener, Namespace, Options, Subsystem, World};
+use crate::spdk::{Export, IscsiExport, Listener, Namespace, Options, Subsystem, Target, World};
 
 /// Builds and starts everything a plan asks for.
 pub(super) fn start(plan: &Plan) -> Result<(Node, Arc<World>), Error> {
@@ -17,8 +21,10 @@ pub(super) fn start(plan: &Plan) -> Result<(Node, Arc<World>), Error> {
         memory_mib: plan.spdk.memory_mib,
         pci: plan.bdevs.iter().any(may_use_pci),
         rpc: plan.spdk.rpc.clone(),
+        iscsi: plan.iscsi.is_some(),
     };
     check_pci(plan)?;
+    check_ports(plan)?;
     let (world, planes) = World::start(&options).map_err(|reason| plan.error_of_whole(&reason))?;
     let engine = world.engine(planes);
     if let Err(error) = build::open_bdevs(plan, engine.bdevs()) {
@@ -26,37 +32,17 @@ pub(super) fn start(plan: &Plan) -> Result<(Node, Arc<World>), Error> {
         let _ = engine.stop(super::STOP_WITHIN);
         return Err(error);
     }
-    let of_export = world.clone();
-    let node = Node::finish(plan, engine, |engine| match &plan.nvmf {
-        None => Ok(Exports::Native {
-            nvmf: None,
-            iscsi: None,
-        }),
-        Some(nvmf) => {
-            let subsystems = subsystems(plan, nvmf, engine)?;
-            let listeners: Vec<Listener> = nvmf
-                .listeners
-                .iter()
-                .map(|listener| Listener(listener.value))
-                .collect();
-            Export::start(of_export, &listeners, &subsystems)
-                .map(Exports::Spdk)
-                .map_err(|(at, reason)| {
-                    let at = at.and_then(|at| {
-                        nvmf.listeners
-                            .iter()
-                            .find(|listener| listener.value == at.0)
-                    });
-                    match at {
-                        Some(listener) => plan.error_at(
-                            listener.span,
-                            &reason,
-                            Some("`ss -ltnp` shows who listens where"),
-                        ),
-                        None => plan.error_of_whole(&reason),
-                    }
-                })
-        }
+    let node = Node::finish(plan, engine, |engine| {
+        let nvmf = plan.nvmf.as_ref();
+        let iscsi = plan.iscsi.as_ref();
+        Ok(Exports::Spdk {
+            nvmf: nvmf
+                .map(|nvmf| start_nvmf(plan, nvmf, engine, &world))
+                .transpose()?,
+            iscsi: iscsi
+                .map(|iscsi| start_iscsi(plan, iscsi, engine, &world))
+                .transpose()?,
+        })
     })?;
     Ok((node, world))
 }
@@ -92,6 +78,83 @@ fn check_pci(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses an address that cannot be listened on, before anything is started: of iSCSI's SPDK does not say which it was.
+fn check_ports(plan: &Plan) -> Result<(), Error> {
+    let nvmf = plan.nvmf.iter().map(|nvmf| &nvmf.listeners);
+    let iscsi = plan.iscsi.iter().map(|iscsi| &iscsi.portals);
+    for listeners in nvmf.chain(iscsi) {
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|at| at.value).collect();
+        listener::bind(&addresses).map_err(|error| build::bind_error(plan, listeners, &error))?;
+    }
+    Ok(())
+}
+
+/// Exports through SPDK's NVMe-oF target.
+fn start_nvmf(
+    plan: &Plan,
+    nvmf: &NvmfPlan,
+    engine: &Engine,
+    world: &Arc<World>,
+) -> Result<Export, Error> {
+    let subsystems = subsystems(plan, nvmf, engine)?;
+    let listeners: Vec<Listener> = nvmf
+        .listeners
+        .iter()
+        .map(|listener| Listener(listener.value))
+        .collect();
+    Export::start(world.clone(), &listeners, &subsystems).map_err(|(at, reason)| {
+        let at = at.and_then(|at| {
+            nvmf.listeners
+                .iter()
+                .find(|listener| listener.value == at.0)
+        });
+        match at {
+            Some(listener) => plan.error_at(
+                listener.span,
+                &reason,
+                Some("`ss -ltnp` shows who listens where"),
+            ),
+            None => plan.error_of_whole(&reason),
+        }
+    })
+}
+
+/// Exports through SPDK's iSCSI target.
+fn start_iscsi(
+    plan: &Plan,
+    iscsi: &IscsiPlan,
+    engine: &Engine,
+    world: &Arc<World>,
+) -> Result<IscsiExport, Error> {
+    let mut targets = Vec::with_capacity(iscsi.targets.len());
+    for target in &iscsi.targets {
+        let mut luns = Vec::with_capacity(target.luns.len());
+        for lun in &target.luns {
+            let name = &plan.devices[lun.device].name.value;
+            engine
+                .open(name)
+                .map_err(|error| plan.error_at(lun.span, &error.to_string(), None))?;
+            luns.push((lun.lun, name.clone()));
+        }
+        targets.push(Target {
+            iqn: target.iqn.value.clone(),
+            initiators: names(&target.initiators),
+            luns,
+        });
+    }
+    let portals: Vec<SocketAddr> = iscsi.portals.iter().map(|portal| portal.value).collect();
+    IscsiExport::start(world.clone(), &portals, &targets)
+        .map_err(|reason| plan.error_of_whole(&reason))
+}
+
+/// Who may connect; `None` for everybody.
+fn names(hosts: &HostsPlan) -> Option<Vec<String>> {
+    match hosts {
+        HostsPlan::Any => None,
+        HostsPlan::List(list) => Some(list.clone()),
+    }
+}
+
 /// What is to be exported; takes hold of the devices.
 fn subsystems(plan: &Plan, nvmf: &NvmfPlan, engine: &Engine) -> Result<Vec<Subsystem>, Error> {
     let mut subsystems = Vec::with_capacity(nvmf.subsystems.len());
@@ -112,10 +175,7 @@ fn subsystems(plan: &Plan, nvmf: &NvmfPlan, engine: &Engine) -> Result<Vec<Subsy
             nqn: subsystem.nqn.value.clone(),
             serial: subsystem.serial.clone(),
             model: subsystem.model.clone(),
-            hosts: match &subsystem.hosts {
-                HostsPlan::Any => None,
-                HostsPlan::List(list) => Some(list.clone()),
-            },
+            hosts: names(&subsystem.hosts),
             ana: ana_of_spdk(subsystem.ana)
                 .map_err(|reason| plan.error_at(subsystem.nqn.span, &reason, None))?,
             namespaces,

@@ -43,6 +43,7 @@ impl Loaded {
         let bdev = in_spdk(plan, name)?;
         let plan = Plan {
             nvmf: None,
+            iscsi: None,
             ..plan.clone()
         };
         let (node, world) = spdk::start(&plan)?;

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::rpc::Rpc;
 use super::thread::Thread;
-use super::{log, memory};
+use super::{iscsi, log, memory};
 
 /// The most that SPDK may take to end once it is told to.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -29,6 +29,16 @@ pub struct Options {
     pub pci: bool,
     /// The path of SPDK's JSON-RPC socket, for `rpc.py` and `spdk_top`; one that nobody else finds when left out.
     pub rpc: Option<PathBuf>,
+    /// Whether devices will be exported over iSCSI, for which SPDK takes memory when it starts.
+    pub iscsi: bool,
+}
+
+impl Options {
+    /// The memory that SPDK cannot do without, in MiB.
+    fn memory_mib_min(&self) -> u64 {
+        let iscsi = if self.iscsi { iscsi::MEMORY_MIB } else { 0 };
+        memory::MEMORY_MIB_MIN + iscsi
+    }
 }
 
 /// SPDK, running.
@@ -48,7 +58,9 @@ impl App {
     /// What is missing, or SPDK's own last words.
     pub fn start(options: &Options) -> Result<App, String> {
         if options.hugepages {
-            let wanted = options.memory_mib.map_or(memory::MEMORY_MIB_MIN, u64::from);
+            let wanted = options
+                .memory_mib
+                .map_or(options.memory_mib_min(), u64::from);
             memory::check_hugepages(wanted)?;
         }
         let (socket, directory) = match &options.rpc {
@@ -147,8 +159,14 @@ fn run(options: &Options, socket: &Path, started: Sender<Thread>) -> i32 {
         opts.no_huge = true;
         opts.iova_mode = virtual_addresses.as_ptr();
         if options.memory_mib.is_none() {
-            opts.mem_size = memory::MEMORY_MIB_MIN as i32;
+            opts.mem_size = options.memory_mib_min() as i32;
         }
+    }
+    // Bytes that SPDK copies.
+    let mut startup = iscsi::startup(options.iscsi).map(String::into_bytes);
+    if let Some(startup) = &mut startup {
+        opts.json_data = startup.as_mut_ptr().cast();
+        opts.json_data_size = startup.len();
     }
     super::module::add();
     let context = Box::into_raw(Box::new(started)).cast::<c_void>();

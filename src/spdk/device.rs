@@ -189,6 +189,9 @@ impl Opener {
                 self.call("bdev_aio_create", params)?;
                 Ok((name.into(), delete("bdev_aio_delete")))
             }
+            Spec::Nvme { .. } => Err(engine(
+                "`device` of `nvme` is the native engine's; give SPDK the controller, and its address as `pcie`",
+            )),
             Spec::NvmeTcp(remote) => {
                 self.nvme_flushes();
                 self.call("bdev_nvme_attach_controller", attach_remote(name, remote)?)?;
@@ -311,7 +314,7 @@ impl Opener {
             Spec::Malloc { .. } => "malloc",
             Spec::File { .. } => "file",
             Spec::NvmeTcp(_) => "nvme-tcp",
-            Spec::Spdk(SpdkSpec::Nvme { .. }) => "nvme",
+            Spec::Nvme { .. } | Spec::Spdk(SpdkSpec::Nvme { .. }) => "nvme",
             Spec::Spdk(SpdkSpec::Json { .. }) => "spdk-json",
         };
         // Says that it has no cache and cannot flush, whatever is beneath it.

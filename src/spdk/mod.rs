@@ -17,6 +17,7 @@
 //! | `world` | all of it, as the control plane reaches it |
 //! | `host` | a user of one bdev: what a load generator needs |
 //! | `export` | mapped devices as namespaces of SPDK's NVMe-oF target |
+//! | `iscsi` | mapped devices as units of SPDK's iSCSI target |
 //!
 //! # Threads
 //!
@@ -34,6 +35,7 @@ mod core;
 mod device;
 mod export;
 mod host;
+mod iscsi;
 mod log;
 mod lower;
 mod memory;
@@ -47,5 +49,6 @@ mod world;
 pub use app::Options;
 pub use export::{Export, Listener, Namespace, Subsystem};
 pub use host::{Act, Host};
+pub use iscsi::{HAS_ISCSI, IscsiExport, Target};
 pub use pci::check_pci;
 pub use world::World;

@@ -103,10 +103,11 @@ impl Publication {
         let bdev = published.bdev.get_mut();
         bdev.ctxt = address;
         bdev.name = published.name.as_ptr().cast_mut();
-        bdev.product_name = c"polldm mapped device".as_ptr().cast_mut();
+        bdev.product_name = c"polldm device".as_ptr().cast_mut();
         bdev.write_cache = 1;
         bdev.blocklen = limits.block_bytes;
-        bdev.phys_blocklen = limits.optimal_write_bytes;
+        // SPDK's target promises hosts that so much is written whole or not at all when the power fails.
+        bdev.phys_blocklen = limits.block_bytes;
         bdev.blockcnt = limits.sectors >> published.shift;
         bdev.write_unit_size = 1;
         bdev.reset_io_drain_timeout = RESET_DRAINS_SECONDS;

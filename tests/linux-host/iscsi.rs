@@ -31,6 +31,14 @@ impl Portal {
         }
     }
 
+    /// The same polldm's target that asks for proof and gives it.
+    pub fn with_chap(target: &Target) -> Portal {
+        Portal {
+            iqn: target::chap_iqn(&target.nqn),
+            ..Portal::of(target)
+        }
+    }
+
     fn record(&self) -> String {
         format!(
             "iscsiadm -m node -T {} -p {}:{}",

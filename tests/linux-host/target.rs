@@ -1,7 +1,8 @@
 //! polldm as the scenarios run it: a process of its own, with a configuration file, a port and a control socket.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -131,6 +132,7 @@ impl Target {
         let ports = [first, second];
         let iscsi = iscsi(iscsi_port, nqn, volumes);
         let configuration = configuration(directory.path(), ports, nqn, hosts, volumes) + &iscsi;
+        write_secrets(directory.path())?;
         let file = directory.path().join("polldm.yaml");
         std::fs::write(&file, configuration)
             .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
@@ -401,7 +403,28 @@ pub fn iqn(nqn: &str) -> String {
     nqn.replacen("nqn.", "iqn.", 1)
 }
 
-/// The part of the YAML file that exports the volumes as logical units, too.
+/// What initiators of the second iSCSI target prove themselves with, and what it proves itself with: each a name and a secret.
+pub const CHAP: [(&str, &str); 2] = [
+    ("guest", "secret-of-the-guest"),
+    ("polldm", "secret-of-the-target"),
+];
+
+/// The name of the second iSCSI target, which asks for proof and gives it.
+pub fn chap_iqn(nqn: &str) -> String {
+    iqn(nqn) + "-chap"
+}
+
+/// Writes the secrets that the second iSCSI target asks for.
+fn write_secrets(directory: &Path) -> Result<(), String> {
+    let [(user, secret), (own, proof)] = CHAP;
+    let file = directory.join("chap");
+    let lines = format!("initiator {user} {secret}\ntarget {own} {proof}\n");
+    std::fs::write(&file, lines)
+        .and_then(|()| std::fs::set_permissions(&file, Permissions::from_mode(0o600)))
+        .map_err(|e| format!("cannot write {}: {e}", file.display()))
+}
+
+/// The part of the YAML file that exports the volumes as logical units, too: of one target for everyone, and of one that asks for proof.
 fn iscsi(port: u16, nqn: &str, volumes: &[Volume]) -> String {
     let units: String = volumes
         .iter()
@@ -410,8 +433,11 @@ fn iscsi(port: u16, nqn: &str, volumes: &[Volume]) -> String {
         .collect();
     format!(
         "  iscsi:\n    portals: [ \"127.0.0.1:{port}\" ]\n    \
-         targets:\n      - iqn: {}\n        initiators: any\n        luns:\n{units}",
-        iqn(nqn)
+         targets:\n      - iqn: {}\n        initiators: any\n        luns:\n{units}      \
+         - iqn: {}\n        initiators: any\n        \
+         chap: {{ secrets: chap, mutual: true }}\n        luns:\n{units}",
+        iqn(nqn),
+        chap_iqn(nqn)
     )
 }
 

@@ -5,7 +5,9 @@
 
 #![cfg(feature = "spdk")]
 
+mod iscsi;
 mod process;
+mod tools;
 
 use std::sync::Mutex;
 

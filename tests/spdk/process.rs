@@ -84,13 +84,23 @@ impl Served {
 
     /// What it answers to a command that succeeds.
     pub fn told(&self, arguments: &[&str]) -> String {
+        said(self.ask(arguments))
+    }
+
+    /// What it has against a command that fails.
+    pub fn refuses(&self, arguments: &[&str]) -> String {
+        let output = self.ask(arguments).expect("it can be run");
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn ask(&self, arguments: &[&str]) -> std::io::Result<Output> {
         let socket = self.directory.path().join("control.sock");
-        let output = Command::new(POLLDM)
+        Command::new(POLLDM)
             .arg("--socket")
             .arg(socket)
             .args(arguments)
-            .output();
-        said(output)
+            .output()
     }
 
     /// Asks again and again until the answer is as it should be.

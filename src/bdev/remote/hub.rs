@@ -10,12 +10,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::host::Queue;
 
 use super::RemoteSpec;
-use super::attach::{Found, Geometry, attach};
+use super::attach::{Found, attach};
 use super::bell::Bell;
 use super::keeper::Keeper;
 use super::standing::Standing;
 use crate::bdev::device::Facts;
 use crate::bdev::error::Error;
+use crate::bdev::namespace::Geometry;
 
 /// A link, to the keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,20 +139,7 @@ impl Remote {
 impl Opened {
     /// What was found there: block size, sectors, and the rest of what a device declares.
     pub fn declare(&self, lower: crate::dm::Lower) -> crate::dm::Lower {
-        let found = &self.found;
-        crate::dm::Lower {
-            sectors: found.sectors,
-            block_bytes: found.block_bytes(),
-            volatile_cache: found.volatile_cache,
-            discard: found.discard,
-            // A controller may leave undone what Dataset Management advises it to do.
-            discard_zeroes: false,
-            write_zeroes: found.write_zeroes,
-            transfer_sectors_max: found.transfer_sectors_max,
-            optimal_write_bytes: found.optimal_write_bytes,
-            read_only: found.read_only,
-            ..lower
-        }
+        self.found.traits.declare(lower)
     }
 
     /// How it is doing, for its [`Facts`].

@@ -163,7 +163,7 @@ impl Keeper {
         Ok(Connected {
             association: self.association,
             queue: queue.into_queue(),
-            geometry: self.found.geometry,
+            geometry: self.found.traits.geometry,
         })
     }
 
@@ -181,11 +181,11 @@ impl Keeper {
                 // To read the page is to be told of the next change. What it lists does not matter: only one namespace does.
                 let page = log::page::CHANGED_NAMESPACES;
                 controller.log_page(page, NSID_ALL, log::CHANGED_NAMESPACES_SIZE as u32)?;
-                match attach::namespace(self.spec.nsid, controller) {
-                    Ok((sectors, block_shift, _))
-                        if block_shift == self.found.geometry.block_shift =>
+                match attach::size_now(self.spec.nsid, controller) {
+                    Ok((sectors, block_shift))
+                        if block_shift == self.found.traits.geometry.block_shift =>
                     {
-                        self.found.sectors = sectors;
+                        self.found.traits.sectors = sectors;
                         self.facts.sectors.store(sectors, Ordering::Relaxed);
                     }
                     Ok(_) => {
@@ -238,7 +238,9 @@ impl Keeper {
         let standing = &self.hub.standing;
         match attached {
             Ok((controller, found)) => {
-                self.facts.sectors.store(found.sectors, Ordering::Relaxed);
+                self.facts
+                    .sectors
+                    .store(found.traits.sectors, Ordering::Relaxed);
                 self.controller = Some(controller);
                 self.found = found;
                 self.association = Association(self.association.0 + 1);

@@ -23,11 +23,11 @@ use crate::host::{Client, Error};
 use crate::nvme::command::Completion;
 use crate::reactor::{BufferPool, Epoll, Interest};
 
-use super::attach::Geometry;
 use super::hub::{Connected, Hub, Mail, Mailbox, Order, Seat};
 use super::request::{Next, Request};
 use super::standing::Standing;
 use crate::bdev::Patience;
+use crate::bdev::namespace::Geometry;
 use crate::bdev::payload::Payload;
 
 /// In one part of this many of `io_timeout`, commands are looked through once.

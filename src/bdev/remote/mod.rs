@@ -14,7 +14,7 @@
 //! | `keeper` | the thread: admin queue, connecting; runs what `life` decides |
 //! | `hub` | how reactors and the keeper speak to each other |
 //! | `link`, `links` | one reactor's connection to one remote; all of a reactor's |
-//! | `request`, `verdict` | one I/O as NVMe commands; what a completion means (MP-13) |
+//! | `request` | one I/O, and its data; as commands it is in [`super::namespace`] |
 //! | `standing` | state and counts, for `bdev ls` |
 //!
 //! To connect blocks (name resolution, TCP, a dozen commands in turn), so a thread does it, never a reactor; and since that thread is there, the
@@ -37,7 +37,6 @@ mod link;
 mod links;
 mod request;
 mod standing;
-mod verdict;
 
 pub(super) use hub::Remote;
 pub(super) use link::{Link, Parts};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Surroundings, Unique, block_size, size, span, spdk};
 use crate::config::names::{check_name, check_nqn};
 use crate::config::plan::{BdevKind, BdevPlan, FilePlan, NvmeTcpPlan};
-use crate::config::raw::{Bdev, Direct, FileBdev, NvmeTcpBdev};
+use crate::config::raw::{Bdev, Direct, FileBdev, NvmeBdev, NvmeTcpBdev};
 use crate::config::source::{At, Problem, shown};
 use crate::host::split_authority;
 use crate::nvme::NSID_ALL;
@@ -38,16 +38,21 @@ pub(super) fn bdevs(
             .related(first, "the first")
             .help("every bdev needs a name of its own"));
         }
-        if let BdevKind::File(file) = &plan.kind {
-            let taken = paths.iter().find(|(path, read_only, _)| {
-                *path == file.path.value && !(*read_only && file.read_only)
-            });
+        let place = match &plan.kind {
+            BdevKind::File(file) => Some((&file.path, file.read_only)),
+            BdevKind::Nvme(device) => Some((device, false)),
+            _ => None,
+        };
+        if let Some((place, read_only)) = place {
+            let taken = paths
+                .iter()
+                .find(|(path, reads, _)| *path == place.value && !(*reads && read_only));
             if let Some((_, _, first)) = taken {
-                return Err(Problem::at(file.path.span, "this file already belongs to another bdev")
+                return Err(Problem::at(place.span, "this file already belongs to another bdev")
                     .related(*first, "the first")
                     .help("two bdevs may share a file only when both are `read_only: true`; a table can use one bdev many times"));
             }
-            paths.push((file.path.value.clone(), file.read_only, file.path.span));
+            paths.push((place.value.clone(), read_only, place.span));
         }
         plans.push(plan);
     }
@@ -73,7 +78,7 @@ pub(super) fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<B
         },
         Bdev::File(bdev) => file(bdev, surroundings)?,
         Bdev::NvmeTcp(bdev) => nvme_tcp(*bdev)?,
-        Bdev::Nvme(bdev) => spdk::nvme(bdev, surroundings)?,
+        Bdev::Nvme(bdev) => nvme(bdev, surroundings)?,
         Bdev::SpdkJson(bdev) => spdk::json(bdev, surroundings)?,
     };
     let name = &plan.name;
@@ -110,6 +115,33 @@ fn file(bdev: FileBdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Pro
             direct: bdev.direct.map_or(Direct::Auto, |direct| direct.value),
             read_only,
         }),
+        name: bdev.name,
+    })
+}
+
+fn nvme(bdev: NvmeBdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Problem> {
+    let Some(device) = &bdev.device else {
+        return spdk::nvme(bdev, surroundings);
+    };
+    let others = [
+        ("tcp", bdev.tcp.as_ref().map(|at| at.span)),
+        ("nqn", bdev.nqn.as_ref().map(|at| at.span)),
+        ("pcie", bdev.pcie.as_ref().map(|at| at.span)),
+        ("vfio_user", bdev.vfio_user.as_ref().map(|at| at.span)),
+        ("nsid", bdev.nsid.as_ref().map(|at| at.span)),
+    ];
+    for (key, span) in others {
+        if let Some(span) = span {
+            let message = format!("`{key}` has no meaning with `device`, which is the namespace");
+            return Err(Problem::at(span, message).help(
+                "write `device` alone for a namespace that the kernel drives, or leave `device` out for one that SPDK drives",
+            ));
+        }
+    }
+    Ok(BdevPlan {
+        block_size: 512,
+        size: None,
+        kind: BdevKind::Nvme(surroundings.path(device)?),
         name: bdev.name,
     })
 }

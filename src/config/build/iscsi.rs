@@ -1,10 +1,12 @@
 //! The iSCSI target.
 
-use super::Unique;
 use super::exports::{Known, listeners};
+use super::{Surroundings, Unique};
 use crate::config::names::{Uuid, check_iscsi_name};
-use crate::config::plan::{BdevPlan, DevicePlan, HostsPlan, IscsiPlan, LunPlan, TargetPlan};
-use crate::config::raw::{Iscsi, Lun, Target};
+use crate::config::plan::{
+    BdevPlan, ChapPlan, DevicePlan, HostsPlan, IscsiPlan, LunPlan, TargetPlan,
+};
+use crate::config::raw::{Chap, Iscsi, Lun, Target};
 use crate::config::scalar::Hosts;
 use crate::config::source::{At, Problem, shown};
 use crate::config::{LUN_MAX, TARGETS_MAX};
@@ -13,6 +15,7 @@ pub(super) fn iscsi(
     written: Iscsi,
     devices: &[DevicePlan],
     bdevs: &[BdevPlan],
+    surroundings: &Surroundings<'_>,
 ) -> Result<IscsiPlan, Problem> {
     let portals = listeners(&written.portals.value, 3260)?;
     let known = Known::new(devices, bdevs);
@@ -23,7 +26,7 @@ pub(super) fn iscsi(
             return Err(Problem::at(target.span, "too many targets")
                 .help(format!("there can be {TARGETS_MAX}")));
         }
-        let target = target_plan(target.value, &known)?;
+        let target = target_plan(target.value, &known, surroundings)?;
         // Names that differ in case only are one name (RFC 3722).
         if let Err(first) = names.insert(target.iqn.value.to_ascii_lowercase(), target.iqn.span) {
             return Err(Problem::at(target.iqn.span, "a second target of this name")
@@ -40,10 +43,19 @@ pub(super) fn iscsi(
                 .help("name at least one address, such as \"127.0.0.1:3260\""),
         );
     }
-    Ok(IscsiPlan { portals, targets })
+    let discovery = written.discovery.and_then(|discovery| discovery.chap);
+    Ok(IscsiPlan {
+        portals,
+        discovery: chap(discovery.as_ref(), surroundings)?,
+        targets,
+    })
 }
 
-fn target_plan(written: Target, known: &Known<'_>) -> Result<TargetPlan, Problem> {
+fn target_plan(
+    written: Target,
+    known: &Known<'_>,
+    surroundings: &Surroundings<'_>,
+) -> Result<TargetPlan, Problem> {
     checked_name(&written.iqn)?;
     let initiators = initiators(&written.initiators)?;
     let mut luns: Vec<LunPlan> = luns(&written.luns, &written.iqn.value, known)?;
@@ -51,8 +63,22 @@ fn target_plan(written: Target, known: &Known<'_>) -> Result<TargetPlan, Problem
     Ok(TargetPlan {
         iqn: written.iqn,
         initiators,
+        chap: chap(written.chap.as_ref(), surroundings)?,
         luns,
     })
+}
+
+fn chap(
+    written: Option<&Chap>,
+    surroundings: &Surroundings<'_>,
+) -> Result<Option<ChapPlan>, Problem> {
+    let plan = |chap: &Chap| {
+        Ok(ChapPlan {
+            secrets: surroundings.path(&chap.secrets)?,
+            mutual: chap.mutual.as_ref().is_some_and(|mutual| mutual.value),
+        })
+    };
+    written.map(plan).transpose()
 }
 
 fn checked_name(name: &At<String>) -> Result<(), Problem> {

@@ -84,7 +84,7 @@ pub(super) fn plan(
         .map(|nvmf| nvmf::nvmf(nvmf, &devices, &bdevs))
         .transpose()?;
     let iscsi = iscsi
-        .map(|iscsi| iscsi::iscsi(iscsi, &devices, &bdevs))
+        .map(|iscsi| iscsi::iscsi(iscsi, &devices, &bdevs, surroundings))
         .transpose()?;
     apart(metrics.as_ref(), nvmf.as_ref(), iscsi.as_ref())?;
     let plan = Plan {

@@ -5,12 +5,20 @@ use std::net::SocketAddr;
 use super::{Surroundings, address, size};
 use crate::bdev::{NvmeAddress, SpdkSpec};
 use crate::config::SOCKET_PATH_BYTES_MAX;
-use crate::config::plan::{BdevKind, BdevPlan, Direct, Engine, Plan, SpdkPlan};
+use crate::config::plan::{
+    BdevKind, BdevPlan, Direct, Engine, HostsPlan, IscsiPlan, Plan, SpdkPlan,
+};
 use crate::config::raw::{Hugepages, NvmeBdev, Spdk, SpdkJsonBdev};
 use crate::config::source::{At, Problem, Span, shown};
 
 /// Bytes of a mebibyte, the unit in which SPDK is told how much memory to take.
 const MIB: u64 = 1 << 20;
+
+/// Units of a target that SPDK's `iscsi_create_target_node` takes at the most.
+const ISCSI_LUNS_MAX: usize = 64;
+
+/// Names in a group of initiators that SPDK's `iscsi_create_initiator_group` takes at the most.
+const ISCSI_INITIATORS_MAX: usize = 256;
 
 /// The part of a plan that is SPDK's.
 pub(super) fn plan(
@@ -55,7 +63,7 @@ pub(super) fn plan(
 
 /// A namespace of an NVMe controller.
 pub(super) fn nvme(bdev: NvmeBdev, surroundings: &Surroundings<'_>) -> Result<BdevPlan, Problem> {
-    let one = "write one of `tcp` (with `nqn`), `pcie` and `vfio_user`";
+    let one = "write `device` for one that the kernel drives; one of `tcp` (with `nqn`), `pcie` and `vfio_user` for one that SPDK drives";
     let at = match (&bdev.tcp, &bdev.pcie, &bdev.vfio_user) {
         (Some(tcp), None, None) => {
             let nqn = bdev.nqn.as_ref().ok_or_else(|| {
@@ -156,7 +164,9 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
                         shown(&bdev.name.value)
                     ),
                 )
-                .help("write `engine: spdk`, or use `malloc`, `null`, `file` or `nvme-tcp`")),
+                .help(
+                    "write `engine: spdk`, or use `malloc`, `null`, `file`, `nvme-tcp`, or `nvme` with `device`",
+                )),
             }
         }
         Engine::Spdk => {
@@ -171,14 +181,16 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
                 return Err(problem.help("write at most as many as `cores` has"));
             }
             if let Some(iscsi) = &plan.iscsi {
-                let portal = &iscsi.portals[0];
-                return Err(Problem::at(
-                    portal.span,
-                    "iSCSI is exported by the native engine only",
-                )
-                .help("export through `nvmf`, or write `engine: native`"));
+                check_iscsi(iscsi)?;
             }
             for bdev in &plan.bdevs {
+                if let BdevKind::Nvme(device) = &bdev.kind {
+                    return Err(Problem::at(
+                        device.span,
+                        "`device` of `nvme` is the native engine's: it is a namespace that the kernel drives",
+                    )
+                    .help("give SPDK the controller, and its address as `pcie`; or write `engine: native`"));
+                }
                 if let BdevKind::File(file) = &bdev.kind
                     && file.direct == Direct::Off
                 {
@@ -190,17 +202,64 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
                 }
             }
             let listeners = plan.nvmf.iter().flat_map(|nvmf| &nvmf.listeners);
-            match listeners
-                .into_iter()
-                .find(|listener| listener.value.port() == 0)
-            {
+            let portals = plan.iscsi.iter().flat_map(|iscsi| &iscsi.portals);
+            let mut addresses = listeners.chain(portals);
+            match addresses.find(|address| address.value.port() == 0) {
                 None => Ok(()),
-                Some(listener) => Err(Problem::at(
-                    listener.span,
+                Some(address) => Err(Problem::at(
+                    address.span,
                     "SPDK does not say which port it was given for port 0",
                 )
-                .help("write the port, such as 4420")),
+                .help("write the port: 4420 is NVMe/TCP's, 3260 iSCSI's")),
             }
         }
     }
+}
+
+/// Whether the SPDK of this build has an iSCSI target; without SPDK there is no such engine, which has been said before.
+#[cfg(feature = "spdk")]
+const HAS_ISCSI: bool = crate::spdk::HAS_ISCSI;
+#[cfg(not(feature = "spdk"))]
+const HAS_ISCSI: bool = false;
+
+/// Refuses what SPDK's iSCSI target cannot do.
+fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
+    let native = "or write `engine: native`, whose iSCSI target can";
+    if !HAS_ISCSI {
+        return Err(Problem::at(
+            iscsi.portals[0].span,
+            "the SPDK that this polldm was built with has no iSCSI target",
+        )
+        .help(format!(
+            "build polldm where SPDK's spdk_event_iscsi.pc is, export through `nvmf`, {native}"
+        )));
+    }
+    for target in &iscsi.targets {
+        let refuse = |message: String, help: &str| {
+            Err(Problem::at(target.iqn.span, message).help(format!("{help}, {native}")))
+        };
+        if target.luns.first().is_none_or(|lun| lun.lun != 0) {
+            return refuse(
+                "SPDK's iSCSI target has no targets without a unit 0".into(),
+                "give one of its units the number 0",
+            );
+        }
+        if target.luns.len() > ISCSI_LUNS_MAX {
+            return refuse(
+                format!("SPDK's iSCSI target has at most {ISCSI_LUNS_MAX} units in a target"),
+                "spread them over several targets",
+            );
+        }
+        if let HostsPlan::List(list) = &target.initiators
+            && list.len() > ISCSI_INITIATORS_MAX
+        {
+            return refuse(
+                format!(
+                    "SPDK's iSCSI target takes at most {ISCSI_INITIATORS_MAX} names of initiators"
+                ),
+                "write `initiators: any`",
+            );
+        }
+    }
+    Ok(())
 }

@@ -336,3 +336,31 @@ fn a_file_that_cannot_be_read_is_an_error() {
     let endless = load(Path::new("/dev/zero")).expect_err("has no end");
     assert_eq!(endless.message(), "the configuration is larger than 4MiB");
 }
+
+/// Secrets are found beside the configuration, for each target and for discovery; the file is the node's to read.
+#[test]
+fn iscsi_secrets_are_beside_the_configuration() {
+    let text = |chap: &str, discovery: &str| {
+        format!(
+            "bdevs: [ {{ malloc: {{ name: m, size: 1MiB }} }} ]
+devices: [ {{ name: d, table: 0 8 linear m 0 }} ]
+exports: {{ iscsi: {{ portals: [ '[::1]:0' ], {discovery} targets: [
+  {{ iqn: 'iqn.2026-11.io:x', initiators: any, {chap} luns: [ {{ lun: 0, device: d }} ] }} ] }} }}"
+        )
+    };
+    let plan = |chap, discovery| read(text(chap, discovery)).expect("valid").iscsi;
+    let iscsi = plan("", "").expect("an export");
+    assert_eq!((&iscsi.discovery, &iscsi.targets[0].chap), (&None, &None));
+    let iscsi = plan(
+        "chap: { secrets: secrets/chap, mutual: true },",
+        "discovery: { chap: { secrets: /chap } },",
+    );
+    let iscsi = iscsi.expect("an export");
+    let discovery = iscsi.discovery.expect("asks");
+    assert_eq!(discovery.secrets.value, Path::new("/chap"));
+    assert!(!discovery.mutual);
+    let target = iscsi.targets[0].chap.as_ref().expect("asks");
+    assert_eq!(target.secrets.value, Path::new("/etc/polldm/secrets/chap"));
+    assert!(target.mutual);
+    assert!(read(text("chap: { mutual: true },", "")).is_err());
+}

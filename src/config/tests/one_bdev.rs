@@ -24,6 +24,7 @@ fn an_entry_means_what_it_means_in_a_file() {
         "file: { name: f, path: /srv/f, direct: on }",
         "file: { name: f, path: \"/srv/a b: {c}\", size: 1MiB, direct: off }",
         "file: { name: f, path: /srv/f, read_only: true }",
+        "nvme: { name: n, device: /dev/ng0n1 }",
         "nvme-tcp: { name: r, address: \"192.0.2.7\", nqn: \"nqn.2026-11.io.polldm:a\" }",
         "nvme-tcp: { name: r, address: \"[2001:db8::7]:4421\", nqn: \"nqn.2026-11.io.polldm:a\", nsid: 7, host_nqn: \"nqn.2026-11.io.polldm:b\", header_digest: true, data_digest: true, keep_alive: 1s, reconnect_delay: 500ms, ctrl_loss_timeout: 2h, fast_io_fail_timeout: 3s, io_timeout: 5s }",
     ] {
@@ -34,6 +35,34 @@ fn an_entry_means_what_it_means_in_a_file() {
         let again = read(&meaning(&alone)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(meaning(&again), meaning(&alone), "{text}");
     }
+}
+
+/// A namespace belongs to one engine or the other, and its device says all there is to say of it.
+#[test]
+fn a_generic_device_is_the_namespace() {
+    for (keys, words) in [
+        ("device: /dev/ng0n1, nsid: 1", "`nsid` has no meaning"),
+        (
+            "device: /dev/ng0n1, tcp: \"1.2.3.4\"",
+            "`tcp` has no meaning",
+        ),
+        ("device: /dev/ng0n1, nqn: n", "`nqn` has no meaning"),
+        (
+            "pcie: \"0000:01:00.0\", device: /dev/ng0n1",
+            "`pcie` has no meaning",
+        ),
+        (
+            "device: /dev/ng0n1, vfio_user: /run",
+            "`vfio_user` has no meaning",
+        ),
+        ("device: /dev/ng0n1, size: 1GiB", "size"),
+    ] {
+        let error = read(&format!("nvme: {{ name: n, {keys} }}")).unwrap_err();
+        assert!(error.to_string().contains(words), "{keys}: {error}");
+    }
+    let twice = "bdevs:\n  - nvme: { name: a, device: /dev/ng0n1 }\n  - nvme: { name: b, device: /dev/ng0n1 }\n";
+    let error = parse("t.yaml", twice).unwrap_err().to_string();
+    assert!(error.contains("already belongs to another bdev"), "{error}");
 }
 
 #[test]

@@ -95,8 +95,18 @@ fn an_entry_of_spdk_reads_as_it_was_told() {
 
 #[test]
 fn the_native_engine_has_no_bdevs_of_spdk() {
-    let error = read("bdevs: [ spdk-json: { name: a, bdev: b } ]").expect_err("refused");
-    assert_eq!(error.message(), "bdev `a` is of a kind that only SPDK has");
+    for entry in [
+        "spdk-json: { name: a, bdev: b }",
+        "nvme: { name: a, pcie: \"0000:01:00.0\" }",
+    ] {
+        let error = read(format!("bdevs: [ {entry} ]")).expect_err("refused");
+        assert_eq!(error.message(), "bdev `a` is of a kind that only SPDK has");
+        assert!(
+            error
+                .help()
+                .is_some_and(|help| help.contains("`nvme` with `device`"))
+        );
+    }
 }
 
 #[test]
@@ -115,6 +125,19 @@ fn memory_is_whole_hugepages() {
 #[test]
 fn what_spdk_cannot_do() {
     let export = "exports: { nvmf: { listeners: [\"127.0.0.1:0\"], subsystems: [] } }";
+    let iscsi = |portal, target| {
+        format!(
+            "exports: {{ iscsi: {{ portals: [\"{portal}\"], targets: [ {target} ] }} }}\n\
+             bdevs: [ null: {{ name: n, size: 1MiB }} ]\n\
+             devices: [ {{ name: v, table: \"0 8 linear n 0\" }} ]"
+        )
+    };
+    let no_unit_0 = "{ iqn: iqn.2026-11.a:b, initiators: any, luns: [ { lun: 1, device: v } ] }";
+    let names: Vec<String> = (0..257).map(|n| format!("iqn.2026-11.a:{n}")).collect();
+    let many = format!(
+        "{{ iqn: iqn.2026-11.a:b, initiators: [{}], luns: [ {{ lun: 0, device: v }} ] }}",
+        names.join(", ")
+    );
     for (text, message) in [
         (
             "reactors: { cores: [0], count: 2 }",
@@ -125,8 +148,24 @@ fn what_spdk_cannot_do() {
             "`direct: off` is the native engine's: SPDK's aio always goes past the page cache",
         ),
         (
+            "bdevs: [ nvme: { name: a, device: /dev/ng0n1 } ]",
+            "`device` of `nvme` is the native engine's: it is a namespace that the kernel drives",
+        ),
+        (
             export,
             "SPDK does not say which port it was given for port 0",
+        ),
+        (
+            &iscsi("127.0.0.1:0", ""),
+            "SPDK does not say which port it was given for port 0",
+        ),
+        (
+            &iscsi("127.0.0.1:3260", no_unit_0),
+            "SPDK's iSCSI target has no targets without a unit 0",
+        ),
+        (
+            &iscsi("127.0.0.1:3260", &many),
+            "SPDK's iSCSI target takes at most 256 names of initiators",
         ),
     ] {
         read(text).unwrap_or_else(|error| panic!("the native engine can: {error}"));

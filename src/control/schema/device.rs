@@ -323,6 +323,26 @@ pub struct Bdev {
     /// Its connection, if it is a remote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Remote>,
+    /// Its generic device, if it is a namespace that the kernel's NVMe driver has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvme: Option<Nvme>,
+}
+
+/// A namespace through the kernel's NVMe driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nvme {
+    /// Its generic device, such as /dev/ng0n1.
+    pub device: String,
+    /// Namespace identifier.
+    pub nsid: u32,
+    /// The controller's model number.
+    pub model: String,
+    /// The controller's serial number.
+    pub serial: String,
+    /// Reactors poll for completions; otherwise the device interrupts.
+    pub polled: bool,
+    /// The largest read or write in bytes; what is larger is split.
+    pub transfer_bytes_max: u64,
 }
 
 /// Whether a remote can be reached.

@@ -50,8 +50,35 @@ pub struct IscsiTarget {
     /// The initiators that may log in; left out when every one may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initiators: Option<Vec<String>>,
+    /// How they prove who they are.
+    #[serde(default)]
+    pub authentication: IscsiAuthentication,
     /// Its logical units, by number.
     pub luns: Vec<IscsiLun>,
+}
+
+/// How initiators prove who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum IscsiAuthentication {
+    /// Their names are believed.
+    #[default]
+    None,
+    /// By CHAP.
+    Chap,
+    /// By CHAP, and the target has to prove itself as well.
+    MutualChap,
+}
+
+impl IscsiAuthentication {
+    /// Its name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            IscsiAuthentication::None => "none",
+            IscsiAuthentication::Chap => "chap",
+            IscsiAuthentication::MutualChap => "mutual-chap",
+        }
+    }
 }
 
 /// A logical unit.

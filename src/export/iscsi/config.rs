@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use super::chap::Chap;
 use crate::dm::DeviceId;
 
 /// Most targets: each costs a table per core.
@@ -20,6 +21,8 @@ pub const NAME_BYTES_MAX: usize = 223;
 pub struct Config {
     /// Addresses to listen on; port 0 lets the system choose. Every target is reached through each.
     pub portals: Vec<SocketAddr>,
+    /// What discovery asks of initiators; everyone may discover when `None`.
+    pub discovery: Option<Chap>,
     /// The targets.
     pub targets: Vec<TargetConfig>,
 }
@@ -31,6 +34,8 @@ pub struct TargetConfig {
     pub iqn: String,
     /// Who may log in.
     pub initiators: Initiators,
+    /// How they prove it; their names are believed when `None`.
+    pub chap: Option<Chap>,
     /// Its logical units.
     pub luns: Vec<LunConfig>,
 }

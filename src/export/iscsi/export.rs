@@ -27,6 +27,8 @@ pub struct TargetSnapshot {
     pub iqn: String,
     /// Who may log in.
     pub initiators: Initiators,
+    /// Whether initiators have to prove who they are; true when the target has to as well.
+    pub chap: Option<bool>,
     /// Its units.
     pub luns: Vec<LunSnapshot>,
 }
@@ -110,6 +112,7 @@ impl Export {
         let targets = self.target.targets().map(|(_, served)| TargetSnapshot {
             iqn: served.iqn.clone(),
             initiators: served.initiators.clone(),
+            chap: served.chap.as_ref().map(|chap| chap.mutual),
             luns: served
                 .units
                 .iter()

@@ -2,6 +2,7 @@
 //!
 //! Bytes are fed in pieces of any size and what the target says is gathered. Nothing here is used by a running target.
 
+use super::chap::Chap;
 use super::config::{Config, Initiators, LunConfig, TargetConfig};
 use super::message::Message;
 use super::pdu::{DIGEST_BYTES, FINAL, HEADER_BYTES, Header, Layout, NO_TAG, digest, opcode};
@@ -54,6 +55,11 @@ impl Default for Harness {
 impl Harness {
     /// A fresh connection to a target with one unit, LUN 0.
     pub fn new() -> Self {
+        Self::with_chap(None)
+    }
+
+    /// The same, to a target that asks for proof, as its discovery does.
+    pub fn with_chap(chap: Option<Chap>) -> Self {
         let lun = LunConfig {
             lun: 0,
             device: DeviceId(0),
@@ -62,9 +68,11 @@ impl Harness {
         };
         let config = Config {
             portals: vec![([127, 0, 0, 1], 3260).into()],
+            discovery: chap.clone(),
             targets: vec![TargetConfig {
                 iqn: IQN.into(),
                 initiators: Initiators::Any,
+                chap,
                 luns: vec![lun],
             }],
         };

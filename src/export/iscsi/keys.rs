@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::chap;
+
 /// Most bytes of our data segments that we take (MaxRecvDataSegmentLength): a NOP-Out or text of that size fits a receive chunk.
 pub const RECEIVE_BYTES_MAX: u32 = 64 * 1024;
 
@@ -174,7 +176,13 @@ const KEYS: &[Key] = &[
     key("InitiatorAlias", When::Always, Rule::Text),
     key("TargetName", When::Login, Rule::Text),
     key("SessionType", When::Login, Rule::Text),
-    key("AuthMethod", When::Security, Rule::List(&["None"])),
+    // What these come to depends on the target: `login` and `chap` answer them.
+    key("AuthMethod", When::Security, Rule::Text),
+    key("CHAP_A", When::Security, Rule::Text),
+    key("CHAP_I", When::Security, Rule::Text),
+    key("CHAP_C", When::Security, Rule::Text),
+    key("CHAP_N", When::Security, Rule::Text),
+    key("CHAP_R", When::Security, Rule::Text),
     key("TargetAlias", When::Always, Rule::Ours),
     key("TargetAddress", When::Always, Rule::Ours),
     key("TargetPortalGroupTag", When::Always, Rule::Ours),
@@ -306,6 +314,10 @@ pub struct Declared {
     pub target: Option<String>,
     /// SessionType.
     pub session_type: Option<String>,
+    /// AuthMethod: what it can prove itself by.
+    pub methods: Option<String>,
+    /// Keys of CHAP.
+    pub chap: chap::Keys,
 }
 
 /// Text that breaks the rules: the negotiation is over.
@@ -433,6 +445,12 @@ impl Negotiation {
             "InitiatorName" => &mut declared.initiator,
             "InitiatorAlias" => &mut declared.alias,
             "TargetName" => &mut declared.target,
+            "AuthMethod" => &mut declared.methods,
+            "CHAP_A" => &mut declared.chap.algorithms,
+            "CHAP_I" => &mut declared.chap.identifier,
+            "CHAP_C" => &mut declared.chap.challenge,
+            "CHAP_N" => &mut declared.chap.name,
+            "CHAP_R" => &mut declared.chap.response,
             _ => &mut declared.session_type,
         };
         *place = Some(value.to_owned());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::chap::{Exchange, Keys};
 use super::keys::{Negotiation, Stage, Violation, say};
 use super::message::Message;
 use super::pdu::{Header, LOGIN_BYTES_MAX, NO_TAG, opcode};
@@ -59,6 +60,10 @@ pub struct Login {
     target: Option<TargetId>,
     initiator: String,
     identified: bool,
+    /// A proof that is under way.
+    exchange: Option<Exchange>,
+    /// Nothing more is asked of the initiator.
+    is_proven: bool,
 }
 
 impl Login {
@@ -140,9 +145,6 @@ impl<L: Lend> Session<L> {
             .negotiation
             .exchange(text, stage, &mut answer, |_, _| None)
             .map_err(|Violation| Status::InitiatorError)?;
-        if answer.contains("AuthMethod=Reject\0") {
-            return Err(Status::AuthenticationFailed);
-        }
         if !login.identified {
             login.identify(cx)?;
             if login.target.is_some() {
@@ -153,8 +155,14 @@ impl<L: Lend> Session<L> {
                 );
             }
         }
+        let asked = login.authenticate(stage, cx, &mut answer)?;
         let mut flags = bits_of(stage) << 2;
-        if header.flags() & TRANSIT == 0 {
+        let transits = header.flags() & TRANSIT != 0;
+        if transits && !login.is_proven && !asked {
+            // The initiator would go on without any proof.
+            return Err(Status::AuthenticationFailed);
+        }
+        if !transits || !login.is_proven {
             self.login_response(header, Status::Success, flags, answer);
             return Ok(());
         }
@@ -367,5 +375,43 @@ impl Login {
         }
         self.target = Some(target);
         Ok(())
+    }
+
+    /// What a request has of the proof (RFC 7143, 6.3.2, 12): the method is chosen, then CHAP has two rounds. True when the initiator was
+    /// asked for more; it stays in the stage then, whatever it wanted.
+    fn authenticate<B>(
+        &mut self,
+        stage: Stage,
+        cx: &Context<'_, B>,
+        answer: &mut String,
+    ) -> Result<bool, Status> {
+        let required = cx.target.chap(self.target);
+        let methods = self.negotiation.declared.methods.take();
+        let keys = std::mem::take(&mut self.negotiation.declared.chap);
+        if let Some(offered) = methods {
+            let ours = required.map_or("None", |_| "CHAP");
+            if !offered.split(',').any(|offered| offered == ours) || keys != Keys::default() {
+                return Err(Status::AuthenticationFailed);
+            }
+            say(answer, "AuthMethod", ours);
+            self.is_proven = required.is_none();
+            self.exchange = required.map(|chap| Exchange::new(chap.clone()));
+            return Ok(!self.is_proven);
+        }
+        if let Some(exchange) = &mut self.exchange
+            && !self.is_proven
+        {
+            self.is_proven = exchange.step(&keys, &self.initiator, answer)?;
+            return Ok(!self.is_proven);
+        }
+        if keys != Keys::default() {
+            return Err(Status::AuthenticationFailed);
+        }
+        // Who says nothing of methods has none, which is enough where none is asked for.
+        self.is_proven |= required.is_none();
+        if stage != Stage::Security && !self.is_proven {
+            return Err(Status::AuthenticationFailed);
+        }
+        Ok(false)
     }
 }

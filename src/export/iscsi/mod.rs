@@ -9,6 +9,7 @@
 //! | `receive` | bytes in: PDUs, immediate data and Data-Out |
 //! | `respond` | bytes out: Data-In, R2T, responses |
 //! | `login`, [`keys`] | who is who, and what is negotiated |
+//! | [`chap`], [`secrets`] | the proof of who is who |
 //! | `request` | what is neither login nor a SCSI command: NOP, text, logout |
 //! | `task`, `command` | SCSI commands, and the slots that they have |
 //! | `manage` | task management |
@@ -17,6 +18,7 @@
 //! | `export` | the target as the node starts and asks it |
 //! | [`harness`] | a connection over memory, for tests |
 
+pub mod chap;
 mod command;
 pub mod config;
 mod export;
@@ -29,15 +31,18 @@ pub mod pdu;
 mod receive;
 mod request;
 mod respond;
+pub mod secrets;
 pub mod session;
 pub mod target;
 mod task;
 mod unit;
 mod worker;
 
+pub use chap::Chap;
 pub use config::{Config, Initiators, LunConfig, TargetConfig};
 pub use export::{Export, LunSnapshot, Snapshot, TargetSnapshot};
 pub use message::{ConnectionReport, UnitReport};
+pub use secrets::Secrets;
 
 #[cfg(test)]
 mod tests;

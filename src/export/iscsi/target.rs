@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::chap::Chap;
 use super::config::{Config, Initiators};
 use crate::dm::{CoreId, DeviceId};
 use crate::export::frame::SessionKey;
@@ -41,6 +42,8 @@ pub struct Served {
     pub iqn: String,
     /// Who may log in.
     pub initiators: Initiators,
+    /// How they prove it.
+    pub chap: Option<Chap>,
     /// Its port.
     pub port: Port,
     /// Its units, in order of LUN.
@@ -114,6 +117,7 @@ impl Counters {
 /// What all cores share.
 pub struct Target {
     targets: Vec<Served>,
+    discovery: Option<Chap>,
     addresses: OnceLock<Vec<SocketAddr>>,
     state: Mutex<State>,
     connections: AtomicU32,
@@ -129,6 +133,7 @@ impl Target {
         let served = |target: &super::config::TargetConfig| Served {
             iqn: target.iqn.clone(),
             initiators: target.initiators.clone(),
+            chap: target.chap.clone(),
             port: Port {
                 number: 1,
                 group: PORTAL_GROUP,
@@ -154,6 +159,7 @@ impl Target {
         };
         Self {
             targets: config.targets.iter().map(served).collect(),
+            discovery: config.discovery.clone(),
             addresses: OnceLock::new(),
             state: Mutex::default(),
             connections: AtomicU32::new(0),
@@ -189,6 +195,14 @@ impl Target {
     #[inline]
     pub fn get(&self, id: TargetId) -> &Served {
         &self.targets[id.0 as usize]
+    }
+
+    /// What an initiator has to prove itself by for a session with a target; for discovery without one.
+    pub fn chap(&self, target: Option<TargetId>) -> Option<&Chap> {
+        match target {
+            Some(target) => self.get(target).chap.as_ref(),
+            None => self.discovery.as_ref(),
+        }
     }
 
     /// The target of this name. Names are compared in lower case (RFC 3722).

@@ -5,7 +5,7 @@ use crate::initiator::{
     ENDLESS_WRITERS, start_endless_writes, start_file_system, start_verified_writes,
 };
 use crate::iscsi::{DIGESTS, Portal, Session};
-use crate::target::{Backing, SECTORS_PER_MIB, Volume};
+use crate::target::{Backing, CHAP, SECTORS_PER_MIB, Volume};
 
 /// ext4 on 512-byte blocks and xfs on 4096-byte blocks, at the same time; then, in a session with digests, fio writes to both and
 /// compares every block.
@@ -30,6 +30,37 @@ pub fn disks(context: &Context<'_>) -> Result<(), String> {
     let file = start_verified_writes(guest, &session.disk(1)?, 4096)?;
     memory.succeed()?;
     file.succeed()?;
+    session.close()?;
+    target.terminate()
+}
+
+/// CHAP in both directions: a file system with it; without it, or with another secret on either side, there is no session.
+pub fn chap(context: &Context<'_>) -> Result<(), String> {
+    let guest = context.guest;
+    let volume = Volume::new("proven", Backing::Malloc, 512, 256);
+    let mut target = context.target("iscsi-chap", &[volume])?;
+    let portal = Portal::with_chap(&target);
+    let [(user, secret), (own, proof)] = CHAP;
+    let settings = |secret, proof| {
+        [
+            ("node.session.auth.authmethod", "CHAP"),
+            ("node.session.auth.username", user),
+            ("node.session.auth.password", secret),
+            ("node.session.auth.username_in", own),
+            ("node.session.auth.password_in", proof),
+        ]
+    };
+    for (secret, proof) in [("secret-of-another", proof), (secret, "secret-of-another")] {
+        if Session::open(guest, &portal, &settings(secret, proof)).is_ok() {
+            return Err("a wrong secret was good enough".to_owned());
+        }
+    }
+    if Session::open(guest, &portal, &[("node.session.auth.authmethod", "None")]).is_ok() {
+        return Err("no proof was asked for".to_owned());
+    }
+    let settings = settings(secret, proof);
+    let session = Session::open(guest, &portal, &[&settings[..], &DIGESTS].concat())?;
+    start_file_system(guest, "ext4", &session.disk(0)?)?.succeed()?;
     session.close()?;
     target.terminate()
 }

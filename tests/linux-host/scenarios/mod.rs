@@ -168,6 +168,10 @@ pub const SCENARIOS: &[Scenario] = &[
         run: iscsi::disks,
     },
     Scenario {
+        name: "open_iscsi_and_the_target_prove_themselves",
+        run: iscsi::chap,
+    },
+    Scenario {
         name: "open_iscsi_sees_a_new_size",
         run: iscsi::resize,
     },

@@ -59,6 +59,8 @@ fn who_has_other_ways_is_told_at_once() {
         assert_eq!(bench.wait(write), Status::Transport);
     }
     assert_eq!(flush(&mut bench), Status::Transport);
+    // This reactor knows before the keeper does.
+    until_state(&mut bench, &bdev, RemoteState::Connecting);
     let mut state = fake.state();
     (state.mute, state.closed) = (false, false);
     drop(state);

@@ -1,0 +1,151 @@
+//! Mapped devices as logical units of SPDK's iSCSI target.
+//!
+//! All portals are one portal group, every target has the initiators that may log in as a group of its own. What SPDK has against a
+//! parameter it only tells its log, so the errors carry that.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::app::said;
+use super::rpc::Refused;
+use super::world::World;
+
+/// Whether the SPDK that this was built with has an iSCSI target.
+pub const HAS_ISCSI: bool = spdk_sys::HAS_ISCSI;
+
+/// The portal group.
+const PORTALS: u32 = 1;
+
+/// Sessions at the most. SPDK takes the memory for them when it starts, and ends the process when it runs out of PDUs; so this is half of
+/// its own default, and so is what each session may have.
+const SESSIONS: u32 = 64;
+
+/// Commands of a session that wait for their answers, as SPDK has it unless told otherwise.
+const QUEUE_DEPTH: u32 = 64;
+
+/// PDUs of a session at the most, as SPDK counts them: twice its commands, 64 parts of long reads, 4 transfers each with its request,
+/// and 8 more.
+const PDUS_PER_SESSION: u32 = 2 * (QUEUE_DEPTH + 64 + 2 * 4 + 8);
+
+/// Buffers of 8 KiB for immediate data, and of 64 KiB for what comes later, per session on average. A session that finds none waits.
+const IMMEDIATE_BUFFERS_PER_SESSION: u32 = 32;
+const DATA_BUFFERS_PER_SESSION: u32 = 8;
+
+/// Memory that all of this takes, in MiB: the PDUs, the buffers, and 32,768 tasks.
+pub(super) const MEMORY_MIB: u64 = 128;
+
+/// A target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub iqn: String,
+    /// The initiators that may log in; `None` for every one.
+    pub initiators: Option<Vec<String>>,
+    /// Numbers of its units, and their devices; a unit 0 among them.
+    pub luns: Vec<(u16, String)>,
+}
+
+/// A running export.
+pub struct IscsiExport {
+    world: Arc<World>,
+    portals: Vec<SocketAddr>,
+    targets: Vec<Target>,
+}
+
+/// What SPDK is configured with before it starts: room for sessions, or next to none where nothing is exported.
+pub(super) fn startup(is_exported: bool) -> Option<String> {
+    if !HAS_ISCSI {
+        return None;
+    }
+    let sessions = if is_exported { SESSIONS } else { 1 };
+    let params = json!({
+        "max_sessions": sessions,
+        "max_queue_depth": QUEUE_DEPTH,
+        "pdu_pool_size": sessions * PDUS_PER_SESSION,
+        "immediate_data_pool_size": sessions * IMMEDIATE_BUFFERS_PER_SESSION,
+        "data_out_pool_size": sessions * DATA_BUFFERS_PER_SESSION,
+        "disable_chap": true,
+    });
+    let entry = json!({ "method": "iscsi_set_options", "params": params });
+    let subsystems = json!([{ "subsystem": "iscsi", "config": [entry] }]);
+    Some(json!({ "subsystems": subsystems }).to_string())
+}
+
+impl IscsiExport {
+    /// Creates the targets, then listens: whoever connects finds everything there.
+    ///
+    /// # Errors
+    /// What SPDK has against it.
+    pub fn start(
+        world: Arc<World>,
+        portals: &[SocketAddr],
+        targets: &[Target],
+    ) -> Result<IscsiExport, String> {
+        let export = IscsiExport {
+            world,
+            portals: portals.to_vec(),
+            targets: targets.to_vec(),
+        };
+        let listed: Vec<Value> = portals.iter().map(portal).collect();
+        let params = json!({ "tag": PORTALS, "portals": listed, "wait": true });
+        export.call("iscsi_create_portal_group", params)?;
+        for (tag, target) in (1..).zip(targets) {
+            export.create(tag, target)?;
+        }
+        export.call("iscsi_start_portal_group", json!({ "tag": PORTALS }))?;
+        Ok(export)
+    }
+
+    /// Where initiators can connect.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.portals
+    }
+
+    /// The targets, as they were made; they do not change.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Creates a target, whose group of initiators gets the number `tag`.
+    fn create(&self, tag: u32, target: &Target) -> Result<(), String> {
+        let initiators = match &target.initiators {
+            None => vec!["ANY".to_owned()],
+            // SPDK takes "ALL" within a name for a word of its own; it compares names without regard to case.
+            Some(names) => names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        };
+        self.call(
+            "iscsi_create_initiator_group",
+            json!({ "tag": tag, "initiators": initiators, "netmasks": ["ANY"] }),
+        )?;
+        let luns: Vec<Value> = target
+            .luns
+            .iter()
+            .map(|(lun, device)| json!({ "lun_id": lun, "bdev_name": device }))
+            .collect();
+        let params = json!({
+            "name": target.iqn,
+            "alias_name": target.iqn,
+            "pg_ig_maps": [{ "pg_tag": PORTALS, "ig_tag": tag }],
+            "luns": luns,
+            "queue_depth": QUEUE_DEPTH,
+            "disable_chap": true,
+        });
+        self.call("iscsi_create_target_node", params)
+    }
+
+    fn call(&self, method: &str, params: Value) -> Result<(), String> {
+        let told = |refused: Refused| said(&refused.to_string());
+        self.world.rpc(method, params).map(drop).map_err(told)
+    }
+}
+
+/// A portal as SPDK writes it: IPv6 in brackets, the port as text.
+fn portal(address: &SocketAddr) -> Value {
+    let host = match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    };
+    json!({ "host": host, "port": address.port().to_string() })
+}

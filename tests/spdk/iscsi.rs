@@ -1,0 +1,265 @@
+//! SPDK's iSCSI target over mapped devices, to initiators that are not ours: libiscsi's tools, and QEMU's driver.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::alone;
+use crate::process::{Served, free_port};
+
+const IQN: &str = "iqn.2026-11.io.polldm:spdk";
+
+/// What a target named on its own lets in.
+const KNOWN_HOST: &str = "iqn.2026-11.io.polldm:host";
+
+/// Whether the initiators are here; says which are not.
+fn have_initiators() -> bool {
+    let mut missing = Vec::new();
+    for (program, package) in [("iscsi-ls", "libiscsi-bin"), ("qemu-img", "qemu-utils")] {
+        if Command::new(program).arg("--version").output().is_err() {
+            missing.push(package);
+        }
+    }
+    let formats = Command::new("qemu-img").arg("--help").output();
+    let formats = formats.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    // A driver of its own package, which QEMU loads by name.
+    let driver = Path::new("/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so");
+    if !driver.exists() && formats.is_ok_and(|formats| !formats.contains("iscsi")) {
+        missing.push("qemu-block-extra");
+    }
+    if missing.is_empty() {
+        return true;
+    }
+    // Past the test harness, which would keep it to itself.
+    let _ = writeln!(
+        std::io::stderr(),
+        "skipped: Debian packages are missing: {}",
+        missing.join(" ")
+    );
+    false
+}
+
+/// Two devices on a target for everybody, the first also on one for a host that is named.
+fn configuration(port: u16) -> String {
+    format!(
+        "\
+engine: spdk
+spdk: {{ hugepages: off }}
+reactors: {{ count: 1 }}
+bdevs:
+  - malloc: {{ name: ram0, size: 32MiB, volatile_cache: true }}
+  - malloc: {{ name: ram1, size: 32MiB, block_size: 4096 }}
+devices:
+  - {{ name: vol0, table: \"0 65536 linear ram0 0\" }}
+  - {{ name: vol1, table: \"0 65536 linear ram1 0\" }}
+exports:
+  iscsi:
+    portals: [ \"127.0.0.1:{port}\" ]
+    targets:
+      - iqn: {IQN}
+        initiators: any
+        luns: [ {{ lun: 0, device: vol0 }}, {{ lun: 5, device: vol1 }} ]
+      - iqn: {IQN}-named
+        initiators: [ \"{KNOWN_HOST}\" ]
+        luns: [ {{ lun: 0, device: vol0 }} ]
+"
+    )
+}
+
+fn url(port: u16, lun: u16) -> String {
+    format!("iscsi://127.0.0.1:{port}/{IQN}/{lun}")
+}
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new("timeout")
+        .args(["60", program])
+        .args(arguments)
+        .output()
+        .expect("it can be run")
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> String {
+    let output = run(program, arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program}: {text}{complaints}");
+    text
+}
+
+/// A disk's worth of bytes that no other seed gives.
+fn image(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        // An LCG with the constants of Knuth's MMIX; its upper half is random enough.
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 32) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+/// Writes a whole unit and reads it back by another process, both QEMU's.
+fn fill_and_compare(directory: &Path, url: &str, bytes: &[u8]) {
+    let (image, back) = (directory.join("image"), directory.join("back"));
+    fs::write(&image, bytes).expect("written");
+    let (image, back) = (
+        image.to_str().expect("UTF-8"),
+        back.to_str().expect("UTF-8"),
+    );
+    succeeds(
+        "qemu-img",
+        &["convert", "-n", "-f", "raw", "-O", "raw", image, url],
+    );
+    succeeds(
+        "qemu-img",
+        &["convert", "-f", "raw", "-O", "raw", url, back],
+    );
+    let read = fs::read(back).expect("read");
+    assert!(read[..] == *bytes, "what was written is read");
+}
+
+/// Discovery, units of both block sizes, who may log in, and what operators see.
+#[test]
+fn initiators_find_write_and_read_units() {
+    let _alone = alone();
+    if !have_initiators() {
+        return;
+    }
+    let port = free_port();
+    let served = Served::start(&configuration(port));
+    let found = succeeds("iscsi-ls", &["-s", &format!("iscsi://127.0.0.1:{port}")]);
+    assert!(
+        found.contains(&format!("Target:{IQN} Portal:127.0.0.1:{port},1")),
+        "{found}"
+    );
+    assert!(
+        found.contains("Lun:0 ") && found.contains("Lun:5 "),
+        "{found}"
+    );
+    assert!(!found.contains("-named"), "not for everybody: {found}");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    for lun in [0, 5] {
+        fill_and_compare(
+            directory.path(),
+            &url(port, lun),
+            &image(7 + u64::from(lun), 32 << 20),
+        );
+    }
+    let named = format!("iscsi://127.0.0.1:{port}/{IQN}-named/0");
+    assert!(
+        !run("iscsi-inq", &[&named]).status.success(),
+        "a host without a name there"
+    );
+    let inquiry = succeeds("iscsi-inq", &["-i", KNOWN_HOST, &named]);
+    assert!(inquiry.contains("Product:polldm device"), "{inquiry}");
+
+    let exports = served.told(&["export", "ls"]);
+    assert!(
+        exports.contains(&format!("iSCSI on 127.0.0.1:{port}")),
+        "{exports}"
+    );
+    assert!(exports.contains("unit 5: vol1"), "{exports}");
+    assert!(
+        exports.contains(&format!("initiators: {KNOWN_HOST}")),
+        "{exports}"
+    );
+    assert_eq!(served.end(), Some(0));
+}
+
+/// AT-1 and AT-11 over iSCSI: a table is swapped again and again while QEMU fills the unit and reads it back; it sees no error.
+#[test]
+fn tables_are_swapped_under_an_initiator() {
+    let _alone = alone();
+    if !have_initiators() {
+        return;
+    }
+    let port = free_port();
+    let served = Served::start(&configuration(port));
+    let is_over = AtomicBool::new(false);
+    let swaps = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let directory = tempfile::tempdir().expect("a directory");
+            // Told whatever happens: whoever swaps would otherwise do so for ever.
+            let over = Over(&is_over);
+            for seed in 0..8 {
+                fill_and_compare(directory.path(), &url(port, 0), &image(seed, 32 << 20));
+            }
+            drop(over);
+        });
+        let mut swaps = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            // The same places on the disk, by another target.
+            let table = match swaps % 2 {
+                0 => "0 65536 striped 1 8 ram0 0",
+                _ => "0 65536 linear ram0 0",
+            };
+            served.told(&["dm", "swap", "vol0", "--table", table]);
+            swaps += 1;
+        }
+        swaps
+    });
+    assert!(swaps > 3, "{swaps} swaps");
+    assert_eq!(served.end(), Some(0));
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A device that is exported cannot be removed; one whose disk was pulled answers with an error, and the unit beside it goes on.
+#[test]
+fn a_disk_is_pulled_beneath_a_unit() {
+    let _alone = alone();
+    if !have_initiators() {
+        return;
+    }
+    let port = free_port();
+    let served = Served::start(&configuration(port));
+    let refused = served.refuses(&["dm", "remove", "vol0"]);
+    assert!(refused.contains("in use"), "{refused}");
+    served.told(&["bdev", "remove", "--force", "ram0"]);
+    let read = |lun| {
+        run(
+            "qemu-io",
+            &["-f", "raw", "-c", "read 0 64k", &url(port, lun)],
+        )
+    };
+    assert!(!read(0).status.success(), "its disk is gone");
+    assert!(read(5).status.success(), "its own is there");
+    assert_eq!(served.end(), Some(0));
+}
+
+/// What SPDK's iSCSI target cannot do, and a port that another has, are told before anything starts.
+#[test]
+fn what_cannot_be_exported_is_refused() {
+    let _alone = alone();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken_port = taken.local_addr().expect("bound").port();
+    let port = free_port();
+    for (text, error) in [
+        (
+            configuration(taken_port),
+            format!("cannot listen on 127.0.0.1:{taken_port}"),
+        ),
+        (
+            configuration(port).replace("lun: 0", "lun: 1"),
+            "SPDK's iSCSI target has no targets without a unit 0".into(),
+        ),
+        (
+            configuration(0),
+            "SPDK does not say which port it was given for port 0".into(),
+        ),
+    ] {
+        let complaints = Served::refused(&text);
+        assert!(complaints.contains(&error), "{complaints}");
+        assert!(complaints.contains("polldm.yaml:"), "{complaints}");
+    }
+}
