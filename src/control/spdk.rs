@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::schema::{
-    IscsiEvents, IscsiExport, IscsiLun, IscsiTarget, Namespace, NvmfEvents, NvmfExport, Subsystem,
+    IscsiAuthentication, IscsiEvents, IscsiExport, IscsiLun, IscsiTarget, Namespace, NvmfEvents,
+    NvmfExport, Subsystem,
 };
 use crate::config::AnaState;
 use crate::spdk::{self, Export};
@@ -66,6 +67,11 @@ pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
     let target = |target: &spdk::Target| IscsiTarget {
         iqn: target.iqn.clone(),
         initiators: target.initiators.clone(),
+        authentication: match &target.chap {
+            None => IscsiAuthentication::None,
+            Some(chap) if chap.mutual => IscsiAuthentication::MutualChap,
+            Some(_) => IscsiAuthentication::Chap,
+        },
         luns: target.luns.iter().map(unit).collect(),
     };
     IscsiExport {

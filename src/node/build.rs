@@ -212,7 +212,7 @@ pub(super) fn iscsi(plan: &Plan, engine: &Engine) -> Result<Option<iscsi::Export
 }
 
 /// Reads the secrets of a target; those that are `known` have been read for another.
-fn chap(
+pub(super) fn chap(
     plan: &Plan,
     chap: Option<&ChapPlan>,
     known: &mut HashMap<PathBuf, Arc<iscsi::Secrets>>,

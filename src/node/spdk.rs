@@ -1,17 +1,21 @@
 //! A node of the SPDK engine.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{ExportError, Exports, Node, build};
 use crate::bdev::{NvmeAddress, SpdkSpec};
 use crate::config::{
-    AnaState, BdevKind, BdevPlan, Error, HostsPlan, IscsiPlan, NvmfPlan, Plan, Uuid,
+    AnaState, BdevKind, BdevPlan, ChapPlan, Error, HostsPlan, IscsiPlan, NvmfPlan, Plan, Uuid,
 };
 use crate::engine::Engine;
-use crate::export::listener;
 use crate::export::nvmf::target::format_uuid;
-use crate::spdk::{Export, IscsiExport, Listener, Namespace, Options, Subsystem, Target, World};
+use crate::export::{iscsi, listener};
+use crate::spdk::{
+    Chap, Export, IscsiExport, Listener, Namespace, Options, Subsystem, Target, World,
+};
 
 /// Builds and starts everything a plan asks for.
 pub(super) fn start(plan: &Plan) -> Result<(Node, Arc<World>), Error> {
@@ -126,6 +130,8 @@ fn start_iscsi(
     engine: &Engine,
     world: &Arc<World>,
 ) -> Result<IscsiExport, Error> {
+    let mut known = HashMap::new();
+    let discovery = chap(plan, iscsi.discovery.as_ref(), &mut known)?;
     let mut targets = Vec::with_capacity(iscsi.targets.len());
     for target in &iscsi.targets {
         let mut luns = Vec::with_capacity(target.luns.len());
@@ -139,12 +145,51 @@ fn start_iscsi(
         targets.push(Target {
             iqn: target.iqn.value.clone(),
             initiators: names(&target.initiators),
+            chap: chap(plan, target.chap.as_ref(), &mut known)?,
             luns,
         });
     }
     let portals: Vec<SocketAddr> = iscsi.portals.iter().map(|portal| portal.value).collect();
-    IscsiExport::start(world.clone(), &portals, &targets)
+    IscsiExport::start(world.clone(), &portals, discovery.as_ref(), &targets)
         .map_err(|reason| plan.error_of_whole(&reason))
+}
+
+/// The secrets of a target in a form that SPDK can take.
+fn chap(
+    plan: &Plan,
+    written: Option<&ChapPlan>,
+    known: &mut HashMap<PathBuf, Arc<iscsi::Secrets>>,
+) -> Result<Option<Chap>, Error> {
+    let (Some(written), Some(chap)) = (written, build::chap(plan, written, known)?) else {
+        return Ok(None);
+    };
+    let refused = |what: &str| {
+        let help = "other secrets can be in a file that only this configuration names";
+        Err(plan.error_at(written.secrets.span, what, Some(help)))
+    };
+    let text = |secret: &iscsi::Secret| String::from_utf8(secret.bytes().to_vec()).ok();
+    let mut users = Vec::new();
+    for (name, user) in chap.secrets.users() {
+        if user.initiator.is_some() {
+            return refused("SPDK's iSCSI target has no secrets for one initiator only");
+        }
+        match text(&user.secret) {
+            Some(secret) => users.push((name.to_owned(), secret)),
+            None => return refused("SPDK's iSCSI target has no secrets that are not text"),
+        }
+    }
+    let own = match chap.secrets.own() {
+        None => None,
+        Some((name, secret)) => match text(secret) {
+            Some(secret) => Some((name.to_owned(), secret)),
+            None => return refused("SPDK's iSCSI target has no secrets that are not text"),
+        },
+    };
+    Ok(Some(Chap {
+        mutual: chap.mutual,
+        users,
+        own,
+    }))
 }
 
 /// Who may connect; `None` for everybody.

@@ -18,6 +18,9 @@ pub const HAS_ISCSI: bool = spdk_sys::HAS_ISCSI;
 /// The portal group.
 const PORTALS: u32 = 1;
 
+/// The group of secrets for discovery; those of targets come after it.
+const DISCOVERY_SECRETS: u32 = 1;
+
 /// Sessions at the most. SPDK takes the memory for them when it starts, and ends the process when it runs out of PDUs; so this is half of
 /// its own default, and so is what each session may have.
 const SESSIONS: u32 = 64;
@@ -36,13 +39,26 @@ const DATA_BUFFERS_PER_SESSION: u32 = 8;
 /// Memory that all of this takes, in MiB: the PDUs, the buffers, and 32,768 tasks.
 pub(super) const MEMORY_MIB: u64 = 128;
 
+/// How initiators prove who they are: CHAP, with MD5, which is what SPDK's target knows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Chap {
+    /// Initiators have to ask for the target's proof as well.
+    pub mutual: bool,
+    /// CHAP names of initiators, and what they prove themselves with.
+    pub users: Vec<(String, String)>,
+    /// The same of the target.
+    pub own: Option<(String, String)>,
+}
+
 /// A target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     /// Its name.
     pub iqn: String,
     /// The initiators that may log in; `None` for every one.
     pub initiators: Option<Vec<String>>,
+    /// How they prove who they are; `None` when their names are believed.
+    pub chap: Option<Chap>,
     /// Numbers of its units, and their devices; a unit 0 among them.
     pub luns: Vec<(u16, String)>,
 }
@@ -74,13 +90,15 @@ pub(super) fn startup(is_exported: bool) -> Option<String> {
 }
 
 impl IscsiExport {
-    /// Creates the targets, then listens: whoever connects finds everything there.
+    /// Creates the targets, then listens: whoever connects finds everything there. `discovery` is what initiators are asked before they are
+    /// shown which targets there are.
     ///
     /// # Errors
     /// What SPDK has against it.
     pub fn start(
         world: Arc<World>,
         portals: &[SocketAddr],
+        discovery: Option<&Chap>,
         targets: &[Target],
     ) -> Result<IscsiExport, String> {
         let export = IscsiExport {
@@ -91,7 +109,11 @@ impl IscsiExport {
         let listed: Vec<Value> = portals.iter().map(portal).collect();
         let params = json!({ "tag": PORTALS, "portals": listed, "wait": true });
         export.call("iscsi_create_portal_group", params)?;
-        for (tag, target) in (1..).zip(targets) {
+        if let Some(chap) = discovery {
+            let params = export.authentication(DISCOVERY_SECRETS, Some(chap))?;
+            export.call("iscsi_set_discovery_auth", params)?;
+        }
+        for (tag, target) in (DISCOVERY_SECRETS + 1..).zip(targets) {
             export.create(tag, target)?;
         }
         export.call("iscsi_start_portal_group", json!({ "tag": PORTALS }))?;
@@ -108,7 +130,24 @@ impl IscsiExport {
         &self.targets
     }
 
-    /// Creates a target, whose group of initiators gets the number `tag`.
+    /// What SPDK is told of CHAP; the secrets become the group of the number `tag`.
+    fn authentication(&self, tag: u32, chap: Option<&Chap>) -> Result<Value, String> {
+        let Some(chap) = chap else {
+            return Ok(json!({ "disable_chap": true }));
+        };
+        let secret = |(user, secret): &(String, String)| match &chap.own {
+            None => json!({ "user": user, "secret": secret }),
+            Some((own, proof)) => {
+                json!({ "user": user, "secret": secret, "muser": own, "msecret": proof })
+            }
+        };
+        let secrets: Vec<Value> = chap.users.iter().map(secret).collect();
+        let params = json!({ "tag": tag, "secrets": secrets });
+        self.call("iscsi_create_auth_group", params)?;
+        Ok(json!({ "chap_group": tag, "require_chap": true, "mutual_chap": chap.mutual }))
+    }
+
+    /// Creates a target, whose groups of initiators and of secrets get the number `tag`.
     fn create(&self, tag: u32, target: &Target) -> Result<(), String> {
         let initiators = match &target.initiators {
             None => vec!["ANY".to_owned()],
@@ -124,14 +163,16 @@ impl IscsiExport {
             .iter()
             .map(|(lun, device)| json!({ "lun_id": lun, "bdev_name": device }))
             .collect();
-        let params = json!({
+        let mut params = self.authentication(tag, target.chap.as_ref())?;
+        let node = json!({
             "name": target.iqn,
             "alias_name": target.iqn,
             "pg_ig_maps": [{ "pg_tag": PORTALS, "ig_tag": tag }],
             "luns": luns,
             "queue_depth": QUEUE_DEPTH,
-            "disable_chap": true,
         });
+        let fields = params.as_object_mut().expect("made of fields");
+        fields.extend(node.as_object().expect("made of fields").clone());
         self.call("iscsi_create_target_node", params)
     }
 

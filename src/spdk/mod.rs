@@ -49,6 +49,6 @@ mod world;
 pub use app::Options;
 pub use export::{Export, Listener, Namespace, Subsystem};
 pub use host::{Act, Host};
-pub use iscsi::{HAS_ISCSI, IscsiExport, Target};
+pub use iscsi::{Chap, HAS_ISCSI, IscsiExport, Target};
 pub use pci::check_pci;
 pub use world::World;

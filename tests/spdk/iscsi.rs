@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -260,6 +261,78 @@ fn what_cannot_be_exported_is_refused() {
     ] {
         let complaints = Served::refused(&text);
         assert!(complaints.contains(&error), "{complaints}");
+        assert!(complaints.contains("polldm.yaml:"), "{complaints}");
+    }
+}
+
+/// CHAP, one-way and mutual, from the same file of secrets as the native engine's; and what of such a file SPDK cannot do.
+#[test]
+fn initiators_prove_who_they_are() {
+    let _alone = alone();
+    if !have_initiators() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let port = free_port();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        path.display().to_string()
+    };
+    let with = |secrets: &str, mutual: bool| {
+        let chap = format!("chap: {{ secrets: {secrets}, mutual: {mutual} }}\n        luns:");
+        configuration(port).replacen("luns:", &chap, 1)
+    };
+    let secrets = file(
+        "secrets",
+        "initiator host7 secret-of-host7\ntarget polldm secret-of-target\n",
+    );
+    let as_host7 = |secret: &str| {
+        let url = format!("iscsi://host7%{secret}@127.0.0.1:{port}/{IQN}/0");
+        let mut command = Command::new("timeout");
+        command.args(["60", "iscsi-inq", &url]);
+        command
+    };
+    let lets_in = |command: &mut Command| command.output().expect("it runs").status.success();
+    let proved = |command: &mut Command, secret: &str| {
+        lets_in(
+            command
+                .env("LIBISCSI_CHAP_TARGET_USERNAME", "polldm")
+                .env("LIBISCSI_CHAP_TARGET_PASSWORD", secret),
+        )
+    };
+
+    let served = Served::start(&with(&secrets, false));
+    assert!(lets_in(&mut as_host7("secret-of-host7")));
+    assert!(!lets_in(&mut as_host7("secret-of-host8")));
+    assert!(!run("iscsi-inq", &[&url(port, 0)]).status.success());
+    let exports = served.told(&["export", "ls"]);
+    assert!(exports.to_lowercase().contains("chap"), "{exports}");
+    assert!(!exports.contains("secret-of"), "{exports}");
+    assert_eq!(served.end(), Some(0));
+
+    let served = Served::start(&with(&secrets, true));
+    assert!(proved(&mut as_host7("secret-of-host7"), "secret-of-target"));
+    assert!(!proved(
+        &mut as_host7("secret-of-host7"),
+        "secret-of-nobody"
+    ));
+    assert!(!lets_in(&mut as_host7("secret-of-host7")));
+    assert_eq!(served.end(), Some(0));
+
+    for (text, error) in [
+        (
+            format!("initiator host7 secret-of-host7 {KNOWN_HOST}\n"),
+            "SPDK's iSCSI target has no secrets for one initiator only",
+        ),
+        (
+            "initiator host7 0xfffefdfcfbfaf9f8f7f6f5f4\n".into(),
+            "SPDK's iSCSI target has no secrets that are not text",
+        ),
+    ] {
+        let complaints = Served::refused(&with(&file("other", &text), false));
+        assert!(complaints.contains(error), "{complaints}");
         assert!(complaints.contains("polldm.yaml:"), "{complaints}");
     }
 }

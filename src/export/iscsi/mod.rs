@@ -42,7 +42,7 @@ pub use chap::Chap;
 pub use config::{Config, Initiators, LunConfig, TargetConfig};
 pub use export::{Export, LunSnapshot, Snapshot, TargetSnapshot};
 pub use message::{ConnectionReport, UnitReport};
-pub use secrets::Secrets;
+pub use secrets::{Secret, Secrets};
 
 #[cfg(test)]
 mod tests;

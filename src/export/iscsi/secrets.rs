@@ -36,7 +36,7 @@ pub struct Secret(Vec<u8>);
 
 impl Secret {
     /// Its bytes, for the digest.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -151,6 +151,11 @@ impl Secrets {
             },
             _ => Err(FORM),
         }
+    }
+
+    /// All initiators' CHAP names, and what they prove themselves with, in no order.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &User)> {
+        self.users.iter().map(|(name, user)| (name.as_str(), user))
     }
 
     /// What an initiator of this CHAP name proves itself with.
