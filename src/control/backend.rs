@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::iscsi::IscsiTargets;
 use super::schema::{self, *};
 use crate::bdev::{self, NvmeReport, RemoteReport};
 use crate::config::{self, BdevKind, BdevPlan};
@@ -13,7 +14,7 @@ use crate::engine::{BdevInfo, DeviceEvent, DeviceOptions, GivenUp, Removed, neve
 
 /// A running node, as far as operators can reach it. Verbs block the calling thread until they are done; every answer is
 /// a snapshot, and no verb but suspend (and what suspends on the way) waits for I/O.
-pub trait Backend: Send + Sync + 'static {
+pub trait Backend: IscsiTargets + Send + Sync + 'static {
     /// Makes a device without a table.
     ///
     /// # Errors
@@ -226,7 +227,7 @@ pub trait Backend: Send + Sync + 'static {
 /// The methods of the schema, served by a node.
 #[derive(Clone)]
 pub struct Service {
-    backend: Arc<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
     started: Instant,
     asker: Asker,
 }

@@ -37,6 +37,8 @@ pub enum Message {
         /// Who asks, and its number for this.
         from: Option<(SessionKey, u32)>,
     },
+    /// A target is another, or gone: look again. Dropped when no command to a unit that is gone is at a device any more.
+    Changed(TargetId, Sender<()>),
     /// The answer to [`Message::Abort`].
     Aborted(SessionKey, u32),
     /// Report counters.
