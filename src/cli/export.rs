@@ -222,8 +222,8 @@ iqn.2026-11.io.polldm:disks
   portal group 1: optimized
   unit 0: vol0  8c9f1f649d6c8a3593b65bd53f7b2b31
 
-PEER             SESSION  OUTSTANDING  REACTOR  DIGESTS  TARGET                       INITIATOR
-127.0.0.1:40000        1            3        0  header   iqn.2026-11.io.polldm:disks  iqn.1993-08.org.debian:01:host
+PEER             SESSION  OUTSTANDING  COMMANDS   READ  WRITTEN  REACTOR  DIGESTS  TARGET                       INITIATOR
+127.0.0.1:40000        1            3        12  4 KiB      0 B        0  header   iqn.2026-11.io.polldm:disks  iqn.1993-08.org.debian:01:host
 ";
         assert_eq!(text, expected);
         assert_eq!(exports(&ExportsResult::default()), "No exports\n");

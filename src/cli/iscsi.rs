@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::columns::{Column, Layout, render};
+use super::columns::{Column, Layout, bytes, render};
 use super::export::digests;
 use super::{Connection, Failure, print, print_json};
 use crate::control::schema::{
@@ -227,6 +227,9 @@ fn sessions(connections: &[schema::IscsiConnection]) -> String {
         Column::left("PEER"),
         Column::right("SESSION"),
         Column::right("OUTSTANDING"),
+        Column::right("COMMANDS"),
+        Column::right("READ"),
+        Column::right("WRITTEN"),
         Column::right("REACTOR"),
         Column::left("DIGESTS"),
         Column::left("TARGET"),
@@ -244,6 +247,9 @@ fn sessions(connections: &[schema::IscsiConnection]) -> String {
             known(&connection.peer),
             connection.session.to_string(),
             connection.outstanding.to_string(),
+            connection.commands.to_string(),
+            bytes(connection.read_bytes),
+            bytes(connection.written_bytes),
             connection.reactor.to_string(),
             digests(connection.header_digest, connection.data_digest).to_owned(),
             known(&connection.iqn),

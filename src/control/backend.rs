@@ -263,7 +263,7 @@ impl Service {
         }
     }
 
-    /// Counters of everything, or of one device and the namespaces that export it.
+    /// Counters of everything, or of one device and the namespaces and units that export it.
     ///
     /// # Errors
     /// ENXIO without such a device.
@@ -274,14 +274,21 @@ impl Service {
         })?;
         let mut namespaces = self.backend.namespace_stats();
         namespaces.retain(|namespace| device.is_none_or(|device| namespace.device == device));
-        let nvmf = self.backend.exports().nvmf;
+        let mut units = self.backend.unit_stats();
+        units.retain(|unit| device.is_none_or(|device| unit.device == device));
+        let ExportsResult { nvmf, iscsi } = self.backend.exports();
         Ok(StatsResult {
             devices,
             namespaces,
+            units,
             reactors: self.backend.reactors(),
             nvmf: nvmf.map(|nvmf| NvmfStats {
                 connections: nvmf.connections.len() as u64,
                 events: nvmf.events,
+            }),
+            iscsi: iscsi.map(|iscsi| IscsiStats {
+                connections: iscsi.connections.len() as u64,
+                events: iscsi.events,
             }),
         })
     }

@@ -561,6 +561,9 @@ impl Backend for Fake {
                     session: 1,
                     outstanding: 3,
                     reactor: 0,
+                    commands: 12,
+                    read_bytes: 4096,
+                    written_bytes: 0,
                     header_digest: true,
                     data_digest: false,
                 }],
@@ -615,6 +618,17 @@ impl Backend for Fake {
 }
 
 impl IscsiTargets for Fake {
+    fn unit_stats(&self) -> Vec<UnitStats> {
+        let namespaces = self.namespace_stats();
+        let unit = |namespace: NamespaceStats| UnitStats {
+            iqn: "iqn.2026-11.io.polldm:disks".into(),
+            lun: 0,
+            device: namespace.device,
+            operations: namespace.operations,
+        };
+        namespaces.into_iter().map(unit).collect()
+    }
+
     fn add_target(&self, params: &AddTargetParams) -> Result<(), Error> {
         match self.knows_target(&params.iqn) {
             Ok(()) => Err(Error::new(

@@ -4,11 +4,15 @@ use super::backend::Service;
 use super::schema::{
     AddLunParams, AddTargetParams, Done, IscsiAddLun, IscsiAddTarget, IscsiRemoveLun,
     IscsiRemoveTarget, IscsiSetAlua, RemoveLunParams, RemoveTargetParams, Serve, SetAluaParams,
+    UnitStats,
 };
 use crate::dm::Error;
 
-/// What an operator changes of the iSCSI target.
+/// What an operator asks and changes of the iSCSI target.
 pub trait IscsiTargets {
+    /// Counters of all units, all reactors added up.
+    fn unit_stats(&self) -> Vec<UnitStats>;
+
     /// Adds a target without units.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::schema::{
     IscsiAuthentication, IscsiConnection, IscsiEvents, IscsiExport, IscsiGroup, IscsiLun,
     IscsiRedirect, IscsiTarget, Namespace, NamespaceStats, NvmfEvents, NvmfExport, ReactorStats,
     RemoveLunParams, RemoveNamespaceParams, RemoveTargetParams, SetAluaParams, SetAnaParams,
-    Subsystem,
+    Subsystem, UnitStats,
 };
 use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
@@ -241,6 +241,23 @@ impl Backend for Node {
 }
 
 impl IscsiTargets for Node {
+    fn unit_stats(&self) -> Vec<UnitStats> {
+        let Some(iscsi) = self.iscsi() else {
+            return Vec::new();
+        };
+        let of = |report: iscsi::UnitReport| {
+            let operations =
+                Kind::ALL.map(|(kind, name)| operation_stats(name, report.stats.kind(kind)));
+            UnitStats {
+                iqn: report.iqn,
+                lun: report.lun,
+                device: report.device_name,
+                operations: operations.into(),
+            }
+        };
+        iscsi.stats(self.engine()).into_iter().map(of).collect()
+    }
+
     fn add_target(&self, params: &AddTargetParams) -> Result<(), Error> {
         let wanted = NewTarget {
             iqn: &params.iqn,
@@ -378,6 +395,9 @@ fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
         session: report.session,
         outstanding: report.outstanding as u64,
         reactor: report.core,
+        commands: report.commands,
+        read_bytes: report.read_bytes,
+        written_bytes: report.written_bytes,
         header_digest: report.digests.0,
         data_digest: report.digests.1,
     };

@@ -137,6 +137,15 @@ pub struct IscsiConnection {
     pub outstanding: u64,
     /// The reactor it lives on.
     pub reactor: u16,
+    /// Commands that were carried out.
+    #[serde(default)]
+    pub commands: u64,
+    /// Bytes read from units.
+    #[serde(default)]
+    pub read_bytes: u64,
+    /// Bytes written to units.
+    #[serde(default)]
+    pub written_bytes: u64,
     /// Whether headers carry digests.
     pub header_digest: bool,
     /// Whether data carries digests.

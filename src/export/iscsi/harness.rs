@@ -2,10 +2,12 @@
 //!
 //! Bytes are fed in pieces of any size and what the target says is gathered. Nothing here is used by a running target.
 
+use super::chap::Chap;
 use super::config::{Config, LunConfig, PortalGroup, TargetConfig};
 use super::initiators::Initiators;
 use super::message::Message;
 use super::pdu::{DIGEST_BYTES, FINAL, HEADER_BYTES, Header, Layout, NO_TAG, digest, opcode};
+use super::secrets::Secrets;
 use super::session::{Context, Local, Session, Waiter, Waits};
 use super::target::{Target, TargetId};
 use super::unit::LocalUnits;
@@ -413,3 +415,70 @@ pub fn data_out(tag: u32, transfer_tag: u32, data_sn: u32, offset: u32, is_final
 
 /// The tag of unsolicited data.
 pub const UNSOLICITED: u32 = NO_TAG;
+
+/// The fuzzer's harness for PDUs: the first byte chooses how far the connection is and how its bytes are cut, the rest is what the initiator
+/// sends. Whatever that is, nothing panics and nothing leaks.
+pub fn fuzz_connection(data: &[u8]) {
+    let Some((&mode, stream)) = data.split_first() else {
+        return;
+    };
+    let mut harness = Harness::serving(|config| {
+        if mode & 0x10 != 0 {
+            let secrets =
+                Secrets::parse("initiator a secret-of-the-one\ntarget t secret-of-the-other");
+            config.discovery = secrets.ok().map(|secrets| Chap {
+                secrets: secrets.into(),
+                mutual: mode & 0x20 != 0,
+            });
+        }
+    });
+    match mode & 3 {
+        // The security stage of a discovery session, with what was asked for if it is.
+        0 => {}
+        1 => {
+            let names =
+                format!("InitiatorName={INITIATOR}\0SessionType=Discovery\0AuthMethod=CHAP,None\0");
+            harness.feed(&login_request(0, 1, &names), usize::MAX);
+            harness.feed(&login_request(0, 1, "CHAP_A=8,7,6,5\0"), usize::MAX);
+        }
+        2 => {
+            harness.login("InitialR2T=No");
+        }
+        _ => {
+            harness.login("InitialR2T=No");
+            harness.attend();
+        }
+    }
+    harness.backend.hold = mode & 4 != 0;
+    let piece = if mode & 8 != 0 { 13 } else { usize::MAX };
+    harness.feed(stream, piece);
+    if mode & 0x80 == 0 {
+        harness.finish();
+    }
+    harness.close();
+}
+
+/// The fuzzer's harness for CDBs: records of a byte that says how much data there is, in multiples of 8 bytes, a CDB, and that data. Each
+/// becomes a command that is right in its form.
+pub fn fuzz_commands(data: &[u8]) {
+    let mut harness = Harness::new();
+    harness.login("InitialR2T=No");
+    harness.attend();
+    let mut rest = data;
+    let mut tag = 1;
+    while let Some((&size, after)) = rest.split_first() {
+        let Some((cdb, after)) = after.split_first_chunk::<16>() else {
+            break;
+        };
+        let (offered, after) = after.split_at(after.len().min(usize::from(size) * 8));
+        rest = after;
+        tag += 1;
+        let length = if offered.is_empty() { 4096 } else { 0 };
+        harness.command(tag, cdb, length, offered);
+        while harness.backend.held() > 0 {
+            harness.finish();
+        }
+        harness.take();
+    }
+    harness.close();
+}

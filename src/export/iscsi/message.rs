@@ -75,6 +75,12 @@ pub struct ConnectionReport {
     pub session: u16,
     /// Commands that have not been answered.
     pub outstanding: usize,
+    /// Commands that were carried out.
+    pub commands: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
     /// Header and data digests in use.
     pub digests: (bool, bool),
 }

@@ -139,6 +139,17 @@ pub struct Member {
     pub luns: LunSet,
 }
 
+/// What a session has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Commands that were carried out.
+    pub commands: u64,
+    /// Bytes read by them.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+}
+
 /// One connection.
 pub struct Session<L> {
     /// Where it is.
@@ -184,6 +195,8 @@ pub struct Session<L> {
     pub(super) starved: bool,
     /// What the login has come to; later texts go on from there.
     pub(super) negotiation: Negotiation,
+    /// What it has done so far.
+    pub done: Done,
     /// Requests that wait for their turn, by CmdSN.
     pub(super) held: BTreeMap<u32, Held>,
     /// Whether the initiator is still there.
@@ -224,6 +237,7 @@ impl<L: Lend> Session<L> {
             violated: false,
             starved: false,
             negotiation: Negotiation::default(),
+            done: Done::default(),
             held: BTreeMap::new(),
             watch: Watch::default(),
             text: Text::default(),

@@ -628,8 +628,15 @@ impl<L: Lend> Session<L> {
             },
         };
         let latency = cx.backend.now_ns().saturating_sub(slot.started_ns);
-        unit.stats
-            .record(kind, slot.outcome.is_good(), slot.wanted / 512, latency);
+        let is_good = slot.outcome.is_good();
+        unit.stats.record(kind, is_good, slot.wanted / 512, latency);
+        let bytes = if is_good { u64::from(slot.wanted) } else { 0 };
+        self.done.commands += 1;
+        match kind {
+            Kind::Read => self.done.read_bytes += bytes,
+            Kind::Write => self.done.written_bytes += bytes,
+            _ => {}
+        }
     }
 
     /// A command ends with an error before it has gone to its device.

@@ -370,6 +370,9 @@ impl Worker {
                     .unwrap_or_default(),
                 session: member.map_or(0, |member| member.session),
                 outstanding: session.outstanding(),
+                commands: session.done.commands,
+                read_bytes: session.done.read_bytes,
+                written_bytes: session.done.written_bytes,
                 digests: session.digests(),
             }
         };
