@@ -45,11 +45,20 @@ impl<L: Lend> Session<L> {
 
     /// The session's target is another than it was `before`, on its core.
     pub fn target_changed(&mut self, before: Option<&Served>, now: &Served) {
+        if !self.is_open() {
+            return;
+        }
         self.units_changed(now);
-        let port = self.port();
-        let access = |served: &Served| Some(served.port(port?)?.access);
-        if before.and_then(access) != access(now) {
+        if before.is_some_and(|before| before.ports != now.ports) {
             self.access_changed(now);
+        }
+    }
+
+    /// The session's target has been removed.
+    pub fn target_removed(&mut self) {
+        if self.is_open() {
+            self.announce_end();
+            self.state = State::Leaving;
         }
     }
 
@@ -87,7 +96,8 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// The initiator's way to its target is another now: in the state `served` has for its port.
+    /// A way to the target is another now; initiators that come by others are told as well, because they may want to change over
+    /// (SPC-4, 5.15.2.3).
     fn access_changed(&mut self, served: &Served) {
         let Some((_, nexus)) = self
             .member

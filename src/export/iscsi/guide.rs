@@ -8,7 +8,7 @@ use super::session::Member;
 use super::target::{Target, TargetId, TargetPort};
 use super::unit::{LocalUnit, LocalUnits, LunSet};
 use crate::dm::{CoreId, Geometry};
-use crate::scsi::{Access, Directory, Nexus, NexusId, Unit};
+use crate::scsi::{Access, Directory, Nexus, NexusId, Port, Unit};
 
 /// A target from one session on one core.
 pub(super) struct Guide<'a> {
@@ -89,6 +89,12 @@ impl Directory for Guide<'_> {
         ports
             .map(|port| (port.port.group, port.access, vec![port.port.number]))
             .collect()
+    }
+
+    fn ports(&self) -> Vec<Port> {
+        let served = self.units.served(self.id);
+        let ports = served.iter().flat_map(|served| &served.ports);
+        ports.map(|port| port.port.clone()).collect()
     }
 
     fn abort(&self, lun: u16, nexuses: &[NexusId]) {

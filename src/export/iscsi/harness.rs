@@ -233,8 +233,9 @@ impl Harness {
         let units = &mut self.local.units;
         let before = units.served(id).cloned();
         units.replace(id, now.clone(), |device| backend.geometry(device));
-        if let Some(served) = now {
-            self.session.target_changed(before.as_deref(), &served);
+        match now {
+            Some(served) => self.session.target_changed(before.as_deref(), &served),
+            None => self.session.target_removed(),
         }
         self.drain();
     }

@@ -432,17 +432,27 @@ impl Login {
         cx: &Context<'_, B>,
         answer: &mut String,
     ) -> Result<bool, Status> {
-        let required = cx.target.chap(self.target);
+        let required = match self.target {
+            // One that was removed meanwhile asks for nothing, and lets nobody in.
+            Some(target) => cx
+                .local
+                .units
+                .served(target)
+                .ok_or(Status::Removed)?
+                .chap
+                .as_ref(),
+            None => cx.target.discovery(),
+        };
         let methods = self.negotiation.declared.methods.take();
         let keys = std::mem::take(&mut self.negotiation.declared.chap);
         if let Some(offered) = methods {
-            let ours = required.as_ref().map_or("None", |_| "CHAP");
+            let ours = required.map_or("None", |_| "CHAP");
             if !offered.split(',').any(|offered| offered == ours) || keys != Keys::default() {
                 return Err(Status::AuthenticationFailed);
             }
             say(answer, "AuthMethod", ours);
             self.is_proven = required.is_none();
-            self.exchange = required.map(Exchange::new);
+            self.exchange = required.map(|chap| Exchange::new(chap.clone()));
             return Ok(!self.is_proven);
         }
         if let Some(exchange) = &mut self.exchange

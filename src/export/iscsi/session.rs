@@ -268,12 +268,6 @@ impl<L: Lend> Session<L> {
         member.nexus.as_ref().map(|(target, _)| *target)
     }
 
-    /// The target port that the session has come through.
-    pub(super) fn port(&self) -> Option<u16> {
-        let member = self.member.as_ref()?;
-        member.nexus.as_ref().map(|(_, nexus)| nexus.port)
-    }
-
     /// Whether the initiator sees a unit.
     #[inline]
     pub(super) fn sees(&self, lun: u16) -> bool {

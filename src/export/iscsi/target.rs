@@ -250,7 +250,10 @@ impl Target {
         let mut addresses = self.addresses().iter();
         let found = addresses.find(|(portal, _)| reached(portal));
         // A socket that no longer knows where it was reached is one that is closing.
-        found.map_or(self.groups[0], |(_, tag)| *tag)
+        found.map_or_else(
+            || self.groups.first().copied().unwrap_or_default(),
+            |(_, tag)| *tag,
+        )
     }
 
     /// All targets, in order.
@@ -268,12 +271,9 @@ impl Target {
         self.lock().targets.get(id.0 as usize).cloned().flatten()
     }
 
-    /// What an initiator has to prove itself by for a session with a target; for discovery without one.
-    pub fn chap(&self, target: Option<TargetId>) -> Option<Chap> {
-        match target {
-            Some(target) => self.get(target)?.chap.clone(),
-            None => self.discovery.clone(),
-        }
+    /// What an initiator has to prove itself by for discovery.
+    pub fn discovery(&self) -> Option<&Chap> {
+        self.discovery.as_ref()
     }
 
     /// How many cores there are.

@@ -292,13 +292,12 @@ impl Worker {
         let units = &mut self.shared.local.units;
         units.replace(target, now.clone(), geometry);
         for index in sessions {
-            let Some(served) = &now else {
-                self.frame.end(index, &mut self.shared, core);
-                continue;
-            };
             if let Some(connection) = self.frame.get_mut(index) {
                 let session = &mut connection.session;
-                session.target_changed(before.as_deref(), served);
+                match &now {
+                    Some(served) => session.target_changed(before.as_deref(), served),
+                    None => session.target_removed(),
+                }
                 self.frame.activate(index);
             }
         }

@@ -244,6 +244,25 @@ fn a_way_that_is_standing_by() {
     harness.close();
 }
 
+/// A target that is removed ends its sessions, which are told, and what they have at devices.
+#[test]
+fn a_removed_target_ends_its_sessions() {
+    let mut harness = Harness::new();
+    harness.login("HeaderDigest=None");
+    harness.attend();
+    harness.backend.hold = true;
+    assert!(to(&mut harness, 0, 2, &READ, 512).is_empty());
+    let (id, _) = harness.target.remove_target(IQN).expect("it is there");
+    harness.changed(id);
+    let told = harness.take();
+    assert_eq!((told.len(), told[0].header.opcode()), (1, opcode::ASYNC));
+    assert!(harness.session.is_farewell_sent());
+    harness.backend.status = Status::Aborted;
+    harness.finish();
+    assert!(harness.take().is_empty());
+    harness.close();
+}
+
 /// A target that stops says that its initiators may come again.
 #[test]
 fn a_stop_is_announced() {
