@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::columns::{Column, Layout, render};
-use super::{Connection, Failure, print, print_json};
+use super::{Connection, Failure, iscsi, print, print_json};
 use crate::control::schema::{
     self, AddNamespaceParams, AnaState, ExportLs, ExportsResult, NoParams, NvmfAddNamespace,
     NvmfRemoveNamespace, NvmfSetAna, RemoveNamespaceParams, SetAnaParams,
@@ -93,7 +93,7 @@ fn exports(result: &ExportsResult) -> String {
         .nvmf
         .iter()
         .map(nvmf_text)
-        .chain(result.iscsi.iter().map(iscsi_text))
+        .chain(result.iscsi.iter().map(iscsi::text))
         .collect();
     if parts.is_empty() {
         return "No exports\n".into();
@@ -101,65 +101,7 @@ fn exports(result: &ExportsResult) -> String {
     parts.join("\n")
 }
 
-fn iscsi_text(iscsi: &schema::IscsiExport) -> String {
-    let mut text = format!("iSCSI on {}\n", iscsi.portals.join(", "));
-    for target in &iscsi.targets {
-        let initiators = match &target.initiators {
-            None => "any".to_owned(),
-            Some(initiators) => initiators.join(", "),
-        };
-        text.push_str(&format!("\n{}\n  initiators: {initiators}\n", target.iqn));
-        text.push_str(&format!(
-            "  authentication: {}\n",
-            target.authentication.name()
-        ));
-        for lun in &target.luns {
-            text.push_str(&format!(
-                "  unit {}: {}  {}\n",
-                lun.lun, lun.device, lun.serial
-            ));
-        }
-    }
-    if !iscsi.connections.is_empty() {
-        text.push('\n');
-        text.push_str(&iscsi_connections(&iscsi.connections));
-    }
-    text
-}
-
-fn iscsi_connections(connections: &[schema::IscsiConnection]) -> String {
-    let columns = [
-        Column::left("PEER"),
-        Column::right("SESSION"),
-        Column::right("OUTSTANDING"),
-        Column::right("REACTOR"),
-        Column::left("DIGESTS"),
-        Column::left("TARGET"),
-        Column::left("INITIATOR"),
-    ];
-    let known = |text: &str| {
-        if text.is_empty() {
-            "-".to_owned()
-        } else {
-            text.to_owned()
-        }
-    };
-    let row = |connection: &schema::IscsiConnection| {
-        vec![
-            known(&connection.peer),
-            connection.session.to_string(),
-            connection.outstanding.to_string(),
-            connection.reactor.to_string(),
-            digests(connection.header_digest, connection.data_digest).to_owned(),
-            known(&connection.iqn),
-            known(&connection.initiator),
-        ]
-    };
-    let rows: Vec<_> = connections.iter().map(row).collect();
-    render(&columns, &rows, Layout::OURS)
-}
-
-fn digests(header: bool, data: bool) -> &'static str {
+pub(super) fn digests(header: bool, data: bool) -> &'static str {
     match (header, data) {
         (true, true) => "header,data",
         (true, false) => "header",
@@ -277,10 +219,11 @@ iSCSI on 127.0.0.1:3260
 iqn.2026-11.io.polldm:disks
   initiators: any
   authentication: none
+  portal group 1: optimized
   unit 0: vol0  8c9f1f649d6c8a3593b65bd53f7b2b31
 
-PEER             SESSION  OUTSTANDING  REACTOR  DIGESTS  TARGET                       INITIATOR
-127.0.0.1:40000        1            3        0  header   iqn.2026-11.io.polldm:disks  iqn.1993-08.org.debian:01:host
+PEER             SESSION  OUTSTANDING  COMMANDS   READ  WRITTEN  REACTOR  DIGESTS  TARGET                       INITIATOR
+127.0.0.1:40000        1            3        12  4 KiB      0 B        0  header   iqn.2026-11.io.polldm:disks  iqn.1993-08.org.debian:01:host
 ";
         assert_eq!(text, expected);
         assert_eq!(exports(&ExportsResult::default()), "No exports\n");

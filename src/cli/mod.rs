@@ -14,6 +14,7 @@ mod demo;
 mod dm;
 mod dm_output;
 mod export;
+mod iscsi;
 mod serve;
 mod signals;
 mod sim;
@@ -65,6 +66,7 @@ enum Command {
     Dm(dm::Dm),
     Bdev(bdev::BdevCommand),
     Export(export::ExportCommand),
+    Iscsi(iscsi::IscsiCommand),
     Stats(stats::StatsCommand),
     Bench(bench::Bench),
     Demo(demo::DemoCommand),
@@ -190,6 +192,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dm(dm) => dm::run(dm, connection),
         Command::Bdev(bdev) => bdev::run(&bdev, connection),
         Command::Export(export) => export::run_export(export, connection),
+        Command::Iscsi(iscsi) => iscsi::run(iscsi, connection),
         Command::Bench(bench) => bench::run(&bench),
         Command::Demo(demo) => demo::run(&demo),
         Command::Sim(sim) => sim::run(&sim),

@@ -111,7 +111,7 @@ fn announce(running: &Running, plan: &Plan, begun: Instant) -> Result<(), Failur
         text.push_str(&format!("nvme-tcp: {address}\n"));
     }
     let iscsi = running.node.iscsi().map(|iscsi| iscsi.addresses());
-    for address in iscsi.unwrap_or_default() {
+    for (address, _) in iscsi.unwrap_or_default() {
         text.push_str(&format!("iscsi: {address}\n"));
     }
     if let Some(metrics) = &running.metrics {

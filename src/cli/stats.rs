@@ -20,11 +20,11 @@ parked; a namespace's from the arrival of a command to its response. Time is
 read once per turn of a reactor: what begins and ends in one turn took 0 ns.
 With 'metrics: { listen: … }' in the configuration, Prometheus gets the same.";
 
-/// Counters and latencies of devices, namespaces and reactors
+/// Counters and latencies of devices, namespaces, units and reactors
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct StatsCommand {
-    /// Only this device and the namespaces that export it
+    /// Only this device, and the namespaces and units that export it
     device: Option<String>,
     /// Print the answer as JSON, with the histograms' buckets
     #[arg(long)]
@@ -43,7 +43,7 @@ pub(super) fn run(command: StatsCommand, connection: &Connection) -> Result<(), 
     }
 }
 
-/// The columns that devices and namespaces have in common.
+/// The columns that devices, namespaces and units have in common.
 const OPERATION_COLUMNS: [Column; 9] = [
     Column::left("OPERATION"),
     Column::right("IOS"),
@@ -56,7 +56,7 @@ const OPERATION_COLUMNS: [Column; 9] = [
     Column::right("MAX"),
 ];
 
-/// Rows of a device or namespace: one for each operation that ever happened; one that says so if there was none.
+/// Rows of a device, namespace or unit: one for each operation that ever happened; one that says so if there was none.
 fn rows(key: &[String], operations: &[OperationStats]) -> Vec<Vec<String>> {
     let row = |one: &OperationStats| {
         let latency = &one.latency;
@@ -137,6 +137,18 @@ fn text(result: &StatsResult) -> String {
             Layout::OURS,
         ));
     }
+    if !result.units.is_empty() {
+        let columns = [
+            &[Column::left("TARGET"), Column::right("LUN")][..],
+            &OPERATION_COLUMNS,
+        ]
+        .concat();
+        let units = result
+            .units
+            .iter()
+            .flat_map(|one| rows(&[one.iqn.clone(), one.lun.to_string()], &one.operations));
+        parts.push(render(&columns, &units.collect::<Vec<_>>(), Layout::OURS));
+    }
     let columns = [
         Column::right("REACTOR"),
         Column::right("BUSY"),
@@ -189,6 +201,9 @@ vol0            3       1     2              0            7
 
 SUBSYSTEM                         NSID  OPERATION  IOS  ERRORS    DATA   MEAN      P50      P99    P99.9      MAX
 nqn.2026-11.io.polldm:quickstart     1  read        10       0  40 KiB  10 us  8.19 us  20.5 us  20.5 us  20.5 us
+
+TARGET                       LUN  OPERATION  IOS  ERRORS    DATA   MEAN      P50      P99    P99.9      MAX
+iqn.2026-11.io.polldm:disks    0  read        10       0  40 KiB  10 us  8.19 us  20.5 us  20.5 us  20.5 us
 
 REACTOR    BUSY  POLLING  ASLEEP
       0  25.0 %    5.0 %  70.0 %

@@ -10,6 +10,7 @@
 //! The raw types are private: they exist for serde and for the JSON Schema. Nothing here opens a file other than the configuration,
 //! binds a port or starts a thread, so `check` and `serve` do exactly the same.
 
+mod alua;
 mod ana;
 mod build;
 mod duration;
@@ -28,8 +29,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use alua::AluaState;
 pub use ana::AnaState;
 pub use duration::parse_duration;
+pub(crate) use names::check_iscsi_name;
 pub use names::{DEVICE_UUID_BYTES_MAX, DISCOVERY_NQN, NAME_BYTES_MAX, NQN_BYTES_MAX};
 pub use one_bdev::{bdev_schema, parse_bdev};
 pub use plan::{

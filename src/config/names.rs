@@ -103,7 +103,7 @@ pub(super) fn check_nqn(nqn: &str) -> Result<(), String> {
 }
 
 /// An iSCSI name (RFC 7143, section 4.2.7), of a target or an initiator.
-pub(super) fn check_iscsi_name(name: &str) -> Result<(), String> {
+pub fn check_iscsi_name(name: &str) -> Result<(), String> {
     if name.len() > NQN_BYTES_MAX {
         return Err(format!(
             "this name has {} bytes; an iSCSI name has at most {NQN_BYTES_MAX}",

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::alua::AluaState;
 use super::ana::AnaState;
 pub use super::names::Uuid;
 pub use super::raw::{Direct, Engine, FlushPolicy};
@@ -211,12 +212,12 @@ pub struct SubsystemPlan {
     pub namespaces: Vec<NamespacePlan>,
 }
 
-/// Who may connect to a subsystem, or log in to a target.
+/// Who may connect to a subsystem, log in to a target, or see a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostsPlan {
     /// Every host.
     Any,
-    /// Hosts or initiators with these names, at least one.
+    /// Hosts with these names, or initiators that these rules fit ([`crate::export::iscsi::initiators::Rule`]); at least one.
     List(Vec<String>),
 }
 
@@ -236,8 +237,12 @@ pub struct NamespacePlan {
 /// The iSCSI target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IscsiPlan {
-    /// Addresses to listen on, as those of [`NvmfPlan`]. Every target is reached through each.
+    /// Addresses to listen on, as those of [`NvmfPlan`].
     pub portals: Vec<At<SocketAddr>>,
+    /// The tag of each portal's group; those of a group follow each other.
+    pub tags: Vec<u16>,
+    /// How long an initiator may be silent before it is asked whether it is there, and then before it is gone.
+    pub keep_alive: Duration,
     /// What discovery asks of initiators.
     pub discovery: Option<ChapPlan>,
     /// Targets, in the order written.
@@ -262,6 +267,10 @@ pub struct TargetPlan {
     pub initiators: HostsPlan,
     /// How they prove who they are.
     pub chap: Option<ChapPlan>,
+    /// The portal groups that it is reached through, at least one, each once, and how well.
+    pub groups: Vec<(u16, AluaState)>,
+    /// Where initiators are sent instead, and whether for good.
+    pub redirect: Option<(SocketAddr, bool)>,
     /// Logical units, by number; numbers are unique and at most [`super::LUN_MAX`].
     pub luns: Vec<LunPlan>,
 }
@@ -275,6 +284,8 @@ pub struct LunPlan {
     pub device: usize,
     /// What initiators know it by.
     pub uuid: Uuid,
+    /// The initiators that see it.
+    pub initiators: HostsPlan,
     /// Where the unit's device is named.
     pub span: Span,
 }

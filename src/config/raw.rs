@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::alua::AluaState;
 use super::ana::AnaState;
 use super::duration::DurationText;
 use super::scalar::{Cores, Hosts, SizeText};
@@ -324,13 +325,54 @@ pub(super) struct Exports {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Iscsi {
-    /// Addresses to listen on, such as "127.0.0.1:3260" or "[::1]:3260". Every target is reached through each.
-    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
-    pub portals: At<Vec<At<String>>>,
+    /// Addresses to listen on, such as "127.0.0.1:3260" or "[::1]:3260": portal group 1. May be left out when there are others.
+    #[schemars(extend("maxItems" = 64))]
+    pub portals: Option<At<Vec<At<String>>>>,
+    /// More portal groups. To an initiator each is a way of its own to a target, with a state of its own.
+    pub portal_groups: Option<Vec<At<PortalGroup>>>,
+    /// An initiator that has said nothing for so long is asked whether it is there, and its connection ends when it has not answered for as
+    /// long again; at most an hour. Default: 15s.
+    #[schemars(extend("default" = "15s"))]
+    pub keep_alive: Option<At<DurationText>>,
     /// What initiators are asked before they are shown which targets there are.
     pub discovery: Option<Discovery>,
     /// The targets initiators log in to.
     pub targets: Vec<At<Target>>,
+}
+
+/// Portals that are one way to a target.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PortalGroup {
+    /// Its tag, from 1.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub tag: At<u32>,
+    /// Addresses to listen on.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
+    pub portals: At<Vec<At<String>>>,
+}
+
+/// A portal group as a target uses it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetGroup {
+    /// The group's tag.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub tag: At<u32>,
+    /// The ALUA state to start in; `polldm iscsi alua` changes it. Default: `optimized`.
+    #[schemars(extend("default" = "optimized"))]
+    pub alua: Option<At<AluaState>>,
+}
+
+/// Where initiators are sent instead.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Redirect {
+    /// Address and port, such as "192.0.2.8:3260". Who comes there is let in, so it may be one of our own.
+    pub address: At<String>,
+    /// Initiators keep to it. Default: false, for this login.
+    #[schemars(extend("default" = false))]
+    pub permanent: Option<At<bool>>,
 }
 
 /// What initiators are asked before they are shown which targets there are.
@@ -361,10 +403,15 @@ pub(super) struct Target {
     /// The name, `iqn.YYYY-MM.reverse.domain:identifier`, at most 223 bytes.
     #[schemars(length(min = 11, max = 223))]
     pub iqn: At<String>,
-    /// The initiators that may log in: `any`, or a list of their names.
+    /// The initiators that may log in: `any`, or a list. An entry is a name, a pattern such as iqn.1993-08.org.debian:*, a network such as
+    /// 192.0.2.0/24, or a name or pattern and a network with @ between them.
     pub initiators: At<Hosts>,
     /// How initiators prove who they are. When left out, their names are believed.
     pub chap: Option<Chap>,
+    /// The portal groups that the target is reached through. When left out, all.
+    pub portal_groups: Option<At<Vec<At<TargetGroup>>>>,
+    /// Send initiators to another address when they log in.
+    pub redirect: Option<Redirect>,
     /// The logical units initiators see.
     pub luns: Vec<At<Lun>>,
 }
@@ -378,6 +425,8 @@ pub(super) struct Lun {
     pub lun: At<u32>,
     /// Name of the mapped device.
     pub device: At<String>,
+    /// The initiators that see it, in the form of the target's. When left out, all that may log in.
+    pub initiators: Option<At<Hosts>>,
 }
 
 /// The NVMe/TCP target.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::iscsi::IscsiTargets;
 use super::schema::{self, *};
 use crate::bdev::{self, NvmeReport, RemoteReport};
 use crate::config::{self, BdevKind, BdevPlan};
@@ -13,7 +14,7 @@ use crate::engine::{BdevInfo, DeviceEvent, DeviceOptions, GivenUp, Removed, neve
 
 /// A running node, as far as operators can reach it. Verbs block the calling thread until they are done; every answer is
 /// a snapshot, and no verb but suspend (and what suspends on the way) waits for I/O.
-pub trait Backend: Send + Sync + 'static {
+pub trait Backend: IscsiTargets + Send + Sync + 'static {
     /// Makes a device without a table.
     ///
     /// # Errors
@@ -226,7 +227,7 @@ pub trait Backend: Send + Sync + 'static {
 /// The methods of the schema, served by a node.
 #[derive(Clone)]
 pub struct Service {
-    backend: Arc<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
     started: Instant,
     asker: Asker,
 }
@@ -262,7 +263,7 @@ impl Service {
         }
     }
 
-    /// Counters of everything, or of one device and the namespaces that export it.
+    /// Counters of everything, or of one device and the namespaces and units that export it.
     ///
     /// # Errors
     /// ENXIO without such a device.
@@ -273,14 +274,21 @@ impl Service {
         })?;
         let mut namespaces = self.backend.namespace_stats();
         namespaces.retain(|namespace| device.is_none_or(|device| namespace.device == device));
-        let nvmf = self.backend.exports().nvmf;
+        let mut units = self.backend.unit_stats();
+        units.retain(|unit| device.is_none_or(|device| unit.device == device));
+        let ExportsResult { nvmf, iscsi } = self.backend.exports();
         Ok(StatsResult {
             devices,
             namespaces,
+            units,
             reactors: self.backend.reactors(),
             nvmf: nvmf.map(|nvmf| NvmfStats {
                 connections: nvmf.connections.len() as u64,
                 events: nvmf.events,
+            }),
+            iscsi: iscsi.map(|iscsi| IscsiStats {
+                connections: iscsi.connections.len() as u64,
+                events: iscsi.events,
             }),
         })
     }

@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::backend::Backend;
+use super::iscsi::IscsiTargets;
 use super::schema::*;
 use crate::config::{BdevKind, BdevPlan};
 use crate::dm::{self, Errno, Error, LowerId, SuspendOptions, Table};
@@ -536,14 +537,21 @@ impl Backend for Fake {
             }),
             iscsi: Some(IscsiExport {
                 portals: vec!["127.0.0.1:3260".into()],
+                portal_tags: vec![1],
                 targets: vec![IscsiTarget {
                     iqn: "iqn.2026-11.io.polldm:disks".into(),
                     initiators: None,
                     authentication: Default::default(),
+                    portal_groups: vec![IscsiGroup {
+                        tag: 1,
+                        alua: AluaState::Optimized,
+                    }],
+                    redirect: None,
                     luns: vec![IscsiLun {
                         lun: 0,
                         device: "vol0".into(),
                         serial: "8c9f1f649d6c8a3593b65bd53f7b2b31".into(),
+                        initiators: None,
                     }],
                 }],
                 connections: vec![IscsiConnection {
@@ -553,6 +561,9 @@ impl Backend for Fake {
                     session: 1,
                     outstanding: 3,
                     reactor: 0,
+                    commands: 12,
+                    read_bytes: 4096,
+                    written_bytes: 0,
                     header_digest: true,
                     data_digest: false,
                 }],
@@ -602,6 +613,55 @@ impl Backend for Fake {
                 format!("there is no subsystem {}", params.nqn),
             )
         };
+        known.then_some(()).ok_or_else(unknown)
+    }
+}
+
+impl IscsiTargets for Fake {
+    fn unit_stats(&self) -> Vec<UnitStats> {
+        let namespaces = self.namespace_stats();
+        let unit = |namespace: NamespaceStats| UnitStats {
+            iqn: "iqn.2026-11.io.polldm:disks".into(),
+            lun: 0,
+            device: namespace.device,
+            operations: namespace.operations,
+        };
+        namespaces.into_iter().map(unit).collect()
+    }
+
+    fn add_target(&self, params: &AddTargetParams) -> Result<(), Error> {
+        match self.knows_target(&params.iqn) {
+            Ok(()) => Err(Error::new(
+                Errno::Ebusy,
+                format!("there is a target `{}` already", params.iqn),
+            )),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn remove_target(&self, params: &RemoveTargetParams) -> Result<(), Error> {
+        self.knows_target(&params.iqn)
+    }
+
+    fn add_lun(&self, params: &AddLunParams) -> Result<(), Error> {
+        self.knows_target(&params.iqn)?;
+        self.names.lock().unwrap().open(&params.device).map(drop)
+    }
+
+    fn remove_lun(&self, params: &RemoveLunParams) -> Result<(), Error> {
+        self.knows_target(&params.iqn)
+    }
+
+    fn set_alua(&self, params: &SetAluaParams) -> Result<(), Error> {
+        self.knows_target(&params.iqn)
+    }
+}
+
+impl Fake {
+    fn knows_target(&self, iqn: &str) -> Result<(), Error> {
+        let iscsi = self.exports().iscsi.unwrap_or_default();
+        let known = iscsi.targets.iter().any(|target| target.iqn == iqn);
+        let unknown = || Error::new(Errno::Enxio, format!("there is no target `{iqn}`"));
         known.then_some(()).ok_or_else(unknown)
     }
 }

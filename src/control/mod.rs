@@ -40,6 +40,7 @@ mod backend;
 pub mod client;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fake;
+mod iscsi;
 mod latency;
 mod lines;
 pub mod metrics;
@@ -53,5 +54,6 @@ mod spdk;
 
 pub use backend::{Asker, Backend, Service};
 pub use client::{Client, ClientError};
+pub use iscsi::IscsiTargets;
 pub use server::Server;
 pub use socket::{BindError, Socket};

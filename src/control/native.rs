@@ -1,17 +1,23 @@
 //! A node of the native engine, as operators reach it.
 
+use std::path::Path;
+
 use super::backend::{Backend, operation_stats};
+use super::iscsi::IscsiTargets;
 use super::schema::{
-    AddNamespaceParams, Connection, Controller, ExportsResult, IscsiAuthentication,
-    IscsiConnection, IscsiEvents, IscsiExport, IscsiLun, IscsiTarget, Namespace, NamespaceStats,
-    NvmfEvents, NvmfExport, ReactorStats, RemoveNamespaceParams, SetAnaParams, Subsystem,
+    AddLunParams, AddNamespaceParams, AddTargetParams, Connection, Controller, ExportsResult,
+    IscsiAuthentication, IscsiConnection, IscsiEvents, IscsiExport, IscsiGroup, IscsiLun,
+    IscsiRedirect, IscsiTarget, Namespace, NamespaceStats, NvmfEvents, NvmfExport, ReactorStats,
+    RemoveLunParams, RemoveNamespaceParams, RemoveTargetParams, SetAluaParams, SetAnaParams,
+    Subsystem, UnitStats,
 };
 use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error, SuspendOptions};
 use crate::engine::{BdevInfo, DeviceEvent, DeviceOptions, GivenUp, Removed};
+use crate::export::iscsi::ChangeError;
 use crate::export::{iscsi, nvmf, stats::Kind};
-use crate::node::{ExportError, Node};
+use crate::node::{ExportError, NewTarget, Node};
 use crate::reactor::monotonic_ns;
 
 impl Backend for Node {
@@ -234,6 +240,57 @@ impl Backend for Node {
     }
 }
 
+impl IscsiTargets for Node {
+    fn unit_stats(&self) -> Vec<UnitStats> {
+        let Some(iscsi) = self.iscsi() else {
+            return Vec::new();
+        };
+        let of = |report: iscsi::UnitReport| {
+            let operations =
+                Kind::ALL.map(|(kind, name)| operation_stats(name, report.stats.kind(kind)));
+            UnitStats {
+                iqn: report.iqn,
+                lun: report.lun,
+                device: report.device_name,
+                operations: operations.into(),
+            }
+        };
+        iscsi.stats(self.engine()).into_iter().map(of).collect()
+    }
+
+    fn add_target(&self, params: &AddTargetParams) -> Result<(), Error> {
+        let wanted = NewTarget {
+            iqn: &params.iqn,
+            initiators: params.initiators.as_deref(),
+            chap: params
+                .secrets
+                .as_ref()
+                .map(|path| (Path::new(path), params.mutual)),
+            groups: params.portal_groups.as_deref(),
+        };
+        Node::add_target(self, &wanted).map_err(export_error)
+    }
+
+    fn remove_target(&self, params: &RemoveTargetParams) -> Result<(), Error> {
+        Node::remove_target(self, &params.iqn).map_err(export_error)
+    }
+
+    fn add_lun(&self, params: &AddLunParams) -> Result<(), Error> {
+        let seen_by = params.initiators.as_deref();
+        self.add_unit(&params.iqn, params.lun, &params.device, seen_by)
+            .map_err(export_error)
+    }
+
+    fn remove_lun(&self, params: &RemoveLunParams) -> Result<(), Error> {
+        self.remove_unit(&params.iqn, params.lun)
+            .map_err(export_error)
+    }
+
+    fn set_alua(&self, params: &SetAluaParams) -> Result<(), Error> {
+        Node::set_alua(self, &params.iqn, params.portal_group, params.state).map_err(export_error)
+    }
+}
+
 /// The errno of a refusal by an export.
 fn export_error(error: ExportError) -> Error {
     use nvmf::ConfigError::{DuplicateNsid, UnknownNamespace, UnknownSubsystem};
@@ -241,11 +298,24 @@ fn export_error(error: ExportError) -> Error {
     match error {
         ExportError::Device(error) => error,
         ExportError::NoExport
+        | ExportError::NoIscsi
+        | ExportError::Iscsi(
+            ChangeError::UnknownTarget(_)
+            | ChangeError::UnknownUnit(..)
+            | ChangeError::UnknownGroup(..),
+        )
         | ExportError::Export(UnknownSubsystem(_) | UnknownNamespace { .. }) => {
             Error::new(Errno::Enxio, reason)
         }
-        ExportError::Export(DuplicateNsid { .. }) => Error::new(Errno::Ebusy, reason),
-        ExportError::Export(_) => Error::new(Errno::Einval, reason),
+        ExportError::Export(DuplicateNsid { .. })
+        | ExportError::Iscsi(
+            ChangeError::TargetExists(_)
+            | ChangeError::UnitExists(..)
+            | ChangeError::DeviceExists(..),
+        ) => Error::new(Errno::Ebusy, reason),
+        ExportError::Export(_) | ExportError::Iscsi(_) | ExportError::Invalid(_) => {
+            Error::new(Errno::Einval, reason)
+        }
         #[cfg(feature = "spdk")]
         ExportError::Spdk(_) => Error::new(Errno::Einval, reason),
     }
@@ -307,6 +377,16 @@ fn nvmf_export(snapshot: &nvmf::Snapshot) -> NvmfExport {
     }
 }
 
+/// The initiators of a list, as they were written; `None` for all.
+fn rules(initiators: &iscsi::Initiators) -> Option<Vec<String>> {
+    match initiators {
+        iscsi::Initiators::Any => None,
+        iscsi::Initiators::List(list) => {
+            Some(list.iter().map(|rule| rule.text().to_owned()).collect())
+        }
+    }
+}
+
 fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
     let connection = |report: &iscsi::ConnectionReport| IscsiConnection {
         peer: report.peer.clone(),
@@ -315,15 +395,27 @@ fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
         session: report.session,
         outstanding: report.outstanding as u64,
         reactor: report.core,
+        commands: report.commands,
+        read_bytes: report.read_bytes,
+        written_bytes: report.written_bytes,
         header_digest: report.digests.0,
         data_digest: report.digests.1,
     };
     let target = |target: &iscsi::TargetSnapshot| IscsiTarget {
         iqn: target.iqn.clone(),
-        initiators: match &target.initiators {
-            iscsi::Initiators::Any => None,
-            iscsi::Initiators::List(list) => Some(list.clone()),
-        },
+        initiators: rules(&target.initiators),
+        portal_groups: target
+            .ports
+            .iter()
+            .map(|&(tag, access)| IscsiGroup {
+                tag,
+                alua: access.into(),
+            })
+            .collect(),
+        redirect: target.redirect.as_ref().map(|redirect| IscsiRedirect {
+            address: redirect.address.to_string(),
+            permanent: redirect.is_permanent,
+        }),
         authentication: match target.chap {
             None => IscsiAuthentication::None,
             Some(false) => IscsiAuthentication::Chap,
@@ -336,6 +428,7 @@ fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
                 lun: lun.lun,
                 device: lun.device.clone(),
                 serial: lun.serial.clone(),
+                initiators: rules(&lun.initiators),
             })
             .collect(),
     };
@@ -346,7 +439,12 @@ fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
             violations: snapshot.violations,
             logins_refused: snapshot.logins_refused,
         },
-        portals: snapshot.addresses.iter().map(ToString::to_string).collect(),
+        portals: snapshot
+            .addresses
+            .iter()
+            .map(|(address, _)| address.to_string())
+            .collect(),
+        portal_tags: snapshot.addresses.iter().map(|(_, tag)| *tag).collect(),
         targets: snapshot.targets.iter().map(target).collect(),
         connections: snapshot.connections.iter().map(connection).collect(),
     }

@@ -217,9 +217,11 @@ fn questions_about_all_and_about_one() {
         (
             stats.devices.len(),
             stats.namespaces.len(),
-            stats.nvmf.map(|nvmf| nvmf.connections)
+            stats.units.len(),
+            stats.nvmf.map(|nvmf| nvmf.connections),
+            stats.iscsi.map(|iscsi| iscsi.connections)
         ),
-        (1, 1, Some(2))
+        (1, 1, 1, Some(2), Some(1))
     );
     assert!(
         client

@@ -7,6 +7,9 @@ use crate::reactor::{BufferPool, PoolBuffer};
 /// Blocks of the device, of 512 bytes each.
 pub const BLOCKS: u64 = 256;
 
+/// The device is there as 0 and as 1.
+pub const DEVICES: u32 = 2;
+
 /// Bytes of all the receive and pool buffers of a harness.
 const POOL_BYTES: usize = 16 << 20;
 
@@ -33,7 +36,7 @@ impl Lend for Pieces {
     }
 }
 
-/// One device in memory, as device 0.
+/// One device in memory, under [`DEVICES`] numbers.
 pub struct MemoryBackend {
     /// What it holds.
     pub bytes: Box<[u8]>,
@@ -187,6 +190,6 @@ impl Backend for MemoryBackend {
     }
 
     fn geometry(&self, device: DeviceId) -> Option<Geometry> {
-        self.geometry.filter(|_| device == DeviceId(0))
+        self.geometry.filter(|_| device.0 < DEVICES)
     }
 }

@@ -188,27 +188,56 @@ pub(super) fn iscsi(plan: &Plan, engine: &Engine) -> Result<Option<iscsi::Export
                 device,
                 device_name: name.clone(),
                 uuid: lun.uuid.0,
+                initiators: initiators(plan, &lun.initiators)?,
             });
         }
         targets.push(iscsi::TargetConfig {
             iqn: target.iqn.value.clone(),
-            initiators: match &target.initiators {
-                HostsPlan::Any => iscsi::Initiators::Any,
-                HostsPlan::List(list) => iscsi::Initiators::List(list.clone()),
-            },
+            initiators: initiators(plan, &target.initiators)?,
+            groups: target
+                .groups
+                .iter()
+                .map(|&(tag, state)| (tag, state.into()))
+                .collect(),
+            redirect: target
+                .redirect
+                .map(|(address, is_permanent)| iscsi::Redirect {
+                    address,
+                    is_permanent,
+                }),
             chap,
             luns,
         });
     }
-    let portals = export.portals.iter().map(|portal| portal.value).collect();
+    let mut groups: Vec<iscsi::PortalGroup> = Vec::new();
+    for (portal, &tag) in export.portals.iter().zip(&export.tags) {
+        match groups.last_mut().filter(|group| group.tag == tag) {
+            Some(group) => group.portals.push(portal.value),
+            None => groups.push(iscsi::PortalGroup {
+                tag,
+                portals: vec![portal.value],
+            }),
+        }
+    }
     let config = iscsi::Config {
-        portals,
+        groups,
+        keep_alive: export.keep_alive,
         discovery,
         targets,
     };
     iscsi::Export::start(engine, &config)
         .map(Some)
         .map_err(|error| bind_error(plan, &export.portals, &error))
+}
+
+/// Who is let in, or shown a unit; the plan has been checked.
+fn initiators(plan: &Plan, initiators: &HostsPlan) -> Result<iscsi::Initiators, Error> {
+    match initiators {
+        HostsPlan::Any => Ok(iscsi::Initiators::Any),
+        HostsPlan::List(list) => {
+            iscsi::Initiators::parse(list).map_err(|message| plan.error_of_whole(&message))
+        }
+    }
 }
 
 /// Reads the secrets of a target; those that are `known` have been read for another.

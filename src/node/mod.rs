@@ -5,6 +5,7 @@
 //! started, so nothing is ever half-started.
 
 mod build;
+mod iscsi;
 mod measure;
 #[cfg(feature = "spdk")]
 mod spdk;
@@ -20,9 +21,10 @@ use crate::bdev;
 use crate::config::{self, AnaState, BdevPlan, Error, Plan, Uuid};
 use crate::dm;
 use crate::engine::Engine;
-use crate::export::{iscsi, nvmf};
+use crate::export::{iscsi as iscsi_target, nvmf};
 use crate::reactor::NotStopped;
 
+pub use iscsi::NewTarget;
 pub use measure::DeviceTarget;
 
 /// How long a node that is told to stop waits for I/O that is in flight before it ends all the same.
@@ -39,7 +41,7 @@ enum Exports {
     /// By the targets of the native engine, if by any.
     Native {
         nvmf: Option<nvmf::Export>,
-        iscsi: Option<iscsi::Export>,
+        iscsi: Option<iscsi_target::Export>,
     },
     /// By SPDK's.
     #[cfg(feature = "spdk")]
@@ -59,8 +61,14 @@ pub enum ExportError {
     /// SPDK's export: what it says.
     #[cfg(feature = "spdk")]
     Spdk(String),
-    /// The node has no such export.
+    /// The iSCSI target: what it says.
+    Iscsi(iscsi_target::ChangeError),
+    /// What is wrong with what was asked for.
+    Invalid(String),
+    /// The node has no NVMe/TCP export.
     NoExport,
+    /// The node has no iSCSI export.
+    NoIscsi,
 }
 
 impl std::fmt::Display for ExportError {
@@ -70,6 +78,12 @@ impl std::fmt::Display for ExportError {
             ExportError::Export(error) => error.fmt(f),
             #[cfg(feature = "spdk")]
             ExportError::Spdk(reason) => f.write_str(reason),
+            ExportError::Iscsi(error) => error.fmt(f),
+            ExportError::Invalid(reason) => f.write_str(reason),
+            ExportError::NoIscsi => write!(
+                f,
+                "this node has no iSCSI target: its configuration has no 'exports: iscsi:'"
+            ),
             ExportError::NoExport => write!(
                 f,
                 "this node has no NVMe/TCP export: its configuration has no 'exports: nvmf:'"
@@ -164,7 +178,7 @@ impl Node {
     }
 
     /// The iSCSI export of the native engine, if there is one.
-    pub fn iscsi(&self) -> Option<&iscsi::Export> {
+    pub fn iscsi(&self) -> Option<&iscsi_target::Export> {
         match &self.exports {
             Exports::Native { iscsi, .. } => iscsi.as_ref(),
             #[cfg(feature = "spdk")]
@@ -178,6 +192,7 @@ impl Node {
             Exports::Native { nvmf, iscsi } => {
                 let nvmf = nvmf.iter().flat_map(|nvmf| nvmf.addresses());
                 let iscsi = iscsi.iter().flat_map(|iscsi| iscsi.addresses());
+                let iscsi = iscsi.map(|(address, _)| address);
                 nvmf.chain(iscsi).copied().collect()
             }
             #[cfg(feature = "spdk")]

@@ -120,7 +120,7 @@ const PAGES: &[(u8, Make)] = &[
     (0x85, |_| Vec::new()),
     (0x86, |call| extended(&call.geometry)),
     (0x87, |_| mode_policy()),
-    (0x88, |call| ports(call.port)),
+    (0x88, |call| ports(&call.directory.ports())),
     (0xB0, |call| limits(&call.geometry)),
     (0xB1, |_| characteristics()),
     (0xB2, |call| provisioning(&call.geometry)),
@@ -196,15 +196,17 @@ fn mode_policy() -> Vec<u8> {
     vec![0x3F, 0xFF, 0, 0]
 }
 
-/// SCSI Ports (SPC-4, 7.8.10).
-fn ports(port: &Port) -> Vec<u8> {
-    let mut body = vec![0; 8];
-    body[2..4].copy_from_slice(&port.number.to_be_bytes());
-    let name = designator(UTF8, OF_PORT, 8, &name_string(&port.name));
-    let mut descriptors = vec![0, 0];
-    descriptors.extend_from_slice(&(name.len() as u16).to_be_bytes());
-    descriptors.extend_from_slice(&name);
-    body.extend_from_slice(&descriptors);
+/// SCSI Ports (SPC-4, 7.8.10): all ports of the target.
+fn ports(ports: &[Port]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for port in ports {
+        let name = designator(UTF8, OF_PORT, 8, &name_string(&port.name));
+        let [high, low] = port.number.to_be_bytes();
+        // No initiator port has a transport identifier here.
+        body.extend_from_slice(&[0, 0, high, low, 0, 0, 0, 0, 0, 0]);
+        body.extend_from_slice(&(name.len() as u16).to_be_bytes());
+        body.extend_from_slice(&name);
+    }
     body
 }
 

@@ -67,6 +67,9 @@ pub trait Directory {
     /// Its target port groups and their states, and which of its ports are in them.
     fn groups(&self) -> Vec<(u16, Access, Vec<u16>)>;
 
+    /// Its ports, in order.
+    fn ports(&self) -> Vec<Port>;
+
     /// Aborts the commands that these initiators have in a unit (PREEMPT AND ABORT).
     fn abort(&self, lun: u16, nexuses: &[super::NexusId]);
 }

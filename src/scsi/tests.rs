@@ -25,6 +25,15 @@ impl Directory for Alone {
         vec![(1, Access::Optimized, vec![1])]
     }
 
+    fn ports(&self) -> Vec<Port> {
+        let port = |number: u16| Port {
+            number,
+            group: number,
+            name: format!("iqn.2026-11.io.polldm:disks,t,0x{number:04x}"),
+        };
+        vec![port(1), port(7)]
+    }
+
     fn abort(&self, _lun: u16, _nexuses: &[NexusId]) {}
 }
 
@@ -429,4 +438,22 @@ fn a_lun_without_a_unit_says_so() {
         panic!()
     };
     assert_eq!(reason(outcome).1, Code::LOGICAL_UNIT_NOT_SUPPORTED);
+}
+
+/// SPC-4, 7.8.10: every port of the target, whichever the command has come through.
+#[test]
+fn all_ports_are_listed() {
+    let mut disk = Disk::new(512);
+    let (outcome, data) = disk.run(0, &[0x12, 1, 0x88, 1, 0, 0], &[]);
+    assert_eq!(outcome, Outcome::Good);
+    let size = usize::from(u16::from_be_bytes([data[2], data[3]]));
+    assert_eq!(data.len(), 4 + size);
+    let mut rest = &data[4..];
+    let mut numbers = Vec::new();
+    while let [_, _, high, low, _, _, 0, 0, _, _, more, less, after @ ..] = rest {
+        numbers.push(u16::from_be_bytes([*high, *low]));
+        rest = &after[usize::from(u16::from_be_bytes([*more, *less]))..];
+    }
+    assert_eq!(numbers, [1, 7]);
+    assert!(rest.is_empty());
 }

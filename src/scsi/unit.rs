@@ -252,6 +252,20 @@ impl Unit {
         self.changed(&mut state);
     }
 
+    /// Tells one nexus of something that has changed.
+    pub fn attend_one(&self, nexus: NexusId, code: Code) {
+        let mut state = self.lock();
+        if let Some(nexus) = state.nexuses.get_mut(&nexus) {
+            nexus.attend(code);
+        }
+        self.changed(&mut state);
+    }
+
+    /// Whether a nexus has joined.
+    pub fn knows(&self, nexus: NexusId) -> bool {
+        self.lock().nexuses.contains_key(&nexus)
+    }
+
     /// Takes the oldest unit attention of a nexus.
     pub(super) fn take_attention(&self, nexus: NexusId) -> Option<Sense> {
         let mut state = self.lock();

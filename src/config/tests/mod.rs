@@ -364,3 +364,113 @@ exports: {{ iscsi: {{ portals: [ '[::1]:0' ], {discovery} targets: [
     assert!(target.mutual);
     assert!(read(text("chap: { mutual: true },", "")).is_err());
 }
+
+/// Portal groups, units for some, redirection: what is written is meant, and what cannot be is refused.
+#[test]
+fn iscsi_ways_in_and_who_takes_them() {
+    let text = |export: &str, target: &str, unit: &str| {
+        format!(
+            "bdevs: [ {{ malloc: {{ name: m, size: 1MiB }} }} ]
+devices: [ {{ name: d, table: 0 8 linear m 0 }} ]
+exports: {{ iscsi: {{ {export} targets: [
+  {{ iqn: 'iqn.2026-11.io:x', initiators: [ '192.0.2.0/24', 'iqn.*:*@2001:db8::/32' ], {target}
+     luns: [ {{ lun: 0, device: d, {unit} }} ] }} ] }} }}"
+        )
+    };
+    const TWO: &str =
+        "portals: [ '127.0.0.1:0' ], portal_groups: [ { tag: 7, portals: [ '127.0.0.1:0' ] } ],";
+    let plan = |export, target, unit| read(text(export, target, unit)).map(|plan| plan.iscsi);
+    let iscsi = plan(TWO, "", "").expect("valid").expect("an export");
+    assert_eq!(iscsi.tags, [1, 7]);
+    assert_eq!(iscsi.keep_alive, Duration::from_secs(15));
+    let target = &iscsi.targets[0];
+    let optimized = AluaState::Optimized;
+    assert_eq!(target.groups, [(1, optimized), (7, optimized)]);
+    assert_eq!(target.redirect, None);
+    assert_eq!(target.luns[0].initiators, HostsPlan::Any);
+    let target = "portal_groups: [ { tag: 7, alua: standby } ], redirect: { address: '192.0.2.8:3260', permanent: true },";
+    let alone = "keep_alive: 1min, portal_groups: [ { tag: 7, portals: [ '127.0.0.1:0' ] } ],";
+    let iscsi = plan(alone, target, "initiators: [ 192.0.2.7 ]")
+        .expect("valid")
+        .expect("an export");
+    assert_eq!(iscsi.keep_alive, Duration::from_secs(60));
+    let target = &iscsi.targets[0];
+    assert_eq!(target.groups, [(7, AluaState::Standby)]);
+    let address = "192.0.2.8:3260".parse().expect("an address");
+    assert_eq!(target.redirect, Some((address, true)));
+    assert_eq!(
+        target.luns[0].initiators,
+        HostsPlan::List(vec!["192.0.2.7".into()])
+    );
+    for (export, target, unit, message) in [
+        (
+            "",
+            "",
+            "",
+            "`iscsi` has neither `portals` nor `portal_groups`",
+        ),
+        (
+            "portals: [],",
+            "",
+            "",
+            "no initiator could reach this target",
+        ),
+        (
+            "portals: [ '127.0.0.1:0' ], portal_groups: [ { tag: 1, portals: [ '127.0.0.1:0' ] } ],",
+            "",
+            "",
+            "a second portal group 1",
+        ),
+        (
+            "portal_groups: [ { tag: 0, portals: [ '127.0.0.1:0' ] } ],",
+            "",
+            "",
+            "0 is not the tag of a portal group",
+        ),
+        (
+            "portal_groups: [ { tag: 2, portals: [] } ],",
+            "",
+            "",
+            "a portal group without an address",
+        ),
+        (
+            TWO,
+            "portal_groups: [ { tag: 2 } ],",
+            "",
+            "there is no portal group 2",
+        ),
+        (
+            TWO,
+            "portal_groups: [ { tag: 7 }, { tag: 7 } ],",
+            "",
+            "portal group 7 is listed twice",
+        ),
+        (
+            TWO,
+            "portal_groups: [],",
+            "",
+            "no initiator could reach this target",
+        ),
+        (
+            TWO,
+            "redirect: { address: '0.0.0.0:3260' },",
+            "",
+            "initiators cannot connect to this",
+        ),
+        (
+            TWO,
+            "",
+            "initiators: [ '192.0.2.7/24' ]",
+            "the address has bits beyond the first 24; the network is 192.0.2.0/24",
+        ),
+        (
+            "portals: [ '127.0.0.1:0' ], keep_alive: 10ms,",
+            "",
+            "",
+            "initiators cannot be asked in such a rhythm",
+        ),
+    ] {
+        let error = plan(export, target, unit).expect_err(message);
+        assert_eq!(error.message(), message);
+    }
+}

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::control::schema::{
-    DeviceInfo, Latency, NvmfEvents, NvmfStats, OperationStats, StatsResult,
+    DeviceInfo, IscsiEvents, IscsiStats, Latency, NvmfEvents, NvmfStats, OperationStats,
+    StatsResult,
 };
 
 /// Bounds of the latency buckets in nanoseconds: doublings of 5.12 us up to 1.34 s, with one more between two up to 1.8 ms,
@@ -109,13 +110,13 @@ fn escaped(value: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// Operations of one device or namespace, with its labels.
+/// Operations of one device, namespace or unit, with its labels.
 struct Operations<'a> {
     labels: Vec<(&'a str, &'a str)>,
     operations: &'a [OperationStats],
 }
 
-/// The four families that devices and namespaces have in common.
+/// The four families that devices, namespaces and units have in common.
 fn operations(out: &mut Exposition, prefix: &str, what: &str, all: &[Operations<'_>]) {
     type Count = fn(&OperationStats) -> u64;
     let counters: [(&str, &str, Count); 3] = [
@@ -194,6 +195,37 @@ fn nvmf(out: &mut Exposition, connections: u64, events: NvmfEvents) {
     }
 }
 
+fn iscsi(out: &mut Exposition, connections: u64, events: IscsiEvents) {
+    let name = "polldm_iscsi_connections";
+    out.family(name, Kind::Gauge, "Connections of the iSCSI target.");
+    out.sample(name, &[], connections);
+    for (name, help, count) in [
+        (
+            "polldm_iscsi_accepted_total",
+            "Connections accepted.",
+            events.accepted,
+        ),
+        (
+            "polldm_iscsi_refused_total",
+            "Connections refused because there were too many.",
+            events.refused,
+        ),
+        (
+            "polldm_iscsi_violations_total",
+            "Connections ended because the initiator broke the protocol.",
+            events.violations,
+        ),
+        (
+            "polldm_iscsi_logins_refused_total",
+            "Logins refused.",
+            events.logins_refused,
+        ),
+    ] {
+        out.family(name, Kind::Counter, help);
+        out.sample(name, &[], count);
+    }
+}
+
 /// The whole text.
 pub fn exposition(infos: &[DeviceInfo], stats: &StatsResult) -> String {
     let mut out = Exposition::default();
@@ -241,6 +273,21 @@ pub fn exposition(infos: &[DeviceInfo], stats: &StatsResult) -> String {
         "namespace",
         &namespaces.collect::<Vec<_>>(),
     );
+
+    let luns: Vec<String> = stats
+        .units
+        .iter()
+        .map(|unit| unit.lun.to_string())
+        .collect();
+    let units = stats.units.iter().zip(&luns).map(|(unit, lun)| Operations {
+        labels: vec![
+            ("iqn", unit.iqn.as_str()),
+            ("lun", lun.as_str()),
+            ("device", unit.device.as_str()),
+        ],
+        operations: &unit.operations,
+    });
+    operations(&mut out, "unit", "logical unit", &units.collect::<Vec<_>>());
 
     let name = "polldm_device_in_flight";
     out.family(
@@ -336,6 +383,13 @@ pub fn exposition(infos: &[DeviceInfo], stats: &StatsResult) -> String {
     }) = stats.nvmf
     {
         nvmf(&mut out, connections, events);
+    }
+    if let Some(IscsiStats {
+        connections,
+        events,
+    }) = stats.iscsi
+    {
+        iscsi(&mut out, connections, events);
     }
     out.text
 }
@@ -508,6 +562,19 @@ mod tests {
             )[0]
             .value,
             10.0
+        );
+        let unit = [
+            ("lun", "0"),
+            ("iqn", "iqn.2026-11.io.polldm:disks"),
+            ("operation", "read"),
+        ];
+        assert_eq!(
+            find(&samples, "polldm_unit_ios_total", &unit)[0].value,
+            10.0
+        );
+        assert_eq!(
+            find(&samples, "polldm_iscsi_connections", &[])[0].value,
+            1.0
         );
         let sum = find(&samples, "polldm_device_latency_seconds_sum", &read)[0].value;
         assert_eq!(sum, 0.002_053);

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::config::AnaState;
+pub use crate::config::{AluaState, AnaState};
 
 /// What hosts can reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +21,9 @@ pub struct ExportsResult {
 pub struct IscsiExport {
     /// Addresses it listens on.
     pub portals: Vec<String>,
+    /// The portal group of each.
+    #[serde(default)]
+    pub portal_tags: Vec<u16>,
     /// Its targets.
     pub targets: Vec<IscsiTarget>,
     /// Every connection, those that have not logged in among them.
@@ -42,6 +45,24 @@ pub struct IscsiEvents {
     pub logins_refused: u64,
 }
 
+/// A portal group as a target uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IscsiGroup {
+    /// Its tag.
+    pub tag: u16,
+    /// The ALUA state of the target in it.
+    pub alua: AluaState,
+}
+
+/// Where initiators are sent instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IscsiRedirect {
+    /// The address.
+    pub address: String,
+    /// Initiators keep to it.
+    pub permanent: bool,
+}
+
 /// An iSCSI target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IscsiTarget {
@@ -53,6 +74,12 @@ pub struct IscsiTarget {
     /// How they prove who they are.
     #[serde(default)]
     pub authentication: IscsiAuthentication,
+    /// The portal groups that it is reached through.
+    #[serde(default)]
+    pub portal_groups: Vec<IscsiGroup>,
+    /// Where initiators are sent instead; left out when they are let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<IscsiRedirect>,
     /// Its logical units, by number.
     pub luns: Vec<IscsiLun>,
 }
@@ -90,6 +117,9 @@ pub struct IscsiLun {
     pub device: String,
     /// Its serial number, which initiators know it by.
     pub serial: String,
+    /// The initiators that see it; left out when all do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiators: Option<Vec<String>>,
 }
 
 /// A connection of an initiator; each is a session of its own.
@@ -107,6 +137,15 @@ pub struct IscsiConnection {
     pub outstanding: u64,
     /// The reactor it lives on.
     pub reactor: u16,
+    /// Commands that were carried out.
+    #[serde(default)]
+    pub commands: u64,
+    /// Bytes read from units.
+    #[serde(default)]
+    pub read_bytes: u64,
+    /// Bytes written to units.
+    #[serde(default)]
+    pub written_bytes: u64,
     /// Whether headers carry digests.
     pub header_digest: bool,
     /// Whether data carries digests.
@@ -233,4 +272,69 @@ pub struct SetAnaParams {
     pub nqn: String,
     /// Its new state.
     pub state: AnaState,
+}
+
+/// A new target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddTargetParams {
+    /// Its name.
+    pub iqn: String,
+    /// The initiators that may log in: names, patterns and networks, as in a configuration; all when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiators: Option<Vec<String>>,
+    /// Path of a file of CHAP secrets that the server can read; without one, initiators' names are believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<String>,
+    /// With secrets: the target has to prove itself as well.
+    #[serde(default)]
+    pub mutual: bool,
+    /// Tags of the portal groups that it is reached through; all when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portal_groups: Option<Vec<u16>>,
+}
+
+/// A target to take away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveTargetParams {
+    /// Its name.
+    pub iqn: String,
+}
+
+/// A new unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddLunParams {
+    /// The target.
+    pub iqn: String,
+    /// Its number, from 0.
+    pub lun: u16,
+    /// The device.
+    pub device: String,
+    /// The initiators that see it, as in a configuration; all that may log in when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiators: Option<Vec<String>>,
+}
+
+/// A unit to take away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveLunParams {
+    /// The target.
+    pub iqn: String,
+    /// The unit's number.
+    pub lun: u16,
+}
+
+/// A change of ALUA state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetAluaParams {
+    /// The target.
+    pub iqn: String,
+    /// The tag of a portal group that it is reached through.
+    pub portal_group: u16,
+    /// Its new state there.
+    pub state: AluaState,
 }

@@ -144,6 +144,16 @@ methods! {
     NvmfRemoveNamespace = "nvmf.remove_namespace"(RemoveNamespaceParams) -> Done;
     /// Changes the ANA state of a subsystem; connected hosts are told. I/O that is executing ends as it would have.
     NvmfSetAna = "nvmf.set_ana"(SetAnaParams) -> Done;
+    /// Adds an iSCSI target.
+    IscsiAddTarget = "iscsi.add_target"(AddTargetParams) -> Done;
+    /// Takes an iSCSI target away and ends its sessions.
+    IscsiRemoveTarget = "iscsi.remove_target"(RemoveTargetParams) -> Done;
+    /// Adds a unit to a target; initiators that are logged in are told.
+    IscsiAddLun = "iscsi.add_lun"(AddLunParams) -> Done;
+    /// Takes a unit away; initiators that are logged in are told.
+    IscsiRemoveLun = "iscsi.remove_lun"(RemoveLunParams) -> Done;
+    /// Changes the ALUA state of a target in a portal group; initiators that come through it are told.
+    IscsiSetAlua = "iscsi.set_alua"(SetAluaParams) -> Done;
     /// Counters and latency histograms.
     Stats = "stats"(StatsParams) -> StatsResult;
     /// Who answers.

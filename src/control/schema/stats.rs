@@ -3,13 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::export::NvmfEvents;
+use super::export::{IscsiEvents, NvmfEvents};
 
 /// Whose counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatsParams {
-    /// Only this device and the namespaces that export it.
+    /// Only this device, and the namespaces and units that export it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
 }
@@ -21,11 +21,26 @@ pub struct StatsResult {
     pub devices: Vec<DeviceStats>,
     /// Per namespace, all reactors added up.
     pub namespaces: Vec<NamespaceStats>,
+    /// Per logical unit of the iSCSI target, all reactors added up.
+    #[serde(default)]
+    pub units: Vec<UnitStats>,
     /// Per reactor.
     pub reactors: Vec<ReactorStats>,
     /// The NVMe/TCP target's connections; left out when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nvmf: Option<NvmfStats>,
+    /// The iSCSI target's connections; left out when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iscsi: Option<IscsiStats>,
+}
+
+/// Connections of the iSCSI target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IscsiStats {
+    /// Connections now.
+    pub connections: u64,
+    /// Since the start.
+    pub events: IscsiEvents,
 }
 
 /// Connections of the NVMe/TCP target.
@@ -65,6 +80,19 @@ pub struct NamespaceStats {
     pub nqn: String,
     /// The namespace's identifier.
     pub nsid: u32,
+    /// The device.
+    pub device: String,
+    /// Per kind of command: read, write, flush, discard, write_zeroes.
+    pub operations: Vec<OperationStats>,
+}
+
+/// Counters of a logical unit. They begin anew when it is removed and added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UnitStats {
+    /// The target.
+    pub iqn: String,
+    /// The unit's number.
+    pub lun: u16,
     /// The device.
     pub device: String,
     /// Per kind of command: read, write, flush, discard, write_zeroes.

@@ -3,9 +3,12 @@
 //! These are plain values; the room above (`config`) makes them from YAML and has checked them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::chap::Chap;
+use super::initiators::Initiators;
 use crate::dm::DeviceId;
+use crate::scsi::Access;
 
 /// Most targets: each costs a table per core.
 pub const TARGETS_MAX: usize = 256;
@@ -19,12 +22,32 @@ pub const NAME_BYTES_MAX: usize = 223;
 /// What is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Addresses to listen on; port 0 lets the system choose. Every target is reached through each.
-    pub portals: Vec<SocketAddr>,
+    /// Where it listens, at least one.
+    pub groups: Vec<PortalGroup>,
+    /// An initiator that has said nothing for so long is asked whether it is there, and is gone when it does not answer for as long.
+    pub keep_alive: Duration,
     /// What discovery asks of initiators; everyone may discover when `None`.
     pub discovery: Option<Chap>,
     /// The targets.
     pub targets: Vec<TargetConfig>,
+}
+
+/// Portals that belong together: to an initiator, one way to a target (RFC 7143, 4.1.1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortalGroup {
+    /// Its tag, from 1.
+    pub tag: u16,
+    /// Addresses to listen on; port 0 lets the system choose.
+    pub portals: Vec<SocketAddr>,
+}
+
+/// Another address that initiators are sent to (RFC 7143, 11.13.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Where to.
+    pub address: SocketAddr,
+    /// For good, or for this time.
+    pub is_permanent: bool,
 }
 
 /// One target.
@@ -36,27 +59,12 @@ pub struct TargetConfig {
     pub initiators: Initiators,
     /// How they prove it; their names are believed when `None`.
     pub chap: Option<Chap>,
+    /// The portal groups that it is reached through, and how well.
+    pub groups: Vec<(u16, Access)>,
+    /// Where initiators are sent instead, if they do not come there.
+    pub redirect: Option<Redirect>,
     /// Its logical units.
     pub luns: Vec<LunConfig>,
-}
-
-/// Which initiators may log in to a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Initiators {
-    /// Every one.
-    Any,
-    /// Those with one of these names.
-    List(Vec<String>),
-}
-
-impl Initiators {
-    /// Whether an initiator may log in, and is shown the target by discovery.
-    pub fn allow(&self, name: &str) -> bool {
-        match self {
-            Initiators::Any => true,
-            Initiators::List(list) => list.iter().any(|allowed| allowed == name),
-        }
-    }
 }
 
 /// One logical unit: a mapped device under a number.
@@ -70,4 +78,6 @@ pub struct LunConfig {
     pub device_name: String,
     /// What initiators know it by; the same after a restart.
     pub uuid: [u8; 16],
+    /// The initiators that see it.
+    pub initiators: Initiators,
 }

@@ -6,16 +6,19 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::config::{Config, Initiators};
+use super::changes::ChangeError;
+use super::config::{Config, LunConfig, Redirect, TargetConfig};
+use super::initiators::Initiators;
 use super::message::{ConnectionReport, Message, UnitReport};
-use super::target::Target;
+use super::target::{Target, TargetId};
 use super::worker::Worker;
-use crate::dm::CoreId;
+use crate::dm::{CoreId, DeviceId};
 use crate::engine::{ClientId, Engine};
 use crate::export::frame::ACCEPTING_CORE;
 use crate::export::listener::{self, BindError};
+use crate::scsi::Access;
 
 /// How long a question to a core may take before the answer goes without it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,6 +32,10 @@ pub struct TargetSnapshot {
     pub initiators: Initiators,
     /// Whether initiators have to prove who they are; true when the target has to as well.
     pub chap: Option<bool>,
+    /// The portal groups that it is reached through, and how well.
+    pub ports: Vec<(u16, Access)>,
+    /// Where initiators are sent instead.
+    pub redirect: Option<Redirect>,
     /// Its units.
     pub luns: Vec<LunSnapshot>,
 }
@@ -40,6 +47,8 @@ pub struct LunSnapshot {
     pub lun: u16,
     /// The device's name.
     pub device: String,
+    /// The initiators that see it.
+    pub initiators: Initiators,
     /// Its serial number.
     pub serial: String,
 }
@@ -47,8 +56,8 @@ pub struct LunSnapshot {
 /// The target and its connections at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Where it listens.
-    pub addresses: Vec<SocketAddr>,
+    /// Where it listens, each with the tag of its portal group.
+    pub addresses: Vec<(SocketAddr, u16)>,
     /// Targets, in the order of the configuration.
     pub targets: Vec<TargetSnapshot>,
     /// Connections, in order of core.
@@ -77,8 +86,14 @@ impl Export {
     /// The address that cannot be had. Nothing has been started then.
     pub fn start(engine: &Engine, config: &Config) -> Result<Self, BindError> {
         let target = Target::new(config, engine.cores());
-        let (listeners, addresses) = listener::bind(&config.portals)?;
-        target.set_addresses(addresses);
+        let groups = config.groups.iter();
+        let portals: Vec<(SocketAddr, u16)> = groups
+            .flat_map(|group| group.portals.iter().map(|portal| (*portal, group.tag)))
+            .collect();
+        let addresses: Vec<SocketAddr> = portals.iter().map(|(portal, _)| *portal).collect();
+        let (listeners, bound) = listener::bind(&addresses)?;
+        let tags = portals.iter().map(|(_, tag)| *tag);
+        target.set_addresses(bound.into_iter().zip(tags).collect());
         let target = Arc::new(target);
         let listeners = Mutex::new(Some(listeners));
         let shared = Arc::clone(&target);
@@ -102,23 +117,113 @@ impl Export {
     }
 
     /// Where the target listens; with port 0 in the configuration, what the system chose.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[(SocketAddr, u16)] {
         self.target.addresses()
+    }
+
+    /// Adds a target.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn add_target(&self, engine: &Engine, config: &TargetConfig) -> Result<(), ChangeError> {
+        let id = self.target.add_target(config)?;
+        self.changed(engine, id);
+        Ok(())
+    }
+
+    /// Removes a target and ends its sessions; answers the devices of its units. The receiver is disconnected when no core has commands at
+    /// them any more: then they may be let go of.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn remove_target(
+        &self,
+        engine: &Engine,
+        iqn: &str,
+    ) -> Result<(Vec<DeviceId>, Receiver<()>), ChangeError> {
+        let (id, devices) = self.target.remove_target(iqn)?;
+        Ok((devices, self.changed(engine, id)))
+    }
+
+    /// Adds a unit; initiators that see it are told.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn add_unit(&self, engine: &Engine, iqn: &str, lun: &LunConfig) -> Result<(), ChangeError> {
+        let id = self.target.add_unit(iqn, lun)?;
+        self.changed(engine, id);
+        Ok(())
+    }
+
+    /// Removes a unit, ends its commands and tells its initiators. The device may be let go of when the receiver is disconnected.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn remove_unit(
+        &self,
+        engine: &Engine,
+        iqn: &str,
+        lun: u16,
+    ) -> Result<(DeviceId, Receiver<()>), ChangeError> {
+        let (id, device) = self.target.remove_unit(iqn, lun)?;
+        Ok((device, self.changed(engine, id)))
+    }
+
+    /// Changes how well a target is reached through a portal group, and tells the initiators that come through it.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_access(
+        &self,
+        engine: &Engine,
+        iqn: &str,
+        group: u16,
+        access: Access,
+    ) -> Result<(), ChangeError> {
+        if let Some(id) = self.target.set_access(iqn, group, access)? {
+            let done = self.changed(engine, id);
+            // Disconnected, never sent to, when every core goes by it.
+            let _ = done.recv();
+        }
+        Ok(())
+    }
+
+    /// The tags of the portal groups there are.
+    pub fn groups(&self) -> &[u16] {
+        self.target.groups()
+    }
+
+    /// Tells every core that a target is another.
+    fn changed(&self, engine: &Engine, target: TargetId) -> Receiver<()> {
+        let (sender, receiver) = bounded(0);
+        for core in 0..self.cores {
+            let message = Message::Changed(target, sender.clone());
+            engine.tell(CoreId(core), self.client, Box::new(message));
+        }
+        receiver
     }
 
     /// Targets and connections.
     pub fn snapshot(&self, engine: &Engine) -> Snapshot {
         let counters = &self.target.counters;
-        let targets = self.target.targets().map(|(_, served)| TargetSnapshot {
+        let targets = self.target.targets().into_iter();
+        let targets = targets.map(|(_, served)| TargetSnapshot {
             iqn: served.iqn.clone(),
             initiators: served.initiators.clone(),
             chap: served.chap.as_ref().map(|chap| chap.mutual),
+            ports: served
+                .ports
+                .iter()
+                .map(|port| (port.port.group, port.access))
+                .collect(),
+            redirect: served.redirect.clone(),
             luns: served
                 .units
                 .iter()
                 .map(|unit| LunSnapshot {
                     lun: unit.lun,
                     device: unit.device_name.clone(),
+                    initiators: unit.initiators.clone(),
                     serial: unit.unit.identity.serial.clone(),
                 })
                 .collect(),

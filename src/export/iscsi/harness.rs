@@ -3,18 +3,20 @@
 //! Bytes are fed in pieces of any size and what the target says is gathered. Nothing here is used by a running target.
 
 use super::chap::Chap;
-use super::config::{Config, Initiators, LunConfig, TargetConfig};
+use super::config::{Config, LunConfig, PortalGroup, TargetConfig};
+use super::initiators::Initiators;
 use super::message::Message;
 use super::pdu::{DIGEST_BYTES, FINAL, HEADER_BYTES, Header, Layout, NO_TAG, digest, opcode};
-use super::session::{Context, Local, Session, Waiter};
-use super::target::Target;
+use super::secrets::Secrets;
+use super::session::{Context, Local, Session, Waiter, Waits};
+use super::target::{Target, TargetId};
 use super::unit::LocalUnits;
 use crate::dm::{CoreId, DeviceId};
 use crate::export::backend::Backend;
 use crate::export::chunk::ChunkPool;
 use crate::export::frame::{SessionKey, split_tag};
 pub use crate::export::memory::{BLOCKS, MemoryBackend, Pieces};
-use crate::scsi::Lun;
+use crate::scsi::{Access, Lun};
 
 /// The target of the harness.
 pub const IQN: &str = "iqn.2026-11.io.polldm:harness";
@@ -55,29 +57,40 @@ impl Default for Harness {
 impl Harness {
     /// A fresh connection to a target with one unit, LUN 0.
     pub fn new() -> Self {
-        Self::with_chap(None)
+        Self::serving(|_| {})
     }
 
-    /// The same, to a target that asks for proof, as its discovery does.
-    pub fn with_chap(chap: Option<Chap>) -> Self {
+    /// The same, to a target that is otherwise.
+    pub fn serving(change: impl FnOnce(&mut Config)) -> Self {
         let lun = LunConfig {
             lun: 0,
             device: DeviceId(0),
             device_name: "vol0".into(),
             uuid: *b"0123456789abcdef",
+            initiators: Initiators::Any,
         };
-        let config = Config {
-            portals: vec![([127, 0, 0, 1], 3260).into()],
-            discovery: chap.clone(),
+        let mut config = Config {
+            groups: vec![PortalGroup {
+                tag: 1,
+                portals: vec![([127, 0, 0, 1], 3260).into()],
+            }],
+            keep_alive: std::time::Duration::from_secs(15),
+            discovery: None,
             targets: vec![TargetConfig {
                 iqn: IQN.into(),
                 initiators: Initiators::Any,
-                chap,
+                chap: None,
+                groups: vec![(1, Access::Optimized)],
+                redirect: None,
                 luns: vec![lun],
             }],
         };
+        change(&mut config);
         let target = Target::new(&config, 1);
-        target.set_addresses(config.portals);
+        let groups = config.groups.iter();
+        let portals =
+            groups.flat_map(|group| group.portals.iter().map(|&portal| (portal, group.tag)));
+        target.set_addresses(portals.collect());
         target.choose_core();
         let backend = MemoryBackend::new();
         let units = LocalUnits::new(&target, |device| backend.geometry(device));
@@ -184,7 +197,7 @@ impl Harness {
         self.local.waiters.retain(|waiter| {
             let waits = std::rc::Rc::strong_count(&waiter.token) > 1;
             if !waits {
-                outbox.push((CoreId(0), Message::Aborted(waiter.who, waiter.number)));
+                outbox.extend(waiter.answer());
             }
             waits
         });
@@ -196,7 +209,8 @@ impl Harness {
                     let token = std::rc::Rc::new(());
                     self.with(|session, cx| session.abort_where(lun, &token, cx));
                     if let Some((who, number)) = from {
-                        self.local.waiters.push(Waiter { token, who, number });
+                        let who = Waits::Session(who, number);
+                        self.local.waiters.push(Waiter { token, who });
                     }
                 }
                 Message::Aborted(_, number) => {
@@ -207,6 +221,23 @@ impl Harness {
             }
         }
         worked
+    }
+
+    /// A target has been changed: what a core does then.
+    pub fn changed(&mut self, id: TargetId) {
+        let now = self.target.get(id);
+        let gone = self.local.units.gone(id, now.as_deref());
+        let token = std::rc::Rc::new(());
+        self.with(|session, cx| session.abort_units(&gone.into_iter().collect(), &token, cx));
+        let backend = &self.backend;
+        let units = &mut self.local.units;
+        let before = units.served(id).cloned();
+        units.replace(id, now.clone(), |device| backend.geometry(device));
+        match now {
+            Some(served) => self.session.target_changed(before.as_deref(), &served),
+            None => self.session.target_removed(),
+        }
+        self.drain();
     }
 
     /// Finishes what the backend holds.
@@ -385,3 +416,70 @@ pub fn data_out(tag: u32, transfer_tag: u32, data_sn: u32, offset: u32, is_final
 
 /// The tag of unsolicited data.
 pub const UNSOLICITED: u32 = NO_TAG;
+
+/// The fuzzer's harness for PDUs: the first byte chooses how far the connection is and how its bytes are cut, the rest is what the initiator
+/// sends. Whatever that is, nothing panics and nothing leaks.
+pub fn fuzz_connection(data: &[u8]) {
+    let Some((&mode, stream)) = data.split_first() else {
+        return;
+    };
+    let mut harness = Harness::serving(|config| {
+        if mode & 0x10 != 0 {
+            let secrets =
+                Secrets::parse("initiator a secret-of-the-one\ntarget t secret-of-the-other");
+            config.discovery = secrets.ok().map(|secrets| Chap {
+                secrets: secrets.into(),
+                mutual: mode & 0x20 != 0,
+            });
+        }
+    });
+    match mode & 3 {
+        // The security stage of a discovery session, with what was asked for if it is.
+        0 => {}
+        1 => {
+            let names =
+                format!("InitiatorName={INITIATOR}\0SessionType=Discovery\0AuthMethod=CHAP,None\0");
+            harness.feed(&login_request(0, 1, &names), usize::MAX);
+            harness.feed(&login_request(0, 1, "CHAP_A=8,7,6,5\0"), usize::MAX);
+        }
+        2 => {
+            harness.login("InitialR2T=No");
+        }
+        _ => {
+            harness.login("InitialR2T=No");
+            harness.attend();
+        }
+    }
+    harness.backend.hold = mode & 4 != 0;
+    let piece = if mode & 8 != 0 { 13 } else { usize::MAX };
+    harness.feed(stream, piece);
+    if mode & 0x80 == 0 {
+        harness.finish();
+    }
+    harness.close();
+}
+
+/// The fuzzer's harness for CDBs: records of a byte that says how much data there is, in multiples of 8 bytes, a CDB, and that data. Each
+/// becomes a command that is right in its form.
+pub fn fuzz_commands(data: &[u8]) {
+    let mut harness = Harness::new();
+    harness.login("InitialR2T=No");
+    harness.attend();
+    let mut rest = data;
+    let mut tag = 1;
+    while let Some((&size, after)) = rest.split_first() {
+        let Some((cdb, after)) = after.split_first_chunk::<16>() else {
+            break;
+        };
+        let (offered, after) = after.split_at(after.len().min(usize::from(size) * 8));
+        rest = after;
+        tag += 1;
+        let length = if offered.is_empty() { 4096 } else { 0 };
+        harness.command(tag, cdb, length, offered);
+        while harness.backend.held() > 0 {
+            harness.finish();
+        }
+        harness.take();
+    }
+    harness.close();
+}

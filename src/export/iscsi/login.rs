@@ -1,5 +1,6 @@
 //! The login phase (RFC 7143, 6.3, 11.12, 11.13): who is who, what is negotiated, and whether there may be a session.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::chap::{Exchange, Keys};
@@ -7,7 +8,8 @@ use super::keys::{Negotiation, Stage, Violation, say};
 use super::message::Message;
 use super::pdu::{Header, LOGIN_BYTES_MAX, NO_TAG, opcode};
 use super::session::{Context, Member, Session, State};
-use super::target::{Admission, PORTAL_GROUP, TargetId};
+use super::target::{Admission, Served, TargetId};
+use super::unit::LunSet;
 use crate::export::backend::{Backend, Lend};
 use crate::scsi::sense::Code;
 use crate::scsi::{InitiatorPort, Nexus};
@@ -28,10 +30,13 @@ const REQUESTS_MAX: u32 = 64;
 #[allow(missing_docs)]
 pub enum Status {
     Success = 0x0000,
+    MovedTemporarily = 0x0101,
+    MovedPermanently = 0x0102,
     InitiatorError = 0x0200,
     AuthenticationFailed = 0x0201,
     AuthorizationFailed = 0x0202,
     NotFound = 0x0203,
+    Removed = 0x0204,
     UnsupportedVersion = 0x0205,
     TooManyConnections = 0x0206,
     MissingParameter = 0x0207,
@@ -58,6 +63,10 @@ pub struct Login {
     /// Resolved after the first request.
     is_discovery: bool,
     target: Option<TargetId>,
+    /// The portal group that it has come through.
+    group: u16,
+    /// Where the initiator is sent instead.
+    redirect: Option<SocketAddr>,
     initiator: String,
     identified: bool,
     /// A proof that is under way.
@@ -146,12 +155,12 @@ impl<L: Lend> Session<L> {
             .exchange(text, stage, &mut answer, |_, _| None)
             .map_err(|Violation| Status::InitiatorError)?;
         if !login.identified {
-            login.identify(cx)?;
+            login.identify(self.local, self.peer, cx)?;
             if login.target.is_some() {
                 say(
                     &mut answer,
                     "TargetPortalGroupTag",
-                    &PORTAL_GROUP.to_string(),
+                    &login.group.to_string(),
                 );
             }
         }
@@ -203,15 +212,25 @@ impl<L: Lend> Session<L> {
             initiator: login.initiator.clone(),
             connection: login.cid,
             nexus: None,
+            luns: LunSet::default(),
         };
         if let Some(target) = login.target {
-            match cx.target.admit(target, &port, key, login.was_waiting) {
+            // It may have been removed since the first request.
+            let served = cx.local.units.served(target).ok_or(Status::Removed)?;
+            let served = Arc::clone(served);
+            let group = login.group;
+            match cx
+                .target
+                .admit(target, &port, group, key, login.was_waiting)
+            {
                 Admission::Admitted {
                     session,
                     nexus,
                     is_reinstated,
                 } => {
-                    join(cx, target, &nexus, is_reinstated);
+                    let address = self.peer.map(|peer| peer.ip());
+                    member.luns = served.luns_for(&member.initiator, address);
+                    join(&served, &member.luns, &nexus, is_reinstated);
                     member.session = session;
                     member.nexus = Some((target, nexus));
                 }
@@ -275,20 +294,27 @@ impl<L: Lend> Session<L> {
 
     /// Says why not, and ends.
     fn refuse<B>(&mut self, request: &Header, status: Status, cx: &Context<'_, B>) {
-        cx.target.counters.refuse_login();
-        self.login_response(request, status, 0, String::new());
+        let mut answer = String::new();
+        if let State::Login(login) = &mut self.state
+            && let Some(address) = login.redirect.take()
+        {
+            say(&mut answer, "TargetAddress", &address.to_string());
+        } else {
+            cx.target.counters.refuse_login();
+        }
+        self.login_response(request, status, 0, answer);
         self.state = State::Leaving;
     }
 }
 
 /// The units of a target learn of a new nexus: it is told of a power on, or that its predecessor is lost (SAM-5, 6.2, 6.3.4).
-fn join<B>(cx: &Context<'_, B>, target: TargetId, nexus: &Nexus, is_reinstated: bool) {
+fn join(served: &Served, seen: &LunSet, nexus: &Nexus, is_reinstated: bool) {
     let first = if is_reinstated {
         Code::NEXUS_LOSS
     } else {
         Code::POWER_ON
     };
-    for unit in &cx.target.get(target).units {
+    for unit in served.units.iter().filter(|unit| seen.has(unit.lun)) {
         unit.unit.join(nexus, first);
     }
 }
@@ -336,7 +362,12 @@ impl Login {
     }
 
     /// The first request is complete: it says who logs in to what (RFC 7143, 6.3.1).
-    fn identify<B>(&mut self, cx: &Context<'_, B>) -> Result<(), Status> {
+    fn identify<B>(
+        &mut self,
+        local: Option<SocketAddr>,
+        peer: Option<SocketAddr>,
+        cx: &Context<'_, B>,
+    ) -> Result<(), Status> {
         self.identified = true;
         let declared = &self.negotiation.declared;
         let initiator = declared.initiator.clone().ok_or(Status::MissingParameter)?;
@@ -357,10 +388,26 @@ impl Login {
             };
         }
         let name = declared.target.as_deref().ok_or(Status::MissingParameter)?;
-        let target = cx.target.find(name).ok_or(Status::NotFound)?;
-        if !cx.target.get(target).initiators.allow(&self.initiator) {
+        self.group = cx.target.group_at(local);
+        let units = &cx.local.units;
+        let target = units.find(name).ok_or(Status::NotFound)?;
+        let served = units.served(target).ok_or(Status::NotFound)?;
+        let address = peer.map(|peer| peer.ip());
+        if !served.initiators.allow(&self.initiator, address) {
             return Err(Status::AuthorizationFailed);
         }
+        if let Some(redirect) = &served.redirect
+            && local != Some(redirect.address)
+        {
+            self.redirect = Some(redirect.address);
+            return Err(if redirect.is_permanent {
+                Status::MovedPermanently
+            } else {
+                Status::MovedTemporarily
+            });
+        }
+        // A target is there only where it is reached (RFC 7143, 4.1.1.1).
+        served.port(self.group).ok_or(Status::NotFound)?;
         if self.tsih != 0 {
             // Another connection of a session, of which there can be none, or one of a session that is not.
             let port = InitiatorPort {
@@ -385,7 +432,17 @@ impl Login {
         cx: &Context<'_, B>,
         answer: &mut String,
     ) -> Result<bool, Status> {
-        let required = cx.target.chap(self.target);
+        let required = match self.target {
+            // One that was removed meanwhile asks for nothing, and lets nobody in.
+            Some(target) => cx
+                .local
+                .units
+                .served(target)
+                .ok_or(Status::Removed)?
+                .chap
+                .as_ref(),
+            None => cx.target.discovery(),
+        };
         let methods = self.negotiation.declared.methods.take();
         let keys = std::mem::take(&mut self.negotiation.declared.chap);
         if let Some(offered) = methods {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::command::Phase;
 use super::message::{Message, Whose};
 use super::pdu::{FINAL, Header, RejectReason, is_before, opcode};
-use super::session::{Context, Session};
+use super::session::{Context, Session, Waiter, Waits};
 use super::target::TargetId;
 use crate::dm::CoreId;
 use crate::export::backend::{Backend, Lend};
@@ -68,7 +68,9 @@ impl<L: Lend> Session<L> {
         }
         let function = header.flags() & 0x7F;
         let lun = match Lun::decode(header.lun()) {
-            Lun::Unit(lun) if cx.local.units.get(target, lun).is_some() => Some(lun),
+            Lun::Unit(lun) if self.sees(lun) && cx.local.units.get(target, lun).is_some() => {
+                Some(lun)
+            }
             _ => None,
         };
         match function {
@@ -80,7 +82,8 @@ impl<L: Lend> Session<L> {
                 }
             }
             function::TARGET_WARM_RESET | function::TARGET_COLD_RESET => {
-                for unit in &cx.target.get(target).units {
+                let served = cx.local.units.served(target);
+                for unit in served.iter().flat_map(|served| &served.units) {
                     unit.unit.reset();
                 }
                 let is_cold = function == function::TARGET_COLD_RESET;
@@ -107,6 +110,10 @@ impl<L: Lend> Session<L> {
         } else {
             // A command that has not come, though it could have, counts as aborted; one that was answered is not there (11.6.1).
             let referenced = header.u32(32);
+            if self.abort_held(header.u32(20)) {
+                self.managed(header.task_tag(), Response::Complete);
+                return;
+            }
             let is_next = referenced == self.expected_sn && !header.is_immediate();
             let is_future = is_before(self.expected_sn, referenced);
             if !is_next && !is_future {
@@ -193,11 +200,8 @@ impl<L: Lend> Session<L> {
             return;
         }
         let number = self.new_management(header, cores, is_cold);
-        cx.local.waiters.push(super::session::Waiter {
-            token,
-            who: self.key,
-            number,
-        });
+        let who = Waits::Session(self.key, number);
+        cx.local.waiters.push(Waiter { token, who });
     }
 
     /// Aborts commands of this session: those to one unit, or all.
@@ -216,6 +220,22 @@ impl<L: Lend> Session<L> {
             })
             .collect();
         for index in concerned {
+            self.abort_slot(index, token, cx);
+        }
+    }
+
+    /// Aborts a command to a unit that goes. What is carried out in the background is given up as well.
+    pub(super) fn abort_for_good<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        token: &Rc<()>,
+        cx: &mut Context<'_, B>,
+    ) {
+        if self.slots.get(index).phase == Phase::Background {
+            let slot = self.slots.get_mut(index);
+            slot.mourners.push(Rc::clone(token));
+            self.abort_io(index, cx);
+        } else {
             self.abort_slot(index, token, cx);
         }
     }

@@ -37,6 +37,8 @@ pub enum Message {
         /// Who asks, and its number for this.
         from: Option<(SessionKey, u32)>,
     },
+    /// A target is another, or gone: look again. Dropped when no command to a unit that is gone is at a device any more.
+    Changed(TargetId, Sender<()>),
     /// The answer to [`Message::Abort`].
     Aborted(SessionKey, u32),
     /// Report counters.
@@ -73,6 +75,12 @@ pub struct ConnectionReport {
     pub session: u16,
     /// Commands that have not been answered.
     pub outstanding: usize,
+    /// Commands that were carried out.
+    pub commands: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
     /// Header and data digests in use.
     pub digests: (bool, bool),
 }

@@ -11,18 +11,27 @@
 //! | `login`, [`keys`] | who is who, and what is negotiated |
 //! | [`chap`], [`secrets`] | the proof of who is who |
 //! | `request` | what is neither login nor a SCSI command: NOP, text, logout |
-//! | `task`, `command` | SCSI commands, and the slots that they have |
+//! | `task`, `guide`, `command` | SCSI commands, the target as they see it, and the slots that they have |
 //! | `manage` | task management |
+//! | `announce`, `watch` | what the target says unasked, and asks |
+//! | `held` | requests that have come before their turn |
 //! | [`target`], `unit`, [`message`] | what cores know together, and tell each other |
+//! | `changes` | what an operator changes while all runs |
+//! | [`initiators`] | who may log in, and who sees what |
 //! | `worker` | the same on a reactor |
 //! | `export` | the target as the node starts and asks it |
 //! | [`harness`] | a connection over memory, for tests |
 
+mod announce;
+mod changes;
 pub mod chap;
 mod command;
 pub mod config;
 mod export;
+mod guide;
 pub mod harness;
+mod held;
+pub mod initiators;
 pub mod keys;
 mod login;
 mod manage;
@@ -36,11 +45,14 @@ pub mod session;
 pub mod target;
 mod task;
 mod unit;
+mod watch;
 mod worker;
 
+pub use changes::ChangeError;
 pub use chap::Chap;
-pub use config::{Config, Initiators, LunConfig, TargetConfig};
+pub use config::{Config, LunConfig, PortalGroup, Redirect, TargetConfig};
 pub use export::{Export, LunSnapshot, Snapshot, TargetSnapshot};
+pub use initiators::Initiators;
 pub use message::{ConnectionReport, UnitReport};
 pub use secrets::{Secret, Secrets};
 

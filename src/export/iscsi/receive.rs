@@ -156,6 +156,7 @@ impl<L: Lend> Session<L> {
             count -= direct;
         }
         self.receive.inlet.end += count;
+        self.watch.has_heard = true;
         self.process(cx);
     }
 
@@ -167,6 +168,9 @@ impl<L: Lend> Session<L> {
         let mut worked = false;
         while self.is_open() && self.step(&chunk, cx) {
             worked = true;
+            if !self.held.is_empty() {
+                self.run_held(cx);
+            }
         }
         cx.local.chunks.give(chunk);
         if !self.is_open() {
@@ -220,7 +224,9 @@ impl<L: Lend> Session<L> {
         }
         let streams = !in_login
             && (header.opcode() == opcode::DATA_OUT
-                || header.opcode() == opcode::COMMAND && layout.data > IN_CHUNK_BYTES_MAX);
+                || header.opcode() == opcode::COMMAND
+                    && layout.data > IN_CHUNK_BYTES_MAX
+                    && !self.is_early(&header));
         let needed = if streams { layout.head } else { layout.total() };
         if bytes.len() < needed {
             self.receive.needed = needed;
@@ -283,7 +289,7 @@ impl<L: Lend> Session<L> {
 
     /// A PDU of the full feature phase.
     #[inline]
-    fn full_pdu<B: Backend<Lend = L>>(
+    pub(super) fn full_pdu<B: Backend<Lend = L>>(
         &mut self,
         header: &Header,
         segment: &Segment<'_>,
@@ -293,22 +299,30 @@ impl<L: Lend> Session<L> {
             opcode::COMMAND => {
                 if let Some(index) = self.admit(header, cx) {
                     self.command(index, Some(segment), cx);
+                } else {
+                    self.hold(header, segment);
                 }
             }
             opcode::TASK_MANAGEMENT => {
                 if self.is_in_order(header) {
                     self.manage(header, cx);
+                } else {
+                    self.hold(header, segment);
                 }
             }
             opcode::NOP_OUT => self.nop_out(header, segment, cx),
             opcode::TEXT => {
                 if self.is_in_order(header) {
                     self.text(header, segment.bytes, cx);
+                } else {
+                    self.hold(header, segment);
                 }
             }
             opcode::LOGOUT => {
                 if self.is_in_order(header) {
                     self.logout(header);
+                } else {
+                    self.hold(header, segment);
                 }
             }
             opcode::SNACK => self.reject(header, RejectReason::Snack),
@@ -321,9 +335,7 @@ impl<L: Lend> Session<L> {
     }
 
     /// Whether a request comes in its turn, and counts it (RFC 7143, 4.2.2.1). One that is out of the window, or came before, is ignored
-    /// without a word.
-    ///
-    /// Requests come in order on the one connection that a session has, so a gap is one that nothing will fill: it is ignored as well.
+    /// without a word; one that is early is kept.
     pub(super) fn is_in_order(&mut self, header: &Header) -> bool {
         if header.is_immediate() {
             return true;

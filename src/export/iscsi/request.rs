@@ -8,7 +8,7 @@ use super::keys::{Stage, say};
 use super::pdu::{FINAL, Header, NO_TAG, RejectReason, opcode};
 use super::receive::Segment;
 use super::session::{Context, Session, State};
-use super::target::{PORTAL_GROUP, Target};
+use super::target::{Served, Target};
 use crate::export::backend::{Backend, Lend};
 
 /// C: the text goes on in the next PDU.
@@ -37,6 +37,7 @@ impl<L: Lend> Session<L> {
             return;
         }
         if !self.is_in_order(header) {
+            self.hold(header, segment);
             return;
         }
         let Some(index) = self.slots.take(*header, cx.backend.now_ns()) else {
@@ -86,7 +87,7 @@ impl<L: Lend> Session<L> {
         }
         if self.text.answer.is_empty() {
             let request = std::mem::take(&mut self.text.request);
-            match self.answer_text(&request, cx.target) {
+            match self.answer_text(&request, cx) {
                 Some(answer) => self.text.answer = answer.into_bytes(),
                 None => {
                     self.reject(header, RejectReason::Protocol);
@@ -121,18 +122,19 @@ impl<L: Lend> Session<L> {
     }
 
     /// The answer to a whole text; `None` when it breaks the rules.
-    fn answer_text(&mut self, request: &[u8], target: &Target) -> Option<String> {
+    fn answer_text<B>(&mut self, request: &[u8], cx: &Context<'_, B>) -> Option<String> {
         let mut answer = String::new();
         let member = self.member.as_ref()?;
         let (initiator, own) = (member.initiator.clone(), self.target());
         let local = self.local.map(|local| local.ip());
+        let peer = self.peer.map(|peer| peer.ip());
         self.negotiation.begin_again();
         let negotiated =
             self.negotiation
                 .exchange(request, Stage::Full, &mut answer, |name, value| {
                     (name == "SendTargets").then(|| {
                         let mut list = String::new();
-                        for (id, served) in target.targets() {
+                        for (id, served) in cx.local.units.targets() {
                             let wanted = match value {
                                 // Everything is shown to discovery sessions only (RFC 7143, appendix C).
                                 "All" if own.is_none() => true,
@@ -141,8 +143,8 @@ impl<L: Lend> Session<L> {
                                 iqn => served.iqn.eq_ignore_ascii_case(iqn),
                             };
                             let mine = own.is_none_or(|own| own == id);
-                            if wanted && mine && served.initiators.allow(&initiator) {
-                                describe(&mut list, &served.iqn, target, local);
+                            if wanted && mine && served.initiators.allow(&initiator, peer) {
+                                describe(&mut list, served, cx.target, local);
                             }
                         }
                         Ok(list)
@@ -185,17 +187,19 @@ impl<L: Lend> Session<L> {
 /// Tells our tag of a text exchange from everybody else's.
 const TEXT_TAG: u32 = 0x5A5A_5A5A;
 
-/// A target and where it is reached: the addresses it listens on, and for those that are any address the one that the initiator used.
-fn describe(list: &mut String, iqn: &str, target: &Target, local: Option<IpAddr>) {
-    say(list, "TargetName", iqn);
-    for address in target.addresses() {
-        let mut address = *address;
+/// A target and where it is reached: the portals of its groups, and for those that are any address the one that the initiator used.
+fn describe(list: &mut String, served: &Served, target: &Target, local: Option<IpAddr>) {
+    say(list, "TargetName", &served.iqn);
+    for &(mut address, group) in target.addresses() {
+        if served.port(group).is_none() {
+            continue;
+        }
         if address.ip().is_unspecified() {
             match local {
                 Some(ip) if ip.is_ipv4() == address.is_ipv4() => address.set_ip(ip),
                 _ => continue,
             }
         }
-        say(list, "TargetAddress", &format!("{address},{PORTAL_GROUP}"));
+        say(list, "TargetAddress", &format!("{address},{group}"));
     }
 }

@@ -11,11 +11,14 @@
 //!
 //! A dead session stays until its last I/O has come back from the device: the memory of those I/Os is its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use crossbeam_channel::Sender;
+
 use super::command::{Phase, Slots};
+use super::held::Held;
 use super::keys::{Negotiation, Parameters};
 use super::login::Login;
 use super::manage::Management;
@@ -24,7 +27,8 @@ use super::pdu::{self, Header};
 use super::receive::Receive;
 use super::request::Text;
 use super::target::{Target, TargetId};
-use super::unit::LocalUnits;
+use super::unit::{LocalUnits, LunSet};
+use super::watch::Watch;
 use crate::dm::CoreId;
 use crate::export::backend::{Backend, Lend};
 use crate::export::chunk::ChunkPool;
@@ -63,9 +67,25 @@ pub struct Waiter {
     /// What the commands share with it.
     pub token: Rc<()>,
     /// Who waits.
-    pub who: SessionKey,
-    /// Its number for this.
-    pub number: u32,
+    pub who: Waits,
+}
+
+/// Who waits for commands to be gone.
+pub enum Waits {
+    /// A session, by its number for this.
+    Session(SessionKey, u32),
+    /// An operator: disconnected, never sent to.
+    Operator(Sender<()>),
+}
+
+impl Waiter {
+    /// The answer to a session, when the commands are gone.
+    pub fn answer(&self) -> Option<(CoreId, Message)> {
+        match &self.who {
+            Waits::Session(key, number) => Some((key.core, Message::Aborted(*key, *number))),
+            Waits::Operator(_) => None,
+        }
+    }
 }
 
 /// What every session of one core works with.
@@ -115,6 +135,19 @@ pub struct Member {
     pub connection: u16,
     /// The target and the nexus with it; `None` in discovery.
     pub nexus: Option<(TargetId, Nexus)>,
+    /// The units that it sees.
+    pub luns: LunSet,
+}
+
+/// What a session has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Commands that were carried out.
+    pub commands: u64,
+    /// Bytes read by them.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
 }
 
 /// One connection.
@@ -162,10 +195,18 @@ pub struct Session<L> {
     pub(super) starved: bool,
     /// What the login has come to; later texts go on from there.
     pub(super) negotiation: Negotiation,
+    /// What it has done so far.
+    pub done: Done,
+    /// Requests that wait for their turn, by CmdSN.
+    pub(super) held: BTreeMap<u32, Held>,
+    /// Whether the initiator is still there.
+    pub(super) watch: Watch,
     /// A text exchange under way.
     pub(super) text: Text,
     /// The target's end of the connection.
     pub(super) local: Option<SocketAddr>,
+    /// The initiator's end.
+    pub(super) peer: Option<SocketAddr>,
 }
 
 impl<L: Lend> Session<L> {
@@ -196,8 +237,12 @@ impl<L: Lend> Session<L> {
             violated: false,
             starved: false,
             negotiation: Negotiation::default(),
+            done: Done::default(),
+            held: BTreeMap::new(),
+            watch: Watch::default(),
             text: Text::default(),
             local: None,
+            peer: None,
         }
     }
 
@@ -221,6 +266,14 @@ impl<L: Lend> Session<L> {
     pub(super) fn target(&self) -> Option<TargetId> {
         let member = self.member.as_ref()?;
         member.nexus.as_ref().map(|(target, _)| *target)
+    }
+
+    /// Whether the initiator sees a unit.
+    #[inline]
+    pub(super) fn sees(&self, lun: u16) -> bool {
+        self.member
+            .as_ref()
+            .is_some_and(|member| member.luns.has(lun))
     }
 
     /// What the device knows a command by.
@@ -353,6 +406,9 @@ impl<L: Lend> Session<L> {
         if self.control.len() > CONTROL_MAX {
             self.violate();
         }
+        if !self.held.is_empty() && self.may_process() {
+            worked |= self.run_held(cx);
+        }
         if self.receive.inlet.has_bytes() && self.may_process() {
             worked |= self.process(cx);
         }
@@ -380,6 +436,7 @@ impl<L: Lend> Session<L> {
         }
         self.state = State::Dead;
         self.receive.clear(&mut cx.local.chunks);
+        self.drop_held(&mut cx.local.chunks);
         self.waiting.clear();
         self.answers.clear();
         self.control.clear();
@@ -404,7 +461,8 @@ impl<L: Lend> Session<L> {
             return;
         };
         if let Some((id, nexus)) = &member.nexus {
-            for unit in &target.get(*id).units {
+            // A target that is gone has taken its units with it.
+            for unit in target.get(*id).iter().flat_map(|served| &served.units) {
                 unit.unit.leave(nexus.id);
             }
             for waiting in target.leave(member.session) {

@@ -3,12 +3,14 @@
 //! Behind one mutex that logins, logouts and task management take, never a read or write.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::chap::Chap;
-use super::config::{Config, Initiators};
+use super::config::{Config, LunConfig, Redirect, TargetConfig};
+use super::initiators::Initiators;
+use super::unit::LunSet;
 use crate::dm::{CoreId, DeviceId};
 use crate::export::frame::SessionKey;
 use crate::scsi::unit::Identity;
@@ -17,14 +19,12 @@ use crate::scsi::{Access, InitiatorPort, Nexus, NexusId, Port, Unit};
 /// Connections of the whole target.
 const CONNECTIONS_MAX: u32 = 4096;
 
-/// The one target portal group there is.
-pub const PORTAL_GROUP: u16 = 1;
-
 /// A target's number; also its place in every core's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetId(pub u32);
 
 /// A logical unit and the device beneath it; the same on every core.
+#[derive(Clone)]
 pub struct ServedUnit {
     /// Its number.
     pub lun: u16,
@@ -32,11 +32,23 @@ pub struct ServedUnit {
     pub device: DeviceId,
     /// The device's name.
     pub device_name: String,
+    /// The initiators that see it.
+    pub initiators: Initiators,
     /// What its initiators share.
     pub unit: Arc<Unit>,
 }
 
-/// A target; never changes after the start.
+/// How a target is reached through one portal group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPort {
+    /// The port.
+    pub port: Port,
+    /// How well.
+    pub access: Access,
+}
+
+/// A target at one moment: a change makes another, with the units that stay.
+#[derive(Clone)]
 pub struct Served {
     /// Its name.
     pub iqn: String,
@@ -44,16 +56,74 @@ pub struct Served {
     pub initiators: Initiators,
     /// How they prove it.
     pub chap: Option<Chap>,
-    /// Its port.
-    pub port: Port,
+    /// Its ports: one for each portal group that it is reached through.
+    pub ports: Vec<TargetPort>,
+    /// Where initiators are sent instead.
+    pub redirect: Option<Redirect>,
     /// Its units, in order of LUN.
     pub units: Vec<ServedUnit>,
+}
+
+impl Served {
+    pub(super) fn new(config: &TargetConfig) -> Self {
+        let port = |&(tag, access): &(u16, Access)| TargetPort {
+            port: Port {
+                number: tag,
+                group: tag,
+                name: format!("{},t,0x{tag:04x}", config.iqn),
+            },
+            access,
+        };
+        let units = config.luns.iter();
+        Self {
+            iqn: config.iqn.clone(),
+            initiators: config.initiators.clone(),
+            chap: config.chap.clone(),
+            ports: config.groups.iter().map(port).collect(),
+            redirect: config.redirect.clone(),
+            units: units.map(|lun| ServedUnit::new(&config.iqn, lun)).collect(),
+        }
+    }
+
+    /// The port of a portal group.
+    #[inline]
+    pub fn port(&self, group: u16) -> Option<&TargetPort> {
+        self.ports.iter().find(|port| port.port.number == group)
+    }
+
+    /// The units that an initiator sees.
+    pub fn luns_for(&self, initiator: &str, address: Option<IpAddr>) -> LunSet {
+        let seen = self.units.iter();
+        seen.filter(|unit| unit.initiators.allow(initiator, address))
+            .map(|unit| unit.lun)
+            .collect()
+    }
+}
+
+impl ServedUnit {
+    pub(super) fn new(iqn: &str, lun: &LunConfig) -> Self {
+        Self {
+            lun: lun.lun,
+            device: lun.device,
+            device_name: lun.device_name.clone(),
+            initiators: lun.initiators.clone(),
+            unit: Arc::new(Unit::new(Identity {
+                target: iqn.to_owned(),
+                lun: lun.lun,
+                uuid: lun.uuid,
+                vendor: "POLLDM".into(),
+                product: "mapped device".into(),
+                serial: lun.uuid.iter().map(|byte| format!("{byte:02x}")).collect(),
+            })),
+        }
+    }
 }
 
 /// A session.
 #[derive(Clone, Debug)]
 struct Member {
     target: TargetId,
+    port: u16,
     initiator: Arc<InitiatorPort>,
     nexus: NexusId,
     key: SessionKey,
@@ -64,7 +134,9 @@ struct Member {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
+    /// By their numbers, which are never used again.
+    pub(super) targets: Vec<Option<Arc<Served>>>,
     /// By TSIH.
     members: BTreeMap<u16, Member>,
     last_session: u16,
@@ -116,9 +188,12 @@ impl Counters {
 
 /// What all cores share.
 pub struct Target {
-    targets: Vec<Served>,
     discovery: Option<Chap>,
-    addresses: OnceLock<Vec<SocketAddr>>,
+    /// How long an initiator may be silent before it is asked, and then before it is gone.
+    pub keep_alive_ns: u64,
+    /// The portal groups there are.
+    groups: Vec<u16>,
+    addresses: OnceLock<Vec<(SocketAddr, u16)>>,
     state: Mutex<State>,
     connections: AtomicU32,
     loads: Vec<AtomicU32>,
@@ -130,38 +205,17 @@ pub struct Target {
 impl Target {
     /// The target of a configuration on this many cores.
     pub fn new(config: &Config, cores: u16) -> Self {
-        let served = |target: &super::config::TargetConfig| Served {
-            iqn: target.iqn.clone(),
-            initiators: target.initiators.clone(),
-            chap: target.chap.clone(),
-            port: Port {
-                number: 1,
-                group: PORTAL_GROUP,
-                name: format!("{},t,0x{PORTAL_GROUP:04x}", target.iqn),
-            },
-            units: target
-                .luns
-                .iter()
-                .map(|lun| ServedUnit {
-                    lun: lun.lun,
-                    device: lun.device,
-                    device_name: lun.device_name.clone(),
-                    unit: Arc::new(Unit::new(Identity {
-                        target: target.iqn.clone(),
-                        lun: lun.lun,
-                        uuid: lun.uuid,
-                        vendor: "POLLDM".into(),
-                        product: "mapped device".into(),
-                        serial: lun.uuid.iter().map(|byte| format!("{byte:02x}")).collect(),
-                    })),
-                })
-                .collect(),
-        };
+        let targets = config.targets.iter();
+        let targets = targets.map(|target| Some(Arc::new(Served::new(target))));
         Self {
-            targets: config.targets.iter().map(served).collect(),
             discovery: config.discovery.clone(),
+            keep_alive_ns: u64::try_from(config.keep_alive.as_nanos()).unwrap_or(u64::MAX / 2),
+            groups: config.groups.iter().map(|group| group.tag).collect(),
             addresses: OnceLock::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                targets: targets.collect(),
+                ..State::default()
+            }),
             connections: AtomicU32::new(0),
             loads: (0..cores).map(|_| AtomicU32::new(0)).collect(),
             next_nexus: AtomicU64::new(1),
@@ -169,47 +223,57 @@ impl Target {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic brings the process down, so a poisoned lock is only ever seen by tests; the state is valid between statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells where the target listens, once it does.
-    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+    pub fn set_addresses(&self, addresses: Vec<(SocketAddr, u16)>) {
         // A second call could only repeat the first.
         let _ = self.addresses.set(addresses);
     }
 
-    /// Where the target listens; empty until it does.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    /// Where the target listens, each with the tag of its portal group; empty until it does.
+    pub fn addresses(&self) -> &[(SocketAddr, u16)] {
         self.addresses.get().map_or(&[], Vec::as_slice)
     }
 
+    /// The portal group of the address that an initiator has reached.
+    pub fn group_at(&self, local: Option<SocketAddr>) -> u16 {
+        let reached = |portal: &SocketAddr| {
+            local.is_some_and(|local| {
+                let any = portal.ip().is_unspecified() && portal.is_ipv4() == local.is_ipv4();
+                portal.port() == local.port() && (any || portal.ip() == local.ip())
+            })
+        };
+        let mut addresses = self.addresses().iter();
+        let found = addresses.find(|(portal, _)| reached(portal));
+        // A socket that no longer knows where it was reached is one that is closing.
+        found.map_or_else(
+            || self.groups.first().copied().unwrap_or_default(),
+            |(_, tag)| *tag,
+        )
+    }
+
     /// All targets, in order.
-    pub fn targets(&self) -> impl Iterator<Item = (TargetId, &Served)> {
-        let numbered = self.targets.iter().enumerate();
-        numbered.map(|(index, target)| (TargetId(index as u32), target))
+    pub fn targets(&self) -> Vec<(TargetId, Arc<Served>)> {
+        let state = self.lock();
+        let numbered = state.targets.iter().enumerate();
+        let there = numbered.filter_map(|(index, target)| Some((index, target.clone()?)));
+        there
+            .map(|(index, target)| (TargetId(index as u32), target))
+            .collect()
     }
 
-    /// A target.
-    #[inline]
-    pub fn get(&self, id: TargetId) -> &Served {
-        &self.targets[id.0 as usize]
+    /// A target, as it is now.
+    pub fn get(&self, id: TargetId) -> Option<Arc<Served>> {
+        self.lock().targets.get(id.0 as usize).cloned().flatten()
     }
 
-    /// What an initiator has to prove itself by for a session with a target; for discovery without one.
-    pub fn chap(&self, target: Option<TargetId>) -> Option<&Chap> {
-        match target {
-            Some(target) => self.get(target).chap.as_ref(),
-            None => self.discovery.as_ref(),
-        }
-    }
-
-    /// The target of this name. Names are compared in lower case (RFC 3722).
-    pub fn find(&self, iqn: &str) -> Option<TargetId> {
-        self.targets()
-            .find(|(_, target)| target.iqn.eq_ignore_ascii_case(iqn))
-            .map(|(id, _)| id)
+    /// What an initiator has to prove itself by for discovery.
+    pub fn discovery(&self) -> Option<&Chap> {
+        self.discovery.as_ref()
     }
 
     /// How many cores there are.
@@ -242,14 +306,14 @@ impl Target {
         &self,
         target: TargetId,
         initiator: &Arc<InitiatorPort>,
+        port: u16,
         key: SessionKey,
         was_waiting: bool,
     ) -> Admission {
         let mut state = self.lock();
-        let older = state
-            .members
-            .values_mut()
-            .find(|member| member.target == target && member.initiator == *initiator);
+        let older = state.members.values_mut().find(|member| {
+            (member.target, member.port) == (target, port) && member.initiator == *initiator
+        });
         if let Some(older) = older {
             if !older.waiting.contains(&key) {
                 older.waiting.push(key);
@@ -263,12 +327,13 @@ impl Target {
         let nexus = Nexus {
             id: NexusId(self.next_nexus.fetch_add(1, Ordering::Relaxed)),
             initiator: Arc::clone(initiator),
-            port: self.get(target).port.number,
+            port,
         };
         state.members.insert(
             session,
             Member {
                 target,
+                port,
                 initiator: Arc::clone(initiator),
                 nexus: nexus.id,
                 key,
@@ -324,10 +389,9 @@ impl Target {
         of.map(|member| (member.nexus, member.key)).collect()
     }
 
-    /// Target port groups, their states and ports.
-    pub fn groups(&self, target: TargetId) -> Vec<(u16, Access, Vec<u16>)> {
-        let port = &self.get(target).port;
-        vec![(port.group, Access::Optimized, vec![port.number])]
+    /// The tags of the portal groups there are.
+    pub fn groups(&self) -> &[u16] {
+        &self.groups
     }
 }
 

@@ -1,26 +1,19 @@
 //! SCSI commands: from their header to their outcome (RFC 7143, 11.3, 11.4).
 
-use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::command::{Memory, Phase, Work};
+use super::guide::Guide;
 use super::keys::Parameters;
-use super::message::{Message, Whose};
 use super::pdu::{Header, NO_TAG};
 use super::receive::Segment;
-use super::session::{BUFFER_BYTES_MAX, Context, Local, Member, Session};
-use super::target::{Target, TargetId};
-use super::unit::LocalUnits;
-use crate::dm::{DeviceId, Geometry, Op, Status};
+use super::session::{BUFFER_BYTES_MAX, Context, Local, Session};
+use crate::dm::{DeviceId, Op, Status};
 use crate::export::backend::{Backend, Lend, Request};
 use crate::export::stats::Kind;
 use crate::scsi::cdb::opcode;
 use crate::scsi::sense::{Code, Key};
-use crate::scsi::{
-    self, Access, Action, Cdb, Directory, Extent, Lun, NexusId, Outcome, Place, Plan, Seat, Sense,
-    Step, Unit, View,
-};
+use crate::scsi::{self, Action, Cdb, Extent, Lun, Outcome, Place, Plan, Seat, Sense, Step, View};
 
 /// Writes of a connection whose data stays in its receive chunk while a device works on them. Each may pin a chunk of 128 KiB, so further
 /// ones are copied to buffers of their own.
@@ -29,67 +22,6 @@ const PINNED_MAX: usize = 32;
 /// R and W of a command's header.
 const READS: u8 = 0x40;
 const WRITES: u8 = 0x20;
-
-/// The target as its units see it from one core.
-pub(super) struct Guide<'a> {
-    pub(super) target: &'a Target,
-    pub(super) id: TargetId,
-    pub(super) units: &'a LocalUnits,
-    /// Commands that have to be aborted for a PREEMPT AND ABORT.
-    pub(super) aborts: RefCell<Vec<(u16, NexusId)>>,
-}
-
-impl Directory for Guide<'_> {
-    fn luns(&self) -> Vec<u16> {
-        let units = &self.target.get(self.id).units;
-        units.iter().map(|unit| unit.lun).collect()
-    }
-
-    fn unit(&self, lun: u16) -> Option<(Arc<Unit>, Geometry)> {
-        let local = self.units.get(self.id, lun)?;
-        Some((Arc::clone(&local.unit), local.geometry?))
-    }
-
-    fn groups(&self) -> Vec<(u16, Access, Vec<u16>)> {
-        self.target.groups(self.id)
-    }
-
-    fn abort(&self, lun: u16, nexuses: &[NexusId]) {
-        let mut aborts = self.aborts.borrow_mut();
-        aborts.extend(nexuses.iter().map(|&nexus| (lun, nexus)));
-    }
-}
-
-impl Guide<'_> {
-    /// The messages that carry out what was to be aborted.
-    fn messages(self) -> Vec<(NexusId, Message)> {
-        let of = |(lun, nexus)| {
-            let message = Message::Abort {
-                target: self.id,
-                lun: Some(lun),
-                whose: Whose::Of(nexus),
-                from: None,
-            };
-            (nexus, message)
-        };
-        self.aborts.into_inner().into_iter().map(of).collect()
-    }
-}
-
-/// Sends every abort to the core where its nexus is.
-fn send_aborts(guide: Guide<'_>, outbox: &mut Vec<(crate::dm::CoreId, Message)>) {
-    let (target, id) = (guide.target, guide.id);
-    let messages = guide.messages();
-    if messages.is_empty() {
-        return;
-    }
-    let places = target.nexuses_of(id);
-    for (nexus, message) in messages {
-        if let Some((_, key)) = places.iter().find(|(of, _)| *of == nexus) {
-            outbox.push((key.core, message));
-        }
-    }
-}
 
 impl<L: Lend> Session<L> {
     /// A SCSI command that has a slot. `segment` is its immediate data; `None` when that comes piece by piece.
@@ -163,26 +95,17 @@ impl<L: Lend> Session<L> {
     #[inline]
     fn plan<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
         let header = &self.slots.get(index).header;
-        let Some((id, nexus)) = self
-            .member
-            .as_ref()
-            .and_then(|member| member.nexus.as_ref())
-        else {
-            return Plan::End(Outcome::Busy);
-        };
+        let member = self.member.as_ref();
         let cdb = Cdb(std::array::from_fn(|at| header.0[32 + at]));
         let Local { units, outbox, .. } = &mut *cx.local;
-        let guide = Guide {
-            target: cx.target,
-            id: *id,
-            units,
-            aborts: RefCell::default(),
+        let Some((guide, nexus, port)) = Guide::of(member, units) else {
+            return Plan::End(Outcome::Busy);
         };
         let lun = match Lun::decode(header.lun()) {
             Lun::Unit(lun) => lun,
             other => return scsi::serve_nothing(&guide, other == Lun::ReportLuns, cdb),
         };
-        let Some(local) = units.get(*id, lun) else {
+        let Some(local) = guide.local(lun) else {
             return scsi::serve_nothing(&guide, false, cdb);
         };
         let Some(geometry) = local.geometry else {
@@ -191,9 +114,9 @@ impl<L: Lend> Session<L> {
         let seat = Seat {
             unit: &local.unit,
             nexus,
-            port: &cx.target.get(*id).port,
+            port: &port.port,
             geometry,
-            access: Access::Optimized,
+            access: port.access,
             offered: offered(header),
             directory: &guide,
         };
@@ -202,7 +125,7 @@ impl<L: Lend> Session<L> {
         }
         let plan = scsi::serve(&seat, &mut self.views[usize::from(lun)], cdb);
         self.slots.get_mut(index).lun = lun;
-        send_aborts(guide, outbox);
+        guide.send_aborts(cx.target, outbox);
         plan
     }
 
@@ -605,22 +528,12 @@ impl<L: Lend> Session<L> {
     /// Asks a job what is next.
     fn step_job<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Action {
         let Self { slots, member, .. } = self;
-        let Some(Member {
-            nexus: Some((id, nexus)),
-            ..
-        }) = member
-        else {
+        let Local { units, outbox, .. } = &mut *cx.local;
+        let Some((guide, nexus, port)) = Guide::of(member.as_ref(), units) else {
             return Action::End(Outcome::Busy);
         };
-        let Local { units, outbox, .. } = &mut *cx.local;
-        let guide = Guide {
-            target: cx.target,
-            id: *id,
-            units,
-            aborts: RefCell::default(),
-        };
         let slot = slots.get_mut(index);
-        let local = units.get(*id, slot.lun);
+        let local = guide.local(slot.lun);
         let Some((local, geometry)) = local.and_then(|local| Some((local, local.geometry?))) else {
             return Action::End(not_ready());
         };
@@ -634,9 +547,9 @@ impl<L: Lend> Session<L> {
             seat: Seat {
                 unit: &local.unit,
                 nexus,
-                port: &cx.target.get(*id).port,
+                port: &port.port,
                 geometry,
-                access: Access::Optimized,
+                access: port.access,
                 offered: offered(&slot.header),
                 directory: &guide,
             },
@@ -650,7 +563,7 @@ impl<L: Lend> Session<L> {
         slot.status = Status::Ok;
         slot.scratch = scratch;
         slot.work = Work::Job(job);
-        send_aborts(guide, outbox);
+        guide.send_aborts(cx.target, outbox);
         action
     }
 
@@ -715,8 +628,15 @@ impl<L: Lend> Session<L> {
             },
         };
         let latency = cx.backend.now_ns().saturating_sub(slot.started_ns);
-        unit.stats
-            .record(kind, slot.outcome.is_good(), slot.wanted / 512, latency);
+        let is_good = slot.outcome.is_good();
+        unit.stats.record(kind, is_good, slot.wanted / 512, latency);
+        let bytes = if is_good { u64::from(slot.wanted) } else { 0 };
+        self.done.commands += 1;
+        match kind {
+            Kind::Read => self.done.read_bytes += bytes,
+            Kind::Write => self.done.written_bytes += bytes,
+            _ => {}
+        }
     }
 
     /// A command ends with an error before it has gone to its device.

@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
+
 use super::message::{ConnectionReport, Message, UnitReport, Whose};
-use super::session::{Context, Local, Session, State, Waiter};
+use super::session::{Context, Local, Session, State, Waiter, Waits};
 use super::target::{Target, TargetId};
-use super::unit::LocalUnits;
+use super::unit::{LocalUnits, LunSet};
 use crate::bdev::LendList;
 use crate::dm::{DeviceId, Geometry, Status};
 use crate::engine::{Core, FrontEnd};
@@ -40,8 +42,9 @@ impl Shared {
 impl Protocol for Session<LendList> {
     type Shared = Shared;
 
-    fn is_reached_at(&mut self, local: SocketAddr, _peer: Option<SocketAddr>) {
+    fn is_reached_at(&mut self, local: SocketAddr, peer: Option<SocketAddr>) {
         self.local = Some(local);
+        self.peer = peer;
     }
 
     #[inline]
@@ -217,6 +220,7 @@ impl Worker {
                 whose,
                 from,
             } => self.abort(target, lun, whose, from, core),
+            Message::Changed(target, done) => self.change(target, done, core),
             Message::Aborted(key, number) => {
                 self.with(key, core, |session, cx| session.abort_answered(number, cx));
             }
@@ -259,11 +263,46 @@ impl Worker {
             }
         }
         if let Some((who, number)) = from {
-            self.shared
-                .local
-                .waiters
-                .push(Waiter { token, who, number });
+            let who = Waits::Session(who, number);
+            self.shared.local.waiters.push(Waiter { token, who });
         }
+    }
+
+    /// A target is another, or gone: ends what units that are gone have, and tells its sessions.
+    fn change(&mut self, target: TargetId, done: Sender<()>, core: &mut Core<'_>) {
+        let now = self.shared.target.get(target);
+        let units = &self.shared.local.units;
+        let gone: LunSet = units.gone(target, now.as_deref()).into_iter().collect();
+        let before = units.served(target).cloned();
+        let token = Rc::new(());
+        let sessions: Vec<u32> = (0..self.frame.places())
+            .filter(|&index| {
+                let connection = self.frame.get_mut(index);
+                connection.is_some_and(|connection| connection.session.target() == Some(target))
+            })
+            .collect();
+        // While this core still knows their devices.
+        for &index in &sessions {
+            if let Some(connection) = self.frame.get_mut(index) {
+                let cx = &mut self.shared.context(core);
+                connection.session.abort_units(&gone, &token, cx);
+            }
+        }
+        let geometry = |device| core.limits(device).map(|limits| Geometry::of(limits));
+        let units = &mut self.shared.local.units;
+        units.replace(target, now.clone(), geometry);
+        for index in sessions {
+            if let Some(connection) = self.frame.get_mut(index) {
+                let session = &mut connection.session;
+                match &now {
+                    Some(served) => session.target_changed(before.as_deref(), served),
+                    None => session.target_removed(),
+                }
+                self.frame.activate(index);
+            }
+        }
+        let who = Waits::Operator(done);
+        self.shared.local.waiters.push(Waiter { token, who });
     }
 
     /// Answers those whose commands are gone, and sends what sessions had to say to other cores.
@@ -275,8 +314,7 @@ impl Worker {
             local.waiters.retain(|waiter| {
                 let waits = Rc::strong_count(&waiter.token) > 1;
                 if !waits {
-                    let answer = Message::Aborted(waiter.who, waiter.number);
-                    outbox.push((waiter.who.core, answer));
+                    outbox.extend(waiter.answer());
                 }
                 waits
             });
@@ -296,7 +334,7 @@ impl Worker {
     fn unit_reports(&self) -> Vec<UnitReport> {
         let shared = &self.shared;
         let mut all = Vec::new();
-        for (id, served) in shared.target.targets() {
+        for (id, served) in shared.local.units.targets() {
             for unit in &served.units {
                 if let Some(local) = shared.local.units.get(id, unit.lun) {
                     all.push(UnitReport {
@@ -324,13 +362,16 @@ impl Worker {
                     .map(|peer| peer.to_string())
                     .unwrap_or_default(),
                 iqn: target
-                    .map(|(id, _)| shared.target.get(*id).iqn.clone())
+                    .and_then(|(id, _)| Some(shared.local.units.served(*id)?.iqn.clone()))
                     .unwrap_or_default(),
                 initiator: member
                     .map(|member| member.initiator.clone())
                     .unwrap_or_default(),
                 session: member.map_or(0, |member| member.session),
                 outstanding: session.outstanding(),
+                commands: session.done.commands,
+                read_bytes: session.done.read_bytes,
+                written_bytes: session.done.written_bytes,
                 digests: session.digests(),
             }
         };
@@ -359,8 +400,11 @@ impl FrontEnd for Worker {
     }
 
     fn timer(&mut self, token: u32, core: &mut Core<'_>) {
-        self.frame
-            .timer(token, &mut self.shared, core, |_, _, _| false);
+        let keep_alive_ns = self.shared.target.keep_alive_ns;
+        let is_lost = |session: &mut Session<LendList>, _: &mut Shared, core: &mut Core<'_>| {
+            session.is_lost(core.now_ns(), keep_alive_ns)
+        };
+        self.frame.timer(token, &mut self.shared, core, is_lost);
         self.send_out(core);
     }
 
@@ -389,6 +433,11 @@ impl FrontEnd for Worker {
     }
 
     fn stop(&mut self, core: &mut Core<'_>) {
+        for index in 0..self.frame.places() {
+            if let Some(connection) = self.frame.get_mut(index) {
+                connection.session.announce_end();
+            }
+        }
         self.frame.stop(core);
     }
 

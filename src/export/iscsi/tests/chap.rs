@@ -16,6 +16,14 @@ fn chap(mutual: bool) -> Option<Chap> {
     })
 }
 
+/// A target that asks for proof, as its discovery does.
+fn proving(chap: Option<Chap>) -> Harness {
+    Harness::serving(|config| {
+        config.discovery = chap.clone();
+        config.targets[0].chap = chap;
+    })
+}
+
 fn keys(sent: &Sent) -> HashMap<String, String> {
     let text = String::from_utf8(sent.data.clone()).expect("text");
     let pairs = text.split('\0').filter_map(|pair| pair.split_once('='));
@@ -82,7 +90,7 @@ fn an_initiator_proves_itself() {
         ("9,7,5", "7", Algorithm::Sha256, "host"),
         ("8", "8", Algorithm::Sha3, "bound"),
     ] {
-        let mut harness = Harness::with_chap(chap(false));
+        let mut harness = proving(chap(false));
         let (identifier, challenge, keys) = asked(&mut harness, offered);
         assert_eq!(keys["CHAP_A"], chosen);
         let response = algorithm.response(identifier, &secret_of("host"), &challenge);
@@ -101,7 +109,7 @@ fn an_initiator_proves_itself() {
 #[test]
 fn both_prove_themselves() {
     for mutual in [false, true] {
-        let mut harness = Harness::with_chap(chap(mutual));
+        let mut harness = proving(chap(mutual));
         let (identifier, challenge, _) = asked(&mut harness, "7");
         let response = Algorithm::Sha256.response(identifier, &secret_of("host"), &challenge);
         let text = format!(
@@ -123,7 +131,7 @@ fn both_prove_themselves() {
 /// Discovery asks for proof by itself.
 #[test]
 fn discovery_has_a_proof_of_its_own() {
-    let mut harness = Harness::with_chap(chap(false));
+    let mut harness = proving(chap(false));
     let names = format!("InitiatorName={INITIATOR} SessionType=Discovery AuthMethod=CHAP ");
     assert_eq!(say(&mut harness, 0x00, &names).header.u16(36), 0);
     let asked = keys(&say(&mut harness, 0x00, "CHAP_A=5 "));
@@ -197,7 +205,7 @@ fn a_proof_that_is_none() {
         ("the algorithms again", 0x0200, |_, _| "CHAP_A=5 ".into()),
     ];
     for (what, status, wrong) in wrong {
-        let mut harness = Harness::with_chap(chap(false));
+        let mut harness = proving(chap(false));
         let (identifier, challenge, _) = asked(&mut harness, "5");
         assert_eq!(right(identifier, &challenge), proof(identifier, &challenge));
         let answer = say(&mut harness, 0x81, &wrong(identifier, &challenge));
@@ -231,7 +239,7 @@ fn a_mutual_proof_that_is_none() {
         ("no identifier", "CHAP_C=0x00 "),
         ("an identifier out of range", "CHAP_I=256 CHAP_C=0x00 "),
     ] {
-        let mut harness = Harness::with_chap(chap(true));
+        let mut harness = proving(chap(true));
         let (identifier, challenge, _) = asked(&mut harness, "5");
         let keys = keys.replace("mirror", &shown(&challenge));
         let text = format!(
@@ -245,7 +253,7 @@ fn a_mutual_proof_that_is_none() {
     }
     // A target without a secret of its own cannot prove anything.
     let secrets = Secrets::parse("initiator host secret-of-the-host").expect("right");
-    let mut harness = Harness::with_chap(Some(Chap {
+    let mut harness = proving(Some(Chap {
         secrets: Arc::new(secrets),
         mutual: false,
     }));
@@ -271,7 +279,7 @@ fn a_login_without_proof() {
         (0x00, format!("{plain}AuthMethod=CHAP CHAP_A=5 "), 0x0201),
         (0x00, format!("{plain}CHAP_A=5 "), 0x0201),
     ] {
-        let mut harness = Harness::with_chap(chap(false));
+        let mut harness = proving(chap(false));
         assert_eq!(
             say(&mut harness, flags, &text).header.u16(36),
             status,
@@ -288,7 +296,7 @@ fn a_login_without_proof() {
         "CHAP_N=host CHAP_R=0x00 ",
         "HeaderDigest=None ",
     ] {
-        let mut harness = Harness::with_chap(chap(false));
+        let mut harness = proving(chap(false));
         say(&mut harness, 0x00, &names());
         let status = say(&mut harness, 0x81, text).header.u16(36);
         assert_eq!(status >> 8, 2, "{text}");

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::harness::{Harness, data_out, management};
+use super::super::harness::{Harness, data_out, fuzz_commands, fuzz_connection, management};
 use super::super::pdu::{Header, opcode};
 
 /// A header that is right in its form more often than chance would have it.
@@ -50,6 +50,13 @@ fn any_cdb() -> impl Strategy<Value = [u8; 16]> {
 }
 
 proptest! {
+    /// What the fuzzers drive, with bytes that nobody has chosen.
+    #[test]
+    fn the_harnesses_of_the_fuzzers(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fuzz_connection(&bytes);
+        fuzz_commands(&bytes);
+    }
+
     #[test]
     fn bytes_before_a_login(bytes in proptest::collection::vec(any::<u8>(), 0..4096), piece in 1usize..600) {
         let mut harness = Harness::new();

@@ -1,7 +1,7 @@
 //! Task management.
 
 use super::super::harness::{Harness, management};
-use super::super::pdu::opcode;
+use super::super::pdu::{FINAL, Header, NO_TAG, opcode};
 use crate::dm::Status;
 
 const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
@@ -75,5 +75,93 @@ fn a_broken_connection_waits_for_its_device() {
     let mut harness = held(3);
     harness.with(|session, cx| session.kill(cx));
     assert!(!harness.session.is_finished());
+    harness.close();
+}
+
+/// RFC 7143, 4.2.2.1: requests are carried out by their numbers, whatever order they come in; what is beyond the window is ignored.
+#[test]
+fn early_requests_wait_for_their_turn() {
+    let mut harness = held(0);
+    harness.backend.hold = false;
+    let first = harness.command_sn;
+    let pdus: Vec<Vec<u8>> = (0..4)
+        .map(|tag| harness.command_bytes(10 + tag, &READ, 512, 0, &[], true))
+        .collect();
+    for index in [2, 1, 3, 1] {
+        harness.feed(&pdus[index], usize::MAX);
+        assert!(harness.take().is_empty());
+    }
+    // Far beyond the window; and the third is no longer wanted.
+    harness.command_sn = first.wrapping_add(256);
+    let beyond = harness.command_bytes(99, &READ, 512, 0, &[], true);
+    harness.feed(&beyond, usize::MAX);
+    let mut request = management(1, 50, 12, first);
+    request.put(32, first.wrapping_add(2));
+    let bytes = harness.pdu(request, &[]);
+    harness.feed(&bytes, usize::MAX);
+    assert_eq!(harness.take()[0].header.0[2], 0, "function complete");
+    harness.feed(&pdus[0], usize::MAX);
+    let sent = harness.take();
+    let mut tags: Vec<u32> = sent.iter().map(|pdu| pdu.header.task_tag()).collect();
+    tags.dedup();
+    assert_eq!(tags, [10, 11, 13]);
+    let last = sent.last().expect("answers");
+    assert_eq!(last.header.u32(28), first.wrapping_add(4), "ExpCmdSN");
+    harness.close();
+}
+
+/// A write that comes early has its data with it, however much that is.
+#[test]
+fn an_early_write_keeps_its_data() {
+    let mut harness = held(0);
+    harness.backend.hold = false;
+    let write = [0x2A, 0, 0, 0, 0, 8, 0, 0, 64, 0];
+    let data = vec![0xA5; 64 * 512];
+    let read = harness.command_bytes(10, &READ, 512, 0, &[], true);
+    let early = harness.command_bytes(11, &write, 0, data.len() as u32, &data, true);
+    harness.feed(&early, 1000);
+    assert!(harness.take().is_empty());
+    harness.feed(&read, usize::MAX);
+    let tags: Vec<u32> = harness
+        .take()
+        .iter()
+        .map(|pdu| pdu.header.task_tag())
+        .collect();
+    assert_eq!(tags, [10, 11]);
+    assert_eq!(harness.backend.bytes[8 * 512..72 * 512], data);
+    harness.close();
+}
+
+/// RFC 7143, 11.19: a silent initiator is asked once, and is gone when it does not answer.
+#[test]
+fn a_silent_initiator_is_asked() {
+    const SECOND: u64 = 1_000_000_000;
+    const KEEP_ALIVE: u64 = 15 * SECOND;
+    let mut harness = held(0);
+    let look = |harness: &mut Harness, seconds: u64| {
+        let lost = harness.session.is_lost(seconds * SECOND, KEEP_ALIVE);
+        harness.drain();
+        (lost, harness.take())
+    };
+    for second in 1..=15 {
+        assert_eq!(look(&mut harness, second), (false, vec![]));
+    }
+    let (lost, sent) = look(&mut harness, 16);
+    assert!(!lost);
+    let ping = sent[0].header;
+    assert_eq!((ping.opcode(), ping.task_tag()), (opcode::NOP_IN, NO_TAG));
+    assert_ne!(ping.transfer_tag(), NO_TAG);
+    assert_eq!(look(&mut harness, 30), (false, vec![]));
+    // It answers.
+    let mut pong = Header::new(opcode::NOP_OUT | 0x40, FINAL);
+    pong.put(16, NO_TAG);
+    pong.put(20, ping.transfer_tag());
+    pong.put(24, harness.command_sn);
+    let bytes = harness.pdu(pong, &[]);
+    harness.feed(&bytes, usize::MAX);
+    assert_eq!(look(&mut harness, 31), (false, vec![]));
+    assert_eq!(look(&mut harness, 46).1.len(), 1);
+    assert_eq!(look(&mut harness, 60), (false, vec![]));
+    assert_eq!(look(&mut harness, 61), (true, vec![]));
     harness.close();
 }

@@ -1,0 +1,130 @@
+//! What the target says unasked (RFC 7143, 11.9): which units there are now, how they are reached, and that it goes.
+
+use std::rc::Rc;
+
+use super::pdu::{FINAL, Header, NO_TAG, opcode};
+use super::session::{Context, Session, State};
+use super::target::{Served, ServedUnit};
+use super::unit::LunSet;
+use crate::export::backend::{Backend, Lend};
+use crate::scsi::sense::{Code, SENSE_BYTES_MAX};
+use crate::scsi::{Sense, View};
+
+/// Events (RFC 7143, 11.9.1).
+mod event {
+    pub const SCSI: u8 = 0;
+    pub const ALL_CONNECTIONS_DROPPED: u8 = 3;
+}
+
+/// Seconds that an initiator waits before it comes again after the target has gone: its own default (DefaultTime2Wait, RFC 7143, 13.15).
+const TIME_TO_WAIT: u16 = 2;
+
+impl<L: Lend> Session<L> {
+    /// Asynchronous Message.
+    fn announce(&mut self, event: u8, parameters: [u16; 3], sense: Option<Sense>) {
+        let mut header = Header::new(opcode::ASYNC, FINAL);
+        header.put(16, NO_TAG);
+        header.0[36] = event;
+        for (index, parameter) in parameters.into_iter().enumerate() {
+            header.put_u16(38 + 2 * index, parameter);
+        }
+        let data = sense.map_or_else(Vec::new, |sense| {
+            let mut bytes = [0; SENSE_BYTES_MAX];
+            let size = sense.encode(&mut bytes, false);
+            [&(size as u16).to_be_bytes(), &bytes[..size]].concat()
+        });
+        self.put_control(header, data);
+    }
+
+    /// The target stops: whoever is logged in may come again.
+    pub fn announce_end(&mut self) {
+        if matches!(self.state, State::Full) {
+            self.announce(event::ALL_CONNECTIONS_DROPPED, [0, TIME_TO_WAIT, 0], None);
+        }
+    }
+
+    /// The session's target is another than it was `before`, on its core.
+    pub fn target_changed(&mut self, before: Option<&Served>, now: &Served) {
+        if !self.is_open() {
+            return;
+        }
+        self.units_changed(now);
+        if before.is_some_and(|before| before.ports != now.ports) {
+            self.access_changed(now);
+        }
+    }
+
+    /// The session's target has been removed.
+    pub fn target_removed(&mut self) {
+        if self.is_open() {
+            self.announce_end();
+            self.state = State::Leaving;
+        }
+    }
+
+    /// The units that the initiator sees of its target have become others. Those that it no longer sees it leaves, those that are new it
+    /// joins, and it is told (SPC-4, 6.33; SAM-5, 5.14).
+    fn units_changed(&mut self, served: &Served) {
+        let address = self.peer.map(|peer| peer.ip());
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        let Some((_, nexus)) = &member.nexus else {
+            return;
+        };
+        let seen = served.luns_for(&member.initiator, address);
+        let before = std::mem::replace(&mut member.luns, seen);
+        let mut units: Vec<_> = served.units.iter().collect();
+        units.retain(|unit| seen.has(unit.lun));
+        // A number may name another unit than it did.
+        let is_new = |unit: &&ServedUnit| !unit.unit.knows(nexus.id);
+        if before == seen && !units.iter().copied().any(|unit| is_new(&unit)) {
+            return;
+        }
+        for unit in units {
+            if is_new(&unit) {
+                unit.unit.join(nexus, Code::POWER_ON);
+                if let Some(view) = self.views.get_mut(usize::from(unit.lun)) {
+                    *view = View::default();
+                }
+            }
+            unit.unit.attend_one(nexus.id, Code::REPORTED_LUNS_CHANGED);
+        }
+        if matches!(self.state, State::Full) {
+            let sense = Sense::attention(Code::REPORTED_LUNS_CHANGED);
+            self.announce(event::SCSI, [0; 3], Some(sense));
+        }
+    }
+
+    /// A way to the target is another now; initiators that come by others are told as well, because they may want to change over
+    /// (SPC-4, 5.15.2.3).
+    fn access_changed(&mut self, served: &Served) {
+        let Some((_, nexus)) = self
+            .member
+            .as_ref()
+            .and_then(|member| member.nexus.as_ref())
+        else {
+            return;
+        };
+        for unit in &served.units {
+            unit.unit
+                .attend_one(nexus.id, Code::ASYMMETRIC_STATE_CHANGED);
+        }
+    }
+
+    /// Ends the commands to units that are gone; `token` is shared with those that are still at a device.
+    pub(super) fn abort_units<B: Backend<Lend = L>>(
+        &mut self,
+        luns: &LunSet,
+        token: &Rc<()>,
+        cx: &mut Context<'_, B>,
+    ) {
+        let slots: Vec<u16> = self.slots.taken().collect();
+        for index in slots {
+            let slot = self.slots.get(index);
+            if slot.header.opcode() == opcode::COMMAND && luns.has(slot.lun) {
+                self.abort_for_good(index, token, cx);
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Changes that an operator makes to a running target. Each either happens as a whole or answers why not; the caller then tells every core.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::config::{LunConfig, TARGETS_MAX, TargetConfig};
+use super::target::{Served, ServedUnit, State, Target, TargetId};
+use crate::dm::DeviceId;
+use crate::scsi::Access;
+
+/// Why a change was not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeError {
+    /// There is no target of this name.
+    UnknownTarget(String),
+    /// The target has no unit of this number.
+    UnknownUnit(String, u16),
+    /// The target is not reached through a portal group of this tag.
+    UnknownGroup(String, u16),
+    /// There is a target of this name already.
+    TargetExists(String),
+    /// The target has a unit of this number already.
+    UnitExists(String, u16),
+    /// The device is a unit of the target already.
+    DeviceExists(String, u16),
+    /// There are as many targets as there can be.
+    TooManyTargets,
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownTarget(iqn) => write!(f, "there is no target `{iqn}`"),
+            Self::UnknownUnit(iqn, lun) => write!(f, "`{iqn}` has no unit {lun}"),
+            Self::UnknownGroup(iqn, tag) => {
+                write!(f, "`{iqn}` is not reached through a portal group {tag}")
+            }
+            Self::TargetExists(iqn) => write!(f, "there is a target `{iqn}` already"),
+            Self::UnitExists(iqn, lun) => write!(f, "`{iqn}` has a unit {lun} already"),
+            Self::DeviceExists(iqn, lun) => {
+                write!(
+                    f,
+                    "the device is unit {lun} of `{iqn}` already; an initiator would take two units for two disks"
+                )
+            }
+            Self::TooManyTargets => write!(f, "there can be {TARGETS_MAX} targets"),
+        }
+    }
+}
+
+impl std::error::Error for ChangeError {}
+
+impl State {
+    /// A target by its name, to be changed.
+    fn find(&mut self, iqn: &str) -> Result<(TargetId, &mut Arc<Served>), ChangeError> {
+        let targets = self.targets.iter_mut().enumerate();
+        targets
+            .filter_map(|(index, target)| Some((TargetId(index as u32), target.as_mut()?)))
+            .find(|(_, target)| target.iqn.eq_ignore_ascii_case(iqn))
+            .ok_or_else(|| ChangeError::UnknownTarget(iqn.to_owned()))
+    }
+}
+
+impl Target {
+    /// Adds a target.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn add_target(&self, config: &TargetConfig) -> Result<TargetId, ChangeError> {
+        let mut state = self.lock();
+        if state.find(&config.iqn).is_ok() {
+            return Err(ChangeError::TargetExists(config.iqn.clone()));
+        }
+        if state.targets.iter().flatten().count() == TARGETS_MAX {
+            return Err(ChangeError::TooManyTargets);
+        }
+        state.targets.push(Some(Arc::new(Served::new(config))));
+        Ok(TargetId(state.targets.len() as u32 - 1))
+    }
+
+    /// Removes a target; answers the devices of its units.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn remove_target(&self, iqn: &str) -> Result<(TargetId, Vec<DeviceId>), ChangeError> {
+        let mut state = self.lock();
+        let (id, served) = state.find(iqn)?;
+        let devices = served.units.iter().map(|unit| unit.device).collect();
+        state.targets[id.0 as usize] = None;
+        Ok((id, devices))
+    }
+
+    /// Adds a unit to a target.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn add_unit(&self, iqn: &str, lun: &LunConfig) -> Result<TargetId, ChangeError> {
+        let mut state = self.lock();
+        let (id, served) = state.find(iqn)?;
+        for unit in &served.units {
+            if unit.lun == lun.lun {
+                return Err(ChangeError::UnitExists(iqn.to_owned(), lun.lun));
+            }
+            if unit.device == lun.device {
+                return Err(ChangeError::DeviceExists(iqn.to_owned(), unit.lun));
+            }
+        }
+        let served = Arc::make_mut(served);
+        let unit = ServedUnit::new(&served.iqn, lun);
+        served.units.push(unit);
+        served.units.sort_by_key(|unit| unit.lun);
+        Ok(id)
+    }
+
+    /// Removes a unit from a target; answers its device.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn remove_unit(&self, iqn: &str, lun: u16) -> Result<(TargetId, DeviceId), ChangeError> {
+        let mut state = self.lock();
+        let (id, served) = state.find(iqn)?;
+        let mut units = served.units.iter();
+        let place = units
+            .position(|unit| unit.lun == lun)
+            .ok_or_else(|| ChangeError::UnknownUnit(iqn.to_owned(), lun))?;
+        let unit = Arc::make_mut(served).units.remove(place);
+        Ok((id, unit.device))
+    }
+
+    /// Changes how well a target is reached through a portal group; `None` when it is so already.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_access(
+        &self,
+        iqn: &str,
+        group: u16,
+        access: Access,
+    ) -> Result<Option<TargetId>, ChangeError> {
+        let mut state = self.lock();
+        let (id, served) = state.find(iqn)?;
+        let known = served.port(group).map(|port| port.access);
+        let known = known.ok_or_else(|| ChangeError::UnknownGroup(iqn.to_owned(), group))?;
+        if known == access {
+            return Ok(None);
+        }
+        let mut ports = Arc::make_mut(served).ports.iter_mut();
+        if let Some(port) = ports.find(|port| port.port.number == group) {
+            port.access = access;
+        }
+        Ok(Some(id))
+    }
+}

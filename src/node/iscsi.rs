@@ -1,0 +1,153 @@
+//! The iSCSI target of a running node: targets and units come and go, and ways to them change.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{ExportError, Node};
+use crate::config::{AluaState, LUN_MAX, Uuid, check_iscsi_name};
+use crate::dm::DeviceId;
+use crate::export::iscsi::{self, Chap, Initiators, LunConfig, Secrets, TargetConfig};
+use crate::scsi::Access;
+
+/// A target that an operator wants.
+#[derive(Clone, Debug)]
+pub struct NewTarget<'a> {
+    /// Its name.
+    pub iqn: &'a str,
+    /// The initiators that may log in, as in a configuration; all when `None`.
+    pub initiators: Option<&'a [String]>,
+    /// A file of CHAP secrets, and whether the target has to prove itself as well.
+    pub chap: Option<(&'a Path, bool)>,
+    /// The portal groups that it is reached through; all when `None`.
+    pub groups: Option<&'a [u16]>,
+}
+
+impl Node {
+    fn iscsi_target(&self) -> Result<&iscsi::Export, ExportError> {
+        self.iscsi().ok_or(ExportError::NoIscsi)
+    }
+
+    /// Adds a target without units.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that there is one of this name.
+    pub fn add_target(&self, wanted: &NewTarget<'_>) -> Result<(), ExportError> {
+        let export = self.iscsi_target()?;
+        check_iscsi_name(wanted.iqn).map_err(ExportError::Invalid)?;
+        let known = export.groups();
+        let groups = wanted.groups.unwrap_or(known);
+        if let Some(unknown) = groups.iter().find(|tag| !known.contains(tag)) {
+            let unknown = *unknown;
+            let message = format!("there is no portal group {unknown}");
+            return Err(ExportError::Invalid(message));
+        }
+        let config = TargetConfig {
+            iqn: wanted.iqn.to_owned(),
+            initiators: initiators(wanted.initiators)?,
+            chap: wanted
+                .chap
+                .map(|(path, mutual)| chap(path, mutual))
+                .transpose()?,
+            groups: groups.iter().map(|&tag| (tag, Access::Optimized)).collect(),
+            redirect: None,
+            luns: Vec::new(),
+        };
+        export
+            .add_target(&self.engine, &config)
+            .map_err(ExportError::Iscsi)
+    }
+
+    /// Removes a target, ends its sessions, and lets go of the devices of its units when their I/O has ended.
+    ///
+    /// # Errors
+    /// When there is no such target.
+    pub fn remove_target(&self, iqn: &str) -> Result<(), ExportError> {
+        let export = self.iscsi_target()?;
+        let (devices, idle) = export
+            .remove_target(&self.engine, iqn)
+            .map_err(ExportError::Iscsi)?;
+        // Disconnected, never sent to, when no core has commands at the devices any more.
+        let _ = idle.recv();
+        for device in devices {
+            self.engine.close(device);
+        }
+        Ok(())
+    }
+
+    /// Serves a device as one more unit of a target; initiators that are logged in are told.
+    ///
+    /// # Errors
+    /// When there is no such device, or the target cannot have it.
+    pub fn add_unit(
+        &self,
+        iqn: &str,
+        lun: u16,
+        device: &str,
+        seen_by: Option<&[String]>,
+    ) -> Result<(), ExportError> {
+        let export = self.iscsi_target()?;
+        if lun > LUN_MAX {
+            let message = format!("logical unit numbers go from 0 to {LUN_MAX}");
+            return Err(ExportError::Invalid(message));
+        }
+        let initiators = initiators(seen_by)?;
+        let id: DeviceId = self.engine.open(device).map_err(ExportError::Device)?;
+        let unit = LunConfig {
+            lun,
+            device: id,
+            device_name: device.to_owned(),
+            // What the configuration would derive, so that initiators find the same disk when the unit is written there later.
+            uuid: Uuid::derived(iqn, device).0,
+            initiators,
+        };
+        export.add_unit(&self.engine, iqn, &unit).map_err(|error| {
+            self.engine.close(id);
+            ExportError::Iscsi(error)
+        })
+    }
+
+    /// Takes a unit away from its initiators and lets go of its device, when the I/O on it has ended.
+    ///
+    /// # Errors
+    /// When there is no such unit.
+    pub fn remove_unit(&self, iqn: &str, lun: u16) -> Result<(), ExportError> {
+        let export = self.iscsi_target()?;
+        let (device, idle) = export
+            .remove_unit(&self.engine, iqn, lun)
+            .map_err(ExportError::Iscsi)?;
+        // Disconnected, never sent to, when no core has commands at the device any more.
+        let _ = idle.recv();
+        self.engine.close(device);
+        Ok(())
+    }
+
+    /// Changes the ALUA state of a target in a portal group; initiators that come through it are told.
+    ///
+    /// # Errors
+    /// When there is no such target, or it is not reached through the group.
+    pub fn set_alua(&self, iqn: &str, group: u16, state: AluaState) -> Result<(), ExportError> {
+        self.iscsi_target()?
+            .set_access(&self.engine, iqn, group, state.into())
+            .map_err(ExportError::Iscsi)
+    }
+}
+
+fn initiators(list: Option<&[String]>) -> Result<Initiators, ExportError> {
+    match list {
+        None => Ok(Initiators::Any),
+        Some(list) => Initiators::parse(list).map_err(ExportError::Invalid),
+    }
+}
+
+fn chap(path: &Path, mutual: bool) -> Result<Chap, ExportError> {
+    let secrets = Secrets::read(path).map_err(ExportError::Invalid)?;
+    if mutual && secrets.own().is_none() {
+        let message =
+            "the file has no line `target NAME SECRET` for the target to prove itself with";
+        return Err(ExportError::Invalid(message.to_owned()));
+    }
+    Ok(Chap {
+        secrets: Arc::new(secrets),
+        mutual,
+    })
+}
