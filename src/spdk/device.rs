@@ -273,11 +273,17 @@ impl Opener {
                 ..
             }
         );
+        let is_path = matches!(spec, Spec::NvmeTcp(_) | Spec::Spdk(SpdkSpec::Nvme { .. }));
         let text = CString::new(in_spdk).map_err(|_| engine("a name cannot contain NUL"))?;
         let events = self.events.clone();
         let opened = self.app.app_thread.call(move || {
             // SAFETY: called on SPDK's own thread.
-            unsafe { open(&text, !read_only, id, events) }
+            let facts = unsafe { open(&text, !read_only, id, events) }?;
+            if is_path {
+                // SAFETY: on SPDK's own thread; the descriptor was just opened, so its bdev is there.
+                unsafe { forget_uuid(facts.descriptor as *mut spdk_sys::spdk_bdev_desc) };
+            }
+            Ok(facts)
         });
         let facts = match opened {
             None => return Err(engine("the engine is stopping")),
@@ -453,6 +459,16 @@ unsafe fn open(name: &CStr, write: bool, id: LowerId, events: Sender<Event>) -> 
             unmap: supports(spdk_sys::SPDK_BDEV_IO_TYPE_UNMAP),
         })
     }
+}
+
+/// Takes from a bdev its second name in SPDK, the UUID of the namespace: the same namespace by another path has it too, and SPDK makes no bdev that would share
+/// a name with one that is there.
+///
+/// # Safety
+/// To be called on SPDK's own thread, with an open descriptor.
+unsafe fn forget_uuid(descriptor: *mut spdk_sys::spdk_bdev_desc) {
+    // SAFETY: the caller's promise.
+    unsafe { spdk_sys::spdk_bdev_alias_del_all(spdk_sys::spdk_bdev_desc_get_bdev(descriptor)) };
 }
 
 unsafe extern "C" fn happened(
