@@ -17,8 +17,8 @@ const QUEUES: usize = 2;
 const DEPTH: usize = 16;
 
 /// Commands of a run, and those between two swaps.
-const COMMANDS: usize = 4_000;
-const SWAP_EVERY: usize = 250;
+const COMMANDS: usize = 1_500;
+const SWAP_EVERY: usize = 150;
 
 /// The tables that follow one another under the load, cut differently and by one way or the other.
 const TABLES: [&str; 4] = [
@@ -263,7 +263,7 @@ fn at_64_nothing_a_host_was_promised_is_lost() {
     let mut lost = 0;
     witness.run(&fake, |number| {
         swap(&PATHS, number);
-        if number % 2000 == 1100 {
+        if number % 600 == 400 {
             fake.state().cut_if(|way| way == lost % 2);
             lost += 1;
         }
