@@ -42,6 +42,8 @@ pub use device::Bdev;
 pub use error::Error;
 pub use foreign::{Foreign, Opened};
 pub use handle::Handle;
+#[cfg(feature = "spdk")]
+pub(crate) use namespace::verdict;
 pub use passthrough::NvmeReport;
 pub use payload::{LendList, Owner, Payload, Segment};
 pub use region::{Region, RegionHandle};

@@ -26,6 +26,13 @@ const RECONNECT_DELAY_SECONDS: u32 = 1;
 /// Seconds after which I/O to a controller that is lost fails, so that another path can be taken; until then it waits for the controller.
 const FAIL_FAST_SECONDS: u32 = 2;
 
+/// Microseconds after which a command ends its connection, as natively unless configured otherwise; SPDK has one time for all controllers, and none
+/// unless told.
+const IO_TIMEOUT_US: u64 = 30_000_000;
+
+/// What takes back an NVMe controller.
+const DETACH: &str = "bdev_nvme_detach_controller";
+
 /// Something that a bdev below has done by itself.
 pub(super) enum Event {
     /// It went away.
@@ -78,7 +85,11 @@ struct Watch {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        let is_in_use = self.0.holds.load(Ordering::Acquire) > 1;
         self.0.release();
+        if is_in_use {
+            self.0.give_up_io();
+        }
     }
 }
 
@@ -115,6 +126,18 @@ impl Opened {
         let thread = std::thread::Builder::new().name("spdk-close".into());
         // Without a thread it stays open until the process ends.
         let _ = thread.spawn(move || opened.close());
+    }
+
+    /// Ends what is in flight on an NVMe controller of ours, which a target that stands still would keep for ever, and with it the channels (PM-14). What is
+    /// in flight on any other bdev ends as it will.
+    fn give_up_io(self: &Arc<Self>) {
+        let Some((DETACH, params)) = self.undo.clone() else {
+            return;
+        };
+        let app = self.app.clone();
+        let thread = std::thread::Builder::new().name("spdk-give-up".into());
+        // Refused when it is not connected just now: then its I/O fails by itself, soon.
+        let _ = thread.spawn(move || app.rpc.call("bdev_nvme_disable_controller", params));
     }
 
     /// Closes the bdev, and takes it back if we made it. Blocks.
@@ -195,13 +218,13 @@ impl Opener {
             Spec::NvmeTcp(remote) => {
                 self.nvme_flushes();
                 self.call("bdev_nvme_attach_controller", attach_remote(name, remote)?)?;
-                let undo = delete("bdev_nvme_detach_controller");
+                let undo = delete(DETACH);
                 Ok((format!("{name}n{}", remote.nsid), undo))
             }
             Spec::Spdk(SpdkSpec::Nvme { at, nsid }) => {
                 self.nvme_flushes();
                 self.call("bdev_nvme_attach_controller", attach(name, at))?;
-                let undo = delete("bdev_nvme_detach_controller");
+                let undo = delete(DETACH);
                 Ok((format!("{name}n{nsid}"), undo))
             }
             Spec::Spdk(SpdkSpec::Json { config, bdev }) => {
@@ -213,12 +236,15 @@ impl Opener {
         }
     }
 
-    /// Switches on that NVMe bdevs flush, which they drop unless told otherwise; whether they do. Not every SPDK can.
+    /// Switches on that NVMe bdevs flush, which they drop unless told otherwise, and that a target which stands still is given up; whether they
+    /// flush. Not every SPDK can.
     fn nvme_flushes(&self) -> bool {
         let mut done = self.done.lock().expect("no holder of this lock can panic");
         *done.nvme_flushes.get_or_insert_with(|| {
-            let params = json!({ "enable_flush": true });
-            self.app.rpc.call("bdev_nvme_set_options", params).is_ok()
+            let set = |params| self.app.rpc.call("bdev_nvme_set_options", params).is_ok();
+            // An SPDK that refuses this waits for ever.
+            set(json!({ "action_on_timeout": "reset", "timeout_us": IO_TIMEOUT_US }));
+            set(json!({ "enable_flush": true }))
         })
     }
 
@@ -273,11 +299,17 @@ impl Opener {
                 ..
             }
         );
+        let is_path = matches!(spec, Spec::NvmeTcp(_) | Spec::Spdk(SpdkSpec::Nvme { .. }));
         let text = CString::new(in_spdk).map_err(|_| engine("a name cannot contain NUL"))?;
         let events = self.events.clone();
         let opened = self.app.app_thread.call(move || {
             // SAFETY: called on SPDK's own thread.
-            unsafe { open(&text, !read_only, id, events) }
+            let facts = unsafe { open(&text, !read_only, id, events) }?;
+            if is_path {
+                // SAFETY: on SPDK's own thread; the descriptor was just opened, so its bdev is there.
+                unsafe { forget_uuid(facts.descriptor as *mut spdk_sys::spdk_bdev_desc) };
+            }
+            Ok(facts)
         });
         let facts = match opened {
             None => return Err(engine("the engine is stopping")),
@@ -453,6 +485,16 @@ unsafe fn open(name: &CStr, write: bool, id: LowerId, events: Sender<Event>) -> 
             unmap: supports(spdk_sys::SPDK_BDEV_IO_TYPE_UNMAP),
         })
     }
+}
+
+/// Takes from a bdev its second name in SPDK, the UUID of the namespace: the same namespace by another path has it too, and SPDK makes no bdev that would share
+/// a name with one that is there.
+///
+/// # Safety
+/// To be called on SPDK's own thread, with an open descriptor.
+unsafe fn forget_uuid(descriptor: *mut spdk_sys::spdk_bdev_desc) {
+    // SAFETY: the caller's promise.
+    unsafe { spdk_sys::spdk_bdev_alias_del_all(spdk_sys::spdk_bdev_desc_get_bdev(descriptor)) };
 }
 
 unsafe extern "C" fn happened(

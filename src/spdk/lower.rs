@@ -9,11 +9,13 @@ use spdk_sys::{iovec, spdk_bdev_io, spdk_io_channel};
 use super::core;
 use super::device::Opened;
 use super::payload::Payload;
+use crate::bdev::verdict;
 use crate::dm::{
     self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Op, Status,
     Submit, Tag, Tamper, Ticket,
 };
 use crate::engine::Planes;
+use crate::nvme;
 
 /// Bits of a completion's name for the list of buffers that it holds; beyond, an I/O of several buffers that is cut waits. One bit less than
 /// what the channel's 16 and the clone's 32 leave, so that 0 can say "none".
@@ -212,21 +214,14 @@ unsafe fn failure(io: *mut spdk_bdev_io) -> Status {
         (*io).internal.status
     };
     // An NVMe bdev that has lost its controller completes without a status of NVMe's; so does any bdev that is going away.
-    let aborted = c_int::from(own) == spdk_sys::SPDK_BDEV_IO_STATUS_ABORTED;
-    match (kind, code) {
-        _ if aborted => Status::Transport,
-        (0, 0x01) => Status::NotSupported,
-        (0, 0x81) => Status::NoSpace,
-        (0, 0x83) => Status::ReservationConflict,
-        // Aborted because its queue was deleted: the connection went.
-        (0, 0x08) => Status::Transport,
-        (2, 0x80 | 0x81 | 0x86 | 0x87) => Status::Medium,
-        (2, 0x82..=0x84) => Status::Protection,
-        (2, 0x85) => Status::Miscompare,
-        (3, _) => Status::Transport,
-        (0, 0x06) if c_int::from(own) == spdk_sys::SPDK_BDEV_IO_STATUS_FAILED => Status::IoError,
-        (0, 0x06) => Status::Target,
-        _ => Status::IoError,
+    if c_int::from(own) == spdk_sys::SPDK_BDEV_IO_STATUS_ABORTED {
+        return Status::Transport;
+    }
+    // SPDK has a status of NVMe's for whatever else has failed.
+    let status = nvme::Status::new(kind as u8, code as u8);
+    match status.is(nvme::Status::COMPARE_FAILURE) {
+        true => Status::Miscompare,
+        false => verdict(status),
     }
 }
 

@@ -11,6 +11,7 @@
 //! skipped); `POLLDM_SKIP_LINUX_HOST=1` leaves it out; `POLLDM_BINARY` names the polldm to test instead of the
 //! one that cargo has just built.
 
+mod counts;
 mod guest;
 mod image;
 mod initiator;

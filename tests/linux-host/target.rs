@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::counts::Counts;
 use crate::guest::tail;
 use crate::wait::wait_until;
 
@@ -85,23 +85,6 @@ impl Volume {
     pub fn linear_table(&self, mib: u64) -> String {
         format!("0 {} linear {}-bdev 0", mib * SECTORS_PER_MIB, self.name)
     }
-}
-
-/// Where a mapped device's I/O is at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
-    /// Admitted, and not completed yet.
-    pub in_flight: u64,
-    /// Waiting in a target, for a path.
-    pub held: u64,
-    /// Waiting in the core, for the resume.
-    pub parked: u64,
-    /// Sent from a target back to the core, ever.
-    pub pushed_back: u64,
-    /// Completed to the host, ever.
-    pub completed: u64,
-    /// Of those, with an error.
-    pub errors: u64,
 }
 
 /// A polldm that serves one subsystem. Dropping it kills the process and deletes its directory.
@@ -259,28 +242,7 @@ impl Target {
     /// Where a device's I/O is.
     pub fn counts(&self, device: &str) -> Result<Counts, String> {
         let output = self.command(&["stats", device, "--json"])?;
-        let stats: Value = serde_json::from_str(&output)
-            .map_err(|e| format!("stats is no JSON: {e}\n{output}"))?;
-        let stats = &stats["devices"][0];
-        let number = |value: &Value| {
-            let missing = || format!("the statistics of {device} lack a number: {output}");
-            value.as_u64().ok_or_else(missing)
-        };
-        let operations = stats["operations"].as_array().into_iter().flatten();
-        let sum = |key: &str| {
-            operations
-                .clone()
-                .map(|operation| number(&operation[key]))
-                .sum::<Result<u64, String>>()
-        };
-        Ok(Counts {
-            in_flight: number(&stats["in_flight"])?,
-            held: number(&stats["held"])?,
-            parked: number(&stats["parked"])?,
-            pushed_back: number(&stats["pushed_back"])?,
-            completed: sum("ios")?,
-            errors: sum("errors")?,
-        })
+        Counts::parse(&output)
     }
 
     /// Waits until a device's I/O is where it should be; `what` says where that is.

@@ -82,25 +82,35 @@ impl Served {
         complaints
     }
 
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(POLLDM);
+        command
+            .arg("--socket")
+            .arg(self.directory.path().join("control.sock"))
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
     /// What it answers to a command that succeeds.
     pub fn told(&self, arguments: &[&str]) -> String {
-        said(self.ask(arguments))
+        said(self.command(arguments).output())
     }
 
     /// What it has against a command that fails.
     pub fn refuses(&self, arguments: &[&str]) -> String {
-        let output = self.ask(arguments).expect("it can be run");
+        let output = self.command(arguments).output().expect("it can be run");
         assert!(!output.status.success(), "{arguments:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn ask(&self, arguments: &[&str]) -> std::io::Result<Output> {
-        let socket = self.directory.path().join("control.sock");
-        Command::new(POLLDM)
-            .arg("--socket")
-            .arg(socket)
-            .args(arguments)
-            .output()
+    /// Starts a command that takes its time.
+    pub fn start_command(&self, arguments: &[&str]) -> Child {
+        self.command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it can be run")
     }
 
     /// Asks again and again until the answer is as it should be.

@@ -12,5 +12,5 @@ mod verdict;
 mod walk;
 
 pub(super) use traits::{Geometry, Limits, Traits, size};
-pub(super) use verdict::verdict;
+pub(crate) use verdict::verdict;
 pub(super) use walk::Walk;

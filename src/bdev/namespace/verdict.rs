@@ -4,7 +4,7 @@ use crate::dm::Status;
 use crate::nvme::{self, status};
 
 /// The status that hosts, and multipath, are told.
-pub(in crate::bdev) fn verdict(answer: nvme::Status) -> Status {
+pub(crate) fn verdict(answer: nvme::Status) -> Status {
     use nvme::Status as N;
     if answer.is_success() {
         return Status::Ok;

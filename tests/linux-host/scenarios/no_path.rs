@@ -4,8 +4,9 @@
 //! I/Os outstanding, so where all of them are is known at every step.
 
 use super::Context;
+use crate::counts::Counts;
 use crate::initiator::{ENDLESS_WRITERS, start_endless_writes, start_probes};
-use crate::target::{Backing, Counts, Target, Volume};
+use crate::target::{Backing, Target, Volume};
 
 /// The features of a table whose I/O waits for a path.
 const QUEUE: &str = "1 queue_if_no_path";

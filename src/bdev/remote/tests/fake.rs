@@ -1,4 +1,5 @@
-//! A controller that a test can look into and make misbehave: it keeps a memory, notes every I/O command, and answers or does not.
+//! A controller that a test can look into and make misbehave: it keeps a memory, notes every I/O command, and answers or does not. What has been
+//! flushed, or was written with FUA, is in a second memory, which is what a power cut leaves.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -9,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use crate::host::peer::{DATA_SIZE_MAX, Peer};
 use crate::nvme::command::{Command, Completion, DatasetRange};
 use crate::nvme::fabrics::{
-    Capabilities, Connect, ConnectData, ControllerStatus, PropertyAccess, property,
+    Capabilities, Configuration, Connect, ConnectData, ControllerStatus, PropertyAccess, property,
 };
 use crate::nvme::feature::{self, AsyncEvent};
 use crate::nvme::identify::{self, NamespaceIdentity, NvmLimits, optional_io, structure};
@@ -18,6 +19,9 @@ use crate::nvme::pdu::{self, FLAG_LAST, Kind, Layout, Transfer};
 use crate::nvme::status::Status;
 
 pub const BLOCK: usize = 4096;
+
+/// NVMe 1.4, as the property VS has it.
+const VERSION: u32 = 1 << 16 | 4 << 8;
 
 /// An I/O command as the controller has seen it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +34,15 @@ pub struct Seen {
     pub blocks: u32,
 }
 
+/// One of the addresses of a controller, counted from 0.
+pub type Way = usize;
+
 /// What a test may change at any time.
 pub struct State {
+    /// What is read: the medium as its volatile cache shows it.
     pub memory: Vec<u8>,
+    /// What a power cut leaves.
+    pub durable: Vec<u8>,
     pub seen: Vec<Seen>,
     /// I/O commands are noted and done, but not answered.
     pub mute: bool,
@@ -40,6 +50,8 @@ pub struct State {
     pub closed: bool,
     /// Answers every read and write so, without doing it.
     pub fails: Option<Status>,
+    /// Answers flushes that come this way so, without doing them.
+    pub fails_flushes: Option<(Way, Status)>,
     /// The NQN that is let in; `None`: any.
     pub host: Option<String>,
     pub blocks: u64,
@@ -54,17 +66,17 @@ pub struct State {
     pub keep_alives: usize,
     /// I/O connections so far.
     connections: usize,
-    streams: Vec<TcpStream>,
+    streams: Vec<(Way, TcpStream)>,
     /// Where an event can be told: the admin connection, and the command that waits for one.
     event: Option<(TcpStream, u16)>,
     ended: bool,
 }
 
-/// The controller, at an address. Ends when it is dropped.
+/// The controller, at an address or several. Ends when it is dropped.
 pub struct Fake {
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
-    listening: Option<JoinHandle<()>>,
+    listening: Vec<(SocketAddr, JoinHandle<()>)>,
 }
 
 impl Fake {
@@ -72,10 +84,12 @@ impl Fake {
     pub fn start() -> Fake {
         let state = State {
             memory: vec![0; 1 << 20],
+            durable: vec![0; 1 << 20],
             seen: Vec::new(),
             mute: false,
             closed: false,
             fails: None,
+            fails_flushes: None,
             host: None,
             blocks: (1 << 20) / BLOCK as u64,
             identity: NamespaceIdentity {
@@ -94,16 +108,23 @@ impl Fake {
             event: None,
             ended: false,
         };
-        let state = Arc::new(Mutex::new(state));
+        let mut fake = Fake {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            state: Arc::new(Mutex::new(state)),
+            listening: Vec::new(),
+        };
+        fake.address = fake.another_way();
+        fake
+    }
+
+    /// One more address of the same controller.
+    pub fn another_way(&mut self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::clone(&state);
-        let listening = thread::spawn(move || listen(&listener, &shared));
-        Fake {
-            address,
-            state,
-            listening: Some(listening),
-        }
+        let (shared, way) = (Arc::clone(&self.state), self.listening.len());
+        let listening = thread::spawn(move || listen(&listener, &shared, way));
+        self.listening.push((address, listening));
+        address
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -128,7 +149,12 @@ impl Fake {
 
 impl State {
     fn cut(&mut self) {
-        for stream in self.streams.drain(..) {
+        self.cut_if(|_| true);
+    }
+
+    /// Closes the connections of some ways.
+    pub fn cut_if(&mut self, is_meant: impl Fn(Way) -> bool) {
+        for (_, stream) in self.streams.extract_if(.., |(way, _)| is_meant(*way)) {
             // One that the host has closed meanwhile is closed.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -152,15 +178,16 @@ impl Drop for Fake {
             state.ended = true;
             state.cut();
         }
-        // Wakes the listener.
-        let _ = TcpStream::connect(self.address);
-        let listening = self.listening.take().expect("it is dropped once");
-        let ended = listening.join();
-        assert!(ended.is_ok() || thread::panicking());
+        for (address, listening) in self.listening.drain(..) {
+            // Wakes the listener.
+            let _ = TcpStream::connect(address);
+            let ended = listening.join();
+            assert!(ended.is_ok() || thread::panicking());
+        }
     }
 }
 
-fn listen(listener: &TcpListener, state: &Arc<Mutex<State>>) {
+fn listen(listener: &TcpListener, state: &Arc<Mutex<State>>, way: Way) {
     let mut served = Vec::new();
     loop {
         let peer = Peer::accept(listener);
@@ -171,10 +198,10 @@ fn listen(listener: &TcpListener, state: &Arc<Mutex<State>>) {
         if now.closed {
             continue;
         }
-        now.streams.push(peer.stream());
+        now.streams.push((way, peer.stream()));
         drop(now);
         let state = Arc::clone(state);
-        served.push(thread::spawn(move || serve(peer, &state)));
+        served.push(thread::spawn(move || serve(peer, &state, way)));
     }
     for thread in served {
         thread.join().unwrap();
@@ -182,12 +209,13 @@ fn listen(listener: &TcpListener, state: &Arc<Mutex<State>>) {
 }
 
 /// One connection, to its end.
-fn serve(mut peer: Peer, state: &Mutex<State>) {
+fn serve(mut peer: Peer, state: &Mutex<State>, way: Way) {
     if peer.initialize_or_end().is_err() {
         return;
     }
     let mut waiting = VecDeque::new();
     let mut connection = None;
+    let mut configuration = Configuration(0);
     while let Some((layout, bytes)) = next(&mut peer, &mut waiting) {
         if layout.kind != Kind::Command {
             // A TermReq.
@@ -205,14 +233,14 @@ fn serve(mut peer: Peer, state: &Mutex<State>) {
         let mut state = state.lock().unwrap();
         let answer = match connection {
             None => {
-                let answer = on_admin(&mut state, &peer, &command, &data);
+                let answer = on_admin(&mut state, &peer, &mut configuration, &command, &data);
                 if is_connect(&command) && Connect::decode(&command).queue_id > 0 {
                     connection = Some(state.connections);
                     state.connections += 1;
                 }
                 answer
             }
-            Some(connection) => on_io(&mut state, connection, &command, &data),
+            Some(connection) => on_io(&mut state, way, connection, &command, &data),
         };
         let corrupt = state.corrupt && connection.is_some();
         drop(state);
@@ -272,7 +300,13 @@ fn fetch(
 
 type Answer = Option<(Vec<u8>, Completion)>;
 
-fn on_admin(state: &mut State, peer: &Peer, command: &Command, data: &[u8]) -> Answer {
+fn on_admin(
+    state: &mut State,
+    peer: &Peer,
+    configuration: &mut Configuration,
+    command: &Command,
+    data: &[u8],
+) -> Answer {
     let mut completion = Completion::new(command.command_id(), Status::SUCCESS);
     let mut output = Vec::new();
     match (command.opcode(), command.fabrics_type()) {
@@ -302,17 +336,27 @@ fn on_admin(state: &mut State, peer: &Peer, command: &Command, data: &[u8]) -> A
                     ready_modes: 1,
                 }
                 .encode(),
+                property::CONFIGURATION => configuration.0.into(),
+                property::VERSION => VERSION.into(),
                 _ => u64::from(
                     ControllerStatus {
-                        ready: true,
+                        ready: configuration.is_enabled(),
                         fatal: false,
-                        shutdown: ControllerStatus::SHUTDOWN_COMPLETE,
+                        shutdown: match configuration.shutdown() {
+                            0 => 0,
+                            _ => ControllerStatus::SHUTDOWN_COMPLETE,
+                        },
                     }
                     .encode(),
                 ),
             };
         }
-        (opcode::FABRICS, opcode::fabrics::PROPERTY_SET) => {}
+        (opcode::FABRICS, opcode::fabrics::PROPERTY_SET) => {
+            let access = PropertyAccess::decode(command);
+            if access.offset == property::CONFIGURATION {
+                *configuration = Configuration(access.value as u32);
+            }
+        }
         (admin::IDENTIFY, _) => {
             let mut page = [0; identify::PAGE_SIZE];
             state.identify(command, &mut page);
@@ -337,7 +381,7 @@ fn on_admin(state: &mut State, peer: &Peer, command: &Command, data: &[u8]) -> A
                 return None;
             }
         }
-        other => panic!("{other:?}"),
+        _ => completion.status = Status::INVALID_OPCODE.do_not_retry(),
     }
     Some((output, completion))
 }
@@ -352,6 +396,8 @@ impl State {
                 async_events: feature::EVENT_NAMESPACE_ATTRIBUTE,
                 optional_io: optional_io::DATASET_MANAGEMENT | optional_io::WRITE_ZEROES,
                 write_cache: u8::from(self.volatile_cache),
+                namespace_max: 3,
+                version: VERSION,
                 ..Default::default()
             }
             .encode(page),
@@ -363,6 +409,7 @@ impl State {
             structure::NAMESPACE if command.nsid() == 1 => {
                 identify::Namespace {
                     size: self.blocks,
+                    capacity: self.blocks,
                     block_shift: self.block_shift,
                     ..Default::default()
                 }
@@ -374,7 +421,7 @@ impl State {
     }
 }
 
-fn on_io(state: &mut State, connection: usize, command: &Command, data: &[u8]) -> Answer {
+fn on_io(state: &mut State, way: Way, connection: usize, command: &Command, data: &[u8]) -> Answer {
     let mut completion = Completion::new(command.command_id(), Status::SUCCESS);
     let (mut lba, mut blocks) = (command.lba(), command.block_count());
     match command.opcode() {
@@ -386,25 +433,37 @@ fn on_io(state: &mut State, connection: usize, command: &Command, data: &[u8]) -
         }
         _ => {}
     }
+    let fua = command.opcode() != io::DATASET_MANAGEMENT && command.is_force_unit_access();
     state.seen.push(Seen {
         connection,
         opcode: command.opcode(),
-        fua: command.opcode() != io::DATASET_MANAGEMENT && command.is_force_unit_access(),
+        fua,
         lba,
         blocks,
     });
     let start = lba as usize * BLOCK;
     let range = start..start + blocks as usize * BLOCK;
     let mut output = Vec::new();
-    if let Some(status) = state.fails {
+    let fails_flush = state.fails_flushes.filter(|(of, _)| *of == way);
+    let fails = match (command.opcode(), fails_flush) {
+        (io::FLUSH, Some((_, status))) => Some(status),
+        _ => state.fails,
+    };
+    if let Some(status) = fails {
         completion.status = status;
     } else {
         match command.opcode() {
-            io::READ => output = state.memory[range].to_vec(),
-            io::WRITE => state.memory[range].copy_from_slice(data),
-            io::WRITE_ZEROES | io::DATASET_MANAGEMENT => state.memory[range].fill(0),
-            io::FLUSH => {}
+            io::READ => output = state.memory[range.clone()].to_vec(),
+            io::WRITE => state.memory[range.clone()].copy_from_slice(data),
+            io::WRITE_ZEROES | io::DATASET_MANAGEMENT => state.memory[range.clone()].fill(0),
+            io::FLUSH => state.durable = state.memory.clone(),
             other => panic!("opcode {other:02X}h"),
+        }
+        if fua {
+            let State {
+                memory, durable, ..
+            } = &mut *state;
+            durable[range.clone()].copy_from_slice(&memory[range]);
         }
     }
     (!state.mute).then_some((output, completion))

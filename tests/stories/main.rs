@@ -1,0 +1,40 @@
+//! What a host sees of noflush suspends, swaps, lost paths and flushes (section 7 of the semantics): the same stories on either engine, which are
+//! processes, to a host over NVMe/TCP, with NVMe/TCP beneath. A build with the feature `spdk` tells them of the SPDK engine, any other of the native one.
+//!
+//! SPDK polls on a CPU by itself and locks it, so there its stories are told one at a time.
+
+// The fake controller's file and its peer's are of the library's own tests, and name what is around them as there.
+#[path = "../linux-host/counts.rs"]
+mod counts;
+mod durability;
+#[path = "../../src/bdev/remote/tests/fake.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod fake;
+mod flushes;
+mod load;
+mod lost_paths;
+mod node;
+#[path = "../../src/host/peer.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod peer;
+#[path = "../spdk/process.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod process;
+#[path = "../remote/processes.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod processes;
+mod statuses;
+mod suspends;
+
+use polldm::host::{address, connection, error, queue};
+use polldm::nvme;
+
+mod host {
+    pub(crate) use super::peer;
+}
+
+/// Bytes of a block, of all devices.
+const BLOCK: usize = 4096;
+
+/// Sectors of a block.
+const BLOCK_SECTORS: u64 = 8;

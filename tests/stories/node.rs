@@ -1,0 +1,204 @@
+//! The polldm that a story is about.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use polldm::host::{Address, BlockingQueue, Controller, HostIdentity, HostOptions, Payload};
+use polldm::nvme::command::Command;
+
+use crate::counts::Counts;
+use crate::load::Load;
+use crate::process::{Served, free_port};
+use crate::processes::{NQN, Remote};
+
+/// The engine that this build tells of, at the head of a configuration.
+const ENGINE: &str = if cfg!(feature = "spdk") {
+    "engine: spdk\nspdk: { hugepages: off }\nreactors: { count: 1 }\n"
+} else {
+    "reactors: { count: 2 }\n"
+};
+
+/// SPDK locks the CPUs that it polls on.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+const SUBSYSTEM: &str = "nqn.2026-11.io.polldm:story";
+
+/// How long a host waits for an answer that has to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Commands of a host that asks for one thing after the other.
+const PROBES: usize = 32;
+
+/// A serving polldm, whose device `vol` is namespace 1.
+pub struct Node {
+    served: Served,
+    port: u16,
+    _alone: Option<MutexGuard<'static, ()>>,
+}
+
+/// The entry of `bdevs:` for a namespace behind NVMe/TCP.
+pub fn bdev(name: &str, address: SocketAddr, nqn: &str) -> String {
+    format!(
+        "  - nvme-tcp: {{ name: {name}, address: \"{address}\", nqn: {nqn}, reconnect_delay: 100ms, \
+         ctrl_loss_timeout: 3600s, io_timeout: 3600s }}\n"
+    )
+}
+
+/// The same for a remote.
+pub fn way(name: &str, remote: &Remote) -> String {
+    bdev(name, remote.address, NQN)
+}
+
+/// A host's connection to a node. Its queues end with it.
+pub struct Host {
+    pub queue: BlockingQueue,
+    _controller: Controller,
+}
+
+impl Host {
+    /// Sends a command, whose answer is waited for later.
+    pub fn start(&mut self, command: Command, payload: Payload<'_>) -> u16 {
+        let started = self.queue.start(command, payload).expect("sent");
+        while self.queue.queue_mut().has_unsent() {
+            self.queue.poll().expect("the connection lasts");
+        }
+        started
+    }
+}
+
+impl Node {
+    /// One with these bdevs, and `vol` with this table of one line.
+    pub fn start(bdevs: &str, table: &str) -> Node {
+        let alone = cfg!(feature = "spdk")
+            .then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+        let port = free_port();
+        let served = Served::start(&format!(
+            "{ENGINE}bdevs:\n{bdevs}devices: [ {{ name: vol, table: \"{table}\" }} ]\nexports:\n  nvmf:\n    \
+             listeners: [ \"127.0.0.1:{port}\" ]\n    subsystems:\n      \
+             - {{ nqn: {SUBSYSTEM}, hosts: any, namespaces: [ {{ nsid: 1, device: vol }} ] }}\n"
+        ));
+        Node {
+            served,
+            port,
+            _alone: alone,
+        }
+    }
+
+    /// An operator's command, which must be obeyed.
+    pub fn told(&self, words: &[&str]) -> String {
+        self.served.told(words)
+    }
+
+    /// An operator's command, which must be refused: what is said then.
+    pub fn refused(&self, words: &[&str]) -> String {
+        self.served.refuses(words)
+    }
+
+    /// An operator's command that takes its time.
+    pub fn start_command(&self, words: &[&str]) -> std::process::Child {
+        self.served.start_command(words)
+    }
+
+    /// A verb of `polldm dm` on `vol`, with what comes after the name.
+    pub fn dm(&self, verb: &str, more: &[&str]) -> String {
+        self.told(&[&["dm", verb, "vol"], more].concat())
+    }
+
+    /// A message to `vol`.
+    pub fn say(&self, words: &[&str]) {
+        self.dm("message", &[&["0"], words].concat());
+    }
+
+    /// Makes a device and exports it.
+    pub fn create(&self, nsid: u32, name: &str, table: &str) {
+        self.told(&["dm", "create", name, "--table", table]);
+        self.export(nsid, name);
+    }
+
+    pub fn export(&self, nsid: u32, name: &str) {
+        let nsid = nsid.to_string();
+        self.told(&[
+            "export", "add-ns", SUBSYSTEM, "--nsid", &nsid, "--device", name,
+        ]);
+    }
+
+    pub fn counts(&self, device: &str) -> Counts {
+        let output = self.told(&["stats", device, "--json"]);
+        Counts::parse(&output).expect("statistics")
+    }
+
+    /// Waits until a device's I/O is where it should be.
+    pub fn until(&self, device: &str, is_so: impl Fn(&Counts) -> bool) -> Counts {
+        let words = ["stats", device, "--json"];
+        self.served.wait_for(&words, |output| {
+            is_so(&Counts::parse(output).expect("statistics"))
+        });
+        self.counts(device)
+    }
+
+    /// Waits until a path of `vol` is said to have failed.
+    pub fn until_failed(&self, path: &str) {
+        let failed = format!("{path} F");
+        self.served
+            .wait_for(&["dm", "status", "vol"], |status| status.contains(&failed));
+    }
+
+    /// Waits until all of a load waits in the targets of `vol`, and nothing else is under way.
+    pub fn until_held(&self, load: &Load) -> Counts {
+        let all = load.outstanding();
+        self.until("vol", |now| {
+            (now.held, now.in_flight, now.parked) == (all, all, 0)
+        })
+    }
+
+    /// Reinstates a path until I/O runs on it: it may be told before the controller is there again.
+    pub fn bring_back(&self, path: &str, load: &Load) {
+        let failed = format!("{path} F");
+        loop {
+            self.say(&["reinstate_path", path]);
+            let enough = load.completed() + 2 * load.outstanding();
+            loop {
+                if load.completed() >= enough {
+                    return;
+                }
+                if self.dm("status", &[]).contains(&failed) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn connect(&self) -> Controller {
+        let address = Address::new(SocketAddr::from(([127, 0, 0, 1], self.port)), SUBSYSTEM);
+        let mut options = HostOptions::new(HostIdentity::random().expect("an identity"));
+        options.connection.timeout = PATIENCE;
+        // Nobody tends it between two steps of a story.
+        options.keep_alive_ms = 0;
+        Controller::connect(&address, &options).expect("connected")
+    }
+
+    /// A host that does what it is told to.
+    pub fn host(&self) -> Host {
+        let mut controller = self.connect();
+        let mut queues = controller.connect_io_queues(1, PROBES).expect("a queue");
+        Host {
+            queue: queues.remove(0),
+            _controller: controller,
+        }
+    }
+
+    /// A host's queues, on as many cores as there are.
+    pub fn queues(&self, count: u16, depth: usize) -> (Controller, Vec<BlockingQueue>) {
+        let mut controller = self.connect();
+        let queues = controller
+            .connect_io_queues(count, depth)
+            .expect("I/O queues");
+        (controller, queues)
+    }
+
+    /// Ends it, which must go well.
+    pub fn end(self) {
+        assert_eq!(self.served.end(), Some(0));
+    }
+}
