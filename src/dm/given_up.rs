@@ -4,7 +4,7 @@
 use super::defect::Defect;
 use super::env::Env;
 use super::io::{DeviceId, Tag};
-use super::mapper::{Mapper, Original, Stage, send_home};
+use super::mapper::{Mapper, OWN_CLIENTS, Original, Stage, send_home};
 use super::message::{Event, Gate};
 use super::status::Status;
 use super::timers::Timer;
@@ -17,14 +17,42 @@ impl<E: Env> Mapper<E> {
         let named = |original: &Original<E::Payload>| {
             (original.device, original.io.tag) == (id, tag) && !original.aborted
         };
-        let Some((slot, stage)) = self
+        let slot = self
             .originals
             .iter()
-            .find_map(|(slot, original)| named(original).then_some((slot, original.stage)))
-        else {
-            return false;
-        };
-        match stage {
+            .find_map(|(slot, original)| named(original).then_some(slot));
+        slot.is_some_and(|slot| self.abort_slot(env, slot))
+    }
+
+    /// Aborts everything that waits of what this core's front ends have submitted to the device, oldest first: a reset (AT-78). How many
+    /// of their originals are left: those are below and end by themselves. What a noflush suspend pushes back later waits again, so
+    /// whoever waits for none to be left asks again.
+    pub fn abort_all(&mut self, env: &mut E, id: DeviceId) -> usize {
+        let mut slots: Vec<(u64, u32)> = self
+            .unanswered(id)
+            .map(|(slot, original)| (original.arrival, slot))
+            .collect();
+        slots.sort_unstable();
+        for (_, slot) in slots {
+            self.abort_slot(env, slot);
+        }
+        self.unanswered(id).count()
+    }
+
+    /// What front ends have submitted to the device, and have no answer to: neither the mapper's own flushes nor what the devices above
+    /// it have sent.
+    fn unanswered(&self, id: DeviceId) -> impl Iterator<Item = (u32, &Original<E::Payload>)> {
+        let originals = self.originals.iter();
+        originals.filter(move |(_, original)| {
+            original.device == id && original.io.tag.client < OWN_CLIENTS && !original.aborted
+        })
+    }
+
+    /// [`Mapper::abort`] of the original in a slot.
+    fn abort_slot(&mut self, env: &mut E, slot: u32) -> bool {
+        let original = &self.originals[slot];
+        let (id, tag) = (original.device, original.io.tag);
+        match original.stage {
             Stage::Parked if env.planted(Defect::AbortedStaysParked) => {
                 env.complete(tag, Status::Aborted);
                 true

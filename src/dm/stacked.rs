@@ -7,7 +7,7 @@
 use super::env::{Env, Submit};
 use super::io::{CloneId, DeviceId, Io, LowerIo, Tag};
 use super::limits::LowerId;
-use super::mapper::{INTERNAL, Mapper, PieceClone};
+use super::mapper::{Mapper, PieceClone, STACKED};
 use super::status::Status;
 use super::table::Table;
 use super::target::ChannelIndex;
@@ -15,9 +15,6 @@ use super::target::ChannelIndex;
 /// Most mapped devices one above the other, the topmost and the lowest counted. An I/O goes down through all of them on one call
 /// stack; that takes a few kilobytes per level, of the 2 MiB that a thread has.
 pub const LEVELS_MAX: usize = 16;
-
-/// The client number of originals that are clones of a device above.
-const STACKED: u32 = INTERNAL - 2;
 
 /// Numbers of lower devices from here on are mapped devices.
 const MAPPED: u32 = 1 << 31;

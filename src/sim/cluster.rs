@@ -288,6 +288,13 @@ impl Cluster {
         self.mappers[at].abort(&mut self.worlds[at], device, tag)
     }
 
+    /// The hosts of a core give up everything that waits at a device; how many commands are left.
+    #[cfg(test)]
+    pub fn abort_all(&mut self, core: u16, device: DeviceId) -> usize {
+        let at = core as usize;
+        self.mappers[at].abort_all(&mut self.worlds[at], device)
+    }
+
     /// Completes the clone that a disk has held longest. False when it holds none.
     pub fn release(&mut self, disk: usize) -> bool {
         let any = !self.disk(disk).held.is_empty();

@@ -15,12 +15,14 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{c_int, c_void};
 use std::mem;
 use std::ptr::{NonNull, null};
+use std::sync::Arc;
 
 use spdk_sys::{spdk_bdev_io, spdk_poller};
 
 use super::lower::{Lower, Name};
 use super::module;
 use super::payload::Payload;
+use super::reset::Reset;
 use super::thread::Thread;
 use super::world::Shared;
 use crate::dm::{self, CoreId, DeviceId, Env as _, Io, LowerId, Mapper, Stats, Status, Tag};
@@ -55,6 +57,8 @@ pub(super) struct Inside {
     pub lower: Lower,
     /// Room for who is let in.
     callers: Vec<Caller>,
+    /// Resets that wait for what is below here.
+    resets: Vec<Arc<Reset>>,
 }
 
 /// Who stands at the door.
@@ -75,6 +79,7 @@ impl Core {
             mapper: Mapper::new(index, OUTSTANDING_AT_START),
             lower: Lower::new(shared.planes.clone(), cores),
             callers: Vec::new(),
+            resets: Vec::new(),
         };
         let core = Box::new(Core {
             index,
@@ -258,6 +263,25 @@ impl Inside {
         self.mapper.lower_gone(&mut self.lower, lower);
     }
 
+    /// Aborts what waits at a device on this core; how many I/Os of its hosts are left, which are below.
+    pub fn abort_all(&mut self, device: DeviceId) -> usize {
+        self.mapper.abort_all(&mut self.lower, device)
+    }
+
+    /// Begins a reset on this core.
+    fn reset(&mut self, reset: Arc<Reset>) {
+        if !reset.go_on(self) {
+            self.resets.push(reset);
+        }
+    }
+
+    #[cold]
+    fn go_on_with_resets(&mut self) {
+        let mut resets = mem::take(&mut self.resets);
+        resets.retain(|reset| !reset.go_on(self));
+        self.resets = resets;
+    }
+
     /// Counts of a device on this core.
     pub fn stats(&self, device: DeviceId) -> Option<Stats> {
         self.mapper.stats(device)
@@ -267,6 +291,9 @@ impl Inside {
         self.lower.now_ns = monotonic_ns();
         if self.mapper.wants_poll(self.lower.now_ns) {
             self.mapper.poll(&mut self.lower);
+        }
+        if !self.resets.is_empty() {
+            self.go_on_with_resets();
         }
     }
 }
@@ -309,6 +336,18 @@ pub(super) fn abort(device: DeviceId, tag: Tag, abort: NonNull<spdk_bdev_io>) ->
         return false;
     };
     core.call(current, Caller::Abort(device, tag, abort));
+    true
+}
+
+/// Resets a device, on every core; completes `reset` with whether it could. False when this system thread has no core.
+pub(super) fn reset(device: DeviceId, reset: NonNull<spdk_bdev_io>) -> bool {
+    let Some(core) = here() else {
+        return false;
+    };
+    let Core { shared, thread, .. } = core;
+    let tag = module::tag_of(reset);
+    let reset = Reset::new(device, tag, *thread, shared.cores(), monotonic_ns());
+    shared.in_all(move |inside| inside.reset(reset));
     true
 }
 

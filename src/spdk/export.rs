@@ -70,6 +70,7 @@ impl Export {
         for subsystem in subsystems {
             export.create(subsystem).map_err(whole)?;
         }
+        export.world.listens(export.addresses());
         // Last of all: whoever connects finds everything there.
         let nqns = subsystems.iter().map(|subsystem| subsystem.nqn.as_str());
         for nqn in nqns.chain([DISCOVERY_NQN]) {

@@ -106,6 +106,7 @@ impl IscsiExport {
             portals: portals.to_vec(),
             targets: targets.to_vec(),
         };
+        export.world.listens(portals.iter().copied());
         let listed: Vec<Value> = portals.iter().map(portal).collect();
         let params = json!({ "tag": PORTALS, "portals": listed, "wait": true });
         export.call("iscsi_create_portal_group", params)?;

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ const LINES_KEPT: usize = 16;
 
 /// Each with when it was told.
 static LINES: Mutex<VecDeque<(String, Instant)>> = Mutex::new(VecDeque::new());
+
+/// Whether lines are kept only.
+static HELD: AtomicBool = AtomicBool::new(false);
 
 /// Listens to SPDK from now on.
 pub(super) fn listen() {
@@ -33,6 +37,12 @@ pub(super) fn forget() {
     LINES.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
+/// Tells nobody from now on: SPDK ends, and what it says of that is of interest only if it does not.
+pub(super) fn hold() {
+    forget();
+    HELD.store(true, Ordering::Relaxed);
+}
+
 unsafe extern "C" fn line(level: c_int, text: *const c_char) {
     if level > spdk_sys::SPDK_LOG_WARN {
         return;
@@ -44,8 +54,10 @@ unsafe extern "C" fn line(level: c_int, text: *const c_char) {
     if lines.iter().any(|(line, _)| *line == text) {
         return;
     }
-    // Nobody to tell when standard error is closed.
-    let _ = writeln!(std::io::stderr(), "spdk: {text}");
+    if !HELD.load(Ordering::Relaxed) {
+        // Nobody to tell when standard error is closed.
+        let _ = writeln!(std::io::stderr(), "spdk: {text}");
+    }
     if lines.len() == LINES_KEPT {
         lines.pop_front();
     }

@@ -14,10 +14,12 @@
 //! | `lower`, `payload` | what is beneath the mapper: [`crate::dm::Env`] over SPDK's channels |
 //! | `device` | one backing device: an open bdev |
 //! | `module` | mapped devices as SPDK bdevs |
+//! | `reset` | a host's reset of one |
 //! | `world` | all of it, as the control plane reaches it |
 //! | `host` | a user of one bdev: what a load generator needs |
 //! | `export` | mapped devices as namespaces of SPDK's NVMe-oF target |
 //! | `iscsi` | mapped devices as units of SPDK's iSCSI target |
+//! | `hangup` | the end of hosts' connections |
 //!
 //! # Threads
 //!
@@ -34,6 +36,7 @@ mod app;
 mod core;
 mod device;
 mod export;
+mod hangup;
 mod host;
 mod iscsi;
 mod log;
@@ -42,6 +45,7 @@ mod memory;
 mod module;
 mod payload;
 mod pci;
+mod reset;
 mod rpc;
 mod thread;
 mod world;

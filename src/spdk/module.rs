@@ -110,7 +110,6 @@ impl Publication {
         bdev.phys_blocklen = limits.block_bytes;
         bdev.blockcnt = limits.sectors >> published.shift;
         bdev.write_unit_size = 1;
-        bdev.reset_io_drain_timeout = RESET_DRAINS_SECONDS;
         bdev.module = MODULE.0.get();
         bdev.fn_table = &raw const FUNCTIONS;
         let bdev: *mut spdk_bdev = bdev;
@@ -185,9 +184,6 @@ impl Publication {
         receiver
     }
 }
-
-/// How long a reset waits for what is in flight to end by itself, in seconds: as long as SPDK's own bdevs that share a disk.
-const RESET_DRAINS_SECONDS: u16 = 15;
 
 unsafe extern "C" fn unregistered(context: *mut c_void, _: c_int) {
     // SAFETY: made by `withdraw`, for this one call. Whoever waits hears that it is gone.
@@ -312,7 +308,12 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
                 false => Err(Status::IoError),
             }
         }
-        // What could end by itself has; what is parked stays, as in a disk's queue.
+        // One that is withdrawn may have given its number to another device.
+        spdk_sys::SPDK_BDEV_IO_TYPE_RESET
+            if !published.withdrawn.get() && core::reset(published.device, io) =>
+        {
+            return;
+        }
         spdk_sys::SPDK_BDEV_IO_TYPE_RESET => Err(Status::IoError),
         _ => Err(Status::NotSupported),
     };

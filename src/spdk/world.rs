@@ -1,6 +1,7 @@
 //! The engine as the control plane reaches it: SPDK itself, a core on each of its reactors, and the bdevs of mapped devices.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,9 @@ use serde_json::Value;
 use super::app::{App, Options};
 use super::core::{self, Core, Inside};
 use super::device::{Event, Opener};
+use super::hangup;
 use super::host;
+use super::log;
 use super::module::{Publication, errno_name};
 use super::rpc::Refused;
 use super::thread::Thread;
@@ -22,6 +25,9 @@ use crate::reactor::{NotStopped, ReactorStats};
 /// How long the removal of a device waits until everybody has let go of its bdev. Whoever has not by then gets errors.
 const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often a stop aborts what waits: I/O that is below can be pushed back onto a suspended device.
+const ABORTED_EVERY: Duration = Duration::from_millis(50);
+
 /// SPDK's reactors with their mappers.
 pub struct World {
     shared: Shared,
@@ -30,6 +36,8 @@ pub struct World {
     stopped: RwLock<bool>,
     published: Arc<Published>,
     cpus: Vec<usize>,
+    /// Where SPDK's targets listen.
+    listeners: Mutex<Vec<SocketAddr>>,
 }
 
 /// What cores and the control plane share.
@@ -77,6 +85,7 @@ impl World {
             stopped: RwLock::new(false),
             published,
             cpus: options.cpus.clone(),
+            listeners: Mutex::default(),
         });
         world.start_cores()?;
         listen(events, Arc::downgrade(&world))?;
@@ -154,6 +163,23 @@ impl World {
         self.app.rpc.call(method, params)
     }
 
+    /// Notes where hosts connect, who are hung up on when the engine stops.
+    pub(super) fn listens(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let mut listeners = self
+            .listeners
+            .lock()
+            .expect("no holder of this lock can panic");
+        listeners.extend(addresses);
+    }
+
+    fn hang_up(&self) {
+        let listeners = self
+            .listeners
+            .lock()
+            .expect("no holder of this lock can panic");
+        hangup::hang_up(&listeners);
+    }
+
     /// Runs `work` in every core and waits for what each returns; in none once stopped.
     fn in_cores<R: Send + 'static>(
         &self,
@@ -166,17 +192,10 @@ impl World {
         if *stopped {
             return Vec::new();
         }
-        let threads = self.shared.threads();
-        let (sender, receiver) = bounded(threads.len());
-        for thread in threads {
-            let (work, sender) = (work.clone(), sender.clone());
-            thread.send(move || {
-                core::enter(move |inside| {
-                    let _ = sender.send(work(inside));
-                });
-            });
-        }
-        drop(sender);
+        let (sender, receiver) = bounded(self.shared.cores());
+        self.shared.in_all(move |inside| {
+            let _ = sender.send(work(inside));
+        });
         receiver.into_iter().collect()
     }
 
@@ -193,16 +212,31 @@ impl World {
 
     /// All that is to be done before SPDK can be ended: hosts first, then what is beneath them.
     fn take_down(&self, deadline: Instant) -> Result<(), ()> {
+        self.hang_up();
         let devices: Vec<DeviceId> = self.published.lock().keys().copied().collect();
         let withdrawals: Vec<_> = devices
-            .into_iter()
-            .filter_map(|device| self.withdrawal(device))
+            .iter()
+            .filter_map(|device| self.withdrawal(*device))
             .collect();
         for withdrawal in withdrawals {
-            // Disconnected, never sent to, when the bdev is gone.
-            let error = withdrawal.recv_deadline(deadline).unwrap_err();
-            if error.is_timeout() {
-                return Err(());
+            loop {
+                // Whoever was just being let in.
+                self.hang_up();
+                // Nobody will resume what is suspended: SPDK's targets would wait for what it has parked.
+                let own = devices.clone();
+                self.in_cores(move |inside| {
+                    for device in &own {
+                        inside.abort_all(*device);
+                    }
+                });
+                // Disconnected, never sent to, when the bdev is gone.
+                let error = withdrawal.recv_timeout(ABORTED_EVERY).unwrap_err();
+                if !error.is_timeout() {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    return Err(());
+                }
             }
         }
         let bdevs = self.shared.planes.bdevs();
@@ -222,6 +256,19 @@ impl World {
 impl Shared {
     fn threads(&self) -> &[Thread] {
         self.threads.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.threads().len()
+    }
+
+    /// Runs `work` in every core.
+    pub fn in_all(&self, work: impl FnOnce(&mut Inside) + Clone + Send + 'static) {
+        for thread in self.threads() {
+            let work = work.clone();
+            thread.send(move || core::enter(work));
+        }
     }
 
     /// Hands a core's mapper a message.
@@ -329,9 +376,14 @@ impl engine::World for World {
 
     fn stop(&self, within: Duration) -> Result<(), NotStopped> {
         let deadline = Instant::now() + within;
-        let not_stopped = || NotStopped {
-            unfinished: (0..self.shared.threads().len()).collect(),
-            stuck: Vec::new(),
+        let not_stopped = || {
+            for line in log::last_lines() {
+                eprintln!("spdk: {line}");
+            }
+            NotStopped {
+                unfinished: (0..self.shared.threads().len()).collect(),
+                stuck: Vec::new(),
+            }
         };
         if *self
             .stopped
@@ -340,6 +392,7 @@ impl engine::World for World {
         {
             return Ok(());
         }
+        log::hold();
         self.take_down(deadline).map_err(|()| not_stopped())?;
         let mut stopped = self
             .stopped

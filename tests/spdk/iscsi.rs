@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::alone;
+use crate::initiator::Initiator;
 use crate::process::{Served, free_port};
 
 const IQN: &str = "iqn.2026-11.io.polldm:spdk";
@@ -335,4 +336,44 @@ fn initiators_prove_who_they_are() {
         assert!(complaints.contains(error), "{complaints}");
         assert!(complaints.contains("polldm.yaml:"), "{complaints}");
     }
+}
+
+/// AT-78 on this engine: a LOGICAL UNIT RESET ends what is parked in a suspended device, and is answered; the device works when it is resumed.
+#[test]
+fn at_78_a_reset_ends_what_is_parked() {
+    let _alone = alone();
+    let port = free_port();
+    let served = Served::start(&configuration(port));
+    let mut initiator = Initiator::login(port, IQN);
+    let parked = |count: u32| {
+        let line = format!("vol0            0  {count:6}     0 ");
+        move |stats: &str| stats.contains(&line)
+    };
+    // The first commands are answered with unit attentions, if with anything.
+    while initiator.read(0, 0) != 0 {}
+    served.told(&["dm", "suspend", "vol0"]);
+    for block in 0..3 {
+        initiator.send_read(0, block);
+    }
+    served.wait_for(&["stats", "vol0"], parked(3));
+    assert_eq!(initiator.reset(0), 0, "function complete");
+    served.wait_for(&["stats", "vol0"], parked(0));
+    served.told(&["dm", "resume", "vol0"]);
+    assert_eq!(initiator.read(0, 0), 0, "good");
+    assert_eq!(served.end(), Some(0));
+}
+
+/// A stop does not wait for what a suspended device has parked, whoever is connected.
+#[test]
+fn a_stop_ends_what_is_parked() {
+    let _alone = alone();
+    let port = free_port();
+    let served = Served::start(&configuration(port));
+    let mut initiator = Initiator::login(port, IQN);
+    served.told(&["dm", "suspend", "vol0"]);
+    initiator.send_read(0, 0);
+    served.wait_for(&["stats", "vol0"], |stats| {
+        stats.contains("vol0            0       1")
+    });
+    assert_eq!(served.end(), Some(0));
 }

@@ -5,6 +5,7 @@
 
 #![cfg(feature = "spdk")]
 
+mod initiator;
 mod iscsi;
 mod process;
 mod tools;

@@ -367,6 +367,52 @@ fn at_78_a_command_that_waits_for_its_sequence_can_be_aborted() {
     });
 }
 
+/// AT-78: the reset of a suspended device ends what its hosts have parked on a core, or have waiting for a sequence, once and at once. What is
+/// below ends by itself, and what other cores have parked stays.
+#[test]
+fn at_78_a_reset_ends_all_that_waits_and_does_not_hang() {
+    for_seeds(60, |seed| {
+        let mut cluster = running(2, seed, true);
+        cluster.disk(0).answers = Answers::Later;
+        let below = cluster.submit(0, DEVICE, Ask::fill(0, 1, 1));
+        assert_eq!(cluster.abort_all(0, DEVICE), 1, "it ends by itself");
+        assert_eq!(cluster.status(below), None);
+        let mut commands = vec![
+            cluster.submit(0, DEVICE, Ask::fill(1, 1, 2).fua()),
+            cluster.submit(0, DEVICE, Ask::compare_and_write(2, 1, 0, 3)),
+        ];
+        cluster.steps(seed % 30);
+        cluster.done(DEVICE, SUSPEND);
+        commands.extend((3..7).map(|n| cluster.submit(0, DEVICE, Ask::fill(n, 1, 4))));
+        let elsewhere = cluster.submit(1, DEVICE, Ask::fill(7, 1, 5));
+        cluster.settle();
+        cluster.seen();
+        assert_eq!(
+            cluster.abort_all(0, DEVICE),
+            0,
+            "nothing is below a suspended device"
+        );
+        let ended = completed(&cluster);
+        assert!(
+            ended.len() >= 4 && ended.is_sorted(),
+            "oldest first: {ended:?}"
+        );
+        for command in ended {
+            assert_eq!(cluster.status(command), Some(Status::Aborted));
+        }
+        for command in commands {
+            assert!(cluster.status(command).is_some(), "#{command} waits on");
+        }
+        assert_eq!(cluster.abort_all(0, DEVICE), 0, "once");
+        assert_eq!(cluster.status(elsewhere), None);
+        cluster.done(DEVICE, RESUME);
+        cluster.settle();
+        assert_eq!(cluster.status(elsewhere), Some(Status::Ok));
+        assert_eq!(cluster.run(0, DEVICE, Ask::flush()).0, Status::Ok);
+        cluster.demand_idle();
+    });
+}
+
 /// PM-11: a suspend that is given up while it still waits for a sequence takes nothing from the sequence, which is itself waiting
 /// for the device to drain.
 #[test]

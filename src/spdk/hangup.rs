@@ -1,0 +1,71 @@
+//! Hanging up on hosts, before anything is taken away from them: SPDK's targets offer no way to do so. What they would do instead is
+//! to tell a host first that its disk is gone, which is an I/O error, and of iSCSI to wait half a minute for it to log out. A host that
+//! only loses its connection waits, and finds its disk again after a restart.
+
+use std::fs;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{BorrowedFd, RawFd};
+
+/// Shuts down every TCP socket of this process whose own address is one of `listeners`: those that listen, and their connections. Their
+/// owners see that they have ended, and close them.
+pub(super) fn hang_up(listeners: &[SocketAddr]) {
+    // Without /proc hosts hear of it in the way that SPDK has.
+    let Ok(files) = fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    for file in files.flatten() {
+        let number = file.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(socket) = number.and_then(socket)
+            && let Ok(own) = socket.local_addr()
+            && listeners.iter().any(|listener| reaches(*listener, own))
+        {
+            // One that its host has closed meanwhile is no loss.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// A handle of our own to what an open file is; it may be no socket, of which asking for its address tells.
+fn socket(number: RawFd) -> Option<TcpStream> {
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: only borrowed to be duplicated, which says so if nothing is open under this number any more. If something else is by then, its
+    // own address decides as well.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    borrowed.try_clone_to_owned().ok().map(TcpStream::from)
+}
+
+/// Whether a socket of this address is a listener's, or was accepted by it.
+fn reaches(listener: SocketAddr, own: SocketAddr) -> bool {
+    listener.port() == own.port() && (listener.ip().is_unspecified() || listener.ip() == own.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    /// Of two listeners with a connection each, one is hung up on.
+    #[test]
+    fn whoever_listens_elsewhere_is_left_alone() {
+        let pair = || {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let address = listener.local_addr().expect("bound");
+            let host = TcpStream::connect(address).expect("connected");
+            let (accepted, _) = listener.accept().expect("accepted");
+            (listener, address, host, accepted)
+        };
+        let (listener, address, mut host, _accepted) = pair();
+        let (other, _, other_host, _other_accepted) = pair();
+        hang_up(&[address]);
+        assert_eq!(host.read(&mut [0]).expect("no error"), 0, "the end");
+        assert!(TcpStream::connect(address).is_err(), "nobody listens");
+        drop(listener);
+        other_host.set_nonblocking(true).expect("set");
+        let waits = (&other_host).read(&mut [0]).expect_err("nothing has come");
+        assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
+        TcpStream::connect(other.local_addr().expect("bound")).expect("still listens");
+    }
+}
