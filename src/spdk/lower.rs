@@ -230,6 +230,10 @@ impl Env for Lower {
     type Channel = Channel;
 
     fn open(&mut self, lower: LowerId) -> Result<Channel, String> {
+        // First of all: whatever follows has to be given back if it is refused.
+        let free = self.channels.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.channels.len());
+        let number = u16::try_from(index).map_err(|_| "too many channels are open")?;
         let bdev = self
             .planes
             .bdevs()
@@ -252,9 +256,6 @@ impl Env for Lower {
             in_flight: 0,
             gone: false,
         };
-        let free = self.channels.iter().position(Option::is_none);
-        let index = free.unwrap_or(self.channels.len());
-        let number = u16::try_from(index).map_err(|_| "too many channels are open")?;
         match free {
             Some(index) => self.channels[index] = Some(open),
             None => self.channels.push(Some(open)),

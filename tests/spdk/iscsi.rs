@@ -51,11 +51,11 @@ engine: spdk
 spdk: {{ hugepages: off }}
 reactors: {{ count: 1 }}
 bdevs:
-  - malloc: {{ name: ram0, size: 32MiB, volatile_cache: true }}
-  - malloc: {{ name: ram1, size: 32MiB, block_size: 4096 }}
+  - malloc: {{ name: ram0, size: 16MiB, volatile_cache: true }}
+  - malloc: {{ name: ram1, size: 16MiB, block_size: 4096 }}
 devices:
-  - {{ name: vol0, table: \"0 65536 linear ram0 0\" }}
-  - {{ name: vol1, table: \"0 65536 linear ram1 0\" }}
+  - {{ name: vol0, table: \"0 32768 linear ram0 0\" }}
+  - {{ name: vol1, table: \"0 32768 linear ram1 0\" }}
 exports:
   iscsi:
     portals: [ \"127.0.0.1:{port}\" ]
@@ -148,7 +148,7 @@ fn initiators_find_write_and_read_units() {
         fill_and_compare(
             directory.path(),
             &url(port, lun),
-            &image(7 + u64::from(lun), 32 << 20),
+            &image(7 + u64::from(lun), 16 << 20),
         );
     }
     let named = format!("iscsi://127.0.0.1:{port}/{IQN}-named/0");
@@ -187,8 +187,8 @@ fn tables_are_swapped_under_an_initiator() {
             let directory = tempfile::tempdir().expect("a directory");
             // Told whatever happens: whoever swaps would otherwise do so for ever.
             let over = Over(&is_over);
-            for seed in 0..8 {
-                fill_and_compare(directory.path(), &url(port, 0), &image(seed, 32 << 20));
+            for seed in 0..4 {
+                fill_and_compare(directory.path(), &url(port, 0), &image(seed, 16 << 20));
             }
             drop(over);
         });
@@ -196,8 +196,8 @@ fn tables_are_swapped_under_an_initiator() {
         while !is_over.load(Ordering::Relaxed) {
             // The same places on the disk, by another target.
             let table = match swaps % 2 {
-                0 => "0 65536 striped 1 8 ram0 0",
-                _ => "0 65536 linear ram0 0",
+                0 => "0 32768 striped 1 8 ram0 0",
+                _ => "0 32768 linear ram0 0",
             };
             served.told(&["dm", "swap", "vol0", "--table", table]);
             swaps += 1;
