@@ -67,18 +67,49 @@ impl Initiator {
         self.task_tag
     }
 
-    /// Reads one block: the SCSI status.
-    pub fn read(&mut self, lun: u8, block: u8) -> u8 {
+    /// Reads one block: the SCSI status, and the block.
+    pub fn read(&mut self, lun: u8, block: u8) -> (u8, Vec<u8>) {
         let tag = self.send_read(lun, block);
+        self.answer_to(tag)
+    }
+
+    /// COMPARE AND WRITE of one block: the SCSI status, and the sense key.
+    pub fn compare_and_write(
+        &mut self,
+        lun: u8,
+        block: u8,
+        compare: &[u8; 512],
+        write: &[u8; 512],
+    ) -> (u8, u8) {
+        let mut header = self.header(SCSI_COMMAND, 0xa1);
+        header[9] = lun;
+        header[20..24].copy_from_slice(&1024u32.to_be_bytes());
+        header[32] = 0x89;
+        header[41] = block;
+        header[45] = 1;
+        self.send(&mut header, &[*compare, *write].concat());
+        self.command_sn += 1;
+        let (status, data) = self.answer_to(self.task_tag);
+        // Two bytes of length, then fixed sense data.
+        (status, data.get(4).map_or(0, |byte| byte & 0xf))
+    }
+
+    /// The status of a command, and the data that came with it or before it.
+    fn answer_to(&mut self, tag: u32) -> (u8, Vec<u8>) {
+        let mut data = Vec::new();
         loop {
-            let (answer, _) = self.receive();
+            let (answer, more) = self.receive();
+            if answer[16..20] != tag.to_be_bytes() {
+                continue;
+            }
+            data.extend(more);
             let has_status = match answer[0] & 0x3f {
                 SCSI_RESPONSE => true,
                 DATA_IN => answer[1] & 1 != 0,
                 _ => false,
             };
-            if has_status && answer[16..20] == tag.to_be_bytes() {
-                return answer[3];
+            if has_status {
+                return (answer[3], data);
             }
         }
     }
