@@ -13,6 +13,7 @@ use crossbeam_channel::Sender;
 use serde_json::{Value, json};
 
 use super::app::App;
+use super::memory::MEMORY_MIB_MIN;
 use super::module::errno_name;
 use super::rpc::Refused;
 use super::thread::Thread;
@@ -32,6 +33,8 @@ const IO_TIMEOUT_US: u64 = 30_000_000;
 
 /// What takes back an NVMe controller.
 const DETACH: &str = "bdev_nvme_detach_controller";
+/// JSON-RPC's code of a refusal for want of memory: SPDK's negative errno.
+const NO_MEMORY: i64 = -(libc::ENOMEM as i64);
 
 /// Something that a bdev below has done by itself.
 pub(super) enum Event {
@@ -185,7 +188,15 @@ impl Opener {
             Spec::Malloc {
                 bytes, block_bytes, ..
             } => {
-                self.call("bdev_malloc_create", sized(name, *bytes, *block_bytes))?;
+                let params = sized(name, *bytes, *block_bytes);
+                let made = self.app.rpc.call("bdev_malloc_create", params);
+                made.map_err(|refused| match refused.code {
+                    NO_MEMORY => engine(&format!(
+                        "{refused}; `spdk: {{ memory: … }}` says how much SPDK has, of which it needs {} MiB for itself",
+                        MEMORY_MIB_MIN
+                    )),
+                    _ => refusal(refused),
+                })?;
                 Ok((name.into(), delete("bdev_malloc_delete")))
             }
             Spec::File {

@@ -9,6 +9,7 @@ mod initiator;
 mod iscsi;
 mod process;
 mod tools;
+mod refusals;
 
 use std::sync::Mutex;
 
