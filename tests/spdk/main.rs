@@ -5,6 +5,7 @@
 
 #![cfg(feature = "spdk")]
 
+mod engine;
 mod initiator;
 mod iscsi;
 mod process;

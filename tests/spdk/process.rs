@@ -171,6 +171,14 @@ impl Load {
             .is_some()
     }
 
+    /// Waits for its end, which is no success; what it has to complain about.
+    pub fn fails(self) -> String {
+        let output = self.0.into_inner().wait_with_output();
+        let output = output.expect("it can be waited for");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Waits for its end; what it says, which is a success.
     pub fn end(self) -> String {
         said(self.0.into_inner().wait_with_output())

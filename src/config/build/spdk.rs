@@ -182,6 +182,7 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
             }
             if let Some(iscsi) = &plan.iscsi {
                 check_iscsi(iscsi)?;
+                check_apart(plan, iscsi)?;
             }
             for bdev in &plan.bdevs {
                 if let BdevKind::Nvme(device) = &bdev.kind {
@@ -259,6 +260,30 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
                 ),
                 "write `initiators: any`",
             );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a device that is exported over NVMe-oF and over iSCSI: SPDK's NVMe-oF target wants it for itself.
+fn check_apart(plan: &Plan, iscsi: &IscsiPlan) -> Result<(), Problem> {
+    let subsystems = plan.nvmf.iter().flat_map(|nvmf| &nvmf.subsystems);
+    let namespaces: Vec<_> = subsystems
+        .flat_map(|subsystem| &subsystem.namespaces)
+        .collect();
+    let luns = iscsi.targets.iter().flat_map(|target| &target.luns);
+    for lun in luns {
+        let mut namespaces = namespaces.iter();
+        if let Some(namespace) = namespaces.find(|namespace| namespace.device == lun.device) {
+            return Err(Problem::at(
+                lun.span,
+                format!(
+                    "SPDK cannot export `{}` over NVMe-oF and over iSCSI at once",
+                    shown(&plan.devices[lun.device].name.value)
+                ),
+            )
+            .related(namespace.span, "exported over NVMe-oF")
+            .help("export it one way, or write `engine: native`, whose targets can share it"));
         }
     }
     Ok(())

@@ -133,6 +133,7 @@ fn what_spdk_cannot_do() {
         )
     };
     let no_unit_0 = "{ iqn: iqn.2026-11.a:b, initiators: any, luns: [ { lun: 1, device: v } ] }";
+    let unit_0 = no_unit_0.replace("lun: 1", "lun: 0");
     let names: Vec<String> = (0..257).map(|n| format!("iqn.2026-11.a:{n}")).collect();
     let many = format!(
         "{{ iqn: iqn.2026-11.a:b, initiators: [{}], luns: [ {{ lun: 0, device: v }} ] }}",
@@ -162,6 +163,13 @@ fn what_spdk_cannot_do() {
         (
             &iscsi("127.0.0.1:3260", no_unit_0),
             "SPDK's iSCSI target has no targets without a unit 0",
+        ),
+        (
+            &iscsi("127.0.0.1:3260", &unit_0).replace(
+                "exports: {",
+                "exports: { nvmf: { listeners: [ \"127.0.0.1:4420\" ], subsystems: [ { nqn: nqn.2026-11.a:b, hosts: any, namespaces: [ { nsid: 1, device: v } ] } ] },",
+            ),
+            "SPDK cannot export `v` over NVMe-oF and over iSCSI at once",
         ),
         (
             &iscsi("127.0.0.1:3260", &many),

@@ -1,0 +1,107 @@
+//! More of the engine than one reactor over malloc bdevs: two reactors, a remote of the native engine's kind, and bdevs that SPDK makes from
+//! a configuration of its own.
+
+use std::fs;
+use std::io::Write;
+
+use crate::process::{Load, Served, free_port, polldm};
+use crate::{NQN, alone, configuration, is_clean, target};
+
+/// Two reactors, whose mappers swap a device's tables together while hosts of both write, over a remote disk that the native engine's kind of
+/// bdev names. A stop ends what both have parked.
+#[test]
+fn two_reactors_over_a_remote_swap_under_load() {
+    let _alone = alone();
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
+        // Past the test harness, which would keep it to itself.
+        let _ = writeln!(std::io::stderr(), "skipped: there is one CPU only");
+        return;
+    }
+    let (far_port, port) = (free_port(), free_port());
+    let far = format!(
+        "\
+reactors: {{ count: 1 }}
+bdevs:
+  - malloc: {{ name: ram0, size: 16MiB, block_size: 4096 }}
+devices:
+  - {{ name: disk0, table: \"0 32768 linear ram0 0\" }}
+exports:
+  nvmf:
+    listeners: [ \"127.0.0.1:{far_port}\" ]
+    subsystems:
+      - {{ nqn: \"{NQN}-far\", hosts: any, namespaces: [ {{ nsid: 1, device: disk0 }} ] }}
+"
+    );
+    let far = Served::start(&far);
+    let bdev = format!(
+        "  - nvme-tcp: {{ name: far, address: \"127.0.0.1:{far_port}\", nqn: \"{NQN}-far\", nsid: 1 }}"
+    );
+    let text = configuration(port, &bdev, "0 32768 linear far 0").replace("count: 1", "count: 2");
+    let served = Served::start(&text);
+    let load = |time, verify: &[&str]| {
+        let target = target(port);
+        let mut arguments = vec!["bench", &target, "--rw", "randrw", "--jobs", "4", "--time"];
+        arguments.push(time);
+        arguments.extend(verify);
+        Load::start(&arguments)
+    };
+    let verified = load("4s", &["--verify", "--flush-every", "64"]);
+    let mut swaps = 0;
+    while !verified.has_ended() {
+        let table = match swaps % 2 {
+            0 => "0 32768 striped 1 8 far 0",
+            _ => "0 32768 linear far 0",
+        };
+        served.told(&["dm", "swap", "vol0", "--table", table]);
+        swaps += 1;
+    }
+    let report = verified.end();
+    assert!(is_clean(&report), "{report}");
+    assert!(swaps > 3, "{swaps} swaps");
+
+    // It would go on for long; the stop ends it.
+    let parked = load("60s", &[]);
+    served.wait_for(&["stats", "vol0"], |stats| {
+        !stats.contains("vol0            0 ")
+    });
+    served.told(&["dm", "suspend", "vol0"]);
+    assert_eq!(served.end(), Some(0));
+    let complaints = parked.fails();
+    assert!(complaints.contains("closed"), "{complaints}");
+    assert_eq!(far.end(), Some(0));
+}
+
+/// A bdev that polldm has no kind for is made by SPDK's own methods, and maps as any other.
+#[test]
+fn a_raid_of_spdk_is_mapped() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("raid.json");
+    fs::write(
+        &config,
+        r#"{ "subsystems": [ { "subsystem": "bdev", "config": [
+            { "method": "bdev_malloc_create", "params": { "name": "leg0", "num_blocks": 4096, "block_size": 4096 } },
+            { "method": "bdev_malloc_create", "params": { "name": "leg1", "num_blocks": 4096, "block_size": 4096 } },
+            { "method": "bdev_raid_create",
+              "params": { "name": "Raid0", "raid_level": "raid0", "strip_size_kb": 64, "base_bdevs": [ "leg0", "leg1" ] } }
+        ] } ] }"#,
+    )
+    .expect("written");
+    let port = free_port();
+    let bdev = format!(
+        "  - spdk-json: {{ name: pair, bdev: Raid0, config: \"{}\" }}",
+        config.display()
+    );
+    let served = Served::start(&configuration(port, &bdev, "0 65536 linear pair 0"));
+    let report = polldm(&[
+        "bench",
+        &target(port),
+        "--rw",
+        "randrw",
+        "--time",
+        "1s",
+        "--verify",
+    ]);
+    assert!(is_clean(&report), "{report}");
+    assert_eq!(served.end(), Some(0));
+}
