@@ -5,6 +5,7 @@
 
 #![cfg(feature = "spdk")]
 
+mod commands;
 mod engine;
 mod initiator;
 mod iscsi;
