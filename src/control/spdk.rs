@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::schema::{
-    IscsiAuthentication, IscsiEvents, IscsiExport, IscsiLun, IscsiTarget, Namespace, NvmfEvents,
-    NvmfExport, Subsystem,
+    IscsiAuthentication, IscsiEvents, IscsiExport, IscsiGroup, IscsiLun, IscsiTarget, Namespace,
+    NvmfEvents, NvmfExport, Subsystem,
 };
-use crate::config::AnaState;
+use crate::config::{AluaState, AnaState};
 use crate::spdk::{self, Export};
 
 /// The NVMe-oF target, as SPDK tells of it. Connections and their events are SPDK's own affair: `rpc.py nvmf_get_stats` and `nvmf_subsystem_get_qpairs` tell of them.
@@ -63,6 +63,11 @@ pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
         device: device.clone(),
         // What SPDK answers to an INQUIRY: the bdev's name.
         serial: device.clone(),
+        initiators: None,
+    };
+    let group = |tag: &u16| IscsiGroup {
+        tag: *tag,
+        alua: AluaState::Optimized,
     };
     let target = |target: &spdk::Target| IscsiTarget {
         iqn: target.iqn.clone(),
@@ -72,10 +77,17 @@ pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
             Some(chap) if chap.mutual => IscsiAuthentication::MutualChap,
             Some(_) => IscsiAuthentication::Chap,
         },
+        portal_groups: target.groups.iter().map(group).collect(),
+        redirect: None,
         luns: target.luns.iter().map(unit).collect(),
     };
     IscsiExport {
-        portals: export.addresses().iter().map(ToString::to_string).collect(),
+        portals: export
+            .portals()
+            .iter()
+            .map(|(address, _)| address.to_string())
+            .collect(),
+        portal_tags: export.portals().iter().map(|(_, tag)| *tag).collect(),
         targets: export.targets().iter().map(target).collect(),
         connections: Vec::new(),
         events: IscsiEvents::default(),

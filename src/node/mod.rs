@@ -198,8 +198,8 @@ impl Node {
             #[cfg(feature = "spdk")]
             Exports::Spdk { nvmf, iscsi } => {
                 let nvmf = nvmf.iter().flat_map(|nvmf| nvmf.addresses());
-                let iscsi = iscsi.iter().flat_map(|iscsi| iscsi.addresses());
-                nvmf.chain(iscsi.copied()).collect()
+                let iscsi = iscsi.iter().flat_map(|iscsi| iscsi.portals());
+                nvmf.chain(iscsi.map(|(address, _)| *address)).collect()
             }
         }
     }

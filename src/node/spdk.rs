@@ -25,7 +25,10 @@ pub(super) fn start(plan: &Plan) -> Result<(Node, Arc<World>), Error> {
         memory_mib: plan.spdk.memory_mib,
         pci: plan.bdevs.iter().any(may_use_pci),
         rpc: plan.spdk.rpc.clone(),
-        iscsi: plan.iscsi.is_some(),
+        iscsi: plan
+            .iscsi
+            .as_ref()
+            .map(|iscsi| iscsi.keep_alive.as_secs().max(1)),
     };
     check_pci(plan)?;
     check_ports(plan)?;
@@ -146,10 +149,12 @@ fn start_iscsi(
             iqn: target.iqn.value.clone(),
             initiators: names(&target.initiators),
             chap: chap(plan, target.chap.as_ref(), &mut known)?,
+            groups: target.groups.iter().map(|(tag, _)| *tag).collect(),
             luns,
         });
     }
-    let portals: Vec<SocketAddr> = iscsi.portals.iter().map(|portal| portal.value).collect();
+    let addresses = iscsi.portals.iter().map(|portal| portal.value);
+    let portals: Vec<(SocketAddr, u16)> = addresses.zip(iscsi.tags.iter().copied()).collect();
     IscsiExport::start(world.clone(), &portals, discovery.as_ref(), &targets)
         .map_err(|reason| plan.error_of_whole(&reason))
 }

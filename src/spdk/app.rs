@@ -29,14 +29,19 @@ pub struct Options {
     pub pci: bool,
     /// The path of SPDK's JSON-RPC socket, for `rpc.py` and `spdk_top`; one that nobody else finds when left out.
     pub rpc: Option<PathBuf>,
-    /// Whether devices will be exported over iSCSI, for which SPDK takes memory when it starts.
-    pub iscsi: bool,
+    /// When devices will be exported over iSCSI, for which SPDK takes memory as it starts: seconds after which a silent initiator is asked
+    /// whether it is there.
+    pub iscsi: Option<u64>,
 }
 
 impl Options {
     /// The memory that SPDK cannot do without, in MiB.
     fn memory_mib_min(&self) -> u64 {
-        let iscsi = if self.iscsi { iscsi::MEMORY_MIB } else { 0 };
+        let iscsi = if self.iscsi.is_some() {
+            iscsi::MEMORY_MIB
+        } else {
+            0
+        };
         memory::MEMORY_MIB_MIN + iscsi
     }
 }

@@ -1,8 +1,9 @@
 //! Mapped devices as logical units of SPDK's iSCSI target.
 //!
-//! All portals are one portal group, every target has the initiators that may log in as a group of its own. What SPDK has against a
+//! Portal groups are those of the configuration; every target has the initiators that may log in as a group of its own. What SPDK has against a
 //! parameter it only tells its log, so the errors carry that.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,9 +15,6 @@ use super::world::World;
 
 /// Whether the SPDK that this was built with has an iSCSI target.
 pub const HAS_ISCSI: bool = spdk_sys::HAS_ISCSI;
-
-/// The portal group.
-const PORTALS: u32 = 1;
 
 /// The group of secrets for discovery; those of targets come after it.
 const DISCOVERY_SECRETS: u32 = 1;
@@ -59,6 +57,8 @@ pub struct Target {
     pub initiators: Option<Vec<String>>,
     /// How they prove who they are; `None` when their names are believed.
     pub chap: Option<Chap>,
+    /// Tags of the portal groups that it is reached through.
+    pub groups: Vec<u16>,
     /// Numbers of its units, and their devices; a unit 0 among them.
     pub luns: Vec<(u16, String)>,
 }
@@ -66,17 +66,18 @@ pub struct Target {
 /// A running export.
 pub struct IscsiExport {
     world: Arc<World>,
-    portals: Vec<SocketAddr>,
+    portals: Vec<(SocketAddr, u16)>,
     targets: Vec<Target>,
 }
 
-/// What SPDK is configured with before it starts: room for sessions, or next to none where nothing is exported.
-pub(super) fn startup(is_exported: bool) -> Option<String> {
+/// What SPDK is configured with before it starts: room for sessions, or next to none where nothing is exported. An initiator that is silent
+/// for `keep_alive` seconds is asked whether it is there, and has as long to answer.
+pub(super) fn startup(keep_alive: Option<u64>) -> Option<String> {
     if !HAS_ISCSI {
         return None;
     }
-    let sessions = if is_exported { SESSIONS } else { 1 };
-    let params = json!({
+    let sessions = if keep_alive.is_some() { SESSIONS } else { 1 };
+    let mut params = json!({
         "max_sessions": sessions,
         "max_queue_depth": QUEUE_DEPTH,
         "pdu_pool_size": sessions * PDUS_PER_SESSION,
@@ -84,20 +85,24 @@ pub(super) fn startup(is_exported: bool) -> Option<String> {
         "data_out_pool_size": sessions * DATA_BUFFERS_PER_SESSION,
         "disable_chap": true,
     });
+    if let Some(seconds) = keep_alive {
+        params["nop_in_interval"] = seconds.into();
+        params["nop_timeout"] = seconds.into();
+    }
     let entry = json!({ "method": "iscsi_set_options", "params": params });
     let subsystems = json!([{ "subsystem": "iscsi", "config": [entry] }]);
     Some(json!({ "subsystems": subsystems }).to_string())
 }
 
 impl IscsiExport {
-    /// Creates the targets, then listens: whoever connects finds everything there. `discovery` is what initiators are asked before they are
+    /// Creates the targets, then listens: whoever connects finds everything there. Portals have the tags of their groups; `discovery` is what initiators are asked before they are
     /// shown which targets there are.
     ///
     /// # Errors
     /// What SPDK has against it.
     pub fn start(
         world: Arc<World>,
-        portals: &[SocketAddr],
+        portals: &[(SocketAddr, u16)],
         discovery: Option<&Chap>,
         targets: &[Target],
     ) -> Result<IscsiExport, String> {
@@ -106,10 +111,17 @@ impl IscsiExport {
             portals: portals.to_vec(),
             targets: targets.to_vec(),
         };
-        export.world.listens(portals.iter().copied());
-        let listed: Vec<Value> = portals.iter().map(portal).collect();
-        let params = json!({ "tag": PORTALS, "portals": listed, "wait": true });
-        export.call("iscsi_create_portal_group", params)?;
+        export
+            .world
+            .listens(portals.iter().map(|(address, _)| *address));
+        let mut groups: BTreeMap<u16, Vec<Value>> = BTreeMap::new();
+        for (address, tag) in portals {
+            groups.entry(*tag).or_default().push(portal(address));
+        }
+        for (tag, portals) in &groups {
+            let params = json!({ "tag": tag, "portals": portals, "wait": true });
+            export.call("iscsi_create_portal_group", params)?;
+        }
         if let Some(chap) = discovery {
             let params = export.authentication(DISCOVERY_SECRETS, Some(chap))?;
             export.call("iscsi_set_discovery_auth", params)?;
@@ -117,12 +129,14 @@ impl IscsiExport {
         for (tag, target) in (DISCOVERY_SECRETS + 1..).zip(targets) {
             export.create(tag, target)?;
         }
-        export.call("iscsi_start_portal_group", json!({ "tag": PORTALS }))?;
+        for tag in groups.keys() {
+            export.call("iscsi_start_portal_group", json!({ "tag": tag }))?;
+        }
         Ok(export)
     }
 
-    /// Where initiators can connect.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    /// Where initiators can connect, with the tags of the groups.
+    pub fn portals(&self) -> &[(SocketAddr, u16)] {
         &self.portals
     }
 
@@ -164,11 +178,13 @@ impl IscsiExport {
             .iter()
             .map(|(lun, device)| json!({ "lun_id": lun, "bdev_name": device }))
             .collect();
+        let map = |group: &u16| json!({ "pg_tag": group, "ig_tag": tag });
+        let maps: Vec<Value> = target.groups.iter().map(map).collect();
         let mut params = self.authentication(tag, target.chap.as_ref())?;
         let node = json!({
             "name": target.iqn,
             "alias_name": target.iqn,
-            "pg_ig_maps": [{ "pg_tag": PORTALS, "ig_tag": tag }],
+            "pg_ig_maps": maps,
             "luns": luns,
             "queue_depth": QUEUE_DEPTH,
         });

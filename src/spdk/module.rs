@@ -287,9 +287,10 @@ unsafe extern "C" fn got_buffer(
 #[inline(always)]
 unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     // SAFETY: the caller's promise: the I/O is there, and so is its bdev, which is one of ours.
-    let (published, params, kind) = unsafe {
+    let (io, published, params, kind) = unsafe {
         let published = &*(*(*io).bdev).ctxt.cast::<Published>();
-        (published, &(*io).u.bdev, u32::from((*io).type_))
+        let (params, kind) = (&(*io).u.bdev, u32::from((*io).type_));
+        (NonNull::new_unchecked(io), published, params, kind)
     };
     let op = match kind {
         spdk_sys::SPDK_BDEV_IO_TYPE_READ => Ok(Op::Read),
@@ -299,11 +300,9 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
         spdk_sys::SPDK_BDEV_IO_TYPE_WRITE_ZEROES => Ok(Op::WriteZeroes),
         spdk_sys::SPDK_BDEV_IO_TYPE_ABORT => {
             // SAFETY: an abort names the I/O that it is about, which waits for the abort.
-            let aborted = unsafe { NonNull::new((*io).u.abort.bio_to_abort) };
-            // SAFETY: the caller's promise.
-            let io = unsafe { NonNull::new_unchecked(io) };
-            match aborted.is_some_and(|aborted| core::abort(published.device, tag_of(aborted), io))
-            {
+            let aborted = unsafe { NonNull::new((*io.as_ptr()).u.abort.bio_to_abort) };
+            let aborted = aborted.map(tag_of);
+            match aborted.is_some_and(|aborted| core::abort(published.device, aborted, io)) {
                 true => return,
                 false => Err(Status::IoError),
             }
@@ -321,8 +320,7 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
         _ if published.withdrawn.get() => Status::IoError,
         Ok(op) => {
             // SAFETY: the caller's promise.
-            let (current, io) =
-                unsafe { (Thread::of_channel(channel), NonNull::new_unchecked(io)) };
+            let current = unsafe { Thread::of_channel(channel) };
             match submit_op(current, published, io, params, op) {
                 Some(status) => status,
                 None => return,
@@ -331,7 +329,7 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
         Err(status) => status,
     };
     // SAFETY: ours, and not completed: nobody has taken it. Its thread is the current one.
-    unsafe { conclude(io, status) };
+    unsafe { conclude(io.as_ptr(), status) };
 }
 
 /// Hands an I/O to the mapper; how it ended, if it has: at once, or because it could not be taken.

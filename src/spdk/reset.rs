@@ -59,10 +59,10 @@ impl Reset {
                 false => Status::Ok,
                 true => Status::IoError,
             };
-            let tag = self.tag;
-            self.thread.send(move || {
+            let (tag, thread) = (self.tag, self.thread);
+            thread.send(move || {
                 // SAFETY: the I/O of a reset waits for this, on the system thread that it came to.
-                unsafe { module::complete(tag, status) }
+                unsafe { module::complete(tag, status, thread) }
             });
         }
         true

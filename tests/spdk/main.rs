@@ -10,8 +10,8 @@ mod engine;
 mod initiator;
 mod iscsi;
 mod process;
-mod tools;
 mod refusals;
+mod tools;
 
 use std::sync::Mutex;
 

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use super::{Surroundings, address, size};
 use crate::bdev::{NvmeAddress, SpdkSpec};
-use crate::config::SOCKET_PATH_BYTES_MAX;
 use crate::config::plan::{
     BdevKind, BdevPlan, Direct, Engine, HostsPlan, IscsiPlan, Plan, SpdkPlan,
 };
 use crate::config::raw::{Hugepages, NvmeBdev, Spdk, SpdkJsonBdev};
 use crate::config::source::{At, Problem, Span, shown};
+use crate::config::{AluaState, SOCKET_PATH_BYTES_MAX};
 
 /// Bytes of a mebibyte, the unit in which SPDK is told how much memory to take.
 const MIB: u64 = 1 << 20;
@@ -251,18 +251,49 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
                 "spread them over several targets",
             );
         }
-        if let HostsPlan::List(list) = &target.initiators
-            && list.len() > ISCSI_INITIATORS_MAX
-        {
+        if let HostsPlan::List(list) = &target.initiators {
+            if list.len() > ISCSI_INITIATORS_MAX {
+                return refuse(
+                    format!(
+                        "SPDK's iSCSI target takes at most {ISCSI_INITIATORS_MAX} names of initiators"
+                    ),
+                    "write `initiators: any`",
+                );
+            }
+            if let Some(rule) = list.iter().find(|rule| !is_one_name(rule)) {
+                return refuse(
+                    format!("SPDK's iSCSI target has no rules such as `{rule}`"),
+                    "list the names of the initiators",
+                );
+            }
+        }
+        if target.redirect.is_some() {
             return refuse(
-                format!(
-                    "SPDK's iSCSI target takes at most {ISCSI_INITIATORS_MAX} names of initiators"
-                ),
-                "write `initiators: any`",
+                "polldm redirects no initiators on the SPDK engine".into(),
+                "leave `redirect` out",
+            );
+        }
+        if (target.groups.iter()).any(|(_, state)| *state != AluaState::Optimized) {
+            return refuse(
+                "SPDK's iSCSI target has one ALUA state, optimized".into(),
+                "leave `alua` out",
+            );
+        }
+        if (target.luns.iter()).any(|lun| lun.initiators != HostsPlan::Any) {
+            return refuse(
+                "SPDK's iSCSI target shows a target's units to all that may log in".into(),
+                "put the unit into a target of its own",
             );
         }
     }
     Ok(())
+}
+
+/// Whether a rule for initiators is the name of one, not a pattern or a network.
+fn is_one_name(rule: &str) -> bool {
+    let starts = ["iqn.", "eui.", "naa."];
+    let start = rule.get(..4).map(str::to_ascii_lowercase);
+    start.is_some_and(|start| starts.contains(&start.as_str())) && !rule.contains(['*', '@'])
 }
 
 /// Refuses a device that is exported over NVMe-oF and over iSCSI: SPDK's NVMe-oF target wants it for itself.
