@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::schema::{
-    IscsiEvents, IscsiExport, IscsiLun, IscsiTarget, Namespace, NvmfEvents, NvmfExport, Subsystem,
+    IscsiAuthentication, IscsiEvents, IscsiExport, IscsiGroup, IscsiLun, IscsiTarget, Namespace,
+    NvmfEvents, NvmfExport, Subsystem,
 };
-use crate::config::AnaState;
+use crate::config::{AluaState, AnaState};
 use crate::spdk::{self, Export};
 
 /// The NVMe-oF target, as SPDK tells of it. Connections and their events are SPDK's own affair: `rpc.py nvmf_get_stats` and `nvmf_subsystem_get_qpairs` tell of them.
@@ -55,6 +56,9 @@ fn subsystem(export: &Export, told: &Value) -> Subsystem {
     }
 }
 
+/// The portal group that all portals are in.
+const PORTAL_GROUP: u16 = 1;
+
 /// The iSCSI target. Connections are SPDK's own affair here, too: `rpc.py iscsi_get_connections`.
 pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
     let unit = |(lun, device): &(u16, String)| IscsiLun {
@@ -62,14 +66,22 @@ pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
         device: device.clone(),
         // What SPDK answers to an INQUIRY: the bdev's name.
         serial: device.clone(),
+        initiators: None,
     };
     let target = |target: &spdk::Target| IscsiTarget {
         iqn: target.iqn.clone(),
         initiators: target.initiators.clone(),
+        authentication: IscsiAuthentication::None,
+        portal_groups: vec![IscsiGroup {
+            tag: PORTAL_GROUP,
+            alua: AluaState::Optimized,
+        }],
+        redirect: None,
         luns: target.luns.iter().map(unit).collect(),
     };
     IscsiExport {
         portals: export.addresses().iter().map(ToString::to_string).collect(),
+        portal_tags: vec![PORTAL_GROUP; export.addresses().len()],
         targets: export.targets().iter().map(target).collect(),
         connections: Vec::new(),
         events: IscsiEvents::default(),

@@ -1,15 +1,15 @@
 //! What only the SPDK engine has, and what each engine cannot do.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Surroundings, address, size};
 use crate::bdev::{NvmeAddress, SpdkSpec};
-use crate::config::SOCKET_PATH_BYTES_MAX;
 use crate::config::plan::{
     BdevKind, BdevPlan, Direct, Engine, HostsPlan, IscsiPlan, Plan, SpdkPlan,
 };
 use crate::config::raw::{Hugepages, NvmeBdev, Spdk, SpdkJsonBdev};
 use crate::config::source::{At, Problem, Span, shown};
+use crate::config::{AluaState, SOCKET_PATH_BYTES_MAX};
 
 /// Bytes of a mebibyte, the unit in which SPDK is told how much memory to take.
 const MIB: u64 = 1 << 20;
@@ -234,6 +234,26 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
             "build polldm where SPDK's spdk_event_iscsi.pc is, export through `nvmf`, {native}"
         )));
     }
+    let mut all_chap = iscsi.discovery.iter();
+    let mut chap = iscsi
+        .targets
+        .iter()
+        .filter_map(|target| target.chap.as_ref());
+    if let Some(chap) = all_chap.next().or_else(|| chap.next()) {
+        return Err(Problem::at(
+            chap.secrets.span,
+            "polldm does not give SPDK's iSCSI target any secrets",
+        )
+        .help(format!("leave `chap` out, {native}")));
+    }
+    let mut portals = iscsi.portals.iter().zip(&iscsi.tags);
+    if let Some((portal, _)) = portals.find(|(_, tag)| **tag != 1) {
+        return Err(Problem::at(
+            portal.span,
+            "all portals of SPDK's iSCSI target are portal group 1",
+        )
+        .help(format!("write it under `portals`, {native}")));
+    }
     for target in &iscsi.targets {
         let refuse = |message: String, help: &str| {
             Err(Problem::at(target.iqn.span, message).help(format!("{help}, {native}")))
@@ -250,6 +270,31 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
                 "spread them over several targets",
             );
         }
+        let is_one_way = target.groups == [(1, AluaState::Optimized)];
+        if !is_one_way || target.redirect.is_some() {
+            return refuse(
+                "SPDK's iSCSI target has neither ALUA states nor redirection".into(),
+                "leave `portal_groups` and `redirect` out",
+            );
+        }
+        let mut luns = target.luns.iter();
+        if luns.any(|lun| lun.initiators != HostsPlan::Any) {
+            return refuse(
+                "SPDK's iSCSI target shows every unit to everyone that may log in".into(),
+                "leave `initiators` of the units out",
+            );
+        }
+        if let HostsPlan::List(list) = &target.initiators
+            && let Some(rule) = list.iter().find(|rule| !is_name(rule))
+        {
+            return refuse(
+                format!(
+                    "`{}` is not the name of an initiator, which SPDK's iSCSI target needs",
+                    shown(rule)
+                ),
+                "write names without patterns and networks",
+            );
+        }
         if let HostsPlan::List(list) = &target.initiators
             && list.len() > ISCSI_INITIATORS_MAX
         {
@@ -262,4 +307,9 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// Whether a rule for initiators is a name, not a pattern or a network.
+fn is_name(rule: &str) -> bool {
+    !rule.contains(['*', '@', '/']) && rule.parse::<IpAddr>().is_err()
 }
