@@ -24,6 +24,11 @@ pub struct NewTarget<'a> {
 
 impl Node {
     fn iscsi_target(&self) -> Result<&iscsi::Export, ExportError> {
+        #[cfg(feature = "spdk")]
+        if self.spdk_iscsi().is_some() {
+            let message = "SPDK's iSCSI targets are those of the configuration: they do not change while it runs";
+            return Err(ExportError::Invalid(message.to_owned()));
+        }
         self.iscsi().ok_or(ExportError::NoIscsi)
     }
 

@@ -134,6 +134,11 @@ fn what_spdk_cannot_do() {
     };
     let no_unit_0 = "{ iqn: iqn.2026-11.a:b, initiators: any, luns: [ { lun: 1, device: v } ] }";
     let unit_0 = no_unit_0.replace("lun: 1", "lun: 0");
+    let target = |key, unit| {
+        format!(
+            "{{ iqn: iqn.2026-11.a:b, initiators: any, {key} luns: [ {{ lun: 0, device: v, {unit} }} ] }}"
+        )
+    };
     let names: Vec<String> = (0..257).map(|n| format!("iqn.2026-11.a:{n}")).collect();
     let many = format!(
         "{{ iqn: iqn.2026-11.a:b, initiators: [{}], luns: [ {{ lun: 0, device: v }} ] }}",
@@ -174,6 +179,34 @@ fn what_spdk_cannot_do() {
         (
             &iscsi("127.0.0.1:3260", &many),
             "SPDK's iSCSI target takes at most 256 names of initiators",
+        ),
+        (
+            &iscsi(
+                "127.0.0.1:3260",
+                &target("redirect: { address: \"192.0.2.8:3260\" },", ""),
+            ),
+            "polldm redirects no initiators on the SPDK engine",
+        ),
+        (
+            &iscsi(
+                "127.0.0.1:3260",
+                &target("portal_groups: [ { tag: 1, alua: standby } ],", ""),
+            ),
+            "SPDK's iSCSI target has one ALUA state, optimized",
+        ),
+        (
+            &iscsi(
+                "127.0.0.1:3260",
+                &target("", "initiators: [ 192.0.2.0/24 ]"),
+            ),
+            "SPDK's iSCSI target shows a target's units to all that may log in",
+        ),
+        (
+            &iscsi(
+                "127.0.0.1:3260",
+                "{ iqn: iqn.2026-11.a:b, initiators: [ 'iqn.2026-11.a:*' ], luns: [ { lun: 0, device: v } ] }",
+            ),
+            "SPDK's iSCSI target has no rules such as `iqn.2026-11.a:*`",
         ),
     ] {
         read(text).unwrap_or_else(|error| panic!("the native engine can: {error}"));
