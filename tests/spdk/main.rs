@@ -11,8 +11,8 @@ mod initiator;
 mod iscsi;
 #[allow(dead_code, reason = "tests/stories uses the rest")]
 mod process;
-mod tools;
 mod refusals;
+mod tools;
 
 use std::sync::Mutex;
 
