@@ -20,6 +20,13 @@ const START_STOP_LIMIT: Duration = Duration::from_secs(20);
 /// more than a second.
 const COUNTS_LIMIT: Duration = Duration::from_secs(60);
 
+/// The engine under test, at the head of a configuration: the one that the build is for. (polldm may be another build, by `POLLDM_BINARY`, of the same feature.)
+const ENGINE: &str = if cfg!(feature = "spdk") {
+    "engine: spdk\nspdk: { hugepages: off, memory: 1GiB }\nreactors: { count: 1 }\n"
+} else {
+    ""
+};
+
 /// Sectors of a mapped device's table in a mebibyte.
 pub const SECTORS_PER_MIB: u64 = 2048;
 
@@ -113,7 +120,11 @@ impl Target {
         let [first, second, iscsi_port] =
             free_ports().map_err(|e| format!("cannot find free ports: {e}"))?;
         let ports = [first, second];
-        let iscsi = iscsi(iscsi_port, nqn, volumes);
+        // SPDK exports a device one way only.
+        let iscsi = match cfg!(feature = "spdk") {
+            true => String::new(),
+            false => iscsi(iscsi_port, nqn, volumes),
+        };
         let configuration = configuration(directory.path(), ports, nqn, hosts, volumes) + &iscsi;
         write_secrets(directory.path())?;
         let file = directory.path().join("polldm.yaml");
@@ -445,7 +456,7 @@ fn configuration(
     }
     let listeners = ports.map(|port| format!("\"127.0.0.1:{port}\"")).join(", ");
     format!(
-        "control: {{ socket: {} }}\n\
+        "{ENGINE}control: {{ socket: {} }}\n\
          bdevs:\n{bdevs}devices:\n{devices}exports:\n  nvmf:\n    listeners: [ {listeners} ]\n    \
          subsystems:\n      - nqn: {nqn}\n        hosts: {hosts}\n        namespaces:\n{namespaces}",
         directory.join("control.sock").display()

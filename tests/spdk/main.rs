@@ -9,6 +9,7 @@ mod commands;
 mod engine;
 mod initiator;
 mod iscsi;
+#[allow(dead_code, reason = "tests/stories uses the rest")]
 mod process;
 mod refusals;
 mod tools;

@@ -11,6 +11,7 @@ mod durability;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod fake;
 mod flushes;
+mod iscsi;
 mod load;
 mod lost_paths;
 mod node;

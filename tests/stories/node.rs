@@ -23,6 +23,7 @@ const ENGINE: &str = if cfg!(feature = "spdk") {
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const SUBSYSTEM: &str = "nqn.2026-11.io.polldm:story";
+const IQN: &str = "iqn.2026-11.io.polldm:story";
 
 /// How long a host waits for an answer that has to come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,15 +69,32 @@ impl Host {
 }
 
 impl Node {
-    /// One with these bdevs, and `vol` with this table of one line.
+    /// One with these bdevs, and `vol` with this table as namespace 1.
     pub fn start(bdevs: &str, table: &str) -> Node {
+        let port = free_port();
+        let nvmf = format!(
+            "  nvmf:\n    listeners: [ \"127.0.0.1:{port}\" ]\n    subsystems:\n      \
+             - {{ nqn: {SUBSYSTEM}, hosts: any, namespaces: [ {{ nsid: 1, device: vol }} ] }}\n"
+        );
+        Node::start_with(bdevs, table, &nvmf, port)
+    }
+
+    /// One whose `vol` is a logical unit over iSCSI; its URL.
+    pub fn start_iscsi(bdevs: &str, table: &str) -> (Node, String) {
+        let port = free_port();
+        let iscsi = format!(
+            "  iscsi:\n    portals: [ \"127.0.0.1:{port}\" ]\n    targets:\n      \
+             - {{ iqn: {IQN}, initiators: any, luns: [ {{ lun: 0, device: vol }} ] }}\n"
+        );
+        let node = Node::start_with(bdevs, table, &iscsi, port);
+        (node, format!("iscsi://127.0.0.1:{port}/{IQN}/0"))
+    }
+
+    fn start_with(bdevs: &str, table: &str, exports: &str, port: u16) -> Node {
         let alone = cfg!(feature = "spdk")
             .then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
-        let port = free_port();
         let served = Served::start(&format!(
-            "{ENGINE}bdevs:\n{bdevs}devices: [ {{ name: vol, table: \"{table}\" }} ]\nexports:\n  nvmf:\n    \
-             listeners: [ \"127.0.0.1:{port}\" ]\n    subsystems:\n      \
-             - {{ nqn: {SUBSYSTEM}, hosts: any, namespaces: [ {{ nsid: 1, device: vol }} ] }}\n"
+            "{ENGINE}bdevs:\n{bdevs}devices:\n  - name: vol\n    table: |\n      {table}\nexports:\n{exports}"
         ));
         Node {
             served,
