@@ -14,6 +14,7 @@
 mod guest;
 mod image;
 mod initiator;
+mod inside;
 mod iscsi;
 mod scenarios;
 mod target;
