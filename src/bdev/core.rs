@@ -79,7 +79,7 @@ impl Core {
         &self.bounce
     }
 
-    /// A descriptor that is readable when an I/O to a file has ended, or something has come from a remote, for the reactor to watch while it
+    /// A descriptor that is readable when an I/O to a file or a namespace has ended, or something has come from a remote, for the reactor to watch while it
     /// sleeps: each is given once, as soon as it is there. They stay open as long as this core.
     pub fn unwatched_fd(&mut self) -> Option<RawFd> {
         let fd = self.rings.unwatched_fd();
@@ -96,8 +96,8 @@ impl Core {
         self.links.due_ns()
     }
 
-    /// Adds everything that has ended since the last call to `ended`. Without a channel to a file this makes no system call; with one,
-    /// only if there is something to submit.
+    /// Adds everything that has ended since the last call to `ended`. Without a channel to a file or a namespace this makes no system call; with one,
+    /// only if there is something to submit, or something under way that is polled.
     #[inline]
     pub fn poll(&mut self, ended: &mut Vec<(CloneId, Status)>) {
         ended.append(&mut self.completed);
@@ -108,8 +108,8 @@ impl Core {
         self.links.poll(ended);
     }
 
-    /// Hands what was submitted to files and remotes since the last call to the kernel, with one system call for all files and one for
-    /// each remote if there is anything. To be called once per turn, after the front ends.
+    /// Hands what was submitted since the last call to the kernel, with one system call for all files, two for all namespaces and one for each remote
+    /// if there is anything. To be called once per turn, after the front ends.
     #[inline]
     pub fn submit_gathered(&mut self) {
         self.rings.submit_gathered();

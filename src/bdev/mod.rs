@@ -67,10 +67,10 @@ pub enum Direct {
     Off,
 }
 
-/// What is to become of I/O to a remote whose connection was lost.
+/// What is to become of I/O to a remote whose connection was lost, or that the kernel's NVMe driver has given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// It is kept, and submitted again when the remote is back.
+    /// It is kept, and submitted again when the device is back.
     Holds,
     /// It fails at once with [`crate::dm::Status::Transport`], because whoever sent it has other ways to go.
     FailsFast,

@@ -30,6 +30,15 @@ pub const JOB_LIMIT: Duration = Duration::from_secs(120);
 const KERNEL_COMMAND_LINE: &str =
     "console=ttyS0 quiet oops=panic panic=-1 nokaslr mitigations=off hardened_usercopy=off";
 
+/// The serial numbers of the guest's two NVMe disks, which lead to one medium.
+const DISK_SERIALS: [&str; 2] = ["one", "two"];
+
+/// The size of that medium.
+const DISK_BYTES: u64 = 256 << 20;
+
+/// What QEMU writes a line about.
+const DISK_EVENTS: [&str; 3] = ["pci_nvme_flush_ns", "pci_nvme_dsm", "pci_nvme_write"];
+
 /// What the agent says about one job.
 enum Message {
     Event(String),
@@ -47,6 +56,8 @@ pub struct Guest {
     routes: Routes,
     next_job: Cell<u64>,
     console: PathBuf,
+    /// What QEMU writes, the commands that its disks are given among it.
+    qemu_log: PathBuf,
     /// How long the boot took.
     pub boot_time: Duration,
 }
@@ -58,6 +69,10 @@ impl Guest {
         let socket = directory.join("agent.sock");
         let console = directory.join("console.log");
         let qemu_log = directory.join("qemu.log");
+        let disk = directory.join("disk.img");
+        File::create(&disk)
+            .and_then(|file| file.set_len(DISK_BYTES))
+            .map_err(|e| format!("cannot make {}: {e}", disk.display()))?;
         // A guest that boots after another one failed finds the other's socket here.
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket)
@@ -106,6 +121,18 @@ impl Guest {
             ])
             .args(["-device", "virtio-serial-pci"])
             .args(["-device", "virtserialport,chardev=agent,name=polldm.agent"])
+            .args([
+                "-blockdev",
+                &format!(
+                    "driver=raw,node-name=disk,discard=unmap,file.driver=file,file.filename={}",
+                    disk.display()
+                ),
+            ])
+            .args(DISK_SERIALS.iter().flat_map(|serial| {
+                let device = format!("nvme,serial={serial},drive=disk,share-rw=on");
+                ["-device".to_owned(), device]
+            }))
+            .args(DISK_EVENTS.iter().flat_map(|event| ["-trace", event]))
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| e.to_string())?)
             .stderr(log)
@@ -146,6 +173,7 @@ impl Guest {
             routes,
             next_job: Cell::new(0),
             console,
+            qemu_log,
             boot_time: Duration::ZERO,
         };
         is_ready.recv_timeout(BOOT_LIMIT).map_err(|e| {
@@ -189,6 +217,16 @@ impl Guest {
     /// Runs a shell script in the guest and returns its output; a non-zero exit status is an error.
     pub fn run(&self, script: &str) -> Result<String, String> {
         self.start(script)?.succeed()
+    }
+
+    /// How many commands the NVMe disks have been given, as QEMU counts them: lines with all of these words.
+    pub fn disk_commands(&self, words: &[&str]) -> Result<usize, String> {
+        let log = std::fs::read(&self.qemu_log).map_err(|e| format!("QEMU's log: {e}"))?;
+        let log = String::from_utf8_lossy(&log);
+        let lines = log
+            .lines()
+            .filter(|line| words.iter().all(|word| line.contains(word)));
+        Ok(lines.count())
     }
 
     /// What the kernel wrote last on its console.

@@ -15,6 +15,7 @@ mod counts;
 mod guest;
 mod image;
 mod initiator;
+mod inside;
 mod iscsi;
 mod scenarios;
 mod target;

@@ -25,6 +25,10 @@ use super::queue::Queue;
 /// Pages of a controller that Linux drives have 4 KiB, the unit of MDTS and its like: it refuses those whose smallest page is larger.
 const PAGE_SHIFT: u32 = 12;
 
+/// The first kernel in which several cores may poll for commands of one queue. Before, one that looks whether its command has been completed
+/// reads what another, having completed it, has freed: the kernel stops, with a fault in `bio_poll` (seen with 6.1).
+const POLLS_SINCE: (u32, u32) = (6, 5);
+
 /// An open, claimed namespace; shared by all reactors.
 pub(in crate::bdev) struct Namespace {
     device: File,
@@ -65,7 +69,7 @@ impl Namespace {
         let claim = node.claim(path)?;
         let nsid = abi::namespace_id(device.as_fd()).map_err(|_| refuse(NOT_GENERIC.into()))?;
 
-        let queue = Queue::read(&node.block.join("queue"));
+        let queue = node.queue();
         if queue.zoned {
             return Err(refuse(ZONED.into()));
         }
@@ -102,7 +106,8 @@ impl Namespace {
             model: controller.model,
             serial: controller.serial,
         };
-        if queue.polls && namespace.read_first_block(Completions::Polled).is_ok() {
+        let may_poll = queue.polls && release().is_some_and(|release| release >= POLLS_SINCE);
+        if may_poll && namespace.read_first_block(Completions::Polled).is_ok() {
             namespace.completions = Completions::Polled;
         } else {
             namespace.read_first_block(Completions::Interrupts)?;
@@ -230,6 +235,19 @@ fn explain(error: &AdminError) -> String {
     }
 }
 
+/// The kernel's version: 6.1 of "6.1.0-18-amd64".
+fn release() -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    version(&text)
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let (major, rest) = release.split_once('.')?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit());
+    let minor = &rest[..digits.unwrap_or(rest.len())];
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// What the controller and the kernel's queue both take, and a buffer holds.
 fn transfer_bytes_max(mdts: u8, queue: &Queue) -> u64 {
     let by_controller = match mdts {
@@ -245,10 +263,10 @@ fn transfer_bytes_max(mdts: u8, queue: &Queue) -> u64 {
 
 /// A generic device in sysfs, found before it is opened: to open some other character device can do things.
 struct Node {
-    /// The directory in sysfs of the namespace's block device; there need not be one.
-    block: PathBuf,
-    /// The node of the block device, beside that of the generic device.
-    block_node: PathBuf,
+    /// The directory in sysfs of the namespace's block device, if there is one.
+    block: Option<PathBuf>,
+    /// The directory that the generic device is in.
+    directory: PathBuf,
     multipath: bool,
 }
 
@@ -258,15 +276,25 @@ impl Node {
             path: path.to_path_buf(),
             reason,
         };
-        let metadata = std::fs::metadata(path).map_err(|error| Error::File {
+        let fail = |error| Error::File {
             path: path.to_path_buf(),
             what: "open it",
             error,
-        })?;
-        let name = path.file_name().and_then(|name| name.to_str());
+        };
+        // What udev has made of a name may be elsewhere than the block device's node.
+        let real_path = std::fs::canonicalize(path).map_err(fail)?;
+        let metadata = std::fs::metadata(&real_path).map_err(fail)?;
+        let in_sysfs = |kind: &str| {
+            let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+            std::fs::canonicalize(format!("/sys/dev/{kind}/{major}:{minor}")).ok()
+        };
         if metadata.file_type().is_block_device() {
-            let advice = match name.and_then(generic_name) {
-                Some(generic) => format!("its namespace's generic device is /dev/{generic}"),
+            let generic = in_sysfs("block").and_then(|block| counterpart(&block, "nvme", "ng"));
+            let advice = match generic.as_deref().and_then(Path::file_name) {
+                Some(name) => format!(
+                    "its namespace's generic device is /dev/{}",
+                    name.to_string_lossy()
+                ),
                 None => "a `file` bdev takes block devices".to_owned(),
             };
             return Err(refuse(format!("it is a block device; {advice}")));
@@ -277,23 +305,22 @@ impl Node {
                     .into(),
             ));
         }
-        let number = metadata.rdev();
-        let (major, minor) = (libc::major(number), libc::minor(number));
-        let device = std::fs::canonicalize(format!("/sys/dev/char/{major}:{minor}"));
-        let device = device.map_err(|_| refuse(NOT_GENERIC.into()))?;
-        let class = std::fs::read_link(device.join("subsystem"));
-        let is_generic = class.is_ok_and(|class| class.ends_with("nvme-generic"));
-        let kernel_name = device.file_name().and_then(|name| name.to_str());
-        let block_name = kernel_name.filter(|_| is_generic).and_then(block_name);
-        let block_name = block_name.ok_or_else(|| refuse(NOT_GENERIC.into()))?;
-        let block = Path::new("/sys/class/block").join(&block_name);
-        let multipath = std::fs::canonicalize(&block)
-            .is_ok_and(|place| place.to_string_lossy().contains("/nvme-subsystem/"));
+        let device = in_sysfs("char").filter(|device| {
+            let class = std::fs::read_link(device.join("subsystem"));
+            class.is_ok_and(|class| class.ends_with("nvme-generic"))
+        });
+        let device = device.ok_or_else(|| refuse(NOT_GENERIC.into()))?;
+        let parent = device.parent().and_then(Path::file_name);
         Ok(Node {
-            block,
-            block_node: path.with_file_name(&block_name),
-            multipath,
+            block: counterpart(&device, "ng", "nvme"),
+            directory: real_path.parent().unwrap_or(Path::new("/")).to_path_buf(),
+            multipath: parent.is_some_and(|name| name.to_string_lossy().contains("subsys")),
         })
+    }
+
+    fn queue(&self) -> Queue {
+        let block = self.block.as_deref().unwrap_or(Path::new(""));
+        Queue::read(&block.join("queue"))
     }
 
     /// Takes the block device for itself, if there is one. What others have left in its page cache goes to the device first.
@@ -302,17 +329,25 @@ impl Node {
             path: path.to_path_buf(),
             reason,
         };
-        let node = &self.block_node;
-        let number = std::fs::read_to_string(self.block.join("dev"));
-        let is_there = std::fs::metadata(node).is_ok_and(|metadata| {
-            let device = metadata.rdev();
-            let found = format!("{}:{}", libc::major(device), libc::minor(device));
-            metadata.file_type().is_block_device()
-                && number.is_ok_and(|number| number.trim() == found)
-        });
-        if !is_there {
+        let Some((block, name)) = self
+            .block
+            .as_ref()
+            .and_then(|block| Some((block, block.file_name()?)))
+        else {
             return Ok(None);
-        }
+        };
+        let number = std::fs::read_to_string(block.join("dev")).unwrap_or_default();
+        let nodes = [self.directory.join(name), Path::new("/dev").join(name)];
+        let is_it = |node: &&PathBuf| {
+            std::fs::metadata(node).is_ok_and(|metadata| {
+                let device = metadata.rdev();
+                let found = format!("{}:{}", libc::major(device), libc::minor(device));
+                metadata.file_type().is_block_device() && number.trim() == found
+            })
+        };
+        let Some(node) = nodes.iter().find(is_it) else {
+            return Ok(None);
+        };
         let shown = node.display();
         let claim = OpenOptions::new()
             .read(true)
@@ -336,18 +371,26 @@ impl Node {
     }
 }
 
-/// The name of the block device of a generic device: nvme0n1 for ng0n1.
-fn block_name(generic: &str) -> Option<String> {
-    let numbers = generic.strip_prefix("ng")?;
-    let (controller, namespace) = numbers.split_once('n')?;
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (digits(controller) && digits(namespace)).then(|| format!("nvme{numbers}"))
+/// The directory in sysfs of the other device of the same namespace: the block device (`to` is "nvme") of a generic one ("ng"), or the other way round. Both are in one
+/// directory, and end with one number. What they begin with may differ: the generic device has the number of the controller there, the
+/// block device that of the subsystem.
+fn counterpart(device: &Path, from: &str, to: &str) -> Option<PathBuf> {
+    let namespace = namespace_number(device.file_name()?.to_str()?, from)?;
+    let siblings = std::fs::read_dir(device.parent()?).ok()?;
+    let paths = siblings.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| namespace_number(name, to)) == Some(namespace)
+        })
+        .min()
 }
 
-/// The name of the generic device of a block device.
-fn generic_name(block: &str) -> Option<String> {
-    let generic = format!("ng{}", block.strip_prefix("nvme")?);
-    block_name(&generic).map(|_| generic)
+/// The second number of a name such as ng0n1 or nvme0n1, after this prefix.
+fn namespace_number(name: &str, prefix: &str) -> Option<u32> {
+    let (first, second) = name.strip_prefix(prefix)?.split_once('n')?;
+    first.parse::<u32>().ok()?;
+    second.parse().ok()
 }
 
 #[cfg(test)]
@@ -412,18 +455,30 @@ pub(super) mod tests {
         );
     }
 
+    /// A disk that has come back while somebody had its former self: the controller is another, the subsystem is not.
     #[test]
-    fn generic_and_block_devices_have_the_same_numbers() {
-        assert_eq!(block_name("ng0n1").as_deref(), Some("nvme0n1"));
-        assert_eq!(block_name("ng12n345").as_deref(), Some("nvme12n345"));
-        assert_eq!(generic_name("nvme3n2").as_deref(), Some("ng3n2"));
+    fn a_generic_device_is_beside_its_block_device() {
+        let directory = tempfile::tempdir().expect("a directory");
         for name in [
-            "ng0", "ngn1", "ng0n", "ng0c1n1", "nvme0n1", "null", "ng0n1p1",
+            "ng3n1",
+            "ng3n2",
+            "nvme1n1",
+            "nvme1n2",
+            "nvme1c3n2",
+            "power",
+            "ng",
+            "n2",
         ] {
-            assert_eq!(block_name(name), None, "{name}");
+            std::fs::create_dir(directory.path().join(name)).expect("made");
         }
-        for name in ["nvme0", "nvme0n1p1", "nvme0c0n1", "sda"] {
-            assert_eq!(generic_name(name), None, "{name}");
+        let of = |name: &str, from, to| {
+            let found = counterpart(&directory.path().join(name), from, to)?;
+            Some(found.file_name()?.to_str()?.to_owned())
+        };
+        assert_eq!(of("ng3n2", "ng", "nvme").as_deref(), Some("nvme1n2"));
+        assert_eq!(of("nvme1n1", "nvme", "ng").as_deref(), Some("ng3n1"));
+        for name in ["ng3n3", "nvme1n2", "power", "ng", "n2"] {
+            assert_eq!(of(name, "ng", "nvme"), None, "{name}");
         }
     }
 
@@ -440,6 +495,16 @@ pub(super) mod tests {
         assert_eq!(transfer_bytes_max(0, &queue(504 << 10)), 504 << 10);
         assert_eq!(transfer_bytes_max(0, &queue(u64::MAX)), 1 << 20);
         assert_eq!(transfer_bytes_max(255, &queue(u64::MAX)), 1 << 20);
+    }
+
+    #[test]
+    fn versions_of_kernels() {
+        assert_eq!(version("6.1.0-18-amd64\n"), Some((6, 1)));
+        assert_eq!(version("6.18.44-fc-v445"), Some((6, 18)));
+        assert_eq!(version("7.0-rc1"), Some((7, 0)));
+        assert_eq!(version("5"), None);
+        assert!(release().is_some_and(|release| release > (2, 6)));
+        assert!(version("6.12.1") > Some(POLLS_SINCE) && version("6.4.99") < Some(POLLS_SINCE));
     }
 
     /// A command that the kernel does not carry is told as that, and so is the ring that it has no room for.

@@ -13,15 +13,27 @@ use crate::bdev::namespace::{Walk, verdict};
 use crate::bdev::payload::{Owner, Payload};
 use crate::bdev::ring::{self, Next};
 use crate::dm::{CloneId, LowerIo, Op, Payload as _, Status, Submit};
+use crate::nvme;
 use crate::nvme::command::DatasetRange;
 use crate::reactor::PoolBuffer;
 
 use super::abi;
 use super::open::Namespace;
 
-/// How often a command is sent again that the driver has given up, because it reset the controller. What the driver itself does with
-/// commands of the block layer; ours it never repeats.
-const CANCELLED_MAX: u8 = 5;
+/// How often a command is sent again that has failed and need not have. What the driver itself does with commands of the block layer; ours
+/// it never repeats.
+const RETRIES_MAX: u8 = 5;
+
+/// How often a command is sent again for which the kernel has not found the memory. Half of such attempts fail, at most.
+const UNMAPPED_MAX: u8 = 200;
+
+/// How a command is answered that the driver has given up, when not with EINTR: by the controller, whose queue it has deleted or which it has
+/// told to abort what took too long, or by itself.
+const GIVEN_UP: [nvme::Status; 3] = [
+    nvme::Status::ABORT_REQUESTED,
+    nvme::Status::ABORTED_QUEUE_DELETION,
+    nvme::Status::ABORTED_BY_HOST,
+];
 
 /// One reactor's hold on a namespace.
 pub(in crate::bdev) type NamespaceHandle = Handle<Namespace>;
@@ -41,7 +53,8 @@ pub(in crate::bdev) fn submit(
     let mut request = Request {
         clone,
         patience,
-        cancelled: 0,
+        retries: 0,
+        unmapped: 0,
         walk: Walk::new(io),
         bytes: std::ptr::null_mut(),
         payload: Payload::empty(),
@@ -93,8 +106,10 @@ pub(in crate::bdev) fn submit(
 pub(in crate::bdev) struct Request {
     clone: CloneId,
     patience: Patience,
-    /// Times that the driver has given its command up.
-    cancelled: u8,
+    /// Times that its present command was sent again.
+    retries: u8,
+    /// Times that the kernel has not found the memory.
+    unmapped: u8,
     walk: Walk,
     /// Where data comes from or goes to: the payload's memory, or that of `buffer`.
     bytes: *mut u8,
@@ -142,16 +157,22 @@ impl ring::Request for Request {
         if result < 0 {
             return self.failed(-result);
         }
-        let status = verdict(abi::status(result));
-        if status.is_ok() {
-            if self.walk.goes_on() {
-                return Next::Again;
-            }
-            if self.walk.op() == Op::Read {
-                self.hand_over();
-            }
+        let answer = abi::status(result);
+        let status = verdict(answer);
+        if !status.is_ok() {
+            return match self.may_go_again(answer) {
+                true => self.again_or(status),
+                false => Next::Ended(status),
+            };
         }
-        Next::Ended(status)
+        if self.walk.goes_on() {
+            self.retries = 0;
+            return Next::Again;
+        }
+        if self.walk.op() == Op::Read {
+            self.hand_over();
+        }
+        Next::Ended(Status::Ok)
     }
 }
 
@@ -177,19 +198,39 @@ impl Request {
         }
     }
 
+    /// Whether a command that was answered so may be sent again. A flush that the device itself has failed may not: the next could succeed without what this
+    /// one has lost.
+    fn may_go_again(&self, answer: nvme::Status) -> bool {
+        let given_up = || GIVEN_UP.iter().any(|status| answer.is(*status));
+        !answer.is_do_not_retry() && (self.walk.op() != Op::Flush || given_up())
+    }
+
+    /// The command has failed, and may succeed when it is sent again. Whoever has other ways to go is told at once (as the kernel's device
+    /// mapper is, which asks for that); for anybody else it is sent again.
+    #[cold]
+    fn again_or(&mut self, status: Status) -> Next {
+        if self.patience == Patience::FailsFast || self.retries == RETRIES_MAX {
+            return Next::Ended(status);
+        }
+        self.retries += 1;
+        Next::Later
+    }
+
     #[cold]
     fn failed(&mut self, errno: i32) -> Next {
         match errno {
             // Back-pressure of the driver, not an error of the I/O (PM-15).
             libc::EAGAIN | libc::ENOMEM | libc::EBUSY | libc::ENOBUFS => Next::Later,
-            // The driver has reset the controller, or is letting go of it, and no command of before can still be carried out. Whoever has
-            // other ways to go takes one. For others it is sent again: after a reset it waits in the kernel for the end of that, and
-            // when the device is gone the answer is another.
-            libc::EINTR if self.patience == Patience::Holds && self.cancelled < CANCELLED_MAX => {
-                self.cancelled += 1;
+            // The memory is there. But a worker of the kernel's, which gets what has to wait (during a reset, say), may have been made in the middle of an
+            // interrupt; kernels that know x32 programs then take it for one of those, and cut the address to 32 bits (seen with 6.1 and 6.12).
+            // Programs are loaded above 4 GiB, so nothing is found there.
+            libc::EFAULT if self.unmapped < UNMAPPED_MAX => {
+                self.unmapped += 1;
                 Next::Later
             }
-            libc::EINTR => Next::Ended(Status::Transport),
+            // The driver has reset the controller, or is letting go of it: the command can no longer be carried out. After a reset the next
+            // attempt waits in the kernel for the end of that; when the device is gone it is answered otherwise.
+            libc::EINTR => self.again_or(Status::Transport),
             // A namespace of several controllers, none of which can be used.
             libc::EINVAL if self.namespace.is_multipath() => Next::Ended(Status::Transport),
             errno => Next::Ended(status_of(errno)),
@@ -227,7 +268,8 @@ mod tests {
         Request {
             clone: CloneId(0),
             patience,
-            cancelled: 0,
+            retries: 0,
+            unmapped: 0,
             walk: Walk::new(&io),
             bytes: std::ptr::null_mut(),
             payload: Payload::empty(),
@@ -252,7 +294,7 @@ mod tests {
         }
     }
 
-    /// A device that goes is a failed path (PM-14), as is one whose commands the driver has given up.
+    /// A device that goes is a failed path (PM-14).
     #[test]
     fn pm_14_a_device_that_goes_is_a_failed_path() {
         let namespace = handle();
@@ -262,22 +304,48 @@ mod tests {
                 assert_eq!(ended(next), Some(Status::Transport), "{errno}");
             }
         }
-        let next = request(&namespace, Op::Read, 8, Patience::FailsFast).completed(-libc::EINTR);
-        assert_eq!(ended(next), Some(Status::Transport));
     }
 
-    /// What a reset of the controller has cost is sent again, as the driver does for its block device, and not for ever.
+    /// What a reset of the controller has cost, and whatever the controller does not forbid to retry, is sent again, as the driver does for its block
+    /// device, and not for ever; a multipath is told at once.
     #[test]
-    fn what_a_reset_has_cost_is_sent_again() {
+    fn what_may_be_retried_is_sent_again() {
         let namespace = handle();
-        let mut request = request(&namespace, Op::Write, 8, Patience::Holds);
-        for _ in 0..CANCELLED_MAX {
-            assert!(matches!(request.completed(-libc::EINTR), Next::Later));
+        for (result, status) in [
+            (-libc::EINTR, Status::Transport),
+            (0x0008, Status::Transport),
+            (0x0280, Status::Medium),
+        ] {
+            let mut patient = request(&namespace, Op::Write, 8, Patience::Holds);
+            for _ in 0..RETRIES_MAX {
+                assert!(matches!(patient.completed(result), Next::Later));
+            }
+            assert_eq!(ended(patient.completed(result)), Some(status));
+            let mut impatient = request(&namespace, Op::Write, 8, Patience::FailsFast);
+            assert_eq!(ended(impatient.completed(result)), Some(status));
         }
-        assert_eq!(
-            ended(request.completed(-libc::EINTR)),
-            Some(Status::Transport)
-        );
+    }
+
+    /// The same flush is not tried until it succeeds: only one that the device has not carried out is sent again.
+    #[test]
+    fn a_flush_that_the_device_has_failed_is_told() {
+        let namespace = handle();
+        for (result, again) in [(0x0280, false), (0x0006, false), (0x0008, true)] {
+            let mut flush = request(&namespace, Op::Flush, 0, Patience::Holds);
+            let next = flush.completed(result);
+            assert_eq!(matches!(next, Next::Later), again, "{result:04X}h");
+        }
+    }
+
+    /// Memory that the kernel does not find costs no path and no error, and no loop without end.
+    #[test]
+    fn memory_that_the_kernel_does_not_find_is_offered_again() {
+        let namespace = handle();
+        let mut write = request(&namespace, Op::Write, 8, Patience::FailsFast);
+        for _ in 0..UNMAPPED_MAX {
+            assert!(matches!(write.completed(-libc::EFAULT), Next::Later));
+        }
+        assert_eq!(ended(write.completed(-libc::EFAULT)), Some(Status::IoError));
     }
 
     #[test]
@@ -298,10 +366,10 @@ mod tests {
             (0x4081, Status::NoSpace),
             (0x0370, Status::Transport),
             (0x4281, Status::Medium),
-            (0x0083, Status::ReservationConflict),
+            (0x4083, Status::ReservationConflict),
             (0x4001, Status::NotSupported),
         ] {
-            let next = request(&namespace, Op::Flush, 0, Patience::Holds).completed(result);
+            let next = request(&namespace, Op::Flush, 0, Patience::FailsFast).completed(result);
             assert_eq!(ended(next), Some(status), "{result:04X}h");
         }
     }

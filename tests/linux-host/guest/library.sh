@@ -208,3 +208,51 @@ probe_outcome() {
     done
     if [ -e "/tmp/probe.$1.end" ]; then cat "/tmp/probe.$1.end"; else echo waits; fi
 }
+
+# polldm WORDS...: the polldm that the driver has brought into the guest, and its control socket.
+polldm() {
+    LD_LIBRARY_PATH=/run/polldm /run/polldm/polldm --socket /run/polldm/control.sock "$@"
+}
+
+# block_of GENERIC: prints the name of the block device of the same namespace. The first of its numbers is the subsystem's, not the controller's.
+block_of() {
+    name=${1#ng}
+    for block in "/sys/class/nvme/nvme${name%n*}"/nvme*n"${name#*n}"; do
+        echo "${block##*/}" && return 0
+    done
+}
+
+# find_generic SERIAL: prints the name of the generic device of the NVMe disk with this serial number, as in ng0n1.
+find_generic() {
+    for dir in /sys/class/nvme/nvme*; do
+        # The field is padded with blanks, which read leaves out.
+        read -r serial 2>/dev/null <"$dir/serial"
+        [ "$serial" = "$1" ] && [ "$(cat "$dir/transport")" = pcie ] || continue
+        for generic in "$dir"/ng*; do
+            generic=${generic##*/}
+            [ -c "/dev/$generic" ] && [ -b "/dev/$(block_of "$generic")" ] && echo "$generic" && return 0
+        done
+    done
+    return 1
+}
+
+# generic SERIAL: the same, waiting for the scan.
+generic() {
+    deadline=$(($(date +%s) + 60))
+    until find_generic "$1"; do
+        [ "$(date +%s)" -gt "$deadline" ] && return 1
+        usleep 20000
+    done
+}
+
+# pull_disk SERIAL: takes the disk's controller off the PCI bus.
+pull_disk() {
+    name=$(generic "$1") || fail "there is no disk $1"
+    name=${name#ng}
+    echo 1 >"/sys/class/nvme/nvme${name%n*}/device/remove"
+}
+
+# put_disks_back: lets the kernel find what is on the PCI bus.
+put_disks_back() {
+    echo 1 >/sys/bus/pci/rescan
+}

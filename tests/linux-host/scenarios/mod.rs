@@ -7,6 +7,7 @@ mod hosts;
 mod iscsi;
 mod kernel_dm;
 mod no_path;
+mod passthrough;
 mod reconfiguration;
 mod self_check;
 mod stacked;
@@ -178,6 +179,18 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "open_iscsi_waits_for_a_target_that_restarts",
         run: iscsi::restart,
+    },
+    Scenario {
+        name: "nvme_passthrough_carries_commands",
+        run: passthrough::carries_commands,
+    },
+    Scenario {
+        name: "nvme_passthrough_claims_its_disk",
+        run: passthrough::claims_its_disk,
+    },
+    Scenario {
+        name: "pm_14_multipath_survives_a_pulled_nvme_disk",
+        run: passthrough::survives_a_pulled_disk,
     },
     Scenario {
         name: "same_answers_as_the_kernels_device_mapper",
