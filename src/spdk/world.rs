@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::app::{App, Options};
 use super::core::{self, Core, Inside};
@@ -38,6 +38,7 @@ pub struct World {
     cpus: Vec<usize>,
     /// Where SPDK's targets listen.
     listeners: Mutex<Vec<SocketAddr>>,
+    exports_iscsi: bool,
 }
 
 /// What cores and the control plane share.
@@ -86,6 +87,7 @@ impl World {
             published,
             cpus: options.cpus.clone(),
             listeners: Mutex::default(),
+            exports_iscsi: options.iscsi,
         });
         world.start_cores()?;
         listen(events, Arc::downgrade(&world))?;
@@ -212,8 +214,11 @@ impl World {
 
     /// All that is to be done before SPDK can be ended: hosts first, then what is beneath them.
     fn take_down(&self, deadline: Instant) -> Result<(), ()> {
-        self.hang_up();
         let devices: Vec<DeviceId> = self.published.lock().keys().copied().collect();
+        self.hang_up();
+        if self.exports_iscsi {
+            self.await_disconnected(&devices, deadline);
+        }
         let withdrawals: Vec<_> = devices
             .iter()
             .filter_map(|device| self.withdrawal(*device))
@@ -222,13 +227,7 @@ impl World {
             loop {
                 // Whoever was just being let in.
                 self.hang_up();
-                // Nobody will resume what is suspended: SPDK's targets would wait for what it has parked.
-                let own = devices.clone();
-                self.in_cores(move |inside| {
-                    for device in &own {
-                        inside.abort_all(*device);
-                    }
-                });
+                self.abort_all(&devices);
                 // Disconnected, never sent to, when the bdev is gone.
                 let error = withdrawal.recv_timeout(ABORTED_EVERY).unwrap_err();
                 if !error.is_timeout() {
@@ -244,6 +243,34 @@ impl World {
             self.lower_has_gone(bdev.id());
         }
         Ok(())
+    }
+
+    /// Aborts what waits at devices: nobody will resume what is suspended, and SPDK's targets would wait for what it has parked.
+    fn abort_all(&self, devices: &[DeviceId]) {
+        let devices = devices.to_vec();
+        self.in_cores(move |inside| {
+            for device in &devices {
+                inside.abort_all(*device);
+            }
+        });
+    }
+
+    /// Waits until SPDK's iSCSI target has let go of those who were hung up on: a unit that goes while a connection does is sent to that
+    /// connection when it is gone, which ends the process. A connection that has left the list lets go of its units within milliseconds.
+    fn await_disconnected(&self, devices: &[DeviceId], deadline: Instant) {
+        let mut empty_in_a_row = 0;
+        while empty_in_a_row < 2 && Instant::now() < deadline {
+            self.abort_all(devices);
+            let Ok(connections) = self.rpc("iscsi_get_connections", json!({})) else {
+                return;
+            };
+            empty_in_a_row = match connections.as_array().is_some_and(Vec::is_empty) {
+                true => empty_in_a_row + 1,
+                false => 0,
+            };
+            std::thread::sleep(ABORTED_EVERY);
+            self.hang_up();
+        }
     }
 
     /// Begins to take away the bdev of a device.
