@@ -216,6 +216,58 @@ impl Drop for Over<'_> {
     }
 }
 
+/// polldm is stopped and started while QEMU writes: the initiator loses its connection and not its disk, so it waits and goes on.
+#[test]
+fn an_initiator_outlives_restarts() {
+    let _alone = alone();
+    if !have_initiators() {
+        return;
+    }
+    let port = free_port();
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    let text = configuration(port).replace(
+        "malloc: { name: ram0, size: 16MiB, volatile_cache: true }",
+        &format!(
+            "file: {{ name: ram0, path: \"{}\", size: 16MiB }}",
+            place("disk")
+        ),
+    );
+    let bytes = image(3, 16 << 20);
+    fs::write(place("image"), &bytes).expect("written");
+    let is_over = AtomicBool::new(false);
+    let served = Served::start(&text);
+    let (served, restarts) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _over = Over(&is_over);
+            let (image, url) = (place("image"), url(port, 0));
+            // Four megabytes a second.
+            succeeds(
+                "qemu-img",
+                &[
+                    "convert", "-n", "-r", "4M", "-f", "raw", "-O", "raw", &image, &url,
+                ],
+            );
+        });
+        let (mut served, mut restarts) = (served, 0);
+        let is_over = || is_over.load(Ordering::Relaxed);
+        while restarts < 4 && !is_over() {
+            let goes_on = |stats: &str| is_over() || stats.contains("write");
+            served.wait_for(&["stats", "vol0"], goes_on);
+            assert_eq!(served.end(), Some(0));
+            served = Served::start(&text);
+            restarts += 1;
+        }
+        (served, restarts)
+    });
+    assert!(restarts > 0, "it was over before");
+    assert_eq!(served.end(), Some(0));
+    assert!(
+        fs::read(place("disk")).expect("read") == bytes,
+        "all is there"
+    );
+}
+
 /// A device that is exported cannot be removed; one whose disk was pulled answers with an error, and the unit beside it goes on.
 #[test]
 fn a_disk_is_pulled_beneath_a_unit() {
