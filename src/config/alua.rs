@@ -17,9 +17,9 @@ pub enum AluaState {
     Optimized,
     /// I/O runs, but initiators that have an optimized path use that.
     NonOptimized,
-    /// I/O is refused; what asks about the unit, and reservations, are answered.
+    /// I/O is refused; what asks about the unit, and reservations, are answered. Initiators that have no better way may hold their I/O.
     Standby,
-    /// I/O is refused, and reservations too.
+    /// The same is refused; initiators are told that this way leads nowhere for now.
     Unavailable,
 }
 
