@@ -17,7 +17,7 @@ pub enum AluaState {
     Optimized,
     /// I/O runs, but initiators that have an optimized path use that.
     NonOptimized,
-    /// I/O is refused; what asks about the unit, and reservations, are answered. Initiators that have no better way may hold their I/O.
+    /// I/O is refused; what asks about the unit, and reservations, are answered.
     Standby,
     /// The same is refused; initiators are told that this way leads nowhere for now.
     Unavailable,
