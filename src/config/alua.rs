@@ -19,7 +19,7 @@ pub enum AluaState {
     NonOptimized,
     /// I/O is refused; what asks about the unit, and reservations, are answered.
     Standby,
-    /// I/O is refused, and reservations too.
+    /// The same is refused; initiators are told that this way leads nowhere for now.
     Unavailable,
 }
 
