@@ -87,7 +87,7 @@ impl World {
             published,
             cpus: options.cpus.clone(),
             listeners: Mutex::default(),
-            exports_iscsi: options.iscsi,
+            exports_iscsi: options.iscsi.is_some(),
         });
         world.start_cores()?;
         listen(events, Arc::downgrade(&world))?;
