@@ -133,6 +133,16 @@ pub(super) fn bytes(bytes: u64) -> String {
     scaled(bytes, &UNITS).unwrap_or_else(|| format!("{bytes} B"))
 }
 
+/// Which digests a connection has.
+pub(super) fn digests(header: bool, data: bool) -> &'static str {
+    match (header, data) {
+        (true, true) => "header,data",
+        (true, false) => "header",
+        (false, true) => "data",
+        (false, false) => "none",
+    }
+}
+
 fn scaled(value: u64, units: &[(u64, &str)]) -> Option<String> {
     let (unit, name) = units.iter().find(|(unit, _)| value >= *unit)?;
     let scaled = value as f64 / *unit as f64;

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::columns::{Column, Layout, render};
+use super::columns::{Column, Layout, digests, render};
 use super::{Connection, Failure, iscsi, print, print_json};
 use crate::control::schema::{
     self, AddNamespaceParams, AnaState, ExportLs, ExportsResult, NoParams, NvmfAddNamespace,
@@ -99,15 +99,6 @@ fn exports(result: &ExportsResult) -> String {
         return "No exports\n".into();
     }
     parts.join("\n")
-}
-
-pub(super) fn digests(header: bool, data: bool) -> &'static str {
-    match (header, data) {
-        (true, true) => "header,data",
-        (true, false) => "header",
-        (false, true) => "data",
-        (false, false) => "none",
-    }
 }
 
 fn nvmf_text(nvmf: &schema::NvmfExport) -> String {

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::columns::{Column, Layout, bytes, render};
-use super::export::digests;
+use super::columns::{Column, Layout, bytes, digests, render};
 use super::{Connection, Failure, print, print_json};
 use crate::control::schema::{
     self, AddLunParams, AddTargetParams, AluaState, ExportLs, IscsiAddLun, IscsiAddTarget,
