@@ -112,11 +112,11 @@ impl BlockingQueue {
         self.timeout
     }
 
-    /// Starts a command, to be awaited with [`BlockingQueue::finish`]; its identifier.
+    /// Starts a command, to be awaited with [`BlockingQueue::finish`]; its identifier, which is no other command's until then.
     ///
     /// # Errors
     ///
-    /// As [`Queue::submit`] and [`Queue::poll`]; [`Error::QueueFull`] only when the timeout passed, too.
+    /// As [`Queue::submit`] and [`Queue::poll`]; [`Error::QueueFull`] only when the timeout passed, too, or every command has ended and none was awaited.
     pub fn start(&mut self, command: Command, payload: Payload<'_>) -> Result<u16, Error> {
         let (submission, data, outgoing) = match payload {
             Payload::None => (Submission::None, Vec::new(), &[][..]),
@@ -129,10 +129,16 @@ impl BlockingQueue {
         };
         let deadline = Instant::now() + self.timeout;
         loop {
-            match self
-                .queue
-                .submit(command, submission, &mut Submitting(outgoing))
-            {
+            let is_free = |command_id: u16| self.buffers.0[usize::from(command_id)].ended.is_none();
+            let submitted = if self.queue.choose(is_free) {
+                self.queue
+                    .submit(command, submission, &mut Submitting(outgoing))
+            } else if self.queue.outstanding() > 0 {
+                Err(Error::QueueFull)
+            } else {
+                return Err(Error::QueueFull);
+            };
+            match submitted {
                 Ok(command_id) => {
                     self.buffers.0[usize::from(command_id)] = Pending { data, ended: None };
                     return Ok(command_id);

@@ -152,6 +152,16 @@ impl Queue {
         self.slots.len() - self.free.len()
     }
 
+    /// Sees to it that the next command gets a free identifier for which this holds; false when there is none.
+    pub fn choose(&mut self, may_be: impl Fn(u16) -> bool) -> bool {
+        let Some(found) = self.free.iter().rposition(|&command_id| may_be(command_id)) else {
+            return false;
+        };
+        let next = self.free.len() - 1;
+        self.free.swap(found, next);
+        true
+    }
+
     /// Sets how much data a capsule may carry, once Identify Controller told (IOCCSZ).
     pub fn set_capsule_data_size_max(&mut self, size: u32) {
         self.capsule_data_size_max = size.min(DATA_PDU_SIZE_MAX);

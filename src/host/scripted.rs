@@ -54,6 +54,35 @@ fn a_small_write_goes_in_its_capsule() {
     }
 }
 
+/// A command that has ended keeps its identifier until it is awaited: the next gets another, and its answer is not taken for the first one's.
+#[test]
+fn an_identifier_is_free_when_its_command_was_awaited() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        for _ in 0..5 {
+            let (command, _) = peer.receive_command();
+            peer.respond(&Completion::new(command.command_id(), Status::SUCCESS));
+        }
+        peer
+    });
+    let mut queue = queue(address, PLAIN);
+    let flush = Command::new(io::FLUSH, 1);
+    let mut started = Vec::new();
+    for _ in 0..4 {
+        started.push(queue.start(flush, Payload::None).unwrap());
+        while queue.queue_mut().outstanding() > 0 {
+            queue.poll().unwrap();
+        }
+    }
+    let full = queue.start(flush, Payload::None);
+    assert!(matches!(full, Err(Error::QueueFull)), "{full:?}");
+    for command_id in started {
+        queue.finish(command_id).unwrap();
+    }
+    queue.flush(1).unwrap();
+    drop(script.join().unwrap());
+}
+
 /// A larger one is asked for in pieces, each answered by PDUs within MAXH2CDATA, the last one marked.
 #[test]
 fn a_large_write_answers_requests() {
