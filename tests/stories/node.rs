@@ -187,6 +187,23 @@ impl Node {
         }
     }
 
+    /// Reinstates a path of `vol` until nothing waits or is under way any more: it, too, may be told before the controller is there again.
+    pub fn reinstate(&self, path: &str) {
+        let failed = format!("{path} F");
+        loop {
+            self.say(&["reinstate_path", path]);
+            loop {
+                let now = self.counts("vol");
+                if (now.held, now.in_flight) == (0, 0) {
+                    return;
+                }
+                if now.held > 0 && self.dm("status", &[]).contains(&failed) {
+                    break;
+                }
+            }
+        }
+    }
+
     fn connect(&self) -> Controller {
         let address = Address::new(SocketAddr::from(([127, 0, 0, 1], self.port)), SUBSYSTEM);
         let mut options = HostOptions::new(HostIdentity::random().expect("an identity"));

@@ -81,7 +81,7 @@ fn at_11_a_suspend_that_cannot_flush_is_undone() {
     node.until("vol", |now| now.held == EACH);
     paths.ways[0].restart();
     until_connected(&paths.ways[0]);
-    node.say(&["reinstate_path", "r0"]);
+    node.reinstate("r0");
     finish(&mut host, waiting, true);
     demand(&mut host, 0, 3);
     drop(host);
