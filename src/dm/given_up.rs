@@ -4,7 +4,7 @@
 use super::defect::Defect;
 use super::env::Env;
 use super::io::{DeviceId, Tag};
-use super::mapper::{Mapper, OWN_CLIENTS, Original, Stage, send_home};
+use super::mapper::{Mapper, Original, STACKED, Stage, send_home};
 use super::message::{Event, Gate};
 use super::status::Status;
 use super::timers::Timer;
@@ -44,7 +44,7 @@ impl<E: Env> Mapper<E> {
     fn unanswered(&self, id: DeviceId) -> impl Iterator<Item = (u32, &Original<E::Payload>)> {
         let originals = self.originals.iter();
         originals.filter(move |(_, original)| {
-            original.device == id && original.io.tag.client < OWN_CLIENTS && !original.aborted
+            original.device == id && original.io.tag.client < STACKED && !original.aborted
         })
     }
 

@@ -36,10 +36,8 @@ const WHOLE: u32 = 1 << 31;
 pub(super) const INTERNAL: u32 = u32::MAX;
 /// The same for the flush of a suspend with lockfs.
 pub(super) const FREEZE: u32 = u32::MAX - 1;
-/// The same for what a device sends to one beneath it.
+/// The same for what a device sends to one beneath it; the first of these.
 pub(super) const STACKED: u32 = u32::MAX - 2;
-/// The first of these.
-pub(super) const OWN_CLIENTS: u32 = STACKED;
 
 /// The mapper of one core.
 pub struct Mapper<E: Env> {

@@ -130,20 +130,20 @@ impl BlockingQueue {
         let deadline = Instant::now() + self.timeout;
         loop {
             let is_free = |command_id: u16| self.buffers.0[usize::from(command_id)].ended.is_none();
-            let submitted = if self.queue.choose(is_free) {
-                self.queue
-                    .submit(command, submission, &mut Submitting(outgoing))
-            } else if self.queue.outstanding() > 0 {
-                Err(Error::QueueFull)
-            } else {
-                return Err(Error::QueueFull);
+            let submitted = match self.queue.choose(is_free) {
+                true => self
+                    .queue
+                    .submit(command, submission, &mut Submitting(outgoing)),
+                false => Err(Error::QueueFull),
             };
+            // What has ended already makes no room by being waited for.
+            let may_wait = self.queue.outstanding() > 0 && Instant::now() < deadline;
             match submitted {
                 Ok(command_id) => {
                     self.buffers.0[usize::from(command_id)] = Pending { data, ended: None };
                     return Ok(command_id);
                 }
-                Err(Error::QueueFull) if Instant::now() < deadline => {
+                Err(Error::QueueFull) if may_wait => {
                     wait(self.queue.stream(), true, deadline);
                     self.queue.poll(&mut self.buffers)?;
                 }
