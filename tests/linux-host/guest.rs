@@ -243,6 +243,41 @@ impl Drop for Guest {
     }
 }
 
+/// A setting of the guest's kernel that a scenario has changed for its time.
+pub struct Setting<'guest> {
+    guest: &'guest Guest,
+    file: String,
+    before: String,
+}
+
+impl<'guest> Setting<'guest> {
+    /// Writes the value to a file of sysfs, whose path may be a pattern that one file fits.
+    pub fn change(guest: &'guest Guest, file: &str, value: &str) -> Result<Self, String> {
+        let output = guest.run(&format!(
+            "set -e; file=$(echo {file}); echo $file; cat $file; echo {value} >$file"
+        ))?;
+        let (file, before) = output
+            .trim_end()
+            .split_once('\n')
+            .ok_or_else(|| format!("{file} has no value: {output}"))?;
+        Ok(Setting {
+            guest,
+            file: file.to_owned(),
+            before: before.to_owned(),
+        })
+    }
+
+    /// Writes back what was there before.
+    pub fn restore(self) -> Result<(), String> {
+        let Setting {
+            guest,
+            file,
+            before,
+        } = self;
+        guest.run(&format!("echo {before} >{file}")).map(drop)
+    }
+}
+
 /// One script that runs, or ran, in the guest.
 pub struct Job<'guest> {
     guest: &'guest Guest,

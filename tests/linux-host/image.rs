@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What must be on the machine: program, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("nvme", "nvme-cli"),
     ("iscsid", "open-iscsi"),
+    ("sg_reset", "sg3-utils"),
     ("dmsetup", "dmsetup"),
     ("fio", "fio"),
     ("mkfs.ext4", "e2fsprogs"),

@@ -166,13 +166,13 @@ pub struct EndlessWrites<'a> {
     stop_file: String,
 }
 
-/// Starts fio with [`ENDLESS_WRITERS`] threads, each on 4 MiB of its own. Each has exactly one I/O outstanding at any time, so when the device completes nothing
+/// Starts fio on a device, or a file of 64 MiB, with [`ENDLESS_WRITERS`] threads, each on 4 MiB of its own. Each has exactly one I/O outstanding at any time, so when the device completes nothing
 /// any more, that is how many it has. One thread flushes after every fourth write; no more than one, or the kernel would merge flushes.
 pub fn start_endless_writes<'a>(
     guest: &'a Guest,
     device: &str,
 ) -> Result<EndlessWrites<'a>, String> {
-    let name = device.trim_start_matches("/dev/");
+    let name = device.rsplit('/').next().unwrap_or(device);
     let stop_file = format!("/run/stop.{name}");
     let job = guest.start(&format!(
         r"
@@ -208,6 +208,13 @@ impl EndlessWrites<'_> {
     }
 }
 
+/// Whether a program says that its I/O has failed: EIO, or EREMOTEIO, which is how Linux hands on a HARDWARE ERROR of SCSI.
+pub fn is_io_error(said: &str) -> bool {
+    ["Input/output error", "Remote I/O error"]
+        .iter()
+        .any(|words| said.trim_end().ends_with(words))
+}
+
 /// Single I/Os of programs that want to know what becomes of them: half reads, half writes.
 pub struct Probes<'a> {
     job: Job<'a>,
@@ -240,9 +247,9 @@ impl Probes<'_> {
         self.end("success", |outcome| outcome == "ok")
     }
 
-    /// Waits for the end of all of them, which must be EIO.
+    /// Waits for the end of all of them, which must be an I/O error.
     pub fn fail(self) -> Result<(), String> {
-        self.end("EIO", |outcome| outcome.ends_with("Input/output error"))
+        self.end("an I/O error", is_io_error)
     }
 
     fn end(mut self, what: &str, right: impl Fn(&str) -> bool) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! What a host does with an iSCSI target, as `initiator` for NVMe: discover, log in, find the disks, log out. The same steps run
 //! against polldm and, in the self-check, against the kernel's own target.
 
+use crate::cable::Cable;
 use crate::guest::Guest;
 use crate::initiator::HOST_AS_SEEN_BY_GUEST;
 use crate::target::{self, Target};
@@ -15,19 +16,32 @@ pub const DIGESTS: [(&str, &str); 2] = [
 pub struct Portal {
     /// IPv4 address, as the guest sees it.
     pub address: &'static str,
-    /// TCP port.
+    /// TCP port, as the guest sees it.
     pub port: u16,
+    /// The port that the target says it has, which is another one when something lies between.
+    pub own_port: u16,
     /// Name of the target.
     pub iqn: String,
 }
 
 impl Portal {
-    /// polldm on the machine that runs the test.
+    /// polldm on the machine that runs the test, in portal group 1.
     pub fn of(target: &Target) -> Portal {
+        let port = target.iscsi_ports[0];
         Portal {
             address: HOST_AS_SEEN_BY_GUEST,
-            port: target.iscsi_port,
+            port,
+            own_port: port,
             iqn: target::iqn(&target.nqn),
+        }
+    }
+
+    /// The same polldm in portal group 2, at the other end of a cable.
+    pub fn over(cable: &Cable, target: &Target) -> Portal {
+        Portal {
+            port: cable.port,
+            own_port: target.iscsi_ports[1],
+            ..Portal::of(target)
         }
     }
 
@@ -74,7 +88,7 @@ impl<'a> Session<'a> {
             set -e
             start_iscsid
             iscsiadm -m discovery -t sendtargets -p {address}:{port} >/tmp/targets
-            grep -q ':{port},[0-9]* {iqn}$' /tmp/targets || fail the target is not among $(cat /tmp/targets)
+            grep -q ':{own_port},[0-9]* {iqn}$' /tmp/targets || fail the target is not among $(cat /tmp/targets)
             # The address that the target gives is its own; between it and the guest there is one that stands for it.
             {record} -o new
             {settings}
@@ -82,6 +96,7 @@ impl<'a> Session<'a> {
             ",
             address = portal.address,
             port = portal.port,
+            own_port = portal.own_port,
             iqn = portal.iqn,
         ))?;
         Ok(Session {
@@ -113,6 +128,34 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the kernel says that the session is in this state: `LOGGED_IN`, `FAILED`, ...
+    pub fn await_state(&self, state: &str) -> Result<(), String> {
+        let Session { iqn, port, .. } = self;
+        self.guest
+            .run(&format!("await 60 session_is {iqn} {port} {state}"))
+            .map(drop)
+    }
+
+    /// How many task management functions the guest has asked for.
+    pub fn task_management(&self) -> Result<u64, String> {
+        let Session { iqn, port, .. } = self;
+        let output = self.guest.run(&format!("task_management {iqn} {port}"))?;
+        output
+            .trim()
+            .parse()
+            .map_err(|e| format!("iscsiadm counts {output:?}: {e}"))
+    }
+
+    /// Waits until it has asked for so many.
+    pub fn await_task_management(&self, count: u64) -> Result<(), String> {
+        let Session { iqn, port, .. } = self;
+        self.guest
+            .run(&format!(
+                "asked() {{ [ $(task_management {iqn} {port}) -ge {count} ]; }}\nawait 60 asked"
+            ))
+            .map(drop)
     }
 
     /// Logs out; nothing of the session may be left.

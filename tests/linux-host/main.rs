@@ -11,7 +11,9 @@
 //! skipped); `POLLDM_SKIP_LINUX_HOST=1` leaves it out; `POLLDM_BINARY` names the polldm to test instead of the
 //! one that cargo has just built.
 
+mod cable;
 mod counts;
+mod front;
 mod guest;
 mod image;
 mod initiator;
@@ -31,7 +33,8 @@ use scenarios::{Context, SCENARIOS, Scenario};
 
 /// Parts of lines of the kernel's log that no scenario may cause: an error that reached the block layer, a file system that
 /// complains, the kernel's own alarm.
-const ALARMS: [&str; 8] = [
+const ALARMS: [&str; 9] = [
+    " error, dev ",
     "I/O error",
     "Buffer I/O",
     "EXT4-fs error",

@@ -101,8 +101,8 @@ pub struct Target {
     process: Option<Child>,
     /// The TCP ports on the loopback address, one listener each.
     pub ports: [u16; 2],
-    /// The TCP port of the iSCSI target, which has every volume as a logical unit, from 0.
-    pub iscsi_port: u16,
+    /// The TCP ports of the iSCSI target, which has every volume as a logical unit, from 0. Each is a portal group: 1 and 2.
+    pub iscsi_ports: [u16; 2],
     /// The subsystem that it serves.
     pub nqn: String,
 }
@@ -117,13 +117,14 @@ impl Target {
         volumes: &[Volume],
     ) -> Result<Target, String> {
         let directory = TempDir::with_prefix("polldm-linux-host-").map_err(|e| e.to_string())?;
-        let [first, second, iscsi_port] =
+        let [first, second, group_1, group_2] =
             free_ports().map_err(|e| format!("cannot find free ports: {e}"))?;
         let ports = [first, second];
+        let iscsi_ports = [group_1, group_2];
         // SPDK exports a device one way only.
         let iscsi = match cfg!(feature = "spdk") {
             true => String::new(),
-            false => iscsi(iscsi_port, nqn, volumes),
+            false => iscsi(iscsi_ports, nqn, volumes),
         };
         let configuration = configuration(directory.path(), ports, nqn, hosts, volumes) + &iscsi;
         write_secrets(directory.path())?;
@@ -135,7 +136,7 @@ impl Target {
             directory,
             process: None,
             ports,
-            iscsi_port,
+            iscsi_ports,
             nqn: nqn.to_owned(),
         };
         target.serve()?;
@@ -283,6 +284,13 @@ impl Target {
             .map(drop)
     }
 
+    /// Exports a device as one more logical unit.
+    pub fn add_unit(&self, lun: u32, device: &str) -> Result<(), String> {
+        let (iqn, lun) = (iqn(&self.nqn), lun.to_string());
+        self.command(&["iscsi", "add-lun", &iqn, "--lun", &lun, "--device", device])
+            .map(drop)
+    }
+
     /// Exports a device under a namespace id of its own.
     pub fn add_namespace(&self, nsid: u32, device: &str) -> Result<(), String> {
         let nsid = nsid.to_string();
@@ -361,10 +369,10 @@ impl Drop for Target {
 
 /// Ports that a moment ago nobody used. Chosen here and not by the target, so that it has the same ones again after a
 /// restart.
-fn free_ports() -> std::io::Result<[u16; 3]> {
+fn free_ports() -> std::io::Result<[u16; 4]> {
     // All are held until all are known: they must differ.
-    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let mut ports = [0; 3];
+    let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let mut ports = [0; 4];
     for (port, listener) in ports.iter_mut().zip(listeners) {
         *port = listener?.local_addr()?.port();
     }
@@ -398,14 +406,15 @@ fn write_secrets(directory: &Path) -> Result<(), String> {
 }
 
 /// The part of the YAML file that exports the volumes as logical units, too: of one target for everyone, and of one that asks for proof.
-fn iscsi(port: u16, nqn: &str, volumes: &[Volume]) -> String {
+fn iscsi([first, second]: [u16; 2], nqn: &str, volumes: &[Volume]) -> String {
     let units: String = volumes
         .iter()
         .enumerate()
         .map(|(lun, volume)| format!("          - {{ lun: {lun}, device: {} }}\n", volume.name))
         .collect();
     format!(
-        "  iscsi:\n    portals: [ \"127.0.0.1:{port}\" ]\n    \
+        "  iscsi:\n    portals: [ \"127.0.0.1:{first}\" ]\n    \
+         portal_groups: [ {{ tag: 2, portals: [ \"127.0.0.1:{second}\" ] }} ]\n    \
          targets:\n      - iqn: {}\n        initiators: any\n        luns:\n{units}      \
          - iqn: {}\n        initiators: any\n        \
          chap: {{ secrets: chap, mutual: true }}\n        luns:\n{units}",

@@ -82,6 +82,41 @@ disk() {
     done
 }
 
+# session_is IQN PORT STATE: whether the session is LOGGED_IN, FAILED, ...
+session_is() {
+    [ "$(cat "/sys/class/iscsi_session/session$(find_session "$1" "$2")/state")" = "$3" ]
+}
+
+# task_management IQN PORT: prints how many task management functions the session has asked for.
+task_management() {
+    iscsiadm -m session -r "$(find_session "$1" "$2")" --stats | sed -n 's/.*tmfcmd_pdus: //p'
+}
+
+# access_state_is DISK STATE: whether the kernel takes the disk's target port group to be in this ALUA state.
+access_state_is() {
+    [ "$(cat "/sys/block/$1/device/access_state")" = "$2" ]
+}
+
+# completions DISK: prints how many reads and writes it has completed.
+completions() {
+    read -r reads _ _ _ writes _ <"/sys/block/$1/stat"
+    echo $((reads + writes))
+}
+
+# await_io DISK...: waits until each has completed some more.
+await_io() {
+    for disk; do
+        enough=$(($(completions "$disk") + 50))
+        completed() { [ "$(completions "$disk")" -ge "$enough" ]; }
+        await 60 completed
+    done
+}
+
+# path_is MAP DISK A|F: whether the kernel's multipath takes the disk for an active path or a failed one.
+path_is() {
+    dmsetup status "$1" | grep -q " $(cat "/sys/block/$2/dev") $3 "
+}
+
 # start_iscsid: starts the initiator's daemon, once.
 start_iscsid() {
     [ -e /run/iscsid.pid ] && return

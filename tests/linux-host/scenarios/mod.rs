@@ -6,6 +6,7 @@ mod data;
 mod hosts;
 mod iscsi;
 mod kernel_dm;
+mod multipath;
 mod no_path;
 mod passthrough;
 mod reconfiguration;
@@ -14,6 +15,7 @@ mod stacked;
 
 use std::path::Path;
 
+use crate::front::Front;
 use crate::guest::Guest;
 use crate::initiator::{Connection, Endpoint};
 use crate::target::{Target, Volume};
@@ -48,12 +50,12 @@ impl<'a> Context<'a> {
             .map_err(|e| format!("{e}\n{}", target.log()))
     }
 
-    /// For a scenario in which I/O has to fail: the kernel has said so, and complained of nothing else.
-    fn expect_io_errors(&self) -> Result<(), String> {
+    /// For a scenario in which I/O has to fail on disks whose names begin so: the kernel has said that, and complained of nothing else.
+    fn expect_io_errors(&self, disks: &str) -> Result<(), String> {
         let log = self.guest.run("dmesg -c")?;
         let (right, wrong): (Vec<&str>, Vec<&str>) = crate::alarms(&log)
             .into_iter()
-            .partition(|line| line.contains("I/O error, dev nvme"));
+            .partition(|line| line.contains(&format!(" error, dev {disks}")));
         match (right.is_empty(), wrong.is_empty()) {
             (false, true) => Ok(()),
             (true, _) => Err(format!("the kernel has reported no I/O error:\n{log}")),
@@ -134,11 +136,19 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "at_01_03_06_07_08_09_69_io_waits_for_its_path",
-        run: no_path::waits_for_its_path,
+        run: |context| no_path::waits_for_its_path(context, Front::Nvme),
+    },
+    Scenario {
+        name: "at_01_03_06_07_08_09_69_io_waits_for_its_path_over_iscsi",
+        run: |context| no_path::waits_for_its_path(context, Front::Iscsi),
     },
     Scenario {
         name: "at_08_09_79_io_survives_a_pulled_disk",
-        run: no_path::survives_a_pulled_disk,
+        run: |context| no_path::survives_a_pulled_disk(context, Front::Nvme),
+    },
+    Scenario {
+        name: "at_08_09_79_io_survives_a_pulled_disk_over_iscsi",
+        run: |context| no_path::survives_a_pulled_disk(context, Front::Iscsi),
     },
     Scenario {
         name: "at_78_host_gives_up_on_waiting_io",
@@ -146,23 +156,51 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "at_02_04_11_66_67_io_without_a_path_fails_when_it_must",
-        run: no_path::fails_when_it_must,
+        run: |context| no_path::fails_when_it_must(context, Front::Nvme),
+    },
+    Scenario {
+        name: "at_02_04_11_66_67_io_without_a_path_fails_when_it_must_over_iscsi",
+        run: |context| no_path::fails_when_it_must(context, Front::Iscsi),
     },
     Scenario {
         name: "at_71_swaps_between_targets_wait_for_no_delay",
-        run: reconfiguration::swaps_between_targets,
+        run: |context| reconfiguration::swaps_between_targets(context, Front::Nvme),
+    },
+    Scenario {
+        name: "at_71_swaps_between_targets_wait_for_no_delay_over_iscsi",
+        run: |context| reconfiguration::swaps_between_targets(context, Front::Iscsi),
     },
     Scenario {
         name: "at_01_paths_fail_over_under_load",
-        run: stacked::paths_fail_over,
+        run: |context| stacked::paths_fail_over(context, Front::Nvme),
+    },
+    Scenario {
+        name: "at_01_paths_fail_over_under_load_over_iscsi",
+        run: |context| stacked::paths_fail_over(context, Front::Iscsi),
     },
     Scenario {
         name: "at_05_10_one_io_waits_for_two_paths",
-        run: stacked::spans_two_multipaths,
+        run: |context| stacked::spans_two_multipaths(context, Front::Nvme),
+    },
+    Scenario {
+        name: "at_05_10_one_io_waits_for_two_paths_over_iscsi",
+        run: |context| stacked::spans_two_multipaths(context, Front::Iscsi),
     },
     Scenario {
         name: "at_12_cancelled_suspend_costs_no_io",
-        run: stacked::cancelled_suspend,
+        run: |context| stacked::cancelled_suspend(context, Front::Nvme),
+    },
+    Scenario {
+        name: "at_12_cancelled_suspend_costs_no_io_over_iscsi",
+        run: |context| stacked::cancelled_suspend(context, Front::Iscsi),
+    },
+    Scenario {
+        name: "at_78_initiator_aborts_and_resets_waiting_io",
+        run: no_path::initiator_aborts_and_resets,
+    },
+    Scenario {
+        name: "open_iscsi_twice_beneath_the_kernels_multipath",
+        run: multipath::two_sessions,
     },
     Scenario {
         name: "open_iscsi_makes_file_systems_and_verifies_with_digests_on",

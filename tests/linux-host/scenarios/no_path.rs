@@ -5,7 +5,10 @@
 
 use super::Context;
 use crate::counts::Counts;
-use crate::initiator::{ENDLESS_WRITERS, start_endless_writes, start_probes};
+use crate::front::Front;
+use crate::guest::Setting;
+use crate::initiator::{ENDLESS_WRITERS, is_io_error, start_endless_writes, start_probes};
+use crate::iscsi::{Portal, Session};
 use crate::target::{Backing, Target, Volume};
 
 /// The features of a table whose I/O waits for a path.
@@ -115,11 +118,11 @@ impl Disk<'_> {
 
 /// The path fails again and again under a host that writes and verifies, and comes back in every way there is. Between the steps all I/O is where
 /// it should be; the host has no error, and reads what it wrote.
-pub fn waits_for_its_path(context: &Context<'_>) -> Result<(), String> {
+pub fn waits_for_its_path(context: &Context<'_>, front: Front) -> Result<(), String> {
     let volume = || Volume::new("disk", Backing::Malloc, 4096, 64).with_one_path(QUEUE);
     let mut target = context.target("no-path", &[volume()])?;
-    let connection = context.connect(&target, "")?;
-    let writes = start_endless_writes(context.guest, &connection.device(1)?)?;
+    let attached = front.attach(context.guest, &target)?;
+    let writes = start_endless_writes(context.guest, &attached.disk(0)?)?;
     let disk = Disk {
         target: &target,
         volume: volume(),
@@ -185,17 +188,17 @@ pub fn waits_for_its_path(context: &Context<'_>) -> Result<(), String> {
     disk.expect_queueing()?;
     disk.expect_no_error()?;
     writes.stop()?;
-    connection.close()?;
+    attached.close()?;
     target.terminate()
 }
 
 /// The disk is pulled while the host writes: its path fails by the errors that this makes, and the I/O that met them waits with the rest. The same
 /// disk is put in again, and a table that finds it made live in each of the three ways.
-pub fn survives_a_pulled_disk(context: &Context<'_>) -> Result<(), String> {
+pub fn survives_a_pulled_disk(context: &Context<'_>, front: Front) -> Result<(), String> {
     let volume = || Volume::new("disk", Backing::File, 4096, 64).with_one_path(QUEUE);
     let mut target = context.target("pulled", &[volume()])?;
-    let connection = context.connect(&target, "")?;
-    let writes = start_endless_writes(context.guest, &connection.device(1)?)?;
+    let attached = front.attach(context.guest, &target)?;
+    let writes = start_endless_writes(context.guest, &attached.disk(0)?)?;
     let disk = Disk {
         target: &target,
         volume: volume(),
@@ -242,7 +245,7 @@ pub fn survives_a_pulled_disk(context: &Context<'_>) -> Result<(), String> {
     disk.await_progress()?;
     disk.expect_no_error()?;
     writes.stop()?;
-    connection.close()?;
+    attached.close()?;
     target.terminate()
 }
 
@@ -250,15 +253,13 @@ pub fn survives_a_pulled_disk(context: &Context<'_>) -> Result<(), String> {
 const PROBES: u64 = 8;
 
 /// What a host sees of I/O that has no path and may not wait: EIO, once for each, and only then.
-pub fn fails_when_it_must(context: &Context<'_>) -> Result<(), String> {
+pub fn fails_when_it_must(context: &Context<'_>, front: Front) -> Result<(), String> {
     let guest = context.guest;
-    let volume = || Volume::new("disk", Backing::Malloc, 4096, 64).with_one_path("0");
+    let volume = || Volume::new("disk", Backing::File, 4096, 64).with_one_path("0");
     let mut target = context.target("fails", &[volume()])?;
-    // Otherwise the host tries five times more what polldm has failed with a status that allows it.
-    let retries = "/sys/module/nvme_core/parameters/max_retries";
-    let patience = guest.run(&format!("cat {retries} && echo 0 >{retries}"))?;
-    let connection = context.connect(&target, "")?;
-    let device = connection.device(1)?;
+    let attached = front.attach(guest, &target)?;
+    let device = attached.disk(0)?;
+    let retries = front.without_retries(guest, &device)?;
     let disk = Disk {
         target: &target,
         volume: volume(),
@@ -290,9 +291,10 @@ pub fn fails_when_it_must(context: &Context<'_>) -> Result<(), String> {
     disk.fail_path()?;
     probes()?.fail()?;
     expect_failed(PROBES)?;
-    let (status, output) = guest.start(&format!("nvme flush {device}"))?.finish()?;
-    if status == 0 {
-        return Err(format!("a flush without a path has succeeded: {output}"));
+    let flush = format!("dd if=/dev/null of={device} conv=notrunc,fsync status=none");
+    let (_, output) = guest.start(&flush)?.finish()?;
+    if !is_io_error(&output) {
+        return Err(format!("a flush without a path should fail: {output}"));
     }
     expect_failed(1)?;
     disk.reinstate_path()?;
@@ -353,9 +355,9 @@ pub fn fails_when_it_must(context: &Context<'_>) -> Result<(), String> {
     disk.reinstate_path()?;
     held.succeed()?;
     expect_failed(0)?;
-    context.expect_io_errors()?;
-    connection.close()?;
-    guest.run(&format!("echo {} >{retries}", patience.trim()))?;
+    context.expect_io_errors(front.disk_prefix())?;
+    retries.restore()?;
+    attached.close()?;
     target.terminate()
 }
 
@@ -366,7 +368,7 @@ pub fn host_gives_up_and_sends_again(context: &Context<'_>) -> Result<(), String
     let volume = || Volume::new("disk", Backing::Malloc, 4096, 64).with_one_path(QUEUE);
     let mut target = context.target("gives-up", &[volume()])?;
     let limit = "/sys/module/nvme_core/parameters/io_timeout";
-    let patience = guest.run(&format!("cat {limit} && echo 2 >{limit}"))?;
+    let limit = Setting::change(guest, limit, "2")?;
     let connection = context.connect(&target, "")?;
     let writes = start_endless_writes(guest, &connection.device(1)?)?;
     let disk = Disk {
@@ -398,6 +400,66 @@ pub fn host_gives_up_and_sends_again(context: &Context<'_>) -> Result<(), String
 
     writes.stop()?;
     connection.close()?;
-    guest.run(&format!("echo {} >{limit}", patience.trim()))?;
+    limit.restore()?;
+    target.terminate()
+}
+
+/// An initiator that gives up on I/O that waits, in a target or in the core: it aborts each command after a second or two and sends it again, and an
+/// administrator resets the unit. What was aborted is gone from polldm, what was sent again waits in its place, and in the end every block is
+/// right (AT-78).
+pub fn initiator_aborts_and_resets(context: &Context<'_>) -> Result<(), String> {
+    let guest = context.guest;
+    let volume = || Volume::new("disk", Backing::Malloc, 4096, 64).with_one_path(QUEUE);
+    let mut target = context.target("aborts", &[volume()])?;
+    let session = Session::open(guest, &Portal::of(&target), &[])?;
+    let device = session.disk(0)?;
+    // As long as it takes the host tries again, and does not wait for long. Both go with the disk.
+    guest.run(&format!(
+        r"
+        cd /sys/block/{name}/device
+        echo 1 >timeout
+        cd scsi_disk/* && echo -1 >max_retries
+        ",
+        name = device.trim_start_matches("/dev/"),
+    ))?;
+    let writes = start_endless_writes(guest, &device)?;
+    let disk = Disk {
+        target: &target,
+        volume: volume(),
+    };
+    for is_suspended in [false, true] {
+        disk.await_progress()?;
+        disk.lose_path()?;
+        if is_suspended {
+            disk.command("suspend", &["--noflush"])?;
+        }
+        let await_again = || {
+            target.await_counts("disk", "I/O to be sent again", |now| {
+                let waits = match is_suspended {
+                    false => [now.held, now.in_flight],
+                    true => [now.parked, now.parked + now.in_flight],
+                };
+                waits == [ENDLESS_WRITERS; 2]
+            })
+        };
+        await_again()?;
+        let asked = session.task_management()?;
+        session.await_task_management(asked + ENDLESS_WRITERS)?;
+        let before = await_again()?;
+        guest.run(&format!("sg_reset --device --no-escalate {device}"))?;
+        let after = await_again()?;
+        if !is_suspended && after.errors < before.errors + ENDLESS_WRITERS {
+            return Err(format!(
+                "the reset has not ended every command: {before:?}, then {after:?}"
+            ));
+        }
+        disk.reinstate_path()?;
+        if is_suspended {
+            disk.command("resume", &[])?;
+        }
+    }
+    disk.await_progress()?;
+    writes.stop()?;
+    session.close()?;
     target.terminate()
 }

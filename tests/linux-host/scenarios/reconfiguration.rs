@@ -1,6 +1,7 @@
 //! Changes to a device while a host uses it.
 
 use super::Context;
+use crate::front::Front;
 use crate::initiator::{ENDLESS_WRITERS, start_endless_writes, start_verified_writes};
 use crate::target::{Backing, SECTORS_PER_MIB, Volume};
 
@@ -114,12 +115,12 @@ pub fn table_swaps_under_load(context: &Context<'_>) -> Result<(), String> {
 
 /// Swaps in one step between all targets that can stand for one another, while a host writes and verifies. One of them delays I/O by more time than
 /// the host has: a swap away from it does not wait, and completes what it held (AT-71).
-pub fn swaps_between_targets(context: &Context<'_>) -> Result<(), String> {
+pub fn swaps_between_targets(context: &Context<'_>, front: Front) -> Result<(), String> {
     let volume = Volume::new("disk", Backing::Malloc, 4096, 64);
     let linear = volume.linear_table(64);
     let mut target = context.target("between-targets", &[volume])?;
-    let connection = context.connect(&target, "")?;
-    let writes = start_endless_writes(context.guest, &connection.device(1)?)?;
+    let attached = front.attach(context.guest, &target)?;
+    let writes = start_endless_writes(context.guest, &attached.disk(0)?)?;
     let swap = |table: &str| target.command(&["dm", "swap", "disk", "--table", table]);
     let await_progress = |table: &str| -> Result<(), String> {
         let before = target.counts("disk")?.completed;
@@ -154,6 +155,6 @@ pub fn swaps_between_targets(context: &Context<'_>) -> Result<(), String> {
         return Err("I/O has failed".into());
     }
     writes.stop()?;
-    connection.close()?;
+    attached.close()?;
     target.terminate()
 }

@@ -11,6 +11,7 @@ pub fn kernel_iscsi_target(context: &Context<'_>) -> Result<(), String> {
     let portal = Portal {
         address: "127.0.0.1",
         port: 3260,
+        own_port: 3260,
         iqn: "iqn.2026-11.io.polldm:self-check".to_owned(),
     };
     let iqn = &portal.iqn;

@@ -1,11 +1,12 @@
 //! Multipath over mapped devices: what a path leads to can be made to fail, to hold I/O, and to be the same medium as another path.
 
 use super::Context;
-use crate::initiator::{Connection, ENDLESS_WRITERS, start_endless_writes, start_probes};
+use crate::front::{Attachment, Front};
+use crate::initiator::{ENDLESS_WRITERS, is_io_error, start_endless_writes, start_probes};
 use crate::target::{Backing, Target, Volume};
 
-/// Namespace id of the device under test; the first is of the volume that a target begins with.
-const NSID: u32 = 2;
+/// Place of the device under test among those of a target; the first is the volume that it begins with.
+const PLACE: u32 = 1;
 
 /// Completions after which I/O is taken to run again: more than were outstanding.
 const PROGRESS: u64 = 4 * ENDLESS_WRITERS;
@@ -30,16 +31,17 @@ fn start(context: &Context<'_>, name: &str) -> Result<Target, String> {
     Ok(target)
 }
 
-/// A host's connection, and the block device of the device under test.
-fn connect<'a>(
+/// Connects the host, and finds the device under test: its disk there.
+fn attach<'a>(
     context: &Context<'a>,
+    front: Front,
     target: &Target,
     device: &str,
-) -> Result<(Connection<'a>, String), String> {
-    target.add_namespace(NSID, device)?;
-    let connection = context.connect(target, "")?;
-    let block_device = connection.device(NSID)?;
-    Ok((connection, block_device))
+) -> Result<(Attachment<'a>, String), String> {
+    front.export(target, PLACE, device)?;
+    let attached = front.attach(context.guest, target)?;
+    let disk = attached.disk(PLACE)?;
+    Ok((attached, disk))
 }
 
 fn await_progress(target: &Target, device: &str) -> Result<(), String> {
@@ -51,7 +53,7 @@ fn await_progress(target: &Target, device: &str) -> Result<(), String> {
 
 /// Two paths to one medium, of which one or the other fails all I/O while a host writes and verifies: what fails on one goes to the other. A path is
 /// reinstated when what it leads to works again. The host has no error, and reads what it wrote.
-pub fn paths_fail_over(context: &Context<'_>) -> Result<(), String> {
+pub fn paths_fail_over(context: &Context<'_>, front: Front) -> Result<(), String> {
     let mut target = start(context, "fail-over")?;
     let works = table("linear disk 0");
     target.create("first", &works)?;
@@ -71,7 +73,7 @@ pub fn paths_fail_over(context: &Context<'_>) -> Result<(), String> {
     ];
     let multipath = |groups| table(&format!("multipath 0 0 {groups}"));
     target.create("disks", &multipath(groups[0].0))?;
-    let (connection, device) = connect(context, &target, "disks")?;
+    let (attached, device) = attach(context, front, &target, "disks")?;
     let writes = start_endless_writes(context.guest, &device)?;
     let fails = [table("error"), table("flakey disk 0 0 1")];
     for (groups, paths) in groups {
@@ -92,17 +94,14 @@ pub fn paths_fail_over(context: &Context<'_>) -> Result<(), String> {
         return Err("I/O has failed".into());
     }
     writes.stop()?;
-    connection.close()?;
+    attached.close()?;
     target.terminate()
 }
 
 /// One I/O of a host that lies on two multipath devices without a path, half on each: it fails once, or succeeds once, as a whole.
-pub fn spans_two_multipaths(context: &Context<'_>) -> Result<(), String> {
+pub fn spans_two_multipaths(context: &Context<'_>, front: Front) -> Result<(), String> {
     let guest = context.guest;
     let mut target = start(context, "two-multipaths")?;
-    // Otherwise the host tries again what has failed.
-    let retries = "/sys/module/nvme_core/parameters/max_retries";
-    let patience = guest.run(&format!("cat {retries} && echo 0 >{retries}"))?;
     let half = |start| format!("0 65536 linear disk {start}");
     let multipath =
         |path| format!("0 65536 multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 0 {path}");
@@ -111,7 +110,8 @@ pub fn spans_two_multipaths(context: &Context<'_>) -> Result<(), String> {
         target.create(upper, &multipath(lower))?;
     }
     target.create("both", "0 65536 linear left 0\n65536 65536 linear right 0")?;
-    let (connection, device) = connect(context, &target, "both")?;
+    let (attached, device) = attach(context, front, &target, "both")?;
+    let retries = front.without_retries(guest, &device)?;
 
     // 64 KiB with the end of the left half in its middle.
     guest.run("dd if=/dev/urandom of=/tmp/span bs=65536 count=1 status=none")?;
@@ -148,7 +148,7 @@ pub fn spans_two_multipaths(context: &Context<'_>) -> Result<(), String> {
     }
     target.command(&["dm", "suspend", "--nolockfs", "right"])?;
     let (status, output) = one.finish()?;
-    if status == 0 || !output.contains("Input/output error") {
+    if status == 0 || !is_io_error(&output) {
         return Err(format!(
             "an I/O whose halves have failed ended with: {status} {output}"
         ));
@@ -182,12 +182,11 @@ pub fn spans_two_multipaths(context: &Context<'_>) -> Result<(), String> {
     guest.run(&format!(
         "dd if={device} of=/tmp/read bs=65536 count=1 skip=33521664 iflag=direct,skip_bytes status=none\n\
          cmp /tmp/span /tmp/read || fail 'what was read is not what was written'\n\
-         rm /tmp/span /tmp/read\n\
-         echo {} >{retries}",
-        patience.trim()
+         rm /tmp/span /tmp/read"
     ))?;
-    context.expect_io_errors()?;
-    connection.close()?;
+    context.expect_io_errors(front.disk_prefix())?;
+    retries.restore()?;
+    attached.close()?;
     target.terminate()
 }
 
@@ -196,13 +195,13 @@ const EACH: u64 = 8;
 
 /// A suspend with noflush that cannot end, because a device beneath holds I/O, is cancelled when other I/O is pushed back already: that
 /// waits for a path again, the suspend is refused, and nothing fails.
-pub fn cancelled_suspend(context: &Context<'_>) -> Result<(), String> {
+pub fn cancelled_suspend(context: &Context<'_>, front: Front) -> Result<(), String> {
     let guest = context.guest;
     let mut target = start(context, "cancel")?;
     target.create("path", &table("linear disk 0"))?;
     let multipath = "multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 0 path";
     target.create("disks", &table(multipath))?;
-    let (connection, device) = connect(context, &target, "disks")?;
+    let (attached, device) = attach(context, front, &target, "disks")?;
     target.await_counts("disks", "the first I/O to end", |now| now.in_flight == 0)?;
     target.command(&[
         "dm",
@@ -252,6 +251,6 @@ pub fn cancelled_suspend(context: &Context<'_>) -> Result<(), String> {
     beneath.succeed()?;
     target.command(&["dm", "message", "disks", "0", "reinstate_path", "path"])?;
     waiting.succeed()?;
-    connection.close()?;
+    attached.close()?;
     target.terminate()
 }

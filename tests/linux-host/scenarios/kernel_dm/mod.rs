@@ -17,6 +17,7 @@ mod polldm;
 mod story;
 
 use super::Context;
+use crate::guest::Setting;
 use story::Story;
 
 /// The stories, with their names.
@@ -40,9 +41,7 @@ const LOWER_MIB: u64 = 32;
 /// All stories, told to both. Every difference that is not known is shown, not only the first.
 pub fn same_as_the_kernel(context: &Context<'_>) -> Result<(), String> {
     let retries = "/sys/module/nvme_core/parameters/max_retries";
-    let patience = context
-        .guest
-        .run(&format!("cat {retries} && echo 0 >{retries}"))?;
+    let retries = Setting::change(context.guest, retries, "0")?;
     let mut wrong = Vec::new();
     for (name, text) in STORIES {
         let story = Story::read(name, text)?;
@@ -54,10 +53,8 @@ pub fn same_as_the_kernel(context: &Context<'_>) -> Result<(), String> {
         wrong.extend(story.compare(&linux, &polldm));
     }
     // Failed I/O is part of the stories.
-    context.expect_io_errors()?;
-    context
-        .guest
-        .run(&format!("echo {} >{retries}", patience.trim()))?;
+    context.expect_io_errors("nvme")?;
+    retries.restore()?;
     match wrong.is_empty() {
         true => Ok(()),
         false => Err(format!(
