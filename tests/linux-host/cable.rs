@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub struct Cable {
     /// The TCP port of its near end, on the loopback address.
     pub port: u16,
+    /// That of its far end.
+    far: u16,
     state: Arc<Mutex<State>>,
 }
 
@@ -17,6 +19,8 @@ struct State {
     has_ended: bool,
     /// Both ends of each connection, also of those that have ended.
     ends: Vec<TcpStream>,
+    /// Near ends of connections that began while it was cut.
+    waiting: Vec<TcpStream>,
 }
 
 impl State {
@@ -24,6 +28,13 @@ impl State {
         for end in self.ends.drain(..) {
             // Whose connection has ended already needs nothing.
             let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Passes on one connection. When the target is away it ends, as it would without a cable.
+    fn join(&mut self, near: TcpStream, far: u16) {
+        if let Ok(ends) = join(near, far) {
+            self.ends.extend(ends);
         }
     }
 }
@@ -34,6 +45,7 @@ impl Cable {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let cable = Cable {
             port: listener.local_addr()?.port(),
+            far: port,
             state: Arc::default(),
         };
         let state = Arc::clone(&cable.state);
@@ -43,26 +55,29 @@ impl Cable {
                 if state.has_ended {
                     break;
                 }
-                // While it is cut, who connects is disconnected again.
-                if !state.is_cut {
-                    // A target that is away is the same to the guest.
-                    let _ = join(near, port, &mut state);
+                match state.is_cut {
+                    true => state.waiting.push(near),
+                    false => state.join(near, port),
                 }
             }
         });
         Ok(cable)
     }
 
-    /// Ends all connections, and lets none begin.
+    /// Ends all connections. Those that begin then wait, so that nobody is kept from a mended cable by a pause between attempts.
     pub fn cut(&self) {
         let mut state = lock(&self.state);
         state.is_cut = true;
         state.disconnect();
     }
 
-    /// Lets connections begin again.
+    /// Passes on connections again.
     pub fn mend(&self) {
-        lock(&self.state).is_cut = false;
+        let mut state = lock(&self.state);
+        state.is_cut = false;
+        for near in std::mem::take(&mut state.waiting) {
+            state.join(near, self.far);
+        }
     }
 }
 
@@ -81,12 +96,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().expect("nobody panics while holding it")
 }
 
-/// Connects to the far end, and copies both ways until one of them ends.
-fn join(near: TcpStream, port: u16, state: &mut State) -> io::Result<()> {
+/// Connects to the far end, and copies both ways until one of them ends: both ends.
+fn join(near: TcpStream, port: u16) -> io::Result<[TcpStream; 2]> {
     let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    for end in [&near, &far] {
+    let ends = [near.try_clone()?, far.try_clone()?];
+    for end in &ends {
         end.set_nodelay(true)?;
-        state.ends.push(end.try_clone()?);
     }
     for (mut from, mut to) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
         std::thread::spawn(move || {
@@ -95,5 +110,5 @@ fn join(near: TcpStream, port: u16, state: &mut State) -> io::Result<()> {
             let _ = to.shutdown(Shutdown::Both);
         });
     }
-    Ok(())
+    Ok(ends)
 }
