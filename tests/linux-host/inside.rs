@@ -9,9 +9,14 @@ use tempfile::TempDir;
 
 use crate::guest::{Guest, Job};
 use crate::initiator::{Connection, Endpoint, HOST_AS_SEEN_BY_GUEST};
+use crate::iscsi::{Portal, Session};
+use crate::target::iqn;
 
 /// The port of its NVMe/TCP target, on the guest's loopback address.
 const PORT: u16 = 4420;
+
+/// The port of its iSCSI target, likewise.
+const ISCSI_PORT: u16 = 3260;
 
 /// A polldm that runs in the guest and exports one device, `vol0`.
 pub struct Inside<'a> {
@@ -31,6 +36,7 @@ impl<'a> Inside<'a> {
     ) -> Result<Inside<'a>, String> {
         install(guest, binary)?;
         let nqn = format!("nqn.2026-11.io.polldm:{name}");
+        let iqn = iqn(&nqn);
         let bdevs = bdevs.join("\n  - ");
         let server = guest.start(&format!(
             r#"
@@ -44,6 +50,10 @@ exports:
     listeners: [ "127.0.0.1:{PORT}" ]
     subsystems:
       - {{ nqn: "{nqn}", hosts: any, namespaces: [ {{ nsid: 1, device: vol0 }} ] }}
+  iscsi:
+    portals: [ "127.0.0.1:{ISCSI_PORT}" ]
+    targets:
+      - {{ iqn: "{iqn}", initiators: any, luns: [ {{ lun: 0, device: vol0 }} ] }}
 control: {{ socket: /run/polldm/control.sock }}
 END
             LD_LIBRARY_PATH=/run/polldm /run/polldm/polldm serve /run/polldm/node.yaml >/run/polldm/log 2>&1 &
@@ -72,6 +82,17 @@ END
             nqn: self.nqn.clone(),
         };
         Connection::open(self.guest, &endpoint, "")
+    }
+
+    /// Logs the guest in to it.
+    pub fn log_in(&self) -> Result<Session<'a>, String> {
+        let portal = Portal {
+            address: "127.0.0.1",
+            port: ISCSI_PORT,
+            own_port: ISCSI_PORT,
+            iqn: iqn(&self.nqn),
+        };
+        Session::open(self.guest, &portal, &[])
     }
 
     /// A polldm command against it; its output.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::Context;
+use crate::front::Front;
 use crate::guest::Job;
 use crate::target::{Backing, Target, Volume};
 
@@ -69,24 +70,28 @@ const AREA_BLOCKS: u64 = 4096;
 /// Bytes of a record: one logical block.
 const RECORD_BYTES: u64 = 4096;
 
-/// Writers put records on the raw device, one block each with an fsync behind it, and say so. kill -9; then, before
+/// Writers put records on the raw device, one block each with FUA or with a flush behind it, and say so. kill -9; then, before
 /// anything is started again, every record that was acknowledged must be in the backing file. The host reconnects to the
 /// new process and goes on; at the end all records are read back.
-pub fn kill_while_writing(context: &Context<'_>) -> Result<(), String> {
+pub fn kill_while_writing(context: &Context<'_>, front: Front) -> Result<(), String> {
     let guest = context.guest;
     let mut target = context.target("kill", &[Volume::new("disk", Backing::File, 4096, 128)])?;
-    let connection = context.connect(&target, "")?;
-    let device = connection.device(1)?;
+    let attached = front.attach(guest, &target)?;
+    let device = attached.disk(0)?;
     guest.run("rm -f /run/stop")?;
     let mut writers: Vec<(Job<'_>, u64)> = Vec::new();
     for writer in 0..WRITERS {
+        let durably = match writer {
+            0 => "oflag=direct,dsync conv=sync,notrunc",
+            _ => "oflag=direct conv=sync,notrunc,fsync",
+        };
         let script = format!(
             r"
             i=0
             until [ -e /run/stop ]; do
                 i=$((i + 1))
                 printf 'writer {writer} record %06d.' $i |
-                    dd of={device} bs={RECORD_BYTES} seek=$(({area} + i)) oflag=direct conv=sync,notrunc,fsync status=none ||
+                    dd of={device} bs={RECORD_BYTES} seek=$(({area} + i)) {durably} status=none ||
                     fail record $i failed
                 tell $i
             done
@@ -122,7 +127,6 @@ pub fn kill_while_writing(context: &Context<'_>) -> Result<(), String> {
                 .map_err(|e| format!("kill {kill}: {e}"))?;
         }
         target.serve()?;
-        connection.await_state("live")?;
     }
 
     guest.run("touch /run/stop")?;
@@ -144,7 +148,7 @@ pub fn kill_while_writing(context: &Context<'_>) -> Result<(), String> {
         }
     }
     noise.succeed()?;
-    connection.close()?;
+    attached.close()?;
     target.terminate()
 }
 

@@ -223,6 +223,10 @@ pub const SCENARIOS: &[Scenario] = &[
         run: passthrough::carries_commands,
     },
     Scenario {
+        name: "at_63_fua_over_iscsi_reaches_the_disk",
+        run: passthrough::carries_iscsi,
+    },
+    Scenario {
         name: "nvme_passthrough_claims_its_disk",
         run: passthrough::claims_its_disk,
     },
@@ -240,6 +244,10 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "kill_9_keeps_what_was_flushed",
-        run: crash::kill_while_writing,
+        run: |context| crash::kill_while_writing(context, Front::Nvme),
+    },
+    Scenario {
+        name: "kill_9_keeps_what_was_flushed_over_iscsi",
+        run: |context| crash::kill_while_writing(context, Front::Iscsi),
     },
 ];

@@ -136,6 +136,18 @@ pub fn carries_commands(context: &Context<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// A host's flushes, discards, write-zeroes and FUA over iSCSI reach the disk as over NVMe/TCP (AT-63).
+pub fn carries_iscsi(context: &Context<'_>) -> Result<(), String> {
+    let guest = context.guest;
+    let table = format!("0 {SECTORS} linear one 0");
+    let bdevs = [bdev(guest, "one")?];
+    let inside = Inside::start(guest, context.binary, "iscsi", &bdevs, &table)?;
+    let session = inside.log_in()?;
+    carries_each(guest, &session.disk(0)?)?;
+    session.close()?;
+    inside.terminate()
+}
+
 /// One of each, and what the disk is given of it.
 fn carries_each(guest: &Guest, device: &str) -> Result<(), String> {
     let flush = ["pci_nvme_flush_ns"];
