@@ -24,7 +24,13 @@ pub fn file_systems(context: &Context<'_>) -> Result<(), String> {
 
 /// fio writes at queue depth 16 with flushes among them and compares every block, on memory and on a file.
 pub fn verified_writes(context: &Context<'_>) -> Result<(), String> {
-    let mut target = context.target("verified-writes", &verified_volumes())?;
+    let mut target = context.target(
+        "verified-writes",
+        &[
+            Volume::new("memory", Backing::Malloc, 512, 128),
+            Volume::new("file", Backing::File, 4096, 128),
+        ],
+    )?;
     let connection = context.connect(&target, "")?;
     let memory = start_verified_writes(context.guest, &connection.device(1)?, 512)?;
     let file = start_verified_writes(context.guest, &connection.device(2)?, 4096)?;
@@ -34,24 +40,15 @@ pub fn verified_writes(context: &Context<'_>) -> Result<(), String> {
     target.terminate()
 }
 
-/// The same with header and data digests, which the kernel's initiator insists on once asked for (it refuses a
+/// The same on memory with header and data digests, which the kernel's initiator insists on once asked for (it refuses a
 /// connection whose ICResp does not have them), and with queues of their own for writes.
 pub fn verified_writes_with_digests(context: &Context<'_>) -> Result<(), String> {
-    let mut target = context.target("digests", &verified_volumes())?;
+    let volume = Volume::new("memory", Backing::Malloc, 512, 128);
+    let mut target = context.target("digests", &[volume])?;
     let connection = context.connect(&target, "--hdr-digest --data-digest --nr-write-queues=2")?;
-    let memory = start_verified_writes(context.guest, &connection.device(1)?, 512)?;
-    let file = start_verified_writes(context.guest, &connection.device(2)?, 4096)?;
-    memory.succeed()?;
-    file.succeed()?;
+    start_verified_writes(context.guest, &connection.device(1)?, 512)?.succeed()?;
     connection.close()?;
     target.terminate()
-}
-
-fn verified_volumes() -> [Volume; 2] {
-    [
-        Volume::new("memory", Backing::Malloc, 512, 128),
-        Volume::new("file", Backing::File, 4096, 128),
-    ]
 }
 
 /// A discarded and a zeroed range read as zeroes, and their neighbours are untouched.
