@@ -8,7 +8,7 @@ use crate::iscsi::{DIGESTS, Portal, Session};
 use crate::target::{Backing, CHAP, SECTORS_PER_MIB, Volume};
 
 /// ext4 on 512-byte blocks and xfs on 4096-byte blocks, at the same time; then, in a session with digests, fio writes to the second and
-/// compares every block. (A file system on the first has digests with CHAP.)
+/// compares every block. (512-byte blocks have digests where CHAP is.)
 pub fn disks(context: &Context<'_>) -> Result<(), String> {
     let guest = context.guest;
     let volumes = [
