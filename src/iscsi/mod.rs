@@ -12,3 +12,6 @@ pub mod login;
 pub mod pdu;
 pub mod secrets;
 pub mod text;
+
+/// Most bytes of an iSCSI name (RFC 7143, 4.2.7.2).
+pub const NAME_BYTES_MAX: usize = 223;

@@ -35,6 +35,9 @@ pub mod opcode {
     pub const REJECT: u8 = 0x3F;
 }
 
+/// I of a request: to be carried out at once (RFC 7143, 11.2.1.1).
+pub const IMMEDIATE: u8 = 0x40;
+
 /// F: the last PDU of its kind.
 pub const FINAL: u8 = 0x80;
 
@@ -100,7 +103,7 @@ impl Header {
     /// I: to be carried out at once.
     #[inline]
     pub fn is_immediate(&self) -> bool {
-        self.0[0] & 0x40 != 0
+        self.0[0] & IMMEDIATE != 0
     }
 
     /// The flags in byte 1.

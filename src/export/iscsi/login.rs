@@ -10,6 +10,7 @@ use super::session::{Context, Member, Session, State};
 use super::target::{Admission, Served, TargetId};
 use super::unit::LunSet;
 use crate::export::backend::{Backend, Lend};
+use crate::iscsi::NAME_BYTES_MAX;
 use crate::iscsi::chap::Keys;
 use crate::iscsi::login::Status;
 use crate::iscsi::pdu::{CONTINUES, Header, LOGIN_BYTES_MAX, NO_TAG, TRANSIT, opcode};
@@ -348,7 +349,7 @@ impl Login {
         self.identified = true;
         let declared = &self.negotiation.declared;
         let initiator = declared.initiator.clone().ok_or(Status::MissingParameter)?;
-        if initiator.is_empty() || initiator.len() > super::config::NAME_BYTES_MAX {
+        if initiator.is_empty() || initiator.len() > NAME_BYTES_MAX {
             return Err(Status::InitiatorError);
         }
         self.initiator = initiator;
