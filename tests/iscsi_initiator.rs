@@ -25,7 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A target on two cores with two units of 8 MiB: 0 in blocks of 512 bytes, 1 in blocks of 4,096.
 struct Node {
     export: Export,
-    // Dropped last: the export's connections live on its cores.
     engine: Engine,
 }
 
@@ -314,7 +313,7 @@ fn what_cannot_be_measured_is_said() {
         "{error}"
     );
     let address = node.address(0);
-    drop(node);
+    node.engine.stop(PATIENCE).unwrap();
     let error = refused(&address, "");
     assert!(error.contains("connecting to 127.0.0.1"), "{error}");
 }
@@ -341,7 +340,7 @@ fn a_target_that_goes_ends_the_run() {
         assert!(!run.is_finished(), "{:?}", run.join());
         std::thread::yield_now();
     }
-    drop(node);
+    node.engine.stop(PATIENCE).unwrap();
     let error = run.join().unwrap().unwrap_err();
     assert!(error.contains("the target"), "{error}");
 }

@@ -26,9 +26,9 @@ Examples:
 
 NQN stands for the subsystem's name; nsid may be left out where it has only
 one namespace. IQN stands for the name of an iSCSI target, the number after it
-for a logical unit; each job logs in for itself. Writes destroy what is on the target. With --rate, latency
-counts from when an I/O was due, so a stall is charged to everything that had
-to wait for it.";
+for a logical unit; each job logs in for itself. Writes destroy what is on the
+target. With --rate, latency counts from when an I/O was due, so a stall is
+charged to everything that had to wait for it.";
 
 /// Measure latency and throughput of a namespace, a logical unit or a mapped device
 #[derive(Debug, Args)]

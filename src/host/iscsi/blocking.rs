@@ -199,17 +199,16 @@ impl BlockingSession {
             if let Some(outcome) = self.buffers.0[usize::from(slot)].ended.take() {
                 return Ok(outcome);
             }
-            self.poll()?;
-            if self.buffers.0[usize::from(slot)].ended.is_some() {
-                continue;
-            }
             if Instant::now() >= deadline {
                 return Err(Error::Timeout {
                     what: "a command".into(),
                     after: self.timeout,
                 });
             }
-            wait(self.session.stream(), self.session.has_unsent(), deadline);
+            self.poll()?;
+            if self.buffers.0[usize::from(slot)].ended.is_none() {
+                wait(self.session.stream(), self.session.has_unsent(), deadline);
+            }
         }
     }
 
