@@ -11,8 +11,9 @@
 //! | [`config`] | YAML into a validated, typed plan |
 //! | [`export`] | the NVMe/TCP and iSCSI targets, and what they share |
 //! | [`mod@bench`] | load generator and reports |
-//! | [`host`] | the NVMe/TCP initiator |
+//! | [`host`] | the NVMe/TCP and iSCSI initiators |
 //! | [`nvme`] | NVMe and NVMe/TCP as bytes: commands, status codes, PDUs; shared by target and initiator |
+//! | [`mod@iscsi`] | iSCSI as bytes: PDUs, text keys, proofs; shared by target and initiator |
 //! | [`sim`] | the simulator: the mapper of several cores under a seeded scheduler, and what checks it |
 //! | `spdk` | the SPDK engine, in a build with the feature of that name |
 //! | [`engine`] | what one reactor of the native engine holds, and the control plane of every engine |
@@ -32,6 +33,7 @@ pub mod dm;
 pub mod engine;
 pub mod export;
 pub mod host;
+pub mod iscsi;
 pub mod node;
 pub mod nvme;
 pub mod reactor;

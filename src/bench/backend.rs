@@ -54,7 +54,7 @@ pub struct Done {
     /// [`Request::tag`].
     pub tag: u16,
     /// 0 when all is well; otherwise a code that [`Backend::error_text`] explains.
-    pub error: u16,
+    pub error: u32,
 }
 
 /// Where outgoing data comes from and incoming data goes.
@@ -129,7 +129,7 @@ pub trait Backend: Sized {
     fn now(&self) -> u64;
 
     /// What an error code means.
-    fn error_text(code: u16) -> String;
+    fn error_text(code: u32) -> String;
 }
 
 /// What is measured, as the main thread sees it.

@@ -61,7 +61,7 @@ pub struct JobResult {
     /// The measured time.
     pub elapsed: Duration,
     /// Failed I/Os, by the backend's code.
-    pub errors: BTreeMap<u16, u64>,
+    pub errors: BTreeMap<u32, u64>,
     /// Scheduled I/Os (`--rate`) whose time came but that could not be issued before the end.
     pub unissued: u64,
     /// Processor time in the measured time.
@@ -448,7 +448,7 @@ impl<B: Backend, D: Data> Job<B, D> {
     }
 
     #[cold]
-    fn fail(&mut self, code: u16) {
+    fn fail(&mut self, code: u32) {
         *self.result.errors.entry(code).or_insert(0) += 1;
         self.shared.failed.fetch_add(1, Ordering::Relaxed);
     }

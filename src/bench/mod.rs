@@ -5,6 +5,7 @@
 //! | [`options`] | the command line, and what is wrong with it |
 //! | [`backend`] | what is driven: one trait, a batch at a time |
 //! | [`nvme_tcp`] | a namespace over NVMe/TCP, through [`crate::host`] |
+//! | [`mod@iscsi`] | a logical unit over iSCSI, likewise |
 //! | [`workload`] | which I/O comes next |
 //! | [`pattern`] | places, and the contents that `--verify` checks |
 //! | [`job`] | the measuring loop of one thread |
@@ -24,6 +25,7 @@
 pub mod backend;
 pub mod cores;
 pub mod gaps;
+pub mod iscsi;
 pub mod job;
 pub mod nvme_tcp;
 pub mod options;
@@ -36,6 +38,7 @@ mod testing;
 pub mod workload;
 
 pub use backend::{Backend, Data, Done, Geometry, Kind, NoData, Request, Target};
+pub use iscsi::IscsiTarget;
 pub use nvme_tcp::NvmeTcpTarget;
 pub use options::{Options, TargetAddress};
 pub use report::{Measured, Report};

@@ -189,7 +189,7 @@ impl<D: Data> Client for Polling<'_, D> {
         }
         self.done[self.count] = Done {
             tag: request.tag,
-            error: status.bits(),
+            error: u32::from(status.bits()),
         };
         self.count += 1;
     }
@@ -268,8 +268,8 @@ impl Backend for NvmeTcpBackend {
         self.origin.elapsed().as_nanos() as u64
     }
 
-    fn error_text(code: u16) -> String {
-        Status::from_bits(code).to_string()
+    fn error_text(code: u32) -> String {
+        Status::from_bits(code as u16).to_string()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The command line of a run, and what is wrong with it.
 
 use super::backend::Geometry;
-use crate::host::Address;
 use crate::host::address::SCHEME;
+use crate::host::{Address, iscsi};
 use clap::{Args, FromArgMatches as _, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,6 +72,8 @@ impl Pattern {
 pub enum TargetAddress {
     /// A namespace over NVMe/TCP.
     NvmeTcp(Address),
+    /// A logical unit over iSCSI.
+    Iscsi(iscsi::Address),
     /// A device of a configuration file, in this process.
     Device {
         /// The configuration.
@@ -91,6 +93,12 @@ impl std::str::FromStr for TargetAddress {
                 .map(Self::NvmeTcp)
                 .map_err(|error: crate::host::Error| error.to_string());
         }
+        if text.starts_with(iscsi::address::SCHEME) {
+            return text
+                .parse()
+                .map(Self::Iscsi)
+                .map_err(|error: iscsi::Error| error.to_string());
+        }
         if let Some(rest) = text.strip_prefix("dm:") {
             return match rest.rsplit_once('#') {
                 Some((file, device)) if !file.is_empty() && !device.is_empty() => {
@@ -105,7 +113,9 @@ impl std::str::FromStr for TargetAddress {
             };
         }
         Err(format!(
-            "\"{text}\" is no target; expected {SCHEME}HOST[:PORT]/NQN[?nsid=N] or dm:FILE#DEVICE"
+            "\"{text}\" is no target; expected {SCHEME}HOST[:PORT]/NQN[?nsid=N], \
+             {}HOST[:PORT]/IQN/LUN or dm:FILE#DEVICE",
+            iscsi::address::SCHEME
         ))
     }
 }
@@ -114,17 +124,18 @@ impl std::fmt::Display for TargetAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NvmeTcp(address) => write!(f, "{address}"),
+            Self::Iscsi(address) => write!(f, "{address}"),
             Self::Device { file, device } => write!(f, "dm:{}#{device}", file.display()),
         }
     }
 }
 
-/// Measures the latency and throughput of a namespace or a mapped device.
+/// Measures the latency and throughput of a namespace, a logical unit or a mapped device.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// What to measure.
     #[arg(
-        help = "nvme-tcp://HOST[:PORT]/NQN[?nsid=N], or dm:FILE#DEVICE to measure the mapper alone"
+        help = "nvme-tcp://HOST[:PORT]/NQN[?nsid=N], iscsi://HOST[:PORT]/IQN/LUN, or dm:FILE#DEVICE to measure the mapper alone"
     )]
     pub target: TargetAddress,
     /// Access pattern
@@ -171,12 +182,19 @@ pub struct Options {
     /// Processors to pin the jobs to, in turn: 1, 2-5, 0,2
     #[arg(long, value_name = "LIST", value_parser = super::cores::parse_list)]
     pub cores: Option<super::cores::List>,
-    /// Ask for header digests (nvme-tcp)
+    /// Ask for header digests (nvme-tcp, iscsi)
     #[arg(long)]
     pub header_digest: bool,
-    /// Ask for data digests (nvme-tcp)
+    /// Ask for data digests (nvme-tcp, iscsi)
     #[arg(long)]
     pub data_digest: bool,
+    /// Log in under this name (iscsi)
+    #[arg(long, value_name = "NAME")]
+    pub initiator: Option<String>,
+    /// CHAP: a file that nobody else can read, with a line `initiator NAME SECRET`; where it has a line `target NAME SECRET` the target has
+    /// to prove itself as well (iscsi)
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -256,8 +274,14 @@ impl Options {
             && (self.header_digest || self.data_digest)
         {
             return Err(
-                "--header-digest and --data-digest: only nvme-tcp targets have digests".into(),
+                "--header-digest and --data-digest: only nvme-tcp and iscsi targets have digests"
+                    .into(),
             );
+        }
+        if !matches!(self.target, TargetAddress::Iscsi(_))
+            && (self.initiator.is_some() || self.secrets.is_some())
+        {
+            return Err("--initiator and --secrets: only iscsi targets are logged in to".into());
         }
         Ok(())
     }
@@ -497,6 +521,8 @@ mod tests {
             ("--verify", "--verify: --rw randread"),
             ("--cores 3-1", "3-1"),
             ("--swap-every 10ms", "--swap-every: only the table of dm:"),
+            ("--initiator iqn.a", "only iscsi targets"),
+            ("--secrets chap", "only iscsi targets"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
@@ -538,7 +564,21 @@ mod tests {
             }
         );
         assert_eq!(device.to_string(), "dm:conf/a#b.yaml#vol0");
-        for text in ["dm:conf/a.yaml", "dm:#vol0", "/dev/sda", "nvme-tcp://x"] {
+        let unit: TargetAddress = "iscsi://127.0.0.1/iqn.2026-11.io.polldm:disks/3"
+            .parse()
+            .unwrap();
+        assert!(matches!(&unit, TargetAddress::Iscsi(address) if address.lun == 3));
+        assert_eq!(
+            unit.to_string(),
+            "iscsi://127.0.0.1:3260/iqn.2026-11.io.polldm:disks/3"
+        );
+        for text in [
+            "dm:conf/a.yaml",
+            "dm:#vol0",
+            "/dev/sda",
+            "nvme-tcp://x",
+            "iscsi://x/iqn.a",
+        ] {
             assert!(
                 text.parse::<TargetAddress>()
                     .unwrap_err()

@@ -172,7 +172,7 @@ impl Measured {
             latency_histogram(),
         ];
         let mut counted = [0; 3];
-        let mut codes: BTreeMap<u16, u64> = BTreeMap::new();
+        let mut codes: BTreeMap<u32, u64> = BTreeMap::new();
         let mut elapsed = Duration::ZERO;
         let mut initiator = Some(Duration::ZERO);
         let mut unissued = 0;

@@ -25,6 +25,8 @@ pub fn options(change: impl FnOnce(&mut Options)) -> Options {
         cores: None,
         header_digest: false,
         data_digest: false,
+        initiator: None,
+        secrets: None,
         json: false,
         hgrm: None,
         plot: None,
@@ -118,7 +120,7 @@ impl Target for MemoryTarget {
 }
 
 impl MemoryBackend {
-    fn serve<D: Data>(&mut self, request: &Request, data: &mut D) -> u16 {
+    fn serve<D: Data>(&mut self, request: &Request, data: &mut D) -> u32 {
         self.served += 1;
         if self.fault == Fault::Fail && self.served.is_multiple_of(3) {
             return 7;
@@ -200,7 +202,7 @@ impl Backend for MemoryBackend {
         self.clock
     }
 
-    fn error_text(code: u16) -> String {
+    fn error_text(code: u32) -> String {
         format!("code {code}")
     }
 }

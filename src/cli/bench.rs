@@ -5,7 +5,7 @@ use std::io;
 use clap::Args;
 
 use super::{Engine, Failure, NoSocket};
-use crate::bench::{NvmeTcpTarget, Options, TargetAddress, execute, execute_with};
+use crate::bench::{IscsiTarget, NvmeTcpTarget, Options, TargetAddress, execute, execute_with};
 use crate::config;
 #[cfg(feature = "spdk")]
 use crate::node::spdk_load::Loaded;
@@ -18,16 +18,19 @@ Examples:
   polldm bench 'nvme-tcp://127.0.0.1/NQN?nsid=2' --rw randwrite --time 30s
   polldm bench nvme-tcp://127.0.0.1/NQN --rate 50000 --plot latency.svg
   polldm bench nvme-tcp://127.0.0.1/NQN --rw randrw --verify --flush-every 64
+  polldm bench iscsi://127.0.0.1/iqn.2026-11.io.polldm:disks/0 --data-digest
+  polldm bench iscsi://127.0.0.1/IQN/0 --secrets chap --initiator iqn.example
   polldm bench dm:conf/quickstart.yaml#vol1 --qd 128
   polldm bench dm:conf/quickstart.yaml#vol1 --qd 128 --swap-every 10ms
   polldm bench dm:conf/spdk.yaml#data --qd 128 --engine spdk
 
 NQN stands for the subsystem's name; nsid may be left out where it has only
-one namespace. Writes destroy what is on the target. With --rate, latency
-counts from when an I/O was due, so a stall is charged to everything that had
-to wait for it.";
+one namespace. IQN stands for the name of an iSCSI target, the number after it
+for a logical unit; each job logs in for itself. Writes destroy what is on the
+target. With --rate, latency counts from when an I/O was due, so a stall is
+charged to everything that had to wait for it.";
 
-/// Measure latency and throughput of a namespace or a mapped device
+/// Measure latency and throughput of a namespace, a logical unit or a mapped device
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Bench {
@@ -49,6 +52,10 @@ pub(super) fn run(bench: &Bench) -> Result<(), Failure> {
         TargetAddress::NvmeTcp(address) => {
             let mut target =
                 NvmeTcpTarget::connect(address, options).map_err(Failure::Operation)?;
+            execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
+        }
+        TargetAddress::Iscsi(address) => {
+            let mut target = IscsiTarget::connect(address, options).map_err(Failure::Operation)?;
             execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
         }
         TargetAddress::Device { file, device } if options.swap_every.is_some() => {

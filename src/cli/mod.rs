@@ -68,7 +68,7 @@ enum Command {
     Export(export::ExportCommand),
     Iscsi(iscsi::IscsiCommand),
     Stats(stats::StatsCommand),
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     Demo(demo::DemoCommand),
     Sim(sim::Sim),
     Schema(Schema),

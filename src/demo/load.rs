@@ -82,7 +82,7 @@ pub struct Queue {
     idle_turns: u32,
     now: u64,
     phases: Phases,
-    errors: BTreeMap<u16, u64>,
+    errors: BTreeMap<u32, u64>,
 }
 
 impl Queue {

@@ -39,11 +39,16 @@ impl Address {
     ///
     /// [`Error::Io`] when the name cannot be resolved.
     pub fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
-        (self.host.as_str(), self.port)
-            .to_socket_addrs()
-            .map(Iterator::collect)
-            .map_err(Error::io(format!("resolving \"{}\"", self.host)))
+        resolve(&self.host, self.port)
     }
+}
+
+/// Every socket address a host name stands for.
+pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+    (host, port)
+        .to_socket_addrs()
+        .map(Iterator::collect)
+        .map_err(Error::io(format!("resolving \"{host}\"")))
 }
 
 impl FromStr for Address {
@@ -106,6 +111,11 @@ impl FromStr for Address {
 
 /// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`; port 4420 where there is none, `None` where it can be neither.
 pub fn split_authority(authority: &str) -> Option<(&str, u16)> {
+    split_authority_or(authority, PORT_IO)
+}
+
+/// The same with another port where there is none.
+pub(super) fn split_authority_or(authority: &str, port_default: u16) -> Option<(&str, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']')?;
@@ -126,7 +136,7 @@ pub fn split_authority(authority: &str) -> Option<(&str, u16)> {
     };
     let port = match port {
         Some(port) => port.parse().ok().filter(|&port| port != 0)?,
-        None => PORT_IO,
+        None => port_default,
     };
     (!host.is_empty()).then_some((host, port))
 }

@@ -1,4 +1,4 @@
-//! A TCP connection to a controller, up to ICResp; and raw bytes over it, for tests of bad input.
+//! A TCP connection to a target; with a controller up to ICResp, and raw bytes over it, for tests of bad input.
 
 use super::error::Error;
 use crate::nvme::bytes::get_u32;
@@ -160,11 +160,23 @@ impl Connection {
         })
     }
 
-    fn receive_exact(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+    pub(super) fn receive_exact(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
         let timeout = self.timeout;
         self.stream
             .read_exact(bytes)
             .map_err(|error| classify(error, "receiving a PDU", timeout))
+    }
+
+    /// The socket, non-blocking from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn into_polled(self) -> Result<TcpStream, Error> {
+        self.stream
+            .set_nonblocking(true)
+            .map_err(Error::io("making the socket non-blocking"))?;
+        Ok(self.stream)
     }
 
     /// Sends ICReq, receives ICResp and checks it (NVMe/TCP Transport 1.0, 3.1); the socket is
@@ -217,16 +229,13 @@ impl Connection {
                 "the controller does not use the header or data digests that were asked for".into(),
             ));
         }
-        self.stream
-            .set_nonblocking(true)
-            .map_err(Error::io("making the socket non-blocking"))?;
         let negotiated = Negotiated {
             digests: response.digests,
             controller_alignment: response.controller_alignment,
             host_alignment: request.host_alignment,
             data_size_max: response.data_size_max,
         };
-        Ok((self.stream, negotiated))
+        Ok((self.into_polled()?, negotiated))
     }
 
     /// Sends H2CTermReq as far as the peer still listens.

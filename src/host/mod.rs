@@ -1,4 +1,4 @@
-//! The NVMe/TCP initiator: polled, non-blocking, without an allocation per I/O.
+//! The initiators: polled, non-blocking, without an allocation per I/O. NVMe/TCP is this room, iSCSI [`mod@iscsi`].
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | [`identity`] | who this host is, how it connects |
 //! | [`controller`] | admin queue, identify, features, logs, events, I/O queues |
 //! | [`discovery`] | what a discovery service offers |
+//! | `wire` | what both initiators do with a socket |
 //!
 //! A [`Queue`] belongs to one thread. Its user hands it a [`Client`], which fills outgoing data into the
 //! send buffer and sees incoming data in the receive buffer, so payload is copied by the kernel alone.
@@ -21,6 +22,7 @@ pub mod controller;
 pub mod discovery;
 pub mod error;
 pub mod identity;
+pub mod iscsi;
 #[cfg(test)]
 pub(crate) mod peer;
 pub mod queue;
@@ -28,6 +30,7 @@ pub mod receive;
 #[cfg(test)]
 mod scripted;
 mod setup;
+mod wire;
 
 pub use address::{Address, split_authority};
 pub use blocking::{BlockingQueue, Outcome, Payload};

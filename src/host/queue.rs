@@ -6,12 +6,13 @@
 use super::connection::Negotiated;
 use super::error::Error;
 use super::receive::{Receive, Sent};
+use super::wire::{self, SendBuffer};
 use crate::nvme::command::{Command, Completion, DataPointer};
 use crate::nvme::pdu::{
     self, COMMAND_HEADER_SIZE, DATA_HEADER_SIZE, DIGEST_SIZE, FLAG_LAST, HEADER_SIZE_MAX, Kind,
     Receiver, TERMINATE_SIZE_MAX, TermReason, Terminate, Transfer,
 };
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
 /// Most commands outstanding on one queue, of which the standard's 16-bit identifiers would allow more:
@@ -104,9 +105,7 @@ pub struct Queue {
     slots: Box<[Slot]>,
     /// Free command identifiers; a stack, so that the warmest slot is used next.
     free: Vec<u16>,
-    send: Box<[u8]>,
-    send_start: usize,
-    send_end: usize,
+    send: SendBuffer,
     receive: Receive,
     /// Commands with an R2T to answer, in the order they came; at most one entry per slot.
     requests: std::collections::VecDeque<u16>,
@@ -132,9 +131,7 @@ impl Queue {
             capsule_data_size_max: capsule_data_size_max.min(DATA_PDU_SIZE_MAX),
             slots: vec![FREE; depth].into(),
             free: (0..depth as u16).rev().collect(),
-            send: vec![0; SEND_SIZE].into(),
-            send_start: 0,
-            send_end: 0,
+            send: SendBuffer::new(SEND_SIZE),
             receive: Receive::new(&negotiated),
             requests: std::collections::VecDeque::with_capacity(depth),
             dead: false,
@@ -175,7 +172,7 @@ impl Queue {
     /// Whether bytes wait to be sent.
     #[inline]
     pub fn has_unsent(&self) -> bool {
-        self.send_start < self.send_end || !self.requests.is_empty()
+        !self.send.is_empty() || !self.requests.is_empty()
     }
 
     /// Encodes a command into the send buffer; the next [`Queue::poll`] sends it. Command identifier and
@@ -198,7 +195,10 @@ impl Queue {
             Submission::Outgoing(size) if size <= self.capsule_data_size_max => size,
             _ => 0,
         };
-        if !self.reserve(HEAD_SIZE_MAX + capsule_size as usize + DIGEST_SIZE) {
+        if !self
+            .send
+            .reserve(HEAD_SIZE_MAX + capsule_size as usize + DIGEST_SIZE)
+        {
             return Err(Error::QueueFull);
         }
         let Some(command_id) = self.free.pop() else {
@@ -220,7 +220,7 @@ impl Queue {
             controller_alignment,
             ..
         } = self.negotiated;
-        let buffer = &mut self.send[self.send_end..];
+        let buffer = self.send.room();
         let head = pdu::encode_command(
             buffer,
             &command,
@@ -228,7 +228,7 @@ impl Queue {
             controller_alignment,
             capsule_size,
         );
-        self.send_end += head;
+        self.send.extend(head);
         if capsule_size != 0 {
             self.put_data(command_id, 0, capsule_size, client);
         }
@@ -247,7 +247,7 @@ impl Queue {
             return Err(Error::Closed);
         }
         self.answer_requests(client);
-        let result = self.flush();
+        let result = self.send.flush(&self.stream);
         self.dead = result.is_err();
         result
     }
@@ -277,24 +277,15 @@ impl Queue {
 
     fn poll_inner<C: Client>(&mut self, client: &mut C) -> Result<usize, Error> {
         self.answer_requests(client);
-        self.flush()?;
+        self.send.flush(&self.stream)?;
         let mut completed = 0;
         for _ in 0..RECEIVES_PER_POLL_MAX {
             let space = self.receive.space();
             let space_size = space.len();
-            let size = match (&self.stream).read(space) {
-                Ok(0) => return Err(Error::Closed),
-                Ok(size) => size,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => break,
-                Err(error) if is_gone(&error) => return Err(Error::Closed),
-                Err(source) => {
-                    return Err(Error::Io {
-                        what: "receiving".into(),
-                        source,
-                    });
-                }
-            };
+            let size = wire::receive(&self.stream, space)?;
+            if size == 0 {
+                break;
+            }
             completed += self.parse(size, client)?;
             if size < space_size {
                 break;
@@ -302,7 +293,7 @@ impl Queue {
         }
         if !self.requests.is_empty() {
             self.answer_requests(client);
-            self.flush()?;
+            self.send.flush(&self.stream)?;
         }
         Ok(completed)
     }
@@ -324,29 +315,15 @@ impl Queue {
         }
     }
 
-    /// Makes room for `size` bytes behind `send_end`.
-    #[inline]
-    fn reserve(&mut self, size: usize) -> bool {
-        if self.send.len() - self.send_end >= size {
-            return true;
-        }
-        self.send.copy_within(self.send_start..self.send_end, 0);
-        self.send_end -= self.send_start;
-        self.send_start = 0;
-        self.send.len() - self.send_end >= size
-    }
-
     /// Appends data, and its digest where in use, to the PDU whose head is in the send buffer.
     #[inline]
     fn put_data<C: Client>(&mut self, command_id: u16, offset: u32, size: u32, client: &mut C) {
-        let end = self.send_end + size as usize;
-        let buffer = &mut self.send[self.send_end..end];
+        let buffer = &mut self.send.room()[..size as usize];
         client.outgoing(command_id, offset, buffer);
-        self.send_end = end;
-        if self.negotiated.digests.data {
-            let digest = pdu::digest(buffer).to_le_bytes();
-            self.send[end..end + DIGEST_SIZE].copy_from_slice(&digest);
-            self.send_end += DIGEST_SIZE;
+        let digest = self.negotiated.digests.data.then(|| pdu::digest(buffer));
+        self.send.extend(size as usize);
+        if let Some(digest) = digest {
+            self.send.put(&digest.to_le_bytes());
         }
     }
 
@@ -362,7 +339,10 @@ impl Queue {
                 .size
                 .min(self.negotiated.data_size_max)
                 .min(DATA_PDU_SIZE_MAX);
-            if !self.reserve(HEAD_SIZE_MAX + size as usize + DIGEST_SIZE) {
+            if !self
+                .send
+                .reserve(HEAD_SIZE_MAX + size as usize + DIGEST_SIZE)
+            {
                 return;
             }
             let left = request.size - size;
@@ -384,42 +364,12 @@ impl Queue {
                 controller_alignment,
                 ..
             } = self.negotiated;
-            let buffer = &mut self.send[self.send_end..];
+            let buffer = self.send.room();
             let head =
                 transfer.encode_data(buffer, Kind::HostData, flags, digests, controller_alignment);
             debug_assert!(head >= DATA_HEADER_SIZE);
-            self.send_end += head;
+            self.send.extend(head);
             self.put_data(command_id, request.offset, size, client);
-        }
-    }
-
-    /// Sends what the send buffer holds, as far as the socket takes it.
-    fn flush(&mut self) -> Result<(), Error> {
-        if self.send_start == self.send_end {
-            return Ok(());
-        }
-        match (&self.stream).write(&self.send[self.send_start..self.send_end]) {
-            Ok(size) => {
-                self.send_start += size;
-                if self.send_start == self.send_end {
-                    self.send_start = 0;
-                    self.send_end = 0;
-                }
-                Ok(())
-            }
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(()),
-                // What the controller said before it closed (a TermReq) is still to be received.
-                _ if is_gone(&error) => {
-                    self.send_start = 0;
-                    self.send_end = 0;
-                    Ok(())
-                }
-                _ => Err(Error::Io {
-                    what: "sending".into(),
-                    source: error,
-                }),
-            },
         }
     }
 
@@ -428,16 +378,8 @@ impl Queue {
         let mut bytes = [0; TERMINATE_SIZE_MAX];
         let size = Terminate::encode(&mut bytes, Receiver::Host, reason, self.receive.header());
         // Behind half a PDU a TermReq could not be told apart; then closing has to do.
-        if self.send_start == self.send_end {
+        if self.send.is_empty() {
             let _ = (&self.stream).write(&bytes[..size]);
         }
     }
-}
-
-/// Whether an error says that the peer is no longer there.
-fn is_gone(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
-    )
 }

@@ -15,6 +15,7 @@ use crate::engine::{Config, DeviceOptions, Engine, parse_table};
 use crate::export::listener::BindError;
 use crate::export::{iscsi, nvmf};
 use crate::host::Address;
+use crate::iscsi::secrets::Secrets;
 use crate::reactor::{self, PollMode};
 
 /// The most that the I/O buffers of one reactor may take: 1,024 commands of the largest transfer, 256 KiB. What is not used is
@@ -244,7 +245,7 @@ fn initiators(plan: &Plan, initiators: &HostsPlan) -> Result<iscsi::Initiators, 
 pub(super) fn chap(
     plan: &Plan,
     chap: Option<&ChapPlan>,
-    known: &mut HashMap<PathBuf, Arc<iscsi::Secrets>>,
+    known: &mut HashMap<PathBuf, Arc<Secrets>>,
 ) -> Result<Option<iscsi::Chap>, Error> {
     let Some(ChapPlan {
         secrets: path,
@@ -257,8 +258,7 @@ pub(super) fn chap(
     let secrets = match known.get(&path.value) {
         Some(secrets) => Arc::clone(secrets),
         None => {
-            let secrets =
-                iscsi::Secrets::read(&path.value).map_err(|message| wrong(&message, None))?;
+            let secrets = Secrets::read(&path.value).map_err(|message| wrong(&message, None))?;
             let secrets = Arc::new(secrets);
             known.insert(path.value.clone(), Arc::clone(&secrets));
             secrets

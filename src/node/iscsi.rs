@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{ExportError, Node};
 use crate::config::{AluaState, LUN_MAX, Uuid, check_iscsi_name};
 use crate::dm::DeviceId;
-use crate::export::iscsi::{self, Chap, Initiators, LunConfig, Secrets, TargetConfig};
+use crate::export::iscsi::{self, Chap, Initiators, LunConfig, TargetConfig};
+use crate::iscsi::secrets::Secrets;
 use crate::scsi::Access;
 
 /// A target that an operator wants.

@@ -199,7 +199,7 @@ impl Backend for DeviceBackend {
         monotonic_ns()
     }
 
-    fn error_text(code: u16) -> String {
+    fn error_text(code: u32) -> String {
         error_text(code)
     }
 }
@@ -215,10 +215,10 @@ pub(super) fn op(kind: Kind) -> Op {
 }
 
 /// The name of what an I/O ended in.
-pub(super) fn error_text(code: u16) -> String {
+pub(super) fn error_text(code: u32) -> String {
     STATUSES
         .iter()
-        .find(|status| **status as u16 == code)
+        .find(|status| **status as u32 == code)
         .map_or("unknown".into(), |status| format!("{status:?}"))
 }
 
@@ -241,7 +241,7 @@ const STATUSES: [Status; 12] = [
 pub(super) fn done(command: u32, status: Status) -> Done {
     Done {
         tag: command as u16,
-        error: status as u16,
+        error: status as u32,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::{
 use crate::engine::Engine;
 use crate::export::nvmf::target::format_uuid;
 use crate::export::{iscsi, listener};
+use crate::iscsi::secrets::{Secret, Secrets};
 use crate::spdk::{
     Chap, Export, IscsiExport, Listener, Namespace, Options, Subsystem, Target, World,
 };
@@ -163,7 +164,7 @@ fn start_iscsi(
 fn chap(
     plan: &Plan,
     written: Option<&ChapPlan>,
-    known: &mut HashMap<PathBuf, Arc<iscsi::Secrets>>,
+    known: &mut HashMap<PathBuf, Arc<Secrets>>,
 ) -> Result<Option<Chap>, Error> {
     let (Some(written), Some(chap)) = (written, build::chap(plan, written, known)?) else {
         return Ok(None);
@@ -172,7 +173,7 @@ fn chap(
         let help = "other secrets can be in a file that only this configuration names";
         Err(plan.error_at(written.secrets.span, what, Some(help)))
     };
-    let text = |secret: &iscsi::Secret| String::from_utf8(secret.bytes().to_vec()).ok();
+    let text = |secret: &Secret| String::from_utf8(secret.bytes().to_vec()).ok();
     let mut users = Vec::new();
     for (name, user) in chap.secrets.users() {
         if user.initiator.is_some() {

@@ -24,7 +24,7 @@ const TRANSFER_BYTES_MAX: u64 = 1 << 20;
 const DEPTH_MAX: usize = 4096;
 
 /// What a [`Done`] says of an I/O that failed.
-const FAILED: u16 = 1;
+const FAILED: u32 = 1;
 
 /// A running engine, one of whose bdevs is measured.
 pub struct Loaded {
@@ -292,7 +292,7 @@ impl Backend for HostBackend {
         monotonic_ns()
     }
 
-    fn error_text(_: u16) -> String {
+    fn error_text(_: u32) -> String {
         "I/O error".into()
     }
 }

@@ -397,7 +397,7 @@ impl Backend for CoreBackend {
         monotonic_ns()
     }
 
-    fn error_text(code: u16) -> String {
+    fn error_text(code: u32) -> String {
         measure::error_text(code)
     }
 }

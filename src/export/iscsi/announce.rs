@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use super::pdu::{FINAL, Header, NO_TAG, opcode};
 use super::session::{Context, Session, State};
 use super::target::{Served, ServedUnit};
 use super::unit::LunSet;
 use crate::export::backend::{Backend, Lend};
+use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 use crate::scsi::sense::{Code, SENSE_BYTES_MAX};
 use crate::scsi::{Sense, View};
 

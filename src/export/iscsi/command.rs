@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use super::pdu::{Header, NO_TAG};
 use crate::dm;
 use crate::export::chunk::{Chunk, ChunkPool};
+use crate::iscsi::pdu::{Header, NO_TAG};
 use crate::reactor::PoolBuffer;
 use crate::scsi::{Extent, Job, Outcome};
 

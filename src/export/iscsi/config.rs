@@ -16,9 +16,6 @@ pub const TARGETS_MAX: usize = 256;
 /// Most portals.
 pub const PORTALS_MAX: usize = 64;
 
-/// Bytes of an iSCSI name (RFC 7143, 4.2.7.2).
-pub const NAME_BYTES_MAX: usize = 223;
-
 /// What is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

@@ -6,8 +6,6 @@ use super::chap::Chap;
 use super::config::{Config, LunConfig, PortalGroup, TargetConfig};
 use super::initiators::Initiators;
 use super::message::Message;
-use super::pdu::{DIGEST_BYTES, FINAL, HEADER_BYTES, Header, Layout, NO_TAG, digest, opcode};
-use super::secrets::Secrets;
 use super::session::{Context, Local, Session, Waiter, Waits};
 use super::target::{Target, TargetId};
 use super::unit::LocalUnits;
@@ -16,6 +14,10 @@ use crate::export::backend::Backend;
 use crate::export::chunk::ChunkPool;
 use crate::export::frame::{SessionKey, split_tag};
 pub use crate::export::memory::{BLOCKS, MemoryBackend, Pieces};
+use crate::iscsi::pdu::{
+    DIGEST_BYTES, FINAL, HEADER_BYTES, Header, Layout, NO_TAG, digest, opcode,
+};
+use crate::iscsi::secrets::Secrets;
 use crate::scsi::{Access, Lun};
 
 /// The target of the harness.
@@ -375,7 +377,7 @@ pub fn encode(header: &Header, data: &[u8], digests: (bool, bool)) -> Vec<u8> {
     }
     let begin = bytes.len();
     bytes.extend_from_slice(data);
-    bytes.resize(bytes.len() + super::pdu::padding(data.len()), 0);
+    bytes.resize(bytes.len() + crate::iscsi::pdu::padding(data.len()), 0);
     if digests.1 && !data.is_empty() {
         let sum = digest(&[&bytes[begin..]]);
         bytes.extend_from_slice(&sum);

@@ -6,11 +6,11 @@
 
 use std::rc::Rc;
 
-use super::pdu::{Header, is_before, opcode};
 use super::receive::Segment;
 use super::session::{Context, Session, WINDOW};
 use crate::export::backend::{Backend, Lend};
 use crate::export::chunk::{Chunk, ChunkPool};
+use crate::iscsi::pdu::{Header, is_before, opcode};
 
 /// Requests of a connection that may be kept. Each may pin a chunk of 128 KiB, so no more than writes that do.
 const HELD_MAX: usize = 32;

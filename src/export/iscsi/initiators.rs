@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::config::NAME_BYTES_MAX;
+use crate::iscsi::NAME_BYTES_MAX;
 
 /// Addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

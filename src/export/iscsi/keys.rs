@@ -1,8 +1,7 @@
 //! Text keys (RFC 7143, 6 and 13): every key that is known, once, with how it is negotiated.
 
-use std::fmt::Write;
-
-use super::chap;
+use crate::iscsi::chap;
+use crate::iscsi::text::{NUMBER_MAX, Parameters, Violation, pairs, parse_flag, parse_number, say};
 
 /// Most bytes of our data segments that we take (MaxRecvDataSegmentLength): a NOP-Out or text of that size fits a receive chunk.
 pub const RECEIVE_BYTES_MAX: u32 = 64 * 1024;
@@ -12,45 +11,6 @@ pub const BURST_BYTES_MAX: u32 = 1 << 20;
 
 /// The most data that may come unasked for.
 pub const FIRST_BURST_BYTES_MAX: u32 = 64 * 1024;
-
-/// Bytes of a key's name (RFC 7143, 6.1).
-const NAME_BYTES_MAX: usize = 63;
-
-/// What is in force on a connection (RFC 7143, 13), at first the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameters {
-    /// CRC32C over headers.
-    pub header_digest: bool,
-    /// CRC32C over data.
-    pub data_digest: bool,
-    /// The initiator's MaxRecvDataSegmentLength.
-    pub send_bytes_max: u32,
-    /// InitialR2T: nothing comes unasked for but immediate data.
-    pub initial_ready: bool,
-    /// ImmediateData.
-    pub immediate_data: bool,
-    /// MaxBurstLength.
-    pub burst_bytes: u32,
-    /// FirstBurstLength.
-    pub first_burst_bytes: u32,
-    /// MaxOutstandingR2T.
-    pub outstanding_ready: u32,
-}
-
-impl Default for Parameters {
-    fn default() -> Self {
-        Self {
-            header_digest: false,
-            data_digest: false,
-            send_bytes_max: 8192,
-            initial_ready: true,
-            immediate_data: true,
-            burst_bytes: 262_144,
-            first_burst_bytes: 65_536,
-            outstanding_ready: 1,
-        }
-    }
-}
 
 /// How the answer to a key comes about (RFC 7143, 6.2).
 #[derive(Clone, Copy)]
@@ -140,8 +100,6 @@ const fn with(mut key: Key, apply: fn(&mut Parameters, &Value)) -> Key {
     key
 }
 
-const MAX_24: u32 = (1 << 24) - 1;
-
 /// Every key (RFC 7143, 13; RFC 7144, 3).
 const KEYS: &[Key] = &[
     with(
@@ -204,7 +162,7 @@ const KEYS: &[Key] = &[
             When::Always,
             Rule::Number {
                 low: 512,
-                high: MAX_24,
+                high: NUMBER_MAX,
             },
         ),
         |parameters, value| parameters.send_bytes_max = value.number(),
@@ -215,7 +173,7 @@ const KEYS: &[Key] = &[
             When::Operational,
             Rule::Minimum {
                 low: 512,
-                high: MAX_24,
+                high: NUMBER_MAX,
                 ours: BURST_BYTES_MAX,
             },
         ),
@@ -227,7 +185,7 @@ const KEYS: &[Key] = &[
             When::Operational,
             Rule::Minimum {
                 low: 512,
-                high: MAX_24,
+                high: NUMBER_MAX,
                 ours: FIRST_BURST_BYTES_MAX,
             },
         ),
@@ -319,10 +277,6 @@ pub struct Declared {
     /// Keys of CHAP.
     pub chap: chap::Keys,
 }
-
-/// Text that breaks the rules: the negotiation is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Violation;
 
 /// Where a negotiation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -465,47 +419,6 @@ impl Negotiation {
                 &RECEIVE_BYTES_MAX.to_string(),
             );
         }
-    }
-}
-
-/// Adds a key to an answer.
-pub fn say(answer: &mut String, name: &str, value: &str) {
-    // Writing to a string cannot fail.
-    let _ = write!(answer, "{name}={value}\0");
-}
-
-/// Cuts text into its keys and values (RFC 7143, 6.1).
-///
-/// # Errors
-/// Bytes that are not UTF-8, a pair without `=`, a name that is none.
-pub fn pairs(text: &[u8]) -> Result<Vec<(&str, &str)>, Violation> {
-    let text = std::str::from_utf8(text).map_err(|_| Violation)?;
-    let mut all = Vec::new();
-    for pair in text.split('\0').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').ok_or(Violation)?;
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            return Err(Violation);
-        }
-        all.push((name, value));
-    }
-    Ok(all)
-}
-
-fn parse_flag(value: &str) -> Option<bool> {
-    match value {
-        "Yes" => Some(true),
-        "No" => Some(false),
-        _ => None,
-    }
-}
-
-/// A number in decimal or, after 0x, hexadecimal form (RFC 7143, 6.1).
-fn parse_number(value: &str) -> Option<u32> {
-    let hexadecimal = value.strip_prefix("0x").or(value.strip_prefix("0X"));
-    match hexadecimal {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None if value.starts_with('+') => None,
-        None => value.parse().ok(),
     }
 }
 

@@ -3,48 +3,26 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::chap::{Exchange, Keys};
-use super::keys::{Negotiation, Stage, Violation, say};
+use super::chap::Exchange;
+use super::keys::{Negotiation, Stage};
 use super::message::Message;
-use super::pdu::{Header, LOGIN_BYTES_MAX, NO_TAG, opcode};
 use super::session::{Context, Member, Session, State};
 use super::target::{Admission, Served, TargetId};
 use super::unit::LunSet;
 use crate::export::backend::{Backend, Lend};
+use crate::iscsi::NAME_BYTES_MAX;
+use crate::iscsi::chap::Keys;
+use crate::iscsi::login::Status;
+use crate::iscsi::pdu::{CONTINUES, Header, LOGIN_BYTES_MAX, NO_TAG, TRANSIT, opcode};
+use crate::iscsi::text::{Violation, pairs, say};
 use crate::scsi::sense::Code;
 use crate::scsi::{InitiatorPort, Nexus};
-
-/// T and C of a login PDU.
-const TRANSIT: u8 = 0x80;
-const CONTINUES: u8 = 0x40;
 
 /// Most text of one login request, in however many PDUs.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// Most requests of one login: an initiator that has not come to an end by then never does.
 const REQUESTS_MAX: u32 = 64;
-
-/// Status class and detail (RFC 7143, 11.13.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-#[allow(missing_docs)]
-pub enum Status {
-    Success = 0x0000,
-    MovedTemporarily = 0x0101,
-    MovedPermanently = 0x0102,
-    InitiatorError = 0x0200,
-    AuthenticationFailed = 0x0201,
-    AuthorizationFailed = 0x0202,
-    NotFound = 0x0203,
-    Removed = 0x0204,
-    UnsupportedVersion = 0x0205,
-    TooManyConnections = 0x0206,
-    MissingParameter = 0x0207,
-    SessionTypeNotSupported = 0x0209,
-    NoSuchSession = 0x020A,
-    InvalidDuringLogin = 0x020B,
-    OutOfResources = 0x0302,
-}
 
 /// A login that is under way.
 #[derive(Debug, Default)]
@@ -143,7 +121,7 @@ impl<L: Lend> Session<L> {
         let mut answer = String::new();
         if !login.identified {
             // Whether the session is for discovery decides what its keys mean, wherever among them it stands.
-            if super::keys::pairs(text)
+            if pairs(text)
                 .map_err(|Violation| Status::InitiatorError)?
                 .contains(&("SessionType", "Discovery"))
             {
@@ -371,7 +349,7 @@ impl Login {
         self.identified = true;
         let declared = &self.negotiation.declared;
         let initiator = declared.initiator.clone().ok_or(Status::MissingParameter)?;
-        if initiator.is_empty() || initiator.len() > super::config::NAME_BYTES_MAX {
+        if initiator.is_empty() || initiator.len() > NAME_BYTES_MAX {
             return Err(Status::InitiatorError);
         }
         self.initiator = initiator;

@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use super::command::Phase;
 use super::message::{Message, Whose};
-use super::pdu::{FINAL, Header, RejectReason, is_before, opcode};
 use super::session::{Context, Session, Waiter, Waits};
 use super::target::TargetId;
 use crate::dm::CoreId;
 use crate::export::backend::{Backend, Lend};
+use crate::iscsi::pdu::{FINAL, Header, RejectReason, is_before, opcode};
 use crate::scsi::Lun;
 use crate::scsi::sense::Code;
 

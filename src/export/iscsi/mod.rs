@@ -1,15 +1,14 @@
-//! iSCSI target: RFC 7143, over the SCSI device server of [`crate::scsi`].
+//! iSCSI target: RFC 7143 as bytes is [`crate::iscsi`], the SCSI device server [`crate::scsi`].
 //!
 //! By file; all but `worker` and `export` know nothing of sockets:
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | [`session`] | one connection: states, bounds, sequence numbers, its end |
-//! | [`pdu`] | PDUs as bytes |
 //! | `receive` | bytes in: PDUs, immediate data and Data-Out |
 //! | `respond` | bytes out: Data-In, R2T, responses |
 //! | `login`, [`keys`] | who is who, and what is negotiated |
-//! | [`chap`], [`secrets`] | the proof of who is who |
+//! | [`chap`] | the proof of who is who |
 //! | `request` | what is neither login nor a SCSI command: NOP, text, logout |
 //! | `task`, `guide`, `command` | SCSI commands, the target as they see it, and the slots that they have |
 //! | `manage` | task management |
@@ -36,11 +35,9 @@ pub mod keys;
 mod login;
 mod manage;
 pub mod message;
-pub mod pdu;
 mod receive;
 mod request;
 mod respond;
-pub mod secrets;
 pub mod session;
 pub mod target;
 mod task;
@@ -54,7 +51,6 @@ pub use config::{Config, LunConfig, PortalGroup, Redirect, TargetConfig};
 pub use export::{Export, LunSnapshot, Snapshot, TargetSnapshot};
 pub use initiators::Initiators;
 pub use message::{ConnectionReport, UnitReport};
-pub use secrets::{Secret, Secrets};
 
 #[cfg(test)]
 mod tests;

@@ -7,11 +7,13 @@ use std::rc::Rc;
 
 use super::command::Phase;
 use super::keys::RECEIVE_BYTES_MAX;
-use super::pdu::{self, DIGEST_BYTES, HEADER_BYTES, Header, Layout, NO_TAG, RejectReason, opcode};
 use super::session::{Context, Session, State, WINDOW};
 use crate::export::backend::{Backend, Lend};
 use crate::export::chunk::{CHUNK_BYTES, Chunk, ChunkPool};
 use crate::export::inlet::Inlet;
+use crate::iscsi::pdu::{
+    self, DIGEST_BYTES, HEADER_BYTES, Header, Layout, NO_TAG, RejectReason, opcode,
+};
 use crate::scsi::Sense;
 use crate::scsi::sense::{Code, Key};
 

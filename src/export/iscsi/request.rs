@@ -4,15 +4,13 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::command::{Memory, Reply};
-use super::keys::{Stage, say};
-use super::pdu::{FINAL, Header, NO_TAG, RejectReason, opcode};
+use super::keys::Stage;
 use super::receive::Segment;
 use super::session::{Context, Session, State};
 use super::target::{Served, Target};
 use crate::export::backend::{Backend, Lend};
-
-/// C: the text goes on in the next PDU.
-const CONTINUES: u8 = 0x40;
+use crate::iscsi::pdu::{CONTINUES, FINAL, Header, NO_TAG, RejectReason, opcode};
+use crate::iscsi::text::say;
 
 /// Most text of one request, in however many PDUs.
 const TEXT_BYTES_MAX: usize = 64 * 1024;

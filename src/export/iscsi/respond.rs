@@ -4,9 +4,12 @@
 //! Sequence numbers are given when a PDU is queued, so they are in the order of the stream.
 
 use super::command::{Memory, Phase, Reply};
-use super::pdu::{self, DIGEST_BYTES, FINAL, HEADER_BYTES, Header, NO_TAG, RejectReason, opcode};
 use super::session::{Session, WINDOW};
 use crate::export::backend::Lend;
+use crate::iscsi::pdu::{
+    self, DIGEST_BYTES, FINAL, HEADER_BYTES, Header, NO_TAG, OVERFLOW, RejectReason, STATUS,
+    UNDERFLOW, opcode,
+};
 use crate::scsi::Outcome;
 use crate::scsi::sense::SENSE_BYTES_MAX;
 
@@ -15,11 +18,6 @@ const PDU_BYTES_MAX: usize = HEADER_BYTES + 2 * DIGEST_BYTES + 4;
 
 /// Bytes of a SCSI Response with sense data.
 const RESPONSE_BYTES_MAX: usize = PDU_BYTES_MAX + 2 + SENSE_BYTES_MAX;
-
-/// Flags of Data-In and SCSI Response.
-const OVERFLOW: u8 = 0x04;
-const UNDERFLOW: u8 = 0x02;
-const STATUS: u8 = 0x01;
 
 /// Whether a PDU takes a status sequence number.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -19,11 +19,10 @@ use crossbeam_channel::Sender;
 
 use super::command::{Phase, Slots};
 use super::held::Held;
-use super::keys::{Negotiation, Parameters};
+use super::keys::Negotiation;
 use super::login::Login;
 use super::manage::Management;
 use super::message::Message;
-use super::pdu::{self, Header};
 use super::receive::Receive;
 use super::request::Text;
 use super::target::{Target, TargetId};
@@ -34,6 +33,8 @@ use crate::export::backend::{Backend, Lend};
 use crate::export::chunk::ChunkPool;
 use crate::export::frame::{self, SessionKey, TAG_SLOT_BITS};
 use crate::export::transmit::Transmit;
+use crate::iscsi::pdu::{self, Header};
+use crate::iscsi::text::Parameters;
 use crate::scsi::{Nexus, View};
 
 /// Commands that an initiator may have outstanding: how far MaxCmdSN is ahead of ExpCmdSN.

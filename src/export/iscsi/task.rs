@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use super::command::{Memory, Phase, Work};
 use super::guide::Guide;
-use super::keys::Parameters;
-use super::pdu::{Header, NO_TAG};
 use super::receive::Segment;
 use super::session::{BUFFER_BYTES_MAX, Context, Local, Session};
 use crate::dm::{DeviceId, Op, Status};
 use crate::export::backend::{Backend, Lend, Request};
 use crate::export::stats::Kind;
+use crate::iscsi::pdu::{Header, NO_TAG, READS, WRITES};
+use crate::iscsi::text::Parameters;
 use crate::scsi::cdb::opcode;
 use crate::scsi::sense::{Code, Key};
 use crate::scsi::{self, Action, Cdb, Extent, Lun, Outcome, Place, Plan, Seat, Sense, Step, View};
@@ -18,10 +18,6 @@ use crate::scsi::{self, Action, Cdb, Extent, Lun, Outcome, Place, Plan, Seat, Se
 /// Writes of a connection whose data stays in its receive chunk while a device works on them. Each may pin a chunk of 128 KiB, so further
 /// ones are copied to buffers of their own.
 const PINNED_MAX: usize = 32;
-
-/// R and W of a command's header.
-const READS: u8 = 0x40;
-const WRITES: u8 = 0x20;
 
 impl<L: Lend> Session<L> {
     /// A SCSI command that has a slot. `segment` is its immediate data; `None` when that comes piece by piece.

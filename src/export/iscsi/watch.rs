@@ -1,8 +1,8 @@
 //! Whether an initiator is still there: one that says nothing is asked (NOP-In, RFC 7143, 11.19), and one that does not answer is gone.
 
-use super::pdu::{FINAL, Header, NO_TAG, opcode};
 use super::session::{Session, State};
 use crate::export::backend::Lend;
+use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 
 /// The tag of our question, which comes back with the answer; there is one at a time.
 const PING_TAG: u32 = 0x5049_4E47;

@@ -3,8 +3,8 @@
 use super::super::config::{LunConfig, PortalGroup, Redirect};
 use super::super::harness::{Harness, INITIATOR, IQN, Sent, login_request};
 use super::super::initiators::Initiators;
-use super::super::pdu::{FINAL, Header, NO_TAG, opcode};
 use crate::dm::{DeviceId, Status};
+use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 use crate::scsi::{Access, Lun};
 
 const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];

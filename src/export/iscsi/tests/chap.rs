@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::chap::{Algorithm, Chap};
+use super::super::chap::Chap;
 use super::super::harness::{Harness, INITIATOR, IQN, Sent, login_request};
-use super::super::secrets::{Secret, Secrets};
+use crate::iscsi::chap::Algorithm;
+use crate::iscsi::secrets::{Secret, Secrets};
 
 const SECRETS: &str = "initiator host secret-of-the-host\ninitiator bound secret-of-the-host iqn.2026-11.io.polldm:Initiator\ninitiator other secret-of-the-host iqn.2026-11.io.polldm:other\ntarget polldm secret-of-the-target";
 

@@ -1,7 +1,7 @@
 //! Reads and writes, however their data comes.
 
 use super::super::harness::{BLOCKS, Harness, Sent, UNSOLICITED, data_out};
-use super::super::pdu::opcode;
+use crate::iscsi::pdu::opcode;
 
 fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at % 251) as u8).collect()

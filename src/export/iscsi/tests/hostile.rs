@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::harness::{Harness, data_out, fuzz_commands, fuzz_connection, management};
-use super::super::pdu::{Header, opcode};
+use crate::iscsi::pdu::{Header, opcode};
 
 /// A header that is right in its form more often than chance would have it.
 fn any_header() -> impl Strategy<Value = Header> {

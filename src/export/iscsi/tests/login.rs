@@ -1,7 +1,7 @@
 //! Logins and texts.
 
 use super::super::harness::{Harness, INITIATOR, IQN, encode, login_request};
-use super::super::pdu::{FINAL, Header, NO_TAG, opcode};
+use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace('\0', " ")

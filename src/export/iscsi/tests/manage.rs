@@ -1,8 +1,8 @@
 //! Task management.
 
 use super::super::harness::{Harness, management};
-use super::super::pdu::{FINAL, Header, NO_TAG, opcode};
 use crate::dm::Status;
+use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 
 const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 

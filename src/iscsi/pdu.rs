@@ -35,8 +35,32 @@ pub mod opcode {
     pub const REJECT: u8 = 0x3F;
 }
 
+/// I of a request: to be carried out at once (RFC 7143, 11.2.1.1).
+pub const IMMEDIATE: u8 = 0x40;
+
 /// F: the last PDU of its kind.
 pub const FINAL: u8 = 0x80;
+
+/// T of a login PDU: on to the next stage (RFC 7143, 11.12.1).
+pub const TRANSIT: u8 = 0x80;
+
+/// C of a login or text PDU: more text follows (RFC 7143, 11.10.2, 11.12.2).
+pub const CONTINUES: u8 = 0x40;
+
+/// R of a SCSI command: data comes from the target (RFC 7143, 11.3.1).
+pub const READS: u8 = 0x40;
+
+/// W of a SCSI command: data goes to the target (RFC 7143, 11.3.1).
+pub const WRITES: u8 = 0x20;
+
+/// O of a response or Data-In: there was more data than expected (RFC 7143, 11.4.1).
+pub const OVERFLOW: u8 = 0x04;
+
+/// U of a response or Data-In: there was less (RFC 7143, 11.4.1).
+pub const UNDERFLOW: u8 = 0x02;
+
+/// S of a Data-In: it carries the status (RFC 7143, 11.7.3).
+pub const STATUS: u8 = 0x01;
 
 /// Why a PDU is rejected (RFC 7143, 11.17.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +103,7 @@ impl Header {
     /// I: to be carried out at once.
     #[inline]
     pub fn is_immediate(&self) -> bool {
-        self.0[0] & 0x40 != 0
+        self.0[0] & IMMEDIATE != 0
     }
 
     /// The flags in byte 1.

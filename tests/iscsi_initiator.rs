@@ -1,0 +1,346 @@
+//! The iSCSI initiator and the load generator against our own target, over loopback sockets: each checks the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use polldm::bdev::{Registry, Spec};
+use polldm::bench::{self, IscsiTarget, Options};
+use polldm::engine::{self, Engine};
+use polldm::export::iscsi::{
+    Chap, Config, Export, Initiators, LunConfig, PortalGroup, TargetConfig,
+};
+use polldm::host::iscsi::login::{Offer, Proof};
+use polldm::host::iscsi::{Address, BlockingSession, Payload, SessionOptions, command, login};
+use polldm::iscsi::secrets::Secrets;
+use polldm::reactor::{self, PollMode, available_cpus};
+use polldm::scsi::sense::{Code, Key};
+use polldm::scsi::{Access, Cdb};
+
+const IQN: &str = "iqn.2026-11.io.polldm:initiator";
+
+/// Longer than anything takes on a loaded machine; a test that gets here has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A target on two cores with two units of 8 MiB: 0 in blocks of 512 bytes, 1 in blocks of 4,096.
+struct Node {
+    export: Export,
+    engine: Engine,
+}
+
+impl Node {
+    fn start(chap: Option<Chap>) -> Self {
+        let bdevs = Arc::new(Registry::default());
+        let cpus = available_cpus().unwrap();
+        let reactors = reactor::Config {
+            cpus: vec![cpus[0], cpus[cpus.len() - 1]],
+            poll: PollMode::Adaptive {
+                spin: Duration::from_micros(20),
+            },
+        };
+        let config = engine::Config {
+            reactors,
+            buffer_bytes_max: 16 << 20,
+        };
+        let engine = Engine::start(&config, Arc::clone(&bdevs)).unwrap();
+        let mut luns = Vec::new();
+        for (lun, block_bytes) in [(0, 512), (1, 4096)] {
+            let (bdev, device_name) = (format!("ram{lun}"), format!("vol{lun}"));
+            let spec = Spec::Malloc {
+                bytes: 8 << 20,
+                block_bytes,
+                volatile_cache: true,
+            };
+            bdevs.add(&bdev, spec).unwrap();
+            let device = engine.create(&device_name, "", false).unwrap();
+            let table = format!("0 16384 linear {bdev} 0");
+            engine.load(&device_name, &table, false).unwrap();
+            engine.resume(&device_name, Default::default()).unwrap();
+            luns.push(LunConfig {
+                lun,
+                device,
+                device_name,
+                uuid: [lun as u8; 16],
+                initiators: Initiators::Any,
+            });
+        }
+        let config = Config {
+            groups: vec![PortalGroup {
+                tag: 1,
+                portals: vec!["127.0.0.1:0".parse().unwrap()],
+            }],
+            keep_alive: Duration::from_secs(15),
+            discovery: None,
+            targets: vec![TargetConfig {
+                iqn: IQN.into(),
+                initiators: Initiators::Any,
+                chap,
+                groups: vec![(1, Access::Optimized)],
+                redirect: None,
+                luns,
+            }],
+        };
+        let export = Export::start(&engine, &config).unwrap();
+        Self {
+            export,
+            engine: engine,
+        }
+    }
+
+    fn address(&self, lun: u16) -> Address {
+        Address::new(self.export.addresses()[0].0, IQN, lun)
+    }
+}
+
+fn session(address: &Address, change: impl FnOnce(&mut SessionOptions)) -> BlockingSession {
+    let mut options = SessionOptions::new().unwrap();
+    options.timeout = PATIENCE;
+    change(&mut options);
+    let mut session = BlockingSession::new(login(address, &options).unwrap(), PATIENCE);
+    session.settle(address.lun).unwrap();
+    session
+}
+
+fn bytes(size: usize, salt: u8) -> Vec<u8> {
+    (0..size)
+        .map(|index| (index * 31 + index / 512) as u8 ^ salt)
+        .collect()
+}
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn options(address: &Address, line: &str) -> Options {
+    let address = address.to_string();
+    let words = ["bench", &address, "--time", "200ms", "--warmup", "20ms"];
+    Cli::parse_from(words.into_iter().chain(line.split_whitespace())).options
+}
+
+/// Every way in which data may go, with and without digests: what is written through one session is read through another.
+#[test]
+fn what_is_written_is_read() {
+    let node = Node::start(None);
+    let mut salt = 0;
+    for digests in [false, true] {
+        for (initial_ready, immediate_data) in
+            [(false, true), (false, false), (true, true), (true, false)]
+        {
+            for (lun, block_size) in [(0, 512), (1, 4096)] {
+                let address = node.address(lun);
+                let mut one = session(&address, |options| {
+                    options.header_digest = digests;
+                    options.data_digest = digests;
+                    options.offer = Offer {
+                        initial_ready,
+                        immediate_data,
+                        ..Offer::default()
+                    };
+                });
+                let mut other = session(&address, |_| {});
+                for size in [4096, 64 << 10, 68 << 10, 1 << 20] {
+                    salt += 1;
+                    let data = bytes(size, salt);
+                    one.write(lun, 64, &data, block_size, salt % 2 == 0)
+                        .unwrap();
+                    one.flush(lun).unwrap();
+                    let block_count = size as u32 / block_size;
+                    let read = other.read(lun, 64, block_count, block_size).unwrap();
+                    assert!(
+                        read == data,
+                        "{size} bytes, {initial_ready} {immediate_data}"
+                    );
+                    let read = one.read(lun, 64, block_count, block_size).unwrap();
+                    assert!(read == data, "{size} bytes back, digests {digests}");
+                }
+            }
+        }
+    }
+}
+
+/// A CDB goes as it is; status, sense data and lengths come back as they are.
+#[test]
+fn any_command_can_be_sent() {
+    let node = Node::start(None);
+    let mut session = session(&node.address(0), |_| {});
+    let capacity = session.capacity(0).unwrap();
+    assert_eq!((capacity.block_count, capacity.block_size), (16_384, 512));
+    assert_eq!(
+        session.capacity(1).err().map(|error| error.to_string()),
+        Some("READ CAPACITY (16): CHECK CONDITION, UNIT ATTENTION, 29h/00h".into())
+    );
+    let limit = session.transfer_blocks_max(0).unwrap();
+    assert_eq!(limit, Some(2048));
+
+    let past = command::read(16_383, 2);
+    let outcome = session.run(0, &past, Payload::Read(1024)).unwrap();
+    assert!(
+        outcome
+            .status
+            .is(Key::IllegalRequest, Code::LBA_OUT_OF_RANGE)
+    );
+    assert_eq!((outcome.sense.len(), outcome.transferred), (18, 0));
+
+    // UNMAP of ten blocks, then what is left of them.
+    session.write(0, 100, &bytes(5120, 1), 512, false).unwrap();
+    let mut unmap = Cdb::default();
+    unmap.0[0] = 0x42;
+    unmap.0[8] = 24;
+    let mut list = [0; 24];
+    list[1] = 22;
+    list[3] = 16;
+    list[15] = 100;
+    list[19] = 10;
+    let outcome = session.run(0, &unmap, Payload::Write(&list)).unwrap();
+    assert!(outcome.status.is_good(), "{}", outcome.status);
+    assert_eq!(session.read(0, 100, 10, 512).unwrap(), vec![0; 5120]);
+
+    // Less data than there is room for.
+    let outcome = session
+        .run(0, &command::inquiry(None, 255), Payload::Read(255))
+        .unwrap();
+    assert!(outcome.status.is_good());
+    assert!(
+        (36..255).contains(&outcome.transferred),
+        "{}",
+        outcome.transferred
+    );
+
+    // As many at once as the session has room for, awaited backwards.
+    let mut slots = Vec::new();
+    for index in 0..32 {
+        slots.push(
+            session
+                .start(0, &command::read(index, 1), Payload::Read(512))
+                .unwrap(),
+        );
+    }
+    while let Some(slot) = slots.pop() {
+        assert!(session.finish(slot).unwrap().status.is_good());
+    }
+}
+
+/// CHAP both ways; without a secret, with a wrong one, and with a target that cannot prove itself there is no session.
+#[test]
+fn who_cannot_prove_it_is_not_let_in() {
+    const SECRETS: &str = "initiator host secret-of-the-host\ntarget polldm secret-of-the-target";
+    let chap = Chap {
+        secrets: Arc::new(Secrets::parse(SECRETS).unwrap()),
+        mutual: true,
+    };
+    let node = Node::start(Some(chap));
+    let address = node.address(0);
+    let with = |secrets: Option<&str>| {
+        let mut options = SessionOptions::new().unwrap();
+        let proof = |text| Proof::of(&Secrets::parse(text).unwrap()).unwrap();
+        options.proof = secrets.map(|text| Arc::new(proof(text)));
+        login(&address, &options)
+            .err()
+            .map_or(String::new(), |error| error.to_string())
+    };
+    assert_eq!(with(Some(SECRETS)), "");
+    assert!(with(None).contains("wants a proof"));
+    assert!(with(Some(&SECRETS.replace("the-host", "another"))).contains("a proof was wrong"));
+    let other = with(Some(&SECRETS.replace("the-target", "another")));
+    assert!(
+        other.contains("the target did not prove who it is"),
+        "{other}"
+    );
+    // The target insists on being asked.
+    assert!(with(Some("initiator host secret-of-the-host")).contains("a proof"));
+}
+
+/// The load generator runs every pattern, reads back all it wrote, and finds nothing wrong.
+#[test]
+fn the_load_generator_verifies_the_target() {
+    let node = Node::start(None);
+    for line in [
+        "--rw randread --qd 32",
+        "--rw randread --bs 4k --qd 1",
+        "--rw read --bs 64k --qd 8",
+        "--rw randrw --bs 4k --qd 128 --verify --flush-every 32 --header-digest",
+        "--rw randrw --bs 4k --qd 16 --jobs 2 --verify --flush-every 32",
+        "--rw write --bs 32k --qd 8 --verify --header-digest --data-digest",
+        "--rw write --bs 1M --qd 4 --verify",
+        "--rw randwrite --bs 4k --qd 4 --rate 2000 --verify --size 1MiB --data-digest",
+    ] {
+        for lun in [0, 1] {
+            let address = node.address(lun);
+            let options = options(&address, line);
+            let mut target = IscsiTarget::connect(&address, &options).unwrap();
+            let report = bench::run(&mut target, &options).unwrap().report;
+            assert!(report.is_clean(), "{line}:\n{}", report.text());
+            if options.verify {
+                assert!(report.verify.unwrap().checked_bytes > 0, "{line}");
+            }
+        }
+    }
+}
+
+/// What cannot be measured is said in a sentence before anything is.
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let node = Node::start(None);
+    let refused = |address: &Address, line: &str| {
+        let options = options(address, line);
+        let measured = IscsiTarget::connect(address, &options)
+            .and_then(|mut target| bench::run(&mut target, &options));
+        measured.map(|_| ()).unwrap_err()
+    };
+    let error = refused(&node.address(7), "");
+    assert!(
+        error.ends_with("the target has no unit 7 for this initiator"),
+        "{error}"
+    );
+    let other = Address {
+        iqn: "iqn.2026-11.io.polldm:none".into(),
+        ..node.address(0)
+    };
+    let error = refused(&other, "");
+    assert!(
+        error.ends_with("there is no target of this name"),
+        "{error}"
+    );
+    let error = refused(&node.address(0), "--qd 257");
+    assert_eq!(error, "--qd 257: the target takes at most 256");
+    let error = refused(&node.address(0), "--bs 2M");
+    assert!(error.contains("at most 1048576 bytes"), "{error}");
+    let error = refused(&node.address(0), "--secrets /none");
+    assert!(
+        error.starts_with("--secrets: `/none` cannot be read"),
+        "{error}"
+    );
+    let address = node.address(0);
+    node.engine.stop(PATIENCE).unwrap();
+    let error = refused(&address, "");
+    assert!(error.contains("connecting to 127.0.0.1"), "{error}");
+}
+
+/// A target that goes while it is measured ends the run with an error, and does not make it wait.
+#[test]
+fn a_target_that_goes_ends_the_run() {
+    let node = Node::start(None);
+    let address = node.address(0);
+    let mut options = options(&address, "--rw randrw --jobs 2 --qd 16");
+    options.time = Duration::from_secs(3600);
+    let mut target = IscsiTarget::connect(&address, &options).unwrap();
+    let run = std::thread::spawn(move || bench::run(&mut target, &options).map(|_| ()));
+    // Until both jobs are at work.
+    let is_loaded = |node: &Node| {
+        let connections = node.export.snapshot(&node.engine).connections;
+        connections
+            .iter()
+            .filter(|connection| connection.commands > 100)
+            .count()
+            == 2
+    };
+    while !is_loaded(&node) {
+        assert!(!run.is_finished(), "{:?}", run.join());
+        std::thread::yield_now();
+    }
+    node.engine.stop(PATIENCE).unwrap();
+    let error = run.join().unwrap().unwrap_err();
+    assert!(error.contains("the target"), "{error}");
+}
