@@ -5,7 +5,7 @@
 use super::cdb::{Cdb, opcode as op};
 use super::sense::{Code, Outcome, Sense};
 use super::serve::Call;
-use super::{Plan, block, inquiry, job, mode, opcodes, persistent, report, reserve};
+use super::{Plan, block, copy, inquiry, job, mode, opcodes, persistent, report, reserve};
 
 /// What a command needs of its unit: which reservations are in its way (SPC-4, table 66; SBC-3, table 12), and whether it has to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +135,13 @@ pub(super) const CATALOG: &[Entry] = &[
     action(&[op::PERSISTENT_RESERVE_OUT, 0x05, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Persistent, persistent::out),
     action(&[op::PERSISTENT_RESERVE_OUT, 0x06, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Persistent, persistent::out),
     action(&[op::PERSISTENT_RESERVE_OUT, 0x07, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Persistent, persistent::out),
+    action(&[op::EXTENDED_COPY, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], Change, copy::extended_copy),
+    action(&[op::RECEIVE_COPY_RESULTS, 0x00, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        Change, copy::status),
+    action(&[op::RECEIVE_COPY_RESULTS, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        Change, copy::operating_parameters),
+    action(&[op::RECEIVE_COPY_RESULTS, 0x04, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        Change, copy::failed_segment_details),
     command(&[op::READ_16, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Read, block::read),
     command(&[op::COMPARE_AND_WRITE, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0, 0],

@@ -12,6 +12,7 @@
 //! | `catalog` | every command that is carried out, once: its CDB, what it needs, who does it |
 //! | `serve` | what every command goes through before it is carried out |
 //! | `block`, `job` | commands that move blocks, and those that take several steps |
+//! | `copy` | EXTENDED COPY between the units of a target, and RECEIVE COPY RESULTS |
 //! | `inquiry`, `mode`, `report`, `opcodes` | commands that ask or set |
 //! | `persistent`, `reserve` | who may use a unit |
 //! | [`mod@unit`] | a logical unit, and one nexus's view of it |
@@ -20,6 +21,7 @@
 mod block;
 mod catalog;
 pub mod cdb;
+mod copy;
 mod inquiry;
 mod job;
 pub mod lun;

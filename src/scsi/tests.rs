@@ -8,6 +8,8 @@ use super::unit::Identity;
 use super::*;
 use crate::dm::{Geometry, Op, Status};
 
+mod copy;
+
 const BLOCKS: u64 = 64;
 
 struct Alone;

@@ -55,6 +55,16 @@ pub enum Work {
     Job(Box<Job>),
 }
 
+impl Work {
+    /// The units that it is about besides the one that the command is for.
+    pub fn others(&self) -> &[u16] {
+        match self {
+            Work::Job(job) => job.others(),
+            _ => &[],
+        }
+    }
+}
+
 /// What kind of answer a slot has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Reply {

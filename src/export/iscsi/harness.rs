@@ -462,7 +462,12 @@ pub fn fuzz_connection(data: &[u8]) {
 /// The fuzzer's harness for CDBs: records of a byte that says how much data there is, in multiples of 8 bytes, a CDB, and that data. Each
 /// becomes a command that is right in its form.
 pub fn fuzz_commands(data: &[u8]) {
-    let mut harness = Harness::new();
+    // A second unit, whose name is easy to find, for copies between the two.
+    let mut harness = Harness::serving(|config| {
+        let mut second = config.targets[0].luns[0].clone();
+        (second.lun, second.device, second.uuid) = (1, DeviceId(1), [0; 16]);
+        config.targets[0].luns.push(second);
+    });
     harness.login("InitialR2T=No");
     harness.attend();
     let mut rest = data;

@@ -170,6 +170,8 @@ pub struct Session<L> {
     pub(super) control: VecDeque<(Header, Vec<u8>)>,
     /// Commands that wait for a buffer, in order.
     pub(super) waiting: VecDeque<u16>,
+    /// Jobs that go on when others have had their turn.
+    pub(super) yielded: VecDeque<u16>,
     /// Task management functions that are not answered yet.
     pub(super) managements: Vec<Management>,
     pub(super) management_number: u32,
@@ -224,6 +226,7 @@ impl<L: Lend> Session<L> {
             answers: VecDeque::new(),
             control: VecDeque::new(),
             waiting: VecDeque::new(),
+            yielded: VecDeque::new(),
             managements: Vec::new(),
             management_number: 0,
             buffer_bytes: 0,
@@ -328,10 +331,10 @@ impl<L: Lend> Session<L> {
         self.violated
     }
 
-    /// Whether it can go on only when others have given back memory, which nothing announces.
+    /// Whether it has to go on without being told: others give back memory, or have had their turn.
     #[inline]
     pub fn is_starved(&self) -> bool {
-        self.starved
+        self.starved || !self.yielded.is_empty()
     }
 
     /// Lets go of a receive chunk with nothing in it, when the connection falls silent.
@@ -395,10 +398,10 @@ impl<L: Lend> Session<L> {
     /// A turn without input: hands buffers to commands that wait for them, and parses what waited for room.
     #[inline]
     pub fn poll<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
+        let mut worked = self.run_yielded(cx);
         if !self.is_open() {
-            return false;
+            return worked;
         }
-        let mut worked = false;
         self.starved = false;
         if !self.waiting.is_empty() {
             worked |= self.serve_waiting(cx);
@@ -452,6 +455,7 @@ impl<L: Lend> Session<L> {
                 self.discard(index, cx);
             }
         }
+        while self.run_yielded(cx) {}
     }
 
     /// The session is over, and nothing of it is at a device: gives up its place among the others.

@@ -2,6 +2,7 @@
 
 mod changes;
 mod chap;
+mod copy;
 mod data;
 mod hostile;
 mod login;
