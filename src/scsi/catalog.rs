@@ -5,7 +5,9 @@
 use super::cdb::{Cdb, opcode as op};
 use super::sense::{Code, Outcome, Sense};
 use super::serve::Call;
-use super::{Plan, block, copy, inquiry, job, mode, opcodes, persistent, report, reserve};
+use super::{
+    Plan, block, copy, inquiry, job, mode, opcodes, persistent, report, reserve, sanitize,
+};
 
 /// What a command needs of its unit: which reservations are in its way (SPC-4, table 66; SBC-3, table 12), and whether it has to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,8 @@ pub(super) const CATALOG: &[Entry] = &[
     command(&[op::READ_DEFECT_DATA_10, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0], Read, report::defects),
     command(&[op::WRITE_SAME_10, 0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Write, job::write_same),
     command(&[op::UNMAP, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Write, job::unmap),
+    action(&[op::SANITIZE, 0xA1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Write, sanitize::overwrite),
+    action(&[op::SANITIZE, 0x1F, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Change, sanitize::exit_failure_mode),
     anytime(command(&[op::LOG_SENSE, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Nothing, report::log_sense)),
     command(&[op::MODE_SELECT_10, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Change, mode::select),
     command(&[op::RESERVE_10, 0, 0, 0, 0, 0, 0, 0, 0, 0], Reserve, reserve::reserve),

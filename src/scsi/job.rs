@@ -5,9 +5,10 @@
 
 use super::block::{is_through, miscompare, range};
 use super::cdb::{Cdb, opcode as op};
+use super::sanitize::Overwrite;
 use super::sense::{Code, Key, Outcome, Sense};
 use super::serve::{self, Call, Limits, Seat};
-use super::{Extent, Parameters, Plan, copy, mode, persistent};
+use super::{Extent, Parameters, Plan, copy, mode, persistent, sanitize};
 use crate::dm::{Op, Status};
 
 /// Work memory for what is read to be compared: a few transfers of a device at once.
@@ -58,6 +59,8 @@ pub enum Action {
     Submit(Vec<Step>),
     /// The command has ended.
     End(Outcome),
+    /// This goes on by itself, whatever becomes of the command, which has done its part.
+    Leave(Box<Overwrite>),
 }
 
 /// What a job works with.
@@ -90,6 +93,8 @@ enum Kind {
         block: bool,
     },
     OrWrite,
+    /// SANITIZE, OVERWRITE.
+    Sanitize,
     /// EXTENDED COPY.
     Copy(Box<copy::CopyJob>),
     /// A write of less than it names: whole blocks, and the beginning of one more. Then verified, if it says how.
@@ -166,6 +171,15 @@ impl Job {
         }
     }
 
+    /// SANITIZE with a parameter list of so many bytes.
+    pub(super) fn sanitize(length: u32) -> Self {
+        Self {
+            data_bytes: length,
+            scratch_bytes: sanitize::PATTERN_BYTES,
+            ..Self::blank(Kind::Sanitize)
+        }
+    }
+
     fn plan(self) -> Result<Plan, Outcome> {
         Ok(Plan::Job(Box::new(self)))
     }
@@ -193,6 +207,12 @@ impl Job {
     /// What it is about to do, at first and whenever its steps have ended.
     pub fn step(&mut self, cdb: Cdb, work: &mut Work<'_>) -> Action {
         self.cdb = cdb;
+        if matches!(self.kind, Kind::Sanitize) {
+            return match Overwrite::begin(&cdb, work) {
+                Ok(overwrite) => Action::Leave(Box::new(overwrite)),
+                Err(outcome) => Action::End(outcome),
+            };
+        }
         match self.next(work) {
             Ok(steps) if steps.is_empty() => Action::End(Outcome::Good),
             Ok(steps) => Action::Submit(steps),
@@ -234,7 +254,7 @@ impl Job {
                 self.under_way = 1;
                 unmap_steps(work)
             }
-            Kind::Flush | Kind::Unmap | Kind::Copy(_) => Ok(Vec::new()),
+            Kind::Flush | Kind::Unmap | Kind::Copy(_) | Kind::Sanitize => Ok(Vec::new()),
             Kind::WriteSame { unmap, zeroes } => self.write_same(unmap, zeroes, work),
             Kind::CompareAndWrite => self.compare_and_write(first, work),
             Kind::Verify {
@@ -597,12 +617,13 @@ pub(super) fn write_same(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     } else {
         7
     };
-    let (_, count) = cdb.range();
-    // WSNZ is 1.
+    let (lba, mut count) = cdb.range();
+    // No blocks stand for all from there to the end (WSNZ is 0).
     if count == 0 {
-        return Err(Sense::invalid_field(at, None).into());
+        let rest = call.blocks().saturating_sub(lba).max(1);
+        count = u32::try_from(rest).unwrap_or(u32::MAX);
     }
-    let extent = long_range(call)?.2;
+    let extent = call.extent(lba, count)?;
     if count > Limits::of(&call.geometry).write_same_blocks {
         return Err(Sense::invalid_field(at, None).into());
     }

@@ -13,6 +13,7 @@
 //! | `serve` | what every command goes through before it is carried out |
 //! | `block`, `job` | commands that move blocks, and those that take several steps |
 //! | `copy` | EXTENDED COPY between the units of a target, and RECEIVE COPY RESULTS |
+//! | `sanitize` | SANITIZE |
 //! | `inquiry`, `mode`, `report`, `opcodes` | commands that ask or set |
 //! | `persistent`, `reserve` | who may use a unit |
 //! | [`mod@unit`] | a logical unit, and one nexus's view of it |
@@ -30,6 +31,7 @@ mod opcodes;
 mod persistent;
 mod report;
 mod reserve;
+mod sanitize;
 pub mod sense;
 mod serve;
 pub mod unit;
@@ -38,6 +40,7 @@ pub use cdb::Cdb;
 pub use inquiry::Port;
 pub use job::{Action, Job, Place, Step, Work};
 pub use lun::Lun;
+pub use sanitize::Overwrite;
 pub use sense::{Outcome, Sense};
 pub use serve::{Directory, Limits, Seat, TRANSFER_BYTES_MAX, serve, serve_nothing};
 pub use unit::{Access, Identity, InitiatorPort, Nexus, NexusId, Unit, View};

@@ -53,6 +53,8 @@ pub enum Work {
     Write(Extent, bool),
     /// Several steps.
     Job(Box<Job>),
+    /// It waits for what goes on by itself, under this number.
+    Left(u32),
 }
 
 impl Work {

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use crossbeam_channel::Sender;
 
+use super::background::Background;
 use super::command::{Phase, Slots};
 use super::held::Held;
 use super::keys::{Negotiation, Parameters};
@@ -74,15 +75,18 @@ pub struct Waiter {
 pub enum Waits {
     /// A session, by its number for this.
     Session(SessionKey, u32),
+    /// What goes on by itself on a core, by its number.
+    Background(CoreId, u32),
     /// An operator: disconnected, never sent to.
     Operator(Sender<()>),
 }
 
 impl Waiter {
-    /// The answer to a session, when the commands are gone.
+    /// The answer to another core, when the commands are gone.
     pub fn answer(&self) -> Option<(CoreId, Message)> {
         match &self.who {
             Waits::Session(key, number) => Some((key.core, Message::Aborted(*key, *number))),
+            Waits::Background(core, number) => Some((*core, Message::Drained(*number))),
             Waits::Operator(_) => None,
         }
     }
@@ -100,6 +104,8 @@ pub struct Local {
     pub outbox: Vec<(CoreId, Message)>,
     /// Who waits for commands to be gone.
     pub waiters: Vec<Waiter>,
+    /// What goes on by itself.
+    pub background: Background,
 }
 
 /// What a session is given with every call.

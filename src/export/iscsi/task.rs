@@ -351,7 +351,7 @@ impl<L: Lend> Session<L> {
                 }
                 self.run_job(index, cx);
             }
-            Work::None => self.answer(index, cx),
+            Work::None | Work::Left(_) => self.answer(index, cx),
         }
         true
     }
@@ -472,6 +472,10 @@ impl<L: Lend> Session<L> {
                 Action::End(outcome) => {
                     self.slots.get_mut(index).outcome = outcome;
                     self.conclude(index, cx);
+                    return;
+                }
+                Action::Leave(overwrite) => {
+                    self.leave_behind(index, overwrite, cx);
                     return;
                 }
             };
@@ -606,7 +610,7 @@ impl<L: Lend> Session<L> {
 
     /// A command is back from its device.
     #[inline]
-    fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.running -= 1;
         self.count(index, cx);
         let slot = self.slots.get_mut(index);
@@ -689,6 +693,11 @@ impl<L: Lend> Session<L> {
     pub(super) fn abort_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let Some(target) = self.target() else { return };
         let slot = self.slots.get(index);
+        if matches!(slot.work, Work::Left(_)) {
+            // What it waits for goes on.
+            self.conclude(index, cx);
+            return;
+        }
         for lun in std::iter::once(&slot.lun).chain(slot.work.others()) {
             if let Some(unit) = cx.local.units.get(target, *lun) {
                 cx.backend.abort(unit.device, self.tag(index));

@@ -146,6 +146,7 @@ impl Pair {
                     assert_eq!(steps.len(), 1, "one piece at a time");
                     status = self.submit(&steps[0], &mut scratch);
                 }
+                other => panic!("{other:?} makes no sense"),
             }
         }
     }

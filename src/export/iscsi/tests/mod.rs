@@ -7,3 +7,4 @@ mod data;
 mod hostile;
 mod login;
 mod manage;
+mod sanitize;
