@@ -5,7 +5,9 @@
 use super::cdb::{Cdb, opcode as op};
 use super::sense::{Code, Outcome, Sense};
 use super::serve::Call;
-use super::{Plan, block, inquiry, job, mode, opcodes, persistent, report, reserve};
+use super::{
+    Plan, block, copy, inquiry, job, mode, opcodes, persistent, report, reserve, sanitize,
+};
 
 /// What a command needs of its unit: which reservations are in its way (SPC-4, table 66; SBC-3, table 12), and whether it has to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,8 @@ pub(super) const CATALOG: &[Entry] = &[
     command(&[op::READ_DEFECT_DATA_10, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0], Read, report::defects),
     command(&[op::WRITE_SAME_10, 0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Write, job::write_same),
     command(&[op::UNMAP, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Write, job::unmap),
+    action(&[op::SANITIZE, 0xA1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Write, sanitize::overwrite),
+    action(&[op::SANITIZE, 0x1F, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Change, sanitize::exit_failure_mode),
     anytime(command(&[op::LOG_SENSE, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Nothing, report::log_sense)),
     command(&[op::MODE_SELECT_10, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Change, mode::select),
     command(&[op::RESERVE_10, 0, 0, 0, 0, 0, 0, 0, 0, 0], Reserve, reserve::reserve),
@@ -135,6 +139,13 @@ pub(super) const CATALOG: &[Entry] = &[
     action(&[op::PERSISTENT_RESERVE_OUT, 0x05, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Persistent, persistent::out),
     action(&[op::PERSISTENT_RESERVE_OUT, 0x06, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Persistent, persistent::out),
     action(&[op::PERSISTENT_RESERVE_OUT, 0x07, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Persistent, persistent::out),
+    action(&[op::EXTENDED_COPY, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], Change, copy::extended_copy),
+    action(&[op::RECEIVE_COPY_RESULTS, 0x00, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        Change, copy::status),
+    action(&[op::RECEIVE_COPY_RESULTS, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        Change, copy::operating_parameters),
+    action(&[op::RECEIVE_COPY_RESULTS, 0x04, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        Change, copy::failed_segment_details),
     command(&[op::READ_16, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Read, block::read),
     command(&[op::COMPARE_AND_WRITE, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0, 0],

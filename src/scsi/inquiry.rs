@@ -4,7 +4,7 @@ use super::cdb::Cdb;
 use super::sense::{Outcome, Sense};
 use super::serve::{Call, Limits};
 use super::unit::Identity;
-use super::{Plan, padded};
+use super::{Plan, copy, padded};
 use crate::dm::Geometry;
 
 /// Claimed versions (SPC-4, table 144): SAM-5, SPC-4, SBC-3, iSCSI.
@@ -71,8 +71,8 @@ fn standard(peripheral: u8, vendor: &str, product: &str) -> Vec<u8> {
     // HISUP; response data format 2.
     data[3] = 0x12;
     data[4] = (data.len() - 5) as u8;
-    // TPGS: implicit.
-    data[5] = 0x10;
+    // TPGS: implicit. 3PC, where there is something to copy.
+    data[5] = 0x10 | u8::from(peripheral == 0) << 3;
     // CMDQUE.
     data[7] = 0x02;
     data[8..16].copy_from_slice(&padded::<8>(vendor));
@@ -121,6 +121,7 @@ const PAGES: &[(u8, Make)] = &[
     (0x86, |call| extended(&call.geometry)),
     (0x87, |_| mode_policy()),
     (0x88, |call| ports(&call.directory.ports())),
+    (0x8F, |call| copy::vital_product_data(call)),
     (0xB0, |call| limits(&call.geometry)),
     (0xB1, |_| characteristics()),
     (0xB2, |call| provisioning(&call.geometry)),
@@ -162,17 +163,24 @@ pub(super) fn naa(identity: &Identity) -> [u8; 8] {
     name
 }
 
-/// Device Identification (SPC-4, 7.8.6).
-fn identification(identity: &Identity, port: &Port) -> Vec<u8> {
+/// The designators of a unit itself, by which an EXTENDED COPY may name it.
+pub(super) fn names(identity: &Identity) -> [Vec<u8>; 2] {
     let mut vendor_specific = padded::<8>(&identity.vendor).to_vec();
     vendor_specific.extend_from_slice(identity.serial.as_bytes());
+    [
+        designator(BINARY, OF_UNIT, 3, &naa(identity)),
+        designator(ASCII, OF_UNIT, 1, &vendor_specific),
+    ]
+}
+
+/// Device Identification (SPC-4, 7.8.6).
+fn identification(identity: &Identity, port: &Port) -> Vec<u8> {
     let [number, group] = [port.number, port.group].map(|value| {
         let [high, low] = value.to_be_bytes();
         [0, 0, high, low]
     });
     [
-        designator(BINARY, OF_UNIT, 3, &naa(identity)),
-        designator(ASCII, OF_UNIT, 1, &vendor_specific),
+        names(identity).concat(),
         designator(BINARY, OF_PORT, 4, &number),
         designator(BINARY, OF_PORT, 5, &group),
         designator(UTF8, OF_PORT, 8, &name_string(&port.name)),
@@ -214,8 +222,6 @@ fn ports(ports: &[Port]) -> Vec<u8> {
 fn limits(geometry: &Geometry) -> Vec<u8> {
     let limits = Limits::of(geometry);
     let mut body = vec![0; 60];
-    // WSNZ: a WRITE SAME of no blocks is refused.
-    body[0] = 0x01;
     body[1] = limits.compare_and_write_blocks as u8;
     let granularity = u16::try_from(limits.optimal_blocks).unwrap_or(u16::MAX);
     body[2..4].copy_from_slice(&granularity.to_be_bytes());

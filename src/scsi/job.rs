@@ -5,9 +5,10 @@
 
 use super::block::{is_through, miscompare, range};
 use super::cdb::{Cdb, opcode as op};
+use super::sanitize::Overwrite;
 use super::sense::{Code, Key, Outcome, Sense};
 use super::serve::{self, Call, Limits, Seat};
-use super::{Extent, Parameters, Plan, mode, persistent};
+use super::{Extent, Parameters, Plan, copy, mode, persistent, sanitize};
 use crate::dm::{Op, Status};
 
 /// Work memory for what is read to be compared: a few transfers of a device at once.
@@ -39,6 +40,8 @@ pub enum Place {
 /// One I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
+    /// Another unit of the same target, by number; `None` for the one that the command is for.
+    pub lun: Option<u16>,
     /// What.
     pub op: Op,
     /// Where.
@@ -56,6 +59,8 @@ pub enum Action {
     Submit(Vec<Step>),
     /// The command has ended.
     End(Outcome),
+    /// This goes on by itself, whatever becomes of the command, which has done its part.
+    Leave(Box<Overwrite>),
 }
 
 /// What a job works with.
@@ -88,6 +93,10 @@ enum Kind {
         block: bool,
     },
     OrWrite,
+    /// SANITIZE, OVERWRITE.
+    Sanitize,
+    /// EXTENDED COPY.
+    Copy(Box<copy::CopyJob>),
     /// A write of less than it names: whole blocks, and the beginning of one more. Then verified, if it says how.
     Short {
         block_sectors: u32,
@@ -153,6 +162,24 @@ impl Job {
         }
     }
 
+    /// EXTENDED COPY with a parameter list of so many bytes.
+    pub(super) fn copy(length: u32) -> Self {
+        Self {
+            data_bytes: length,
+            scratch_bytes: copy::PIECE_BYTES,
+            ..Self::blank(Kind::Copy(Box::default()))
+        }
+    }
+
+    /// SANITIZE with a parameter list of so many bytes.
+    pub(super) fn sanitize(length: u32) -> Self {
+        Self {
+            data_bytes: length,
+            scratch_bytes: sanitize::PATTERN_BYTES,
+            ..Self::blank(Kind::Sanitize)
+        }
+    }
+
     fn plan(self) -> Result<Plan, Outcome> {
         Ok(Plan::Job(Box::new(self)))
     }
@@ -169,9 +196,23 @@ impl Job {
         )
     }
 
+    /// The units that it works on besides the one that it is for: what is aborted there ends it.
+    pub fn others(&self) -> &[u16] {
+        match &self.kind {
+            Kind::Copy(copy) => copy.units(),
+            _ => &[],
+        }
+    }
+
     /// What it is about to do, at first and whenever its steps have ended.
     pub fn step(&mut self, cdb: Cdb, work: &mut Work<'_>) -> Action {
         self.cdb = cdb;
+        if matches!(self.kind, Kind::Sanitize) {
+            return match Overwrite::begin(&cdb, work) {
+                Ok(overwrite) => Action::Leave(Box::new(overwrite)),
+                Err(outcome) => Action::End(outcome),
+            };
+        }
         match self.next(work) {
             Ok(steps) if steps.is_empty() => Action::End(Outcome::Good),
             Ok(steps) => Action::Submit(steps),
@@ -181,6 +222,9 @@ impl Job {
 
     /// The next steps; none when the command has done what it was asked.
     fn next(&mut self, work: &mut Work<'_>) -> Result<Vec<Step>, Outcome> {
+        if let Kind::Copy(copy) = &mut self.kind {
+            return copy.next(work);
+        }
         let first = self.progress == 0 && self.under_way == 0 && self.attempts == 0;
         let expected = matches!(
             self.kind,
@@ -210,7 +254,7 @@ impl Job {
                 self.under_way = 1;
                 unmap_steps(work)
             }
-            Kind::Flush | Kind::Unmap => Ok(Vec::new()),
+            Kind::Flush | Kind::Unmap | Kind::Copy(_) | Kind::Sanitize => Ok(Vec::new()),
             Kind::WriteSame { unmap, zeroes } => self.write_same(unmap, zeroes, work),
             Kind::CompareAndWrite => self.compare_and_write(first, work),
             Kind::Verify {
@@ -230,6 +274,7 @@ impl Job {
     /// One step over the whole range.
     fn whole(&self, op: Op, place: Place) -> Step {
         Step {
+            lun: None,
             op,
             extent: self.extent,
             fua: self.fua,
@@ -240,6 +285,7 @@ impl Job {
     /// A step over a part of the range, from `progress`.
     fn part(&self, op: Op, offset: u32, sectors: u32, place: Place) -> Step {
         Step {
+            lun: None,
             op,
             extent: Extent {
                 sector: self.extent.sector + u64::from(offset),
@@ -538,6 +584,7 @@ fn unmap_steps(work: &Work<'_>) -> Result<Vec<Step>, Outcome> {
         while at < extent.sectors {
             let sectors = (extent.sectors - at).min(SECTORS_MAX);
             steps.push(Step {
+                lun: None,
                 op: Op::Discard,
                 extent: Extent {
                     sector: extent.sector + u64::from(at),
@@ -570,12 +617,13 @@ pub(super) fn write_same(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     } else {
         7
     };
-    let (_, count) = cdb.range();
-    // WSNZ is 1.
+    let (lba, mut count) = cdb.range();
+    // No blocks stand for all from there to the end (WSNZ is 0).
     if count == 0 {
-        return Err(Sense::invalid_field(at, None).into());
+        let rest = call.blocks().saturating_sub(lba).max(1);
+        count = u32::try_from(rest).unwrap_or(u32::MAX);
     }
-    let extent = long_range(call)?.2;
+    let extent = call.extent(lba, count)?;
     if count > Limits::of(&call.geometry).write_same_blocks {
         return Err(Sense::invalid_field(at, None).into());
     }

@@ -12,6 +12,8 @@
 //! | `catalog` | every command that is carried out, once: its CDB, what it needs, who does it |
 //! | `serve` | what every command goes through before it is carried out |
 //! | `block`, `job` | commands that move blocks, and those that take several steps |
+//! | `copy` | EXTENDED COPY between the units of a target, and RECEIVE COPY RESULTS |
+//! | `sanitize` | SANITIZE |
 //! | `inquiry`, `mode`, `report`, `opcodes` | commands that ask or set |
 //! | `persistent`, `reserve` | who may use a unit |
 //! | [`mod@unit`] | a logical unit, and one nexus's view of it |
@@ -20,6 +22,7 @@
 mod block;
 mod catalog;
 pub mod cdb;
+mod copy;
 mod inquiry;
 mod job;
 pub mod lun;
@@ -28,6 +31,7 @@ mod opcodes;
 mod persistent;
 mod report;
 mod reserve;
+mod sanitize;
 pub mod sense;
 mod serve;
 pub mod unit;
@@ -36,6 +40,7 @@ pub use cdb::Cdb;
 pub use inquiry::Port;
 pub use job::{Action, Job, Place, Step, Work};
 pub use lun::Lun;
+pub use sanitize::Overwrite;
 pub use sense::{Outcome, Sense};
 pub use serve::{Directory, Limits, Seat, TRANSFER_BYTES_MAX, serve, serve_nothing};
 pub use unit::{Access, Identity, InitiatorPort, Nexus, NexusId, Unit, View};

@@ -36,6 +36,7 @@ pub struct Code(pub u8, pub u8);
 #[allow(missing_docs)]
 impl Code {
     pub const NONE: Code = Code(0x00, 0x00);
+    pub const OPERATION_IN_PROGRESS: Code = Code(0x00, 0x16);
     pub const PERIPHERAL_WRITE_FAULT: Code = Code(0x03, 0x00);
     pub const INITIALIZING_COMMAND_REQUIRED: Code = Code(0x04, 0x02);
     pub const NOT_READY_CAUSE_NOT_REPORTABLE: Code = Code(0x04, 0x00);
@@ -44,7 +45,10 @@ impl Code {
     pub const ASYMMETRIC_STANDBY: Code = Code(0x04, 0x0B);
     pub const ASYMMETRIC_UNAVAILABLE: Code = Code(0x04, 0x0C);
     pub const COMMUNICATION_TIMEOUT: Code = Code(0x08, 0x01);
+    pub const UNREACHABLE_COPY_TARGET: Code = Code(0x08, 0x04);
+    pub const THIRD_PARTY_DEVICE_FAILURE: Code = Code(0x0D, 0x01);
     pub const COPY_TARGET_NOT_REACHABLE: Code = Code(0x0D, 0x02);
+    pub const INCORRECT_COPY_TARGET_TYPE: Code = Code(0x0D, 0x03);
     pub const UNRECOVERED_READ_ERROR: Code = Code(0x11, 0x00);
     pub const LOGICAL_BLOCK_GUARD_CHECK: Code = Code(0x10, 0x01);
     pub const PARAMETER_LIST_LENGTH_ERROR: Code = Code(0x1A, 0x00);
@@ -59,6 +63,7 @@ impl Code {
     pub const UNSUPPORTED_TARGET_DESCRIPTOR: Code = Code(0x26, 0x07);
     pub const TOO_MANY_SEGMENT_DESCRIPTORS: Code = Code(0x26, 0x08);
     pub const UNSUPPORTED_SEGMENT_DESCRIPTOR: Code = Code(0x26, 0x09);
+    pub const UNEXPECTED_INEXACT_SEGMENT: Code = Code(0x26, 0x0A);
     pub const INLINE_DATA_LENGTH_EXCEEDED: Code = Code(0x26, 0x0B);
     pub const WRITE_PROTECTED: Code = Code(0x27, 0x00);
     pub const SOFTWARE_WRITE_PROTECTED: Code = Code(0x27, 0x02);
@@ -89,15 +94,46 @@ impl Code {
     pub const ACCESS_DENIED_NO_RIGHTS: Code = Code(0x20, 0x02);
 }
 
-/// Which byte of a CDB or parameter list is wrong (SPC-4, 4.5.2.4.2).
+/// What a wrong byte is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The CDB.
+    Cdb,
+    /// The parameter list.
+    Parameters,
+    /// The segment descriptor of an EXTENDED COPY at which it has stopped.
+    Segment,
+}
+
+/// Which byte of a CDB or parameter list is wrong (SPC-4, 4.5.2.4.2, 4.5.2.4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// In the CDB; otherwise in the parameter list.
-    pub in_cdb: bool,
+    /// What the byte is in.
+    pub holder: Holder,
     /// The byte.
     pub byte: u16,
     /// The most significant bit of the field; `None` for all of the byte.
     pub bit: Option<u8>,
+}
+
+/// How one of the two units of an EXTENDED COPY has refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The unit that was written to; otherwise the one that was read from.
+    pub by_destination: bool,
+    /// Its status code.
+    pub status: u8,
+    /// Its sense key and code.
+    pub sense: (Key, Code),
+}
+
+/// Where an EXTENDED COPY has stopped (SPC-4, 5.18.7.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Number of the segment descriptor.
+    pub segment: u16,
+    /// Who has refused to go on, if it was one of the units.
+    pub refusal: Option<Refusal>,
 }
 
 /// Sense data before it has a form.
@@ -107,16 +143,38 @@ pub struct Sense {
     pub key: Key,
     /// Additional sense code.
     pub code: Code,
-    /// The INFORMATION field: a logical block address, or the offset of a miscompare.
+    /// The INFORMATION field: a logical block address, the offset of a miscompare, or what of a copy is left.
     pub information: Option<u64>,
     /// What is wrong.
     pub field: Option<Field>,
     /// How far something that is going on has come, in 65,536ths.
     pub progress: Option<u16>,
+    /// Where a copy has stopped.
+    pub stop: Option<Stop>,
 }
+
+/// Bytes of sense data in fixed format, without what a copy adds to it.
+const FIXED_BYTES: usize = 18;
 
 /// Most bytes of sense data.
 pub const SENSE_BYTES_MAX: usize = 64;
+
+impl Refusal {
+    /// Status, and sense data in fixed format if there is any; answers how long both are.
+    fn encode(&self, bytes: &mut [u8]) -> usize {
+        bytes[0] = self.status;
+        let (key, code) = self.sense;
+        if key == Key::NoSense {
+            return 1;
+        }
+        bytes[1] = 0x70;
+        bytes[3] = key as u8;
+        bytes[8] = 10;
+        bytes[13] = code.0;
+        bytes[14] = code.1;
+        1 + FIXED_BYTES
+    }
+}
 
 impl Sense {
     /// Key and code.
@@ -127,6 +185,7 @@ impl Sense {
             information: None,
             field: None,
             progress: None,
+            stop: None,
         }
     }
 
@@ -144,7 +203,7 @@ impl Sense {
     pub const fn invalid_field(byte: u16, bit: Option<u8>) -> Self {
         let mut sense = Self::illegal(Code::INVALID_FIELD_IN_CDB);
         sense.field = Some(Field {
-            in_cdb: true,
+            holder: Holder::Cdb,
             byte,
             bit,
         });
@@ -155,7 +214,7 @@ impl Sense {
     pub const fn invalid_parameter(byte: u16) -> Self {
         let mut sense = Self::illegal(Code::INVALID_FIELD_IN_PARAMETERS);
         sense.field = Some(Field {
-            in_cdb: false,
+            holder: Holder::Parameters,
             byte,
             bit: None,
         });
@@ -174,13 +233,34 @@ impl Sense {
         self
     }
 
+    /// With the place at which a copy has stopped.
+    pub const fn with_stop(mut self, stop: Stop) -> Self {
+        self.stop = Some(stop);
+        self
+    }
+
+    /// With the byte of that segment descriptor that is wrong.
+    pub const fn with_segment_field(mut self, byte: u16) -> Self {
+        self.field = Some(Field {
+            holder: Holder::Segment,
+            byte,
+            bit: None,
+        });
+        self
+    }
+
     /// The three bytes of the SENSE KEY SPECIFIC field, if there is something to say.
     fn specific(&self) -> Option<[u8; 3]> {
         if let Some(field) = self.field {
-            let in_cdb = u8::from(field.in_cdb) << 6;
+            // C/D of a field pointer; SD of a segment pointer.
+            let holder = match field.holder {
+                Holder::Cdb => 0x40,
+                Holder::Parameters => 0,
+                Holder::Segment => 0x20,
+            };
             let bit = field.bit.map_or(0, |bit| 0x08 | bit & 0x07);
             let [high, low] = field.byte.to_be_bytes();
-            return Some([0x80 | in_cdb | bit, high, low]);
+            return Some([0x80 | holder | bit, high, low]);
         }
         let [high, low] = self.progress?.to_be_bytes();
         Some([0x80, high, low])
@@ -209,7 +289,18 @@ impl Sense {
         if let Some(specific) = self.specific() {
             bytes[15..18].copy_from_slice(&specific);
         }
-        18
+        let Some(stop) = self.stop else {
+            return FIXED_BYTES;
+        };
+        bytes[10..12].copy_from_slice(&stop.segment.to_be_bytes());
+        let Some(refusal) = stop.refusal else {
+            return FIXED_BYTES;
+        };
+        // COMMAND-SPECIFIC INFORMATION says where the status and the sense data of the source, or of the destination, begin.
+        bytes[8 + usize::from(refusal.by_destination)] = FIXED_BYTES as u8;
+        let end = FIXED_BYTES + refusal.encode(&mut bytes[FIXED_BYTES..]);
+        bytes[7] = (end - 8) as u8;
+        end
     }
 
     fn encode_descriptors(&self, bytes: &mut [u8; SENSE_BYTES_MAX]) -> usize {
@@ -223,10 +314,23 @@ impl Sense {
             bytes[end + 4..end + 12].copy_from_slice(&information.to_be_bytes());
             end += 12;
         }
+        if let Some(stop) = self.stop {
+            bytes[end..end + 2].copy_from_slice(&[0x01, 0x0A]);
+            bytes[end + 10..end + 12].copy_from_slice(&stop.segment.to_be_bytes());
+            end += 12;
+        }
         if let Some(specific) = self.specific() {
             bytes[end..end + 2].copy_from_slice(&[0x02, 0x06]);
             bytes[end + 4..end + 7].copy_from_slice(&specific);
             end += 8;
+        }
+        if let Some(refusal) = self.stop.and_then(|stop| stop.refusal) {
+            // Forwarded sense data (SPC-4, 4.5.2.7): of the copy source, or of the copy destination.
+            let size = refusal.encode(&mut bytes[end + 3..]);
+            bytes[end] = 0x0C;
+            bytes[end + 1] = (size + 1) as u8;
+            bytes[end + 2] = 1 + u8::from(refusal.by_destination);
+            end += 3 + size;
         }
         bytes[7] = (end - 8) as u8;
         end
@@ -317,6 +421,36 @@ mod tests {
             [0, 10, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x12, 0x34]
         );
         assert_eq!(&bytes[20..size], [2, 6, 0, 0, 0xCF, 0, 2, 0]);
+    }
+
+    /// SPC-4, 5.18.7.3: where a copy stopped and what the unit that refused has said is told in both formats.
+    #[test]
+    fn a_copy_tells_who_refused() {
+        let refusal = Refusal {
+            by_destination: true,
+            status: 2,
+            sense: (Key::DataProtect, Code::WRITE_PROTECTED),
+        };
+        let stop = Stop {
+            segment: 3,
+            refusal: Some(refusal),
+        };
+        let sense = Sense::new(Key::CopyAborted, Code::THIRD_PARTY_DEVICE_FAILURE)
+            .with_information(77)
+            .with_segment_field(20)
+            .with_stop(stop);
+        let mut bytes = [0; SENSE_BYTES_MAX];
+        let size = sense.encode(&mut bytes, false);
+        assert_eq!((size, bytes[7]), (37, 29));
+        assert_eq!(bytes[8..12], [0, 18, 0, 3]);
+        assert_eq!(bytes[15..18], [0xA0, 0, 20]);
+        assert_eq!(bytes[18..22], [2, 0x70, 0, 7]);
+        assert_eq!(bytes[31..33], [0x27, 0]);
+        let size = sense.encode(&mut bytes, true);
+        assert_eq!((size, bytes[7]), (62, 54));
+        assert_eq!(bytes[20..32], [1, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(bytes[32..40], [2, 6, 0, 0, 0xA0, 0, 20, 0]);
+        assert_eq!(bytes[40..46], [0x0C, 20, 2, 2, 0x70, 0]);
     }
 
     /// A value that 32 bits do not hold is left out of the fixed format (SPC-4, 4.5.3, VALID).

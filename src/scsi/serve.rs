@@ -186,15 +186,11 @@ fn slow(seat: &Seat<'_>, cdb: Cdb) -> Result<Plan, Outcome> {
     }
     let entry = entry?;
     may_use(seat, entry, &cdb)?;
-    let mut call = seat.call(cdb);
-    if entry.needs == Needs::Write && seat.geometry.read_only {
-        return Err(Sense::new(Key::DataProtect, Code::WRITE_PROTECTED).into());
-    }
-    (entry.run)(&mut call)
+    (entry.run)(&mut seat.call(cdb))
 }
 
-/// Reservations, readiness, and the state of the way that the command came.
-fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), Outcome> {
+/// Reservations, readiness, write protection, and the state of the way that the command came.
+pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), Outcome> {
     let state = seat.unit.lock();
     // RESERVE(6), RESERVE(10) (SPC-2, 5.5.1).
     let is_foreign = state
@@ -242,6 +238,9 @@ fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), Outcome> {
     }
     if entry.needs == Needs::Write && state.modes.software_write_protect {
         return Err(Sense::new(Key::DataProtect, Code::SOFTWARE_WRITE_PROTECTED).into());
+    }
+    if entry.needs == Needs::Write && seat.geometry.read_only {
+        return Err(Sense::new(Key::DataProtect, Code::WRITE_PROTECTED).into());
     }
     Ok(())
 }

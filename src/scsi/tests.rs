@@ -8,6 +8,9 @@ use super::unit::Identity;
 use super::*;
 use crate::dm::{Geometry, Op, Status};
 
+mod copy;
+mod sanitize;
+
 const BLOCKS: u64 = 64;
 
 struct Alone;
@@ -136,6 +139,9 @@ impl Disk {
                     };
                     match job.step(full, &mut work) {
                         Action::End(outcome) => return (outcome, Vec::new()),
+                        Action::Leave(overwrite) => {
+                            return (self.overwrite(*overwrite, &mut scratch), Vec::new());
+                        }
                         Action::Submit(steps) => {
                             status = Status::Ok;
                             for step in steps {
@@ -148,6 +154,23 @@ impl Disk {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// What goes on by itself goes on to its end.
+    fn overwrite(&mut self, mut overwrite: Overwrite, scratch: &mut [u8]) -> Outcome {
+        loop {
+            let geometry = Some(&self.geometry);
+            match overwrite.step(&self.unit, geometry, scratch, Status::Ok) {
+                Action::Submit(steps) => {
+                    for step in steps {
+                        assert!(self.submit(&step, &[], scratch).is_ok());
+                        self.steps.push(step);
+                    }
+                }
+                Action::End(outcome) => return outcome,
+                other => panic!("{other:?} makes no sense"),
             }
         }
     }
@@ -264,6 +287,17 @@ fn or_write_and_write_same_and_unmap() {
     );
     assert!(disk.bytes[..60 * 512].iter().all(|&byte| byte == 0x33));
     assert!(disk.bytes[60 * 512..].iter().all(|&byte| byte == 0xEE));
+    // No blocks stand for all that are left, if that is not more than one command may write; beyond the end there are none.
+    assert!(
+        disk.run(0, &cdb_16(0x93, 0, 50, 0), &[0x44; 512])
+            .0
+            .is_good()
+    );
+    assert!(disk.bytes[50 * 512..].iter().all(|&byte| byte == 0x44));
+    assert_eq!(
+        reason(disk.run(0, &cdb_16(0x93, 0, BLOCKS, 0), &[0; 512]).0).1,
+        Code::LBA_OUT_OF_RANGE
+    );
     // NDOB; and UNMAP of what reads as zeroes.
     assert!(disk.run(0, &cdb_16(0x93, 1, 0, 2), &[]).0.is_good());
     assert!(disk.run(0, &cdb_16(0x93, 8, 2, 2), &[0; 512]).0.is_good());

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::copy::Ledger;
 use super::mode::Modes;
 use super::persistent::Persistent;
 use super::sense::{Code, Sense};
@@ -79,6 +80,8 @@ pub(super) struct NexusState {
     pub(super) nexus: Nexus,
     pub(super) attentions: VecDeque<Code>,
     pub(super) prevents_removal: bool,
+    /// Its copies that RECEIVE COPY RESULTS knows, by list identifier.
+    pub(super) copies: BTreeMap<u8, Arc<Ledger>>,
 }
 
 /// How far SANITIZE is.
@@ -116,6 +119,7 @@ pub(super) struct State {
 }
 
 /// A logical unit.
+#[derive(Debug)]
 pub struct Unit {
     /// What it is known by.
     pub identity: Identity,
@@ -218,6 +222,7 @@ impl Unit {
             nexus: nexus.clone(),
             attentions: VecDeque::from([first]),
             prevents_removal: false,
+            copies: BTreeMap::new(),
         };
         state.nexuses.insert(nexus.id, joined);
         self.changed(&mut state);
@@ -240,6 +245,7 @@ impl Unit {
         state.modes = Modes::default();
         for nexus in state.nexuses.values_mut() {
             nexus.prevents_removal = false;
+            nexus.copies.clear();
         }
         state.attend_others(None, Code::BUS_DEVICE_RESET);
         self.changed(&mut state);

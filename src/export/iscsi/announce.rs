@@ -122,8 +122,13 @@ impl<L: Lend> Session<L> {
         let slots: Vec<u16> = self.slots.taken().collect();
         for index in slots {
             let slot = self.slots.get(index);
-            if slot.header.opcode() == opcode::COMMAND && luns.has(slot.lun) {
+            if slot.header.opcode() != opcode::COMMAND {
+                continue;
+            }
+            if luns.has(slot.lun) {
                 self.abort_for_good(index, token, cx);
+            } else if slot.work.others().iter().any(|&lun| luns.has(lun)) {
+                self.abort_elsewhere(index, token, cx);
             }
         }
     }

@@ -53,6 +53,18 @@ pub enum Work {
     Write(Extent, bool),
     /// Several steps.
     Job(Box<Job>),
+    /// It waits for what goes on by itself, under this number.
+    Left(u32),
+}
+
+impl Work {
+    /// The units that it is about besides the one that the command is for.
+    pub fn others(&self) -> &[u16] {
+        match self {
+            Work::Job(job) => job.others(),
+            _ => &[],
+        }
+    }
 }
 
 /// What kind of answer a slot has.

@@ -2,6 +2,7 @@
 //!
 //! Bytes are fed in pieces of any size and what the target says is gathered. Nothing here is used by a running target.
 
+use super::background::Background;
 use super::chap::Chap;
 use super::config::{Config, LunConfig, PortalGroup, TargetConfig};
 use super::initiators::Initiators;
@@ -102,6 +103,7 @@ impl Harness {
             units,
             outbox: Vec::new(),
             waiters: Vec::new(),
+            background: Background::default(),
         };
         let key = SessionKey {
             core: CoreId(0),
@@ -187,6 +189,13 @@ impl Harness {
             }
             worked |= self.with(|session, cx| session.poll(cx));
             worked |= self.deliver();
+            let Local {
+                units,
+                background,
+                outbox,
+                ..
+            } = &mut self.local;
+            worked |= background.poll(units, &mut self.backend, outbox);
             if !worked {
                 break;
             }
@@ -218,6 +227,16 @@ impl Harness {
                 Message::Aborted(_, number) => {
                     self.with(|session, cx| session.abort_answered(number, cx));
                 }
+                Message::Drain { lun, from, .. } => {
+                    let token = std::rc::Rc::new(());
+                    self.session.share_with(lun, &token);
+                    let who = Waits::Background(from.0, from.1);
+                    self.local.waiters.push(Waiter { token, who });
+                }
+                Message::Drained(number) => self.local.background.drained(number),
+                Message::Left(_, slot, number, outcome) => self.with(|session, cx| {
+                    session.left_ended(slot, number, outcome, cx);
+                }),
                 Message::Retry(_) => self.with(|session, cx| session.login_again(cx)),
                 _ => {}
             }
@@ -245,7 +264,11 @@ impl Harness {
     /// Finishes what the backend holds.
     pub fn finish(&mut self) {
         for (command, status) in self.backend.finish() {
-            let (_, slot) = split_tag(command);
+            self.local.background.completed(command, status);
+            let (place, slot) = split_tag(command);
+            if place != 0 {
+                continue;
+            }
             self.with(|session, cx| session.completed(slot, status, cx));
         }
         self.drain();
@@ -257,9 +280,11 @@ impl Harness {
     /// If anything leaks.
     pub fn close(mut self) {
         self.with(|session, cx| session.kill(cx));
+        self.drain();
         while self.backend.held() > 0 {
             self.finish();
         }
+        assert!(self.local.background.is_empty());
         assert!(
             self.session.is_finished(),
             "{} commands are left",
@@ -464,7 +489,12 @@ pub fn fuzz_connection(data: &[u8]) {
 /// The fuzzer's harness for CDBs: records of a byte that says how much data there is, in multiples of 8 bytes, a CDB, and that data. Each
 /// becomes a command that is right in its form.
 pub fn fuzz_commands(data: &[u8]) {
-    let mut harness = Harness::new();
+    // A second unit, whose name is easy to find, for copies between the two.
+    let mut harness = Harness::serving(|config| {
+        let mut second = config.targets[0].luns[0].clone();
+        (second.lun, second.device, second.uuid) = (1, DeviceId(1), [0; 16]);
+        config.targets[0].luns.push(second);
+    });
     harness.login("InitialR2T=No");
     harness.attend();
     let mut rest = data;

@@ -9,7 +9,7 @@ use super::command::Phase;
 use super::message::{Message, Whose};
 use super::session::{Context, Session, Waiter, Waits};
 use super::target::TargetId;
-use crate::dm::CoreId;
+use crate::dm::{CoreId, Status};
 use crate::export::backend::{Backend, Lend};
 use crate::iscsi::pdu::{FINAL, Header, RejectReason, is_before, opcode};
 use crate::scsi::Lun;
@@ -211,16 +211,38 @@ impl<L: Lend> Session<L> {
         token: &Rc<()>,
         cx: &mut Context<'_, B>,
     ) {
-        let concerned: Vec<u16> = self
+        let concerned: Vec<(u16, bool)> = self
             .slots
             .taken()
-            .filter(|&index| {
+            .filter_map(|index| {
                 let slot = self.slots.get(index);
-                slot.header.opcode() == opcode::COMMAND && lun.is_none_or(|lun| slot.lun == lun)
+                let is_for = lun.is_none_or(|lun| slot.lun == lun);
+                let is_about = is_for || lun.is_some_and(|lun| slot.work.others().contains(&lun));
+                let is_command = slot.header.opcode() == opcode::COMMAND;
+                (is_command && is_about).then_some((index, is_for))
             })
             .collect();
-        for index in concerned {
-            self.abort_slot(index, token, cx);
+        for (index, is_for) in concerned {
+            if is_for {
+                self.abort_slot(index, token, cx);
+            } else {
+                self.abort_elsewhere(index, token, cx);
+            }
+        }
+    }
+
+    /// Ends a command that is for a unit which is not concerned, but works on one that is: its initiator is told.
+    pub(super) fn abort_elsewhere<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        token: &Rc<()>,
+        cx: &mut Context<'_, B>,
+    ) {
+        let slot = self.slots.get_mut(index);
+        if slot.phase == Phase::Running {
+            slot.note(Status::Aborted);
+            slot.mourners.push(Rc::clone(token));
+            self.abort_io(index, cx);
         }
     }
 

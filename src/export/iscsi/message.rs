@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use crossbeam_channel::Sender;
 
 use super::target::TargetId;
+use crate::dm::CoreId;
 use crate::export::frame::SessionKey;
 use crate::export::stats::CommandStats;
-use crate::scsi::NexusId;
+use crate::scsi::{NexusId, Outcome};
 
 /// Which commands are to be aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,19 @@ pub enum Message {
     Changed(TargetId, Sender<()>),
     /// The answer to [`Message::Abort`].
     Aborted(SessionKey, u32),
+    /// Answer when no command to a unit that was accepted before is at a device any more: the core that asks, and its number for this.
+    Drain {
+        /// The target.
+        target: TargetId,
+        /// The unit.
+        lun: u16,
+        /// Who asks.
+        from: (CoreId, u32),
+    },
+    /// The answer to [`Message::Drain`].
+    Drained(u32),
+    /// What a command has left to go on by itself has ended: its session and slot, its number, and how.
+    Left(SessionKey, u16, u32, Outcome),
     /// Report counters.
     Report(Sender<Vec<UnitReport>>),
     /// Report connections.

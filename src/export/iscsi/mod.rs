@@ -15,6 +15,7 @@
 //! | `announce`, `watch` | what the target says unasked, and asks |
 //! | `held` | requests that have come before their turn |
 //! | [`target`], `unit`, [`message`] | what cores know together, and tell each other |
+//! | `background` | what goes on after its command: SANITIZE |
 //! | `changes` | what an operator changes while all runs |
 //! | [`initiators`] | who may log in, and who sees what |
 //! | `worker` | the same on a reactor |
@@ -22,6 +23,7 @@
 //! | [`harness`] | a connection over memory, for tests |
 
 mod announce;
+mod background;
 mod changes;
 pub mod chap;
 mod command;

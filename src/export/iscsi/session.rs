@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use crossbeam_channel::Sender;
 
+use super::background::Background;
 use super::command::{Phase, Slots};
 use super::held::Held;
 use super::keys::Negotiation;
@@ -75,15 +76,18 @@ pub struct Waiter {
 pub enum Waits {
     /// A session, by its number for this.
     Session(SessionKey, u32),
+    /// What goes on by itself on a core, by its number.
+    Background(CoreId, u32),
     /// An operator: disconnected, never sent to.
     Operator(Sender<()>),
 }
 
 impl Waiter {
-    /// The answer to a session, when the commands are gone.
+    /// The answer to another core, when the commands are gone.
     pub fn answer(&self) -> Option<(CoreId, Message)> {
         match &self.who {
             Waits::Session(key, number) => Some((key.core, Message::Aborted(*key, *number))),
+            Waits::Background(core, number) => Some((*core, Message::Drained(*number))),
             Waits::Operator(_) => None,
         }
     }
@@ -101,6 +105,8 @@ pub struct Local {
     pub outbox: Vec<(CoreId, Message)>,
     /// Who waits for commands to be gone.
     pub waiters: Vec<Waiter>,
+    /// What goes on by itself.
+    pub background: Background,
 }
 
 /// What a session is given with every call.
@@ -171,6 +177,8 @@ pub struct Session<L> {
     pub(super) control: VecDeque<(Header, Vec<u8>)>,
     /// Commands that wait for a buffer, in order.
     pub(super) waiting: VecDeque<u16>,
+    /// Jobs that go on when others have had their turn.
+    pub(super) yielded: VecDeque<u16>,
     /// Task management functions that are not answered yet.
     pub(super) managements: Vec<Management>,
     pub(super) management_number: u32,
@@ -225,6 +233,7 @@ impl<L: Lend> Session<L> {
             answers: VecDeque::new(),
             control: VecDeque::new(),
             waiting: VecDeque::new(),
+            yielded: VecDeque::new(),
             managements: Vec::new(),
             management_number: 0,
             buffer_bytes: 0,
@@ -329,10 +338,10 @@ impl<L: Lend> Session<L> {
         self.violated
     }
 
-    /// Whether it can go on only when others have given back memory, which nothing announces.
+    /// Whether it has to go on without being told: others give back memory, or have had their turn.
     #[inline]
     pub fn is_starved(&self) -> bool {
-        self.starved
+        self.starved || !self.yielded.is_empty()
     }
 
     /// Lets go of a receive chunk with nothing in it, when the connection falls silent.
@@ -396,10 +405,10 @@ impl<L: Lend> Session<L> {
     /// A turn without input: hands buffers to commands that wait for them, and parses what waited for room.
     #[inline]
     pub fn poll<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
+        let mut worked = self.run_yielded(cx);
         if !self.is_open() {
-            return false;
+            return worked;
         }
-        let mut worked = false;
         self.starved = false;
         if !self.waiting.is_empty() {
             worked |= self.serve_waiting(cx);
@@ -453,6 +462,7 @@ impl<L: Lend> Session<L> {
                 self.discard(index, cx);
             }
         }
+        while self.run_yielded(cx) {}
     }
 
     /// The session is over, and nothing of it is at a device: gives up its place among the others.

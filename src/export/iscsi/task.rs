@@ -6,7 +6,7 @@ use super::command::{Memory, Phase, Work};
 use super::guide::Guide;
 use super::receive::Segment;
 use super::session::{BUFFER_BYTES_MAX, Context, Local, Session};
-use crate::dm::{DeviceId, Op, Status};
+use crate::dm::{Op, Status};
 use crate::export::backend::{Backend, Lend, Request};
 use crate::export::stats::Kind;
 use crate::iscsi::pdu::{Header, NO_TAG, READS, WRITES};
@@ -18,6 +18,9 @@ use crate::scsi::{self, Action, Cdb, Extent, Lun, Outcome, Place, Plan, Seat, Se
 /// Writes of a connection whose data stays in its receive chunk while a device works on them. Each may pin a chunk of 128 KiB, so further
 /// ones are copied to buffers of their own.
 const PINNED_MAX: usize = 32;
+
+/// What a job does on end while its device has everything done at once: a few hundred kilobytes each, so less than a millisecond in all.
+const ACTIONS_PER_TURN: usize = 8;
 
 impl<L: Lend> Session<L> {
     /// A SCSI command that has a slot. `segment` is its immediate data; `None` when that comes piece by piece.
@@ -344,7 +347,7 @@ impl<L: Lend> Session<L> {
                 }
                 self.run_job(index, cx);
             }
-            Work::None => self.answer(index, cx),
+            Work::None | Work::Left(_) => self.answer(index, cx),
         }
         true
     }
@@ -382,22 +385,17 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    fn device<B>(&self, index: u16, cx: &Context<'_, B>) -> Option<DeviceId> {
-        let lun = self.slots.get(index).lun;
-        Some(cx.local.units.get(self.target()?, lun)?.device)
-    }
-
-    /// An I/O; `None` when its unit is gone or has become too small for it.
+    /// An I/O to a unit; `None` when that is gone or has become too small for it.
     #[inline]
     fn request<B>(
         &self,
         index: u16,
+        lun: u16,
         op: Op,
         extent: Extent,
         fua: bool,
         cx: &Context<'_, B>,
     ) -> Option<Request> {
-        let lun = self.slots.get(index).lun;
         let unit = cx.local.units.get(self.target()?, lun)?;
         let end = extent.sector + u64::from(extent.sectors);
         if unit.geometry.is_none_or(|geometry| end > geometry.sectors) {
@@ -420,7 +418,8 @@ impl<L: Lend> Session<L> {
         extent: Extent,
         cx: &mut Context<'_, B>,
     ) {
-        let Some(request) = self.request(index, Op::Read, extent, false, cx) else {
+        let lun = self.slots.get(index).lun;
+        let Some(request) = self.request(index, lun, Op::Read, extent, false, cx) else {
             self.completed(index, Status::IoError, cx);
             return;
         };
@@ -441,7 +440,8 @@ impl<L: Lend> Session<L> {
         fua: bool,
         cx: &mut Context<'_, B>,
     ) {
-        let Some(request) = self.request(index, op, extent, fua, cx) else {
+        let lun = self.slots.get(index).lun;
+        let Some(request) = self.request(index, lun, op, extent, fua, cx) else {
             self.completed(index, Status::IoError, cx);
             return;
         };
@@ -453,9 +453,10 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// Steps of a job, until one of them has to be waited for. One count of `pending` is held while they are submitted.
+    /// Steps of a job, until one of them has to be waited for or others have to have their turn. One count of `pending` is held while they
+    /// are submitted.
     fn run_job<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
-        loop {
+        for _ in 0..ACTIONS_PER_TURN {
             let action = if self.is_dead() || self.slots.get(index).aborted {
                 // Nobody waits for the rest.
                 Action::End(Outcome::Good)
@@ -467,6 +468,10 @@ impl<L: Lend> Session<L> {
                 Action::End(outcome) => {
                     self.slots.get_mut(index).outcome = outcome;
                     self.conclude(index, cx);
+                    return;
+                }
+                Action::Leave(overwrite) => {
+                    self.leave_behind(index, overwrite, cx);
                     return;
                 }
             };
@@ -485,6 +490,16 @@ impl<L: Lend> Session<L> {
                 return;
             }
         }
+        self.yielded.push_back(index);
+    }
+
+    /// Goes on with the job that has let others have their turn longest; false when there is none.
+    pub(super) fn run_yielded<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
+        let next = self.yielded.pop_front();
+        if let Some(index) = next {
+            self.run_job(index, cx);
+        }
+        next.is_some()
     }
 
     fn submit_step<B: Backend<Lend = L>>(
@@ -493,7 +508,8 @@ impl<L: Lend> Session<L> {
         step: &Step,
         cx: &mut Context<'_, B>,
     ) -> Option<Status> {
-        let Some(request) = self.request(index, step.op, step.extent, step.fua, cx) else {
+        let lun = step.lun.unwrap_or(self.slots.get(index).lun);
+        let Some(request) = self.request(index, lun, step.op, step.extent, step.fua, cx) else {
             return Some(Status::IoError);
         };
         let slot = self.slots.get(index);
@@ -590,10 +606,12 @@ impl<L: Lend> Session<L> {
 
     /// A command is back from its device.
     #[inline]
-    fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.running -= 1;
         self.count(index, cx);
-        let slot = self.slots.get(index);
+        let slot = self.slots.get_mut(index);
+        // Nothing of it is at a device any more.
+        slot.mourners.clear();
         if matches!(slot.memory, Memory::Chunk(..)) {
             self.pinned -= 1;
         }
@@ -669,9 +687,17 @@ impl<L: Lend> Session<L> {
 
     /// Aborts the I/O of a command, if it is parked; otherwise it ends by itself.
     pub(super) fn abort_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
-        if let Some(device) = self.device(index, cx) {
-            let tag = self.tag(index);
-            cx.backend.abort(device, tag);
+        let Some(target) = self.target() else { return };
+        let slot = self.slots.get(index);
+        if matches!(slot.work, Work::Left(_)) {
+            // What it waits for goes on.
+            self.conclude(index, cx);
+            return;
+        }
+        for lun in std::iter::once(&slot.lun).chain(slot.work.others()) {
+            if let Some(unit) = cx.local.units.get(target, *lun) {
+                cx.backend.abort(unit.device, self.tag(index));
+            }
         }
     }
 }

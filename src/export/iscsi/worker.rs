@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
+use super::background::Background;
 use super::message::{ConnectionReport, Message, UnitReport, Whose};
 use super::session::{Context, Local, Session, State, Waiter, Waits};
 use super::target::{Target, TargetId};
 use super::unit::{LocalUnits, LunSet};
 use crate::bdev::LendList;
-use crate::dm::{DeviceId, Geometry, Status};
+use crate::dm::{CoreId, DeviceId, Geometry, Status};
 use crate::engine::{Core, FrontEnd};
 use crate::export::chunk::ChunkPool;
 use crate::export::connection::Connection;
@@ -158,6 +159,7 @@ impl Worker {
             units: LocalUnits::new(&target, geometry),
             outbox: Vec::new(),
             waiters: Vec::new(),
+            background: Background::default(),
         };
         Self {
             shared: Shared { target, local },
@@ -224,6 +226,13 @@ impl Worker {
             Message::Aborted(key, number) => {
                 self.with(key, core, |session, cx| session.abort_answered(number, cx));
             }
+            Message::Drain { target, lun, from } => self.drain(target, lun, from),
+            Message::Drained(number) => self.shared.local.background.drained(number),
+            Message::Left(key, slot, number, outcome) => {
+                self.with(key, core, |session, cx| {
+                    session.left_ended(slot, number, outcome, cx);
+                });
+            }
             Message::Report(reply) => {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.unit_reports());
@@ -268,6 +277,20 @@ impl Worker {
         }
     }
 
+    /// Waits for the commands that this core's sessions have accepted for a unit.
+    fn drain(&mut self, target: TargetId, lun: u16, (core, number): (CoreId, u32)) {
+        let token = Rc::new(());
+        for index in 0..self.frame.places() {
+            if let Some(connection) = self.frame.get_mut(index)
+                && connection.session.target() == Some(target)
+            {
+                connection.session.share_with(lun, &token);
+            }
+        }
+        let who = Waits::Background(core, number);
+        self.shared.local.waiters.push(Waiter { token, who });
+    }
+
     /// A target is another, or gone: ends what units that are gone have, and tells its sessions.
     fn change(&mut self, target: TargetId, done: Sender<()>, core: &mut Core<'_>) {
         let now = self.shared.target.get(target);
@@ -288,8 +311,11 @@ impl Worker {
                 connection.session.abort_units(&gone, &token, cx);
             }
         }
+        let Local {
+            units, background, ..
+        } = &mut self.shared.local;
+        background.abort(target, &gone, &token, units, core);
         let geometry = |device| core.limits(device).map(|limits| Geometry::of(limits));
-        let units = &mut self.shared.local.units;
         units.replace(target, now.clone(), geometry);
         for index in sessions {
             if let Some(connection) = self.frame.get_mut(index) {
@@ -381,7 +407,14 @@ impl Worker {
 
 impl FrontEnd for Worker {
     fn poll(&mut self, core: &mut Core<'_>) -> bool {
-        let worked = self.frame.poll(&mut self.shared, core);
+        let mut worked = self.frame.poll(&mut self.shared, core);
+        let Local {
+            units,
+            background,
+            outbox,
+            ..
+        } = &mut self.shared.local;
+        worked |= background.poll(units, core, outbox);
         let local = &self.shared.local;
         if !local.outbox.is_empty() || !local.waiters.is_empty() {
             self.send_out(core);
@@ -391,6 +424,12 @@ impl FrontEnd for Worker {
 
     fn completed(&mut self, done: &[(u32, Status)], core: &mut Core<'_>) {
         self.frame.completed(done, &mut self.shared, core);
+        let background = &mut self.shared.local.background;
+        if !background.is_empty() {
+            for &(tag, status) in done {
+                background.completed(tag, status);
+            }
+        }
     }
 
     fn ready(&mut self, token: u32, readiness: Readiness, core: &mut Core<'_>) {
@@ -429,7 +468,7 @@ impl FrontEnd for Worker {
     fn before_sleep(&mut self, core: &mut Core<'_>) -> bool {
         let may_sleep = self.frame.before_sleep(&mut self.shared);
         self.send_out(core);
-        may_sleep
+        may_sleep && !self.shared.local.background.is_busy()
     }
 
     fn stop(&mut self, core: &mut Core<'_>) {
@@ -438,10 +477,11 @@ impl FrontEnd for Worker {
                 connection.session.announce_end();
             }
         }
+        self.shared.local.background.stop();
         self.frame.stop(core);
     }
 
     fn stopped(&self) -> bool {
-        self.frame.stopped()
+        self.frame.stopped() && self.shared.local.background.is_empty()
     }
 }

@@ -2,7 +2,9 @@
 
 mod changes;
 mod chap;
+mod copy;
 mod data;
 mod hostile;
 mod login;
 mod manage;
+mod sanitize;
