@@ -245,6 +245,8 @@ pub struct IscsiPlan {
     pub keep_alive: Duration,
     /// What discovery asks of initiators.
     pub discovery: Option<ChapPlan>,
+    /// Where what outlives polldm is kept; a relative path was joined to the configuration's directory.
+    pub state: Option<At<PathBuf>>,
     /// Targets, in the order written.
     pub targets: Vec<TargetPlan>,
 }

@@ -336,6 +336,9 @@ pub(super) struct Iscsi {
     pub keep_alive: Option<At<DurationText>>,
     /// What initiators are asked before they are shown which targets there are.
     pub discovery: Option<Discovery>,
+    /// A directory for what outlives polldm: persistent reservations that initiators want kept (APTPL). It has to be there, and is for one
+    /// polldm alone; a relative path counts from the directory of this file. When left out, nothing is kept and APTPL is refused.
+    pub state: Option<At<PathBuf>>,
     /// The targets initiators log in to.
     pub targets: Vec<At<Target>>,
 }

@@ -56,6 +56,8 @@ pub enum Action {
     Submit(Vec<Step>),
     /// The command has ended.
     End(Outcome),
+    /// Hand this to whoever keeps the unit's reservations; the command ends with what he answers.
+    Keep(Box<persistent::Request>),
 }
 
 /// What a job works with.
@@ -172,6 +174,9 @@ impl Job {
     /// What it is about to do, at first and whenever its steps have ended.
     pub fn step(&mut self, cdb: Cdb, work: &mut Work<'_>) -> Action {
         self.cdb = cdb;
+        if let Kind::Parameters(Parameters::PersistentReserveOut) = self.kind {
+            return persistent::carry_out(&work.seat, cdb, work.data);
+        }
         match self.next(work) {
             Ok(steps) if steps.is_empty() => Action::End(Outcome::Good),
             Ok(steps) => Action::Submit(steps),
@@ -192,14 +197,9 @@ impl Job {
             return Err(Outcome::of(work.status, reads));
         }
         match self.kind {
-            Kind::Parameters(parameters) => {
+            Kind::Parameters(_) => {
                 let call = work.seat.call(self.cdb);
-                match parameters {
-                    Parameters::ModeSelect => mode::selected(&call, &self.cdb, work.data)?,
-                    Parameters::PersistentReserveOut => {
-                        persistent::carry_out(&work.seat, &call, work.data)?;
-                    }
-                }
+                mode::selected(&call, &self.cdb, work.data)?;
                 Ok(Vec::new())
             }
             Kind::Flush if first => {

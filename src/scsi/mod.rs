@@ -13,7 +13,7 @@
 //! | `serve` | what every command goes through before it is carried out |
 //! | `block`, `job` | commands that move blocks, and those that take several steps |
 //! | `inquiry`, `mode`, `report`, `opcodes` | commands that ask or set |
-//! | `persistent`, `reserve` | who may use a unit |
+//! | [`persistent`], `reserve` | who may use a unit |
 //! | [`mod@unit`] | a logical unit, and one nexus's view of it |
 //! | [`sense`], [`lun`] | sense data; logical unit numbers |
 
@@ -25,7 +25,7 @@ mod job;
 pub mod lun;
 mod mode;
 mod opcodes;
-mod persistent;
+pub mod persistent;
 mod report;
 mod reserve;
 pub mod sense;

@@ -136,6 +136,12 @@ impl Disk {
                     };
                     match job.step(full, &mut work) {
                         Action::End(outcome) => return (outcome, Vec::new()),
+                        Action::Keep(request) => {
+                            let drafted = self.unit.draft(&request);
+                            let ended = drafted.map(|draft| self.unit.adopt(draft));
+                            let outcome = ended.err().unwrap_or(Outcome::Good);
+                            return (outcome, Vec::new());
+                        }
                         Action::Submit(steps) => {
                             status = Status::Ok;
                             for step in steps {

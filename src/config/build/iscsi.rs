@@ -54,6 +54,10 @@ pub(super) fn iscsi(
         tags,
         keep_alive: keep_alive(written.keep_alive.as_ref())?,
         discovery: chap(discovery.as_ref(), surroundings)?,
+        state: match &written.state {
+            Some(state) => Some(surroundings.path(state)?),
+            None => None,
+        },
         targets,
     })
 }

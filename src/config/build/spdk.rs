@@ -235,6 +235,13 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
             "build polldm where SPDK's spdk_event_iscsi.pc is, export through `nvmf`, {native}"
         )));
     }
+    if let Some(state) = &iscsi.state {
+        let problem = Problem::at(
+            state.span,
+            "SPDK's iSCSI target keeps nothing over a restart",
+        );
+        return Err(problem.help(format!("leave `state` out, {native}")));
+    }
     for target in &iscsi.targets {
         let refuse = |message: String, help: &str| {
             Err(Problem::at(target.iqn.span, message).help(format!("{help}, {native}")))

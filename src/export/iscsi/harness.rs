@@ -5,10 +5,12 @@
 use super::chap::Chap;
 use super::config::{Config, LunConfig, PortalGroup, TargetConfig};
 use super::initiators::Initiators;
+use super::keeper::{Keeper, Records};
 use super::message::Message;
 use super::pdu::{DIGEST_BYTES, FINAL, HEADER_BYTES, Header, Layout, NO_TAG, digest, opcode};
 use super::secrets::Secrets;
 use super::session::{Context, Local, Session, Waiter, Waits};
+use super::store::Store;
 use super::target::{Target, TargetId};
 use super::unit::LocalUnits;
 use crate::dm::{CoreId, DeviceId};
@@ -46,6 +48,8 @@ pub struct Harness {
     pub output: Vec<u8>,
     /// CmdSN of the next command.
     pub command_sn: u32,
+    /// Who keeps reservations, unless a test has taken him away.
+    pub keeper: Option<Keeper>,
 }
 
 impl Default for Harness {
@@ -62,6 +66,21 @@ impl Harness {
 
     /// The same, to a target that is otherwise.
     pub fn serving(change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_records(change, None).expect("without records there is nothing wrong with them")
+    }
+
+    /// The same, to a target whose reservations outlive it.
+    ///
+    /// # Errors
+    /// What is wrong with the records.
+    pub fn keeping(store: Store) -> Result<Self, String> {
+        Self::with_records(|_| {}, Some(store))
+    }
+
+    fn with_records(
+        change: impl FnOnce(&mut Config),
+        store: Option<Store>,
+    ) -> Result<Self, String> {
         let lun = LunConfig {
             lun: 0,
             device: DeviceId(0),
@@ -86,7 +105,8 @@ impl Harness {
             }],
         };
         change(&mut config);
-        let target = Target::new(&config, 1);
+        let (records, keeper) = store.map(Records::new).unzip();
+        let target = Target::new(&config, 1, records)?;
         let groups = config.groups.iter();
         let portals =
             groups.flat_map(|group| group.portals.iter().map(|&portal| (portal, group.tag)));
@@ -106,14 +126,15 @@ impl Harness {
             index: 0,
             generation: 0,
         };
-        Self {
+        Ok(Self {
             session: Session::new(key),
             backend,
             local,
             target,
             output: Vec::new(),
             command_sn: 1,
-        }
+            keeper,
+        })
     }
 
     /// Runs `f` with everything a session needs.
@@ -202,8 +223,11 @@ impl Harness {
             waits
         });
         let messages = std::mem::take(&mut self.local.outbox);
+        let messages = messages.into_iter().map(|(_, message)| message);
+        let kept = self.keeper.iter_mut().flat_map(Keeper::run);
+        let messages: Vec<Message> = messages.chain(kept).collect();
         let worked = !messages.is_empty();
-        for (_, message) in messages {
+        for message in messages {
             match message {
                 Message::Abort { lun, from, .. } => {
                     let token = std::rc::Rc::new(());
@@ -215,6 +239,9 @@ impl Harness {
                 }
                 Message::Aborted(_, number) => {
                     self.with(|session, cx| session.abort_answered(number, cx));
+                }
+                Message::Kept(_, slot, answer) => {
+                    self.with(|session, cx| session.kept(slot, answer, cx));
                 }
                 Message::Retry(_) => self.with(|session, cx| session.login_again(cx)),
                 _ => {}

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use crossbeam_channel::Sender;
 
+use super::keeper::Kept;
 use super::target::TargetId;
 use crate::export::frame::SessionKey;
 use crate::export::stats::CommandStats;
@@ -41,6 +42,8 @@ pub enum Message {
     Changed(TargetId, Sender<()>),
     /// The answer to [`Message::Abort`].
     Aborted(SessionKey, u32),
+    /// A command that changes reservations has been carried out, or has not: its session, its slot, and how it ended.
+    Kept(SessionKey, u16, Kept),
     /// Report counters.
     Report(Sender<Vec<UnitReport>>),
     /// Report connections.

@@ -13,6 +13,7 @@
 //! | `request` | what is neither login nor a SCSI command: NOP, text, logout |
 //! | `task`, `guide`, `command` | SCSI commands, the target as they see it, and the slots that they have |
 //! | `manage` | task management |
+//! | `keeper`, [`Store`] | reservations that outlive the target |
 //! | `announce`, `watch` | what the target says unasked, and asks |
 //! | `held` | requests that have come before their turn |
 //! | [`target`], `unit`, [`message`] | what cores know together, and tell each other |
@@ -32,6 +33,7 @@ mod guide;
 pub mod harness;
 mod held;
 pub mod initiators;
+pub mod keeper;
 pub mod keys;
 mod login;
 mod manage;
@@ -42,6 +44,7 @@ mod request;
 mod respond;
 pub mod secrets;
 pub mod session;
+mod store;
 pub mod target;
 mod task;
 mod unit;
@@ -51,10 +54,11 @@ mod worker;
 pub use changes::ChangeError;
 pub use chap::Chap;
 pub use config::{Config, LunConfig, PortalGroup, Redirect, TargetConfig};
-pub use export::{Export, LunSnapshot, Snapshot, TargetSnapshot};
+pub use export::{Export, LunSnapshot, Snapshot, StartError, TargetSnapshot};
 pub use initiators::Initiators;
 pub use message::{ConnectionReport, UnitReport};
 pub use secrets::{Secret, Secrets};
+pub use store::Store;
 
 #[cfg(test)]
 mod tests;

@@ -473,6 +473,10 @@ impl<L: Lend> Session<L> {
                     self.conclude(index, cx);
                     return;
                 }
+                Action::Keep(request) => {
+                    self.keep(index, *request, cx);
+                    return;
+                }
             };
             self.slots.get_mut(index).pending = steps.len() as u32 + 1;
             for step in &steps {
@@ -594,7 +598,7 @@ impl<L: Lend> Session<L> {
 
     /// A command is back from its device.
     #[inline]
-    fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.running -= 1;
         self.count(index, cx);
         let slot = self.slots.get(index);

@@ -224,6 +224,9 @@ impl Worker {
             Message::Aborted(key, number) => {
                 self.with(key, core, |session, cx| session.abort_answered(number, cx));
             }
+            Message::Kept(key, slot, answer) => {
+                self.with(key, core, |session, cx| session.kept(slot, answer, cx));
+            }
             Message::Report(reply) => {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.unit_reports());

@@ -4,5 +4,6 @@ mod changes;
 mod chap;
 mod data;
 mod hostile;
+mod kept;
 mod login;
 mod manage;
