@@ -413,6 +413,10 @@ pub(super) struct Target {
     pub chap: Option<Chap>,
     /// The portal groups that the target is reached through. When left out, all.
     pub portal_groups: Option<At<Vec<At<TargetGroup>>>>,
+    /// Initiators may change the ALUA states of the target's portal groups (SET TARGET PORT GROUPS). Default: false, because two hosts that
+    /// prefer different ways would switch for ever.
+    #[schemars(extend("default" = false))]
+    pub explicit_alua: Option<At<bool>>,
     /// Send initiators to another address when they log in.
     pub redirect: Option<Redirect>,
     /// The logical units initiators see.

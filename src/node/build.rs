@@ -213,6 +213,7 @@ pub(super) fn iscsi(
                 .iter()
                 .map(|&(tag, state)| (tag, state.into()))
                 .collect(),
+            explicit_alua: target.explicit_alua,
             redirect: target
                 .redirect
                 .map(|(address, is_permanent)| iscsi::Redirect {

@@ -7,7 +7,7 @@ use super::block::{is_through, miscompare, range};
 use super::cdb::{Cdb, opcode as op};
 use super::sense::{Code, Key, Outcome, Sense};
 use super::serve::{self, Call, Limits, Seat};
-use super::{Extent, Parameters, Plan, mode, persistent};
+use super::{Extent, Parameters, Plan, mode, persistent, port_groups};
 use crate::dm::{Op, Status};
 
 /// Work memory for what is read to be compared: a few transfers of a device at once.
@@ -58,6 +58,8 @@ pub enum Action {
     End(Outcome),
     /// Hand this to whoever keeps the unit's reservations; the command ends with what he answers.
     Keep(Box<persistent::Request>),
+    /// Change the states of these target port groups; the command ends when all go by them.
+    SetAccess(Vec<(u16, super::Access)>),
 }
 
 /// What a job works with.
@@ -174,8 +176,14 @@ impl Job {
     /// What it is about to do, at first and whenever its steps have ended.
     pub fn step(&mut self, cdb: Cdb, work: &mut Work<'_>) -> Action {
         self.cdb = cdb;
-        if let Kind::Parameters(Parameters::PersistentReserveOut) = self.kind {
-            return persistent::carry_out(&work.seat, cdb, work.data);
+        match self.kind {
+            Kind::Parameters(Parameters::PersistentReserveOut) => {
+                return persistent::carry_out(&work.seat, cdb, work.data);
+            }
+            Kind::Parameters(Parameters::SetTargetPortGroups) => {
+                return port_groups::carry_out(&work.seat, work.data);
+            }
+            _ => {}
         }
         match self.next(work) {
             Ok(steps) if steps.is_empty() => Action::End(Outcome::Good),

@@ -13,6 +13,7 @@
 //! | `serve` | what every command goes through before it is carried out |
 //! | `block`, `job` | commands that move blocks, and those that take several steps |
 //! | `inquiry`, `mode`, `report`, `opcodes` | commands that ask or set |
+//! | `port_groups` | the ways to a target, and how well they are |
 //! | [`persistent`], `reserve` | who may use a unit |
 //! | [`mod@unit`] | a logical unit, and one nexus's view of it |
 //! | [`sense`], [`lun`] | sense data; logical unit numbers |
@@ -26,6 +27,7 @@ pub mod lun;
 mod mode;
 mod opcodes;
 pub mod persistent;
+mod port_groups;
 mod report;
 mod reserve;
 pub mod sense;
@@ -36,6 +38,7 @@ pub use cdb::Cdb;
 pub use inquiry::Port;
 pub use job::{Action, Job, Place, Step, Work};
 pub use lun::Lun;
+pub use port_groups::{Altered, PortGroup};
 pub use sense::{Outcome, Sense};
 pub use serve::{Directory, Limits, Seat, TRANSFER_BYTES_MAX, serve, serve_nothing};
 pub use unit::{Access, Identity, InitiatorPort, Nexus, NexusId, Unit, View};
@@ -74,6 +77,7 @@ pub enum Plan {
 enum Parameters {
     ModeSelect,
     PersistentReserveOut,
+    SetTargetPortGroups,
 }
 
 impl Plan {

@@ -291,6 +291,15 @@ impl Unit {
         self.lock().nexuses.contains_key(&nexus)
     }
 
+    /// The oldest unit attention that waits for a nexus, and whether it is the only one.
+    pub fn attention(&self, nexus: NexusId) -> Option<(Code, bool)> {
+        let state = self.lock();
+        let attentions = &state.nexuses.get(&nexus)?.attentions;
+        attentions
+            .front()
+            .map(|&code| (code, attentions.len() == 1))
+    }
+
     /// Takes the oldest unit attention of a nexus.
     pub(super) fn take_attention(&self, nexus: NexusId) -> Option<Sense> {
         let mut state = self.lock();

@@ -95,6 +95,7 @@ fn target_plan(
         initiators,
         chap: chap(written.chap.as_ref(), surroundings)?,
         groups: groups(written.portal_groups.as_ref(), tags)?,
+        explicit_alua: (written.explicit_alua.as_ref()).is_some_and(|explicit| explicit.value),
         redirect: redirect(written.redirect.as_ref())?,
         luns,
     })

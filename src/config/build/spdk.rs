@@ -286,6 +286,12 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
                 "leave `alua` out",
             );
         }
+        if target.explicit_alua {
+            return refuse(
+                "SPDK's iSCSI target has no SET TARGET PORT GROUPS".into(),
+                "leave `explicit_alua` out",
+            );
+        }
         if (target.luns.iter()).any(|lun| lun.initiators != HostsPlan::Any) {
             return refuse(
                 "SPDK's iSCSI target shows a target's units to all that may log in".into(),

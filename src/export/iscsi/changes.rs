@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::config::{LunConfig, TARGETS_MAX, TargetConfig};
 use super::target::{Served, ServedUnit, State, Target, TargetId};
 use crate::dm::DeviceId;
-use crate::scsi::Access;
+use crate::scsi::{Access, Altered, NexusId};
 
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,16 @@ impl State {
             .filter_map(|(index, target)| Some((TargetId(index as u32), target.as_mut()?)))
             .find(|(_, target)| target.iqn.eq_ignore_ascii_case(iqn))
             .ok_or_else(|| ChangeError::UnknownTarget(iqn.to_owned()))
+    }
+}
+
+impl Served {
+    fn set_access(&mut self, group: u16, access: Access, altered: Altered) {
+        let mut ports = self.ports.iter_mut();
+        if let Some(port) = ports.find(|port| port.port.number == group) {
+            port.access = access;
+            port.altered = altered;
+        }
     }
 }
 
@@ -150,10 +160,30 @@ impl Target {
         if known == access {
             return Ok(None);
         }
-        let mut ports = Arc::make_mut(served).ports.iter_mut();
-        if let Some(port) = ports.find(|port| port.port.number == group) {
-            port.access = access;
-        }
+        Arc::make_mut(served).set_access(group, access, Altered::ByOperator);
         Ok(Some(id))
+    }
+
+    /// The same for an initiator, and for several groups at once; false when there is nothing to change.
+    pub(super) fn set_states(
+        &self,
+        target: TargetId,
+        states: &[(u16, Access)],
+        nexus: NexusId,
+    ) -> bool {
+        let mut state = self.lock();
+        let served = state.targets.get_mut(target.0 as usize);
+        let Some(served) = served.and_then(Option::as_mut) else {
+            return false;
+        };
+        let differs = |&&(group, access): &&(u16, Access)| {
+            let port = served.port(group);
+            port.is_some_and(|port| port.access != access)
+        };
+        let changes: Vec<(u16, Access)> = states.iter().filter(differs).copied().collect();
+        for &(group, access) in &changes {
+            Arc::make_mut(served).set_access(group, access, Altered::ByInitiator(nexus));
+        }
+        !changes.is_empty()
     }
 }

@@ -14,6 +14,7 @@ use super::config::{Config, LunConfig, Redirect, TargetConfig};
 use super::initiators::Initiators;
 use super::keeper::Records;
 use super::message::{ConnectionReport, Message, UnitReport};
+use super::session::Waits;
 use super::store::Store;
 use super::target::{Target, TargetId};
 use super::worker::Worker;
@@ -232,7 +233,7 @@ impl Export {
     fn changed(&self, engine: &Engine, target: TargetId) -> Receiver<()> {
         let (sender, receiver) = bounded(0);
         for core in 0..self.cores {
-            let message = Message::Changed(target, sender.clone());
+            let message = Message::Changed(target, Waits::Operator(sender.clone()));
             engine.tell(CoreId(core), self.client, Box::new(message));
         }
         receiver

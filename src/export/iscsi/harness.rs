@@ -100,6 +100,7 @@ impl Harness {
                 initiators: Initiators::Any,
                 chap: None,
                 groups: vec![(1, Access::Optimized)],
+                explicit_alua: false,
                 redirect: None,
                 luns: vec![lun],
             }],
@@ -240,6 +241,11 @@ impl Harness {
                 Message::Aborted(_, number) => {
                     self.with(|session, cx| session.abort_answered(number, cx));
                 }
+                Message::Changed(id, who) => {
+                    self.change(id);
+                    let token = std::rc::Rc::new(());
+                    self.local.waiters.push(Waiter { token, who });
+                }
                 Message::Kept(_, slot, answer) => {
                     self.with(|session, cx| session.kept(slot, answer, cx));
                 }
@@ -252,6 +258,11 @@ impl Harness {
 
     /// A target has been changed: what a core does then.
     pub fn changed(&mut self, id: TargetId) {
+        self.change(id);
+        self.drain();
+    }
+
+    fn change(&mut self, id: TargetId) {
         let now = self.target.get(id);
         let gone = self.local.units.gone(id, now.as_deref());
         let token = std::rc::Rc::new(());
@@ -264,7 +275,6 @@ impl Harness {
             Some(served) => self.session.target_changed(before.as_deref(), &served),
             None => self.session.target_removed(),
         }
-        self.drain();
     }
 
     /// Finishes what the backend holds.

@@ -178,7 +178,7 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// The keeper has carried out a command, or has not.
+    /// What a command has waited for elsewhere has been carried out, or has not.
     pub fn kept<B: Backend<Lend = L>>(
         &mut self,
         index: u16,

@@ -35,6 +35,8 @@ pub struct Parameters {
     pub first_burst_bytes: u32,
     /// MaxOutstandingR2T.
     pub outstanding_ready: u32,
+    /// iSCSIProtocolLevel: from 2 on there are the task management functions of RFC 7144.
+    pub protocol_level: u32,
 }
 
 impl Default for Parameters {
@@ -48,6 +50,7 @@ impl Default for Parameters {
             burst_bytes: 262_144,
             first_burst_bytes: 65_536,
             outstanding_ready: 1,
+            protocol_level: 1,
         }
     }
 }
@@ -296,10 +299,10 @@ const KEYS: &[Key] = &[
             Rule::Minimum {
                 low: 0,
                 high: 31,
-                ours: 1,
+                ours: 2,
             },
         ),
-        |_, _| {},
+        |parameters, value| parameters.protocol_level = value.number(),
     ),
 ];
 
@@ -557,7 +560,7 @@ mod tests {
             ),
             ("OFMarker=Yes", "OFMarker=No"),
             ("TaskReporting=FastAbort,RFC3720", "TaskReporting=RFC3720"),
-            ("iSCSIProtocolLevel=2", "iSCSIProtocolLevel=1"),
+            ("iSCSIProtocolLevel=3", "iSCSIProtocolLevel=2"),
             ("X-com.example.key=1", "X-com.example.key=NotUnderstood"),
         ] {
             let mut negotiation = Negotiation::default();

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use crossbeam_channel::Sender;
 
 use super::keeper::Kept;
+use super::session::Waits;
 use super::target::TargetId;
 use crate::export::frame::SessionKey;
 use crate::export::stats::CommandStats;
@@ -38,9 +39,10 @@ pub enum Message {
         /// Who asks, and its number for this.
         from: Option<(SessionKey, u32)>,
     },
-    /// A target is another, or gone: look again. Dropped when no command to a unit that is gone is at a device any more.
-    Changed(TargetId, Sender<()>),
-    /// The answer to [`Message::Abort`].
+    /// A target is another, or gone: look again. Who waits is told, or let go of, when no command to a unit that is gone is at a device
+    /// any more.
+    Changed(TargetId, Waits),
+    /// The answer to [`Message::Abort`], and to [`Message::Changed`].
     Aborted(SessionKey, u32),
     /// A command that changes reservations has been carried out, or has not: its session, its slot, and how it ended.
     Kept(SessionKey, u16, Kept),

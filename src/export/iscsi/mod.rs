@@ -12,6 +12,7 @@
 //! | [`chap`], [`secrets`] | the proof of who is who |
 //! | `request` | what is neither login nor a SCSI command: NOP, text, logout |
 //! | `task`, `guide`, `command` | SCSI commands, the target as they see it, and the slots that they have |
+//! | `line` | commands that wait for others: task attributes |
 //! | `manage` | task management |
 //! | `keeper`, [`Store`] | reservations that outlive the target |
 //! | `announce`, `watch` | what the target says unasked, and asks |
@@ -35,6 +36,7 @@ mod held;
 pub mod initiators;
 pub mod keeper;
 pub mod keys;
+mod line;
 mod login;
 mod manage;
 pub mod message;

@@ -20,6 +20,7 @@ use crossbeam_channel::Sender;
 use super::command::{Phase, Slots};
 use super::held::Held;
 use super::keys::{Negotiation, Parameters};
+use super::line::Line;
 use super::login::Login;
 use super::manage::Management;
 use super::message::Message;
@@ -170,6 +171,8 @@ pub struct Session<L> {
     pub(super) control: VecDeque<(Header, Vec<u8>)>,
     /// Commands that wait for a buffer, in order.
     pub(super) waiting: VecDeque<u16>,
+    /// Commands that wait for others of their task set.
+    pub(super) line: Line,
     /// Task management functions that are not answered yet.
     pub(super) managements: Vec<Management>,
     pub(super) management_number: u32,
@@ -224,6 +227,7 @@ impl<L: Lend> Session<L> {
             answers: VecDeque::new(),
             control: VecDeque::new(),
             waiting: VecDeque::new(),
+            line: Line::default(),
             managements: Vec::new(),
             management_number: 0,
             buffer_bytes: 0,
@@ -403,6 +407,9 @@ impl<L: Lend> Session<L> {
         if !self.waiting.is_empty() {
             worked |= self.serve_waiting(cx);
         }
+        if self.line.barriers != 0 {
+            worked |= self.advance(cx);
+        }
         if self.control.len() > CONTROL_MAX {
             self.violate();
         }
@@ -439,8 +446,11 @@ impl<L: Lend> Session<L> {
         self.drop_held(&mut cx.local.chunks);
         self.waiting.clear();
         self.answers.clear();
+        self.line.clear();
         self.control.clear();
-        self.managements.clear();
+        // A command that waits for other cores is at none of our devices, and is over when they have answered.
+        self.managements
+            .retain(|management| management.command.is_some());
         let taken: Vec<u16> = self.slots.taken().collect();
         for index in taken {
             if matches!(

@@ -15,7 +15,7 @@ use super::unit::LunSet;
 use crate::dm::{CoreId, DeviceId};
 use crate::export::frame::SessionKey;
 use crate::scsi::unit::Identity;
-use crate::scsi::{Access, InitiatorPort, Nexus, NexusId, Port, Unit};
+use crate::scsi::{Access, Altered, InitiatorPort, Nexus, NexusId, Port, Unit};
 
 /// Connections of the whole target.
 const CONNECTIONS_MAX: u32 = 4096;
@@ -46,6 +46,8 @@ pub struct TargetPort {
     pub port: Port,
     /// How well.
     pub access: Access,
+    /// Who has made that so.
+    pub altered: Altered,
 }
 
 /// A target at one moment: a change makes another, with the units that stay.
@@ -59,6 +61,8 @@ pub struct Served {
     pub chap: Option<Chap>,
     /// Its ports: one for each portal group that it is reached through.
     pub ports: Vec<TargetPort>,
+    /// Initiators may change how well it is reached.
+    pub explicit_alua: bool,
     /// Where initiators are sent instead.
     pub redirect: Option<Redirect>,
     /// Its units, in order of LUN.
@@ -74,6 +78,7 @@ impl Served {
                 name: format!("{},t,0x{tag:04x}", config.iqn),
             },
             access,
+            altered: Altered::Never,
         };
         let units = config.luns.iter();
         let units = units.map(|lun| ServedUnit::new(&config.iqn, lun, records));
@@ -82,6 +87,7 @@ impl Served {
             initiators: config.initiators.clone(),
             chap: config.chap.clone(),
             ports: config.groups.iter().map(port).collect(),
+            explicit_alua: config.explicit_alua,
             redirect: config.redirect.clone(),
             units: units.collect::<Result<_, _>>()?,
         })

@@ -71,7 +71,7 @@ pub fn carry_out(seat: &Seat<'_>, cdb: Cdb, list: &[u8]) -> Action {
         nexus: seat.nexus.clone(),
         cdb,
         list: list.to_vec(),
-        ports: groups.into_iter().flat_map(|(_, _, ports)| ports).collect(),
+        ports: groups.into_iter().flat_map(|group| group.ports).collect(),
     };
     if seat.unit.keeps() {
         return Action::Keep(Box::new(request));

@@ -5,5 +5,7 @@ mod chap;
 mod data;
 mod hostile;
 mod kept;
+mod line;
 mod login;
 mod manage;
+mod ways;
