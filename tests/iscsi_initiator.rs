@@ -77,10 +77,11 @@ impl Node {
                 chap,
                 groups: vec![(1, Access::Optimized)],
                 redirect: None,
+                explicit_alua: false,
                 luns,
             }],
         };
-        let export = Export::start(&engine, &config).unwrap();
+        let export = Export::start(&engine, &config, None).unwrap();
         Self {
             export,
             engine: engine,

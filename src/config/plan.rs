@@ -245,6 +245,8 @@ pub struct IscsiPlan {
     pub keep_alive: Duration,
     /// What discovery asks of initiators.
     pub discovery: Option<ChapPlan>,
+    /// Where what outlives polldm is kept; a relative path was joined to the configuration's directory.
+    pub state: Option<At<PathBuf>>,
     /// Targets, in the order written.
     pub targets: Vec<TargetPlan>,
 }
@@ -269,6 +271,8 @@ pub struct TargetPlan {
     pub chap: Option<ChapPlan>,
     /// The portal groups that it is reached through, at least one, each once, and how well.
     pub groups: Vec<(u16, AluaState)>,
+    /// Initiators may change how it is reached.
+    pub explicit_alua: bool,
     /// Where initiators are sent instead, and whether for good.
     pub redirect: Option<(SocketAddr, bool)>,
     /// Logical units, by number; numbers are unique and at most [`super::LUN_MAX`].

@@ -336,6 +336,9 @@ pub(super) struct Iscsi {
     pub keep_alive: Option<At<DurationText>>,
     /// What initiators are asked before they are shown which targets there are.
     pub discovery: Option<Discovery>,
+    /// A directory for what outlives polldm: persistent reservations that initiators want kept (APTPL). It has to be there, and is for one
+    /// polldm alone; a relative path counts from the directory of this file. When left out, nothing is kept and APTPL is refused.
+    pub state: Option<At<PathBuf>>,
     /// The targets initiators log in to.
     pub targets: Vec<At<Target>>,
 }
@@ -410,6 +413,10 @@ pub(super) struct Target {
     pub chap: Option<Chap>,
     /// The portal groups that the target is reached through. When left out, all.
     pub portal_groups: Option<At<Vec<At<TargetGroup>>>>,
+    /// Initiators may change the ALUA states of the target's portal groups (SET TARGET PORT GROUPS). Default: false, because two hosts that
+    /// prefer different ways would switch for ever.
+    #[schemars(extend("default" = false))]
+    pub explicit_alua: Option<At<bool>>,
     /// Send initiators to another address when they log in.
     pub redirect: Option<Redirect>,
     /// The logical units initiators see.

@@ -446,6 +446,11 @@ impl<E: Env> Mapper<E> {
         self.device(id)?.live.as_ref().map(|live| &live.limits)
     }
 
+    /// Whether a device's flush policy is the ordered one: a flush, or a write with FUA, has the device to itself.
+    pub fn is_ordered(&self, id: DeviceId) -> bool {
+        self.device(id).is_some_and(|device| device.ordered)
+    }
+
     /// This core's counts of a device; `None` when there is no such device.
     pub fn stats(&self, id: DeviceId) -> Option<Stats> {
         let device = self.device(id)?;

@@ -50,6 +50,11 @@ impl Core<'_> {
         self.mapper.limits(device)
     }
 
+    /// Whether a device's flush policy is the ordered one.
+    pub fn is_ordered(&self, device: DeviceId) -> bool {
+        self.mapper.is_ordered(device)
+    }
+
     /// This core's counts of a device.
     pub fn stats(&self, device: DeviceId) -> Option<Stats> {
         self.mapper.stats(device)

@@ -38,6 +38,7 @@ use crate::reactor::{self, NotStopped, ReactorStats, StartError};
 pub use bdevs::BdevInfo;
 pub use core::Core;
 pub use front_end::{ClientId, FrontEnd};
+pub use native::Teller;
 pub use remove::Removed;
 pub use service::{Message, Reactor};
 pub use solo::Solo;
@@ -197,6 +198,14 @@ impl Engine {
     /// On another engine than the native one.
     pub fn tell(&self, core: CoreId, client: ClientId, message: Box<dyn std::any::Any + Send>) {
         self.native().tell(core, client, message);
+    }
+
+    /// What reaches a front end from a thread that has no engine at hand.
+    ///
+    /// # Panics
+    /// On another engine than the native one.
+    pub fn teller(&self, client: ClientId) -> Teller {
+        self.native().teller(client)
     }
 
     /// Makes a device without a table.

@@ -11,6 +11,23 @@ use super::{ClientId, Config, Message, Reactor, patience};
 use crate::dm::{self, CoreId, DeviceId, LowerId, Stats};
 use crate::reactor::{Context, Handle, NotStopped, ReactorStats, Reactors, Remote, StartError};
 
+/// Reaches a front end on every core, from any thread that is not a reactor's.
+pub struct Teller {
+    remote: Remote<Message>,
+    client: ClientId,
+}
+
+impl Teller {
+    /// Says something to the front end on one core.
+    pub fn tell(&self, core: CoreId, message: Box<dyn Any + Send>) {
+        let client = self.client;
+        // A reactor that has ended needs to hear nothing more.
+        let _ = self
+            .remote
+            .send(usize::from(core.0), Message::FrontEnd { client, message });
+    }
+}
+
 /// Running reactors.
 pub(super) struct Native {
     /// Taken by whoever stops the reactors.
@@ -33,10 +50,13 @@ impl Native {
 
     /// Says something to a front end on one core.
     pub fn tell(&self, core: CoreId, client: ClientId, message: Box<dyn Any + Send>) {
-        // A reactor that has ended needs to hear nothing more.
-        let _ = self
-            .remote
-            .send(usize::from(core.0), Message::FrontEnd { client, message });
+        self.teller(client).tell(core, message);
+    }
+
+    /// What reaches a front end from threads without an engine at hand.
+    pub fn teller(&self, client: ClientId) -> Teller {
+        let remote = self.remote.clone();
+        Teller { remote, client }
     }
 
     /// Runs `f` on a reactor and waits for what it returns; `None` when the reactor has ended.

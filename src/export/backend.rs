@@ -58,6 +58,9 @@ pub trait Backend {
     /// A buffer of at least `bytes`; `None` when there is none now.
     fn buffer(&mut self, bytes: usize) -> Option<PoolBuffer>;
 
+    /// Whether a device's flush policy is the ordered one: its flushes, and writes with FUA, are barriers for all cores.
+    fn is_ordered(&self, device: DeviceId) -> bool;
+
     /// What a device is like now; `None` without a table.
     fn geometry(&self, device: DeviceId) -> Option<Geometry>;
 }

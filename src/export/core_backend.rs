@@ -77,6 +77,10 @@ impl Backend for Core<'_> {
         self.buffers().take(bytes)
     }
 
+    fn is_ordered(&self, device: DeviceId) -> bool {
+        Core::is_ordered(self, device)
+    }
+
     fn geometry(&self, device: DeviceId) -> Option<Geometry> {
         self.limits(device).map(|limits| Geometry::of(limits))
     }

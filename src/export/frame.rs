@@ -319,12 +319,19 @@ impl<P: Protocol> Frame<P> {
                 continue;
             };
             connection.session.completed(slot, status, shared, core);
-            if connection.session.is_finished() && connection.is_ended {
-                // Its last command this was.
-                self.bury(index, shared);
-            } else {
-                self.activate(index);
-            }
+            self.settle(index, shared);
+        }
+    }
+
+    /// A command of a connection has ended: the connection goes on, or is gone if it was the last of one that has ended.
+    pub fn settle(&mut self, index: u32, shared: &mut P::Shared) {
+        let Some(connection) = self.get_mut(index) else {
+            return;
+        };
+        if connection.session.is_finished() && connection.is_ended {
+            self.bury(index, shared);
+        } else {
+            self.activate(index);
         }
     }
 

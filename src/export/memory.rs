@@ -42,6 +42,8 @@ pub struct MemoryBackend {
     pub bytes: Box<[u8]>,
     /// What it claims to be.
     pub geometry: Option<Geometry>,
+    /// Whether its flush policy is the ordered one; nothing here acts on it.
+    pub ordered: bool,
     /// Keep I/O until [`MemoryBackend::finish`].
     pub hold: bool,
     /// How the next I/Os end.
@@ -77,6 +79,7 @@ impl MemoryBackend {
                 optimal_write_bytes: 4096,
                 read_only: false,
             }),
+            ordered: false,
             hold: false,
             status: Status::Ok,
             requests: Vec::new(),
@@ -187,6 +190,10 @@ impl Backend for MemoryBackend {
 
     fn buffer(&mut self, bytes: usize) -> Option<PoolBuffer> {
         self.pool.take(bytes)
+    }
+
+    fn is_ordered(&self, _device: DeviceId) -> bool {
+        self.ordered
     }
 
     fn geometry(&self, device: DeviceId) -> Option<Geometry> {

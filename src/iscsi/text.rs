@@ -27,6 +27,8 @@ pub struct Parameters {
     pub first_burst_bytes: u32,
     /// MaxOutstandingR2T.
     pub outstanding_ready: u32,
+    /// iSCSIProtocolLevel: from 2 on there are the task management functions of RFC 7144.
+    pub protocol_level: u32,
 }
 
 impl Default for Parameters {
@@ -40,6 +42,7 @@ impl Default for Parameters {
             burst_bytes: 262_144,
             first_burst_bytes: 65_536,
             outstanding_ready: 1,
+            protocol_level: 1,
         }
     }
 }

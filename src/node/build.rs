@@ -168,8 +168,22 @@ pub(super) fn bind_error(plan: &Plan, listeners: &[At<SocketAddr>], error: &Bind
     }
 }
 
+/// Takes the directory for what outlives the iSCSI target, first of all.
+pub(super) fn iscsi_store(plan: &Plan) -> Result<Option<iscsi::Store>, Error> {
+    let state = plan.iscsi.as_ref().and_then(|iscsi| iscsi.state.as_ref());
+    let open = |state: &At<PathBuf>| {
+        let help = "name a directory that polldm may write in, for its own use";
+        iscsi::Store::open(&state.value).map_err(|why| plan.error_at(state.span, &why, Some(help)))
+    };
+    state.map(open).transpose()
+}
+
 /// Opens the ports of the iSCSI target, last of all as well.
-pub(super) fn iscsi(plan: &Plan, engine: &Engine) -> Result<Option<iscsi::Export>, Error> {
+pub(super) fn iscsi(
+    plan: &Plan,
+    engine: &Engine,
+    store: Option<iscsi::Store>,
+) -> Result<Option<iscsi::Export>, Error> {
     let Some(export) = &plan.iscsi else {
         return Ok(None);
     };
@@ -200,6 +214,7 @@ pub(super) fn iscsi(plan: &Plan, engine: &Engine) -> Result<Option<iscsi::Export
                 .iter()
                 .map(|&(tag, state)| (tag, state.into()))
                 .collect(),
+            explicit_alua: target.explicit_alua,
             redirect: target
                 .redirect
                 .map(|(address, is_permanent)| iscsi::Redirect {
@@ -226,9 +241,13 @@ pub(super) fn iscsi(plan: &Plan, engine: &Engine) -> Result<Option<iscsi::Export
         discovery,
         targets,
     };
-    iscsi::Export::start(engine, &config)
+    iscsi::Export::start(engine, &config, store)
         .map(Some)
-        .map_err(|error| bind_error(plan, &export.portals, &error))
+        .map_err(|error| match (&error, &export.state) {
+            (iscsi::StartError::Bind(bind), _) => bind_error(plan, &export.portals, bind),
+            (iscsi::StartError::Records(why), Some(state)) => plan.error_at(state.span, why, None),
+            (iscsi::StartError::Records(why), None) => plan.error_of_whole(why),
+        })
 }
 
 /// Who is let in, or shown a unit; the plan has been checked.

@@ -55,6 +55,7 @@ impl Node {
                 .map(|(path, mutual)| chap(path, mutual))
                 .transpose()?,
             groups: groups.iter().map(|&tag| (tag, Access::Optimized)).collect(),
+            explicit_alua: false,
             redirect: None,
             luns: Vec::new(),
         };

@@ -102,10 +102,11 @@ impl Node {
     pub fn start(plan: &Plan) -> Result<Node, Error> {
         match plan.engine {
             config::Engine::Native => {
+                let store = build::iscsi_store(plan)?;
                 let engine = build::engine(plan)?;
                 Node::finish(plan, engine, |engine| {
                     let nvmf = build::nvmf(plan, engine)?;
-                    let iscsi = build::iscsi(plan, engine)?;
+                    let iscsi = build::iscsi(plan, engine, store)?;
                     Ok(Exports::Native { nvmf, iscsi })
                 })
             }

@@ -6,7 +6,8 @@ use super::cdb::{Cdb, opcode as op};
 use super::sense::{Code, Outcome, Sense};
 use super::serve::Call;
 use super::{
-    Plan, block, copy, inquiry, job, mode, opcodes, persistent, report, reserve, sanitize,
+    Plan, block, copy, inquiry, job, mode, opcodes, persistent, port_groups, report, reserve,
+    sanitize,
 };
 
 /// What a command needs of its unit: which reservations are in its way (SPC-4, table 66; SBC-3, table 12), and whether it has to be ready.
@@ -22,6 +23,8 @@ pub(super) enum Needs {
     Write,
     /// The right to write, though not the medium: it changes how the unit works.
     Change,
+    /// The same for a command that changes the ways to the unit, and comes by any of them.
+    Ways,
     /// RESERVE.
     Reserve,
     /// RELEASE.
@@ -51,6 +54,11 @@ impl Entry {
             op::START_STOP_UNIT => cdb.bit(4, 0) && cdb.byte(4) >> 4 == 0,
             _ => false,
         }
+    }
+
+    /// Whether the target has it: SET TARGET PORT GROUPS is there where initiators may change states.
+    pub(super) fn is_there(&self, call: &Call<'_>) -> bool {
+        self.needs != Needs::Ways || call.directory.is_explicit()
     }
 
     /// SANITIZE itself, which is the way out of a failed one.
@@ -89,7 +97,7 @@ const fn anytime(mut entry: Entry) -> Entry {
     entry
 }
 
-use Needs::{Change, Nothing, Persistent, Read, Ready, Release, Reserve, Write};
+use Needs::{Change, Nothing, Persistent, Read, Ready, Release, Reserve, Ways, Write};
 
 /// A logical block address in a CDB of 10 or 12 bytes is four bytes long, in one of 16 eight.
 #[rustfmt::skip]
@@ -171,11 +179,12 @@ pub(super) const CATALOG: &[Entry] = &[
     anytime(command(&[op::REPORT_LUNS, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Nothing, |call| report::luns(&call.cdb, call.directory))),
     anytime(action(&[op::MAINTENANCE_IN, 0x0A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-        Nothing, report::port_groups)),
+        Nothing, port_groups::report)),
     anytime(action(&[op::MAINTENANCE_IN, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Nothing, opcodes::commands)),
     anytime(action(&[op::MAINTENANCE_IN, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Nothing, opcodes::task_management)),
+    action(&[op::MAINTENANCE_OUT, 0x0A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], Ways, port_groups::set),
     command(&[op::READ_12, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], Read, block::read),
     command(&[op::WRITE_12, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], Write, block::write),
     command(&[op::WRITE_AND_VERIFY_12, 0x16, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],

@@ -99,6 +99,13 @@ impl Cdb {
         u64::from(self.u32(at)) << 32 | u64::from(self.u32(at + 4))
     }
 
+    /// NACA, and the byte that it is in: the CONTROL byte, the last one (SAM-5, 5.2).
+    #[inline]
+    pub fn naca(&self) -> Option<usize> {
+        let control = Cdb::length(self.opcode()).checked_sub(1)?;
+        self.bit(control, 2).then_some(control)
+    }
+
     /// Length by group code (SPC-4, 4.2.5.1); 0 for groups whose length it does not tell.
     pub fn length(opcode: u8) -> usize {
         match opcode >> 5 {

@@ -105,7 +105,12 @@ pub(super) fn inquiry(call: &mut Call<'_>) -> Result<Plan, Outcome> {
         data.extend_from_slice(&body);
         data
     } else {
-        standard(0, &identity.vendor, &identity.product)
+        let mut data = standard(0, &identity.vendor, &identity.product);
+        if call.directory.is_explicit() {
+            // TPGS: implicit and explicit.
+            data[5] = 0x30;
+        }
+        data
     };
     Ok(Plan::answer(data, u32::from(cdb.u16(3))))
 }
@@ -189,10 +194,10 @@ fn identification(identity: &Identity, port: &Port) -> Vec<u8> {
     .concat()
 }
 
-/// Extended INQUIRY Data (SPC-4, 7.8.7): SIMPSUP, the one task attribute there is; V_SUP where there is a cache.
+/// Extended INQUIRY Data (SPC-4, 7.8.7): HEADSUP, ORDSUP, SIMPSUP; V_SUP where there is a cache.
 fn extended(geometry: &Geometry) -> Vec<u8> {
     let mut body = vec![0; 60];
-    body[1] = 0x01;
+    body[1] = 0x07;
     body[2] = u8::from(geometry.volatile_cache);
     // LUICLR: unit attentions of a cleared I_T nexus go with it.
     body[3] = 0x01;

@@ -8,7 +8,7 @@ use super::cdb::{Cdb, opcode as op};
 use super::sanitize::Overwrite;
 use super::sense::{Code, Key, Outcome, Sense};
 use super::serve::{self, Call, Limits, Seat};
-use super::{Extent, Parameters, Plan, copy, mode, persistent, sanitize};
+use super::{Extent, Parameters, Plan, copy, mode, persistent, port_groups, sanitize};
 use crate::dm::{Op, Status};
 
 /// Work memory for what is read to be compared: a few transfers of a device at once.
@@ -61,6 +61,10 @@ pub enum Action {
     End(Outcome),
     /// This goes on by itself, whatever becomes of the command, which has done its part.
     Leave(Box<Overwrite>),
+    /// Hand this to whoever keeps the unit's reservations; the command ends with what he answers.
+    Keep(Box<persistent::Request>),
+    /// Change the states of these target port groups; the command ends when all go by them.
+    SetAccess(Vec<(u16, super::Access)>),
 }
 
 /// What a job works with.
@@ -207,11 +211,20 @@ impl Job {
     /// What it is about to do, at first and whenever its steps have ended.
     pub fn step(&mut self, cdb: Cdb, work: &mut Work<'_>) -> Action {
         self.cdb = cdb;
-        if matches!(self.kind, Kind::Sanitize) {
-            return match Overwrite::begin(&cdb, work) {
-                Ok(overwrite) => Action::Leave(Box::new(overwrite)),
-                Err(outcome) => Action::End(outcome),
-            };
+        match self.kind {
+            Kind::Sanitize => {
+                return match Overwrite::begin(&cdb, work) {
+                    Ok(overwrite) => Action::Leave(Box::new(overwrite)),
+                    Err(outcome) => Action::End(outcome),
+                };
+            }
+            Kind::Parameters(Parameters::PersistentReserveOut) => {
+                return persistent::carry_out(&work.seat, cdb, work.data);
+            }
+            Kind::Parameters(Parameters::SetTargetPortGroups) => {
+                return port_groups::carry_out(&work.seat, work.data);
+            }
+            _ => {}
         }
         match self.next(work) {
             Ok(steps) if steps.is_empty() => Action::End(Outcome::Good),
@@ -236,14 +249,9 @@ impl Job {
             return Err(Outcome::of(work.status, reads));
         }
         match self.kind {
-            Kind::Parameters(parameters) => {
+            Kind::Parameters(_) => {
                 let call = work.seat.call(self.cdb);
-                match parameters {
-                    Parameters::ModeSelect => mode::selected(&call, &self.cdb, work.data)?,
-                    Parameters::PersistentReserveOut => {
-                        persistent::carry_out(&work.seat, &call, work.data)?;
-                    }
-                }
+                mode::selected(&call, &self.cdb, work.data)?;
                 Ok(Vec::new())
             }
             Kind::Flush if first => {

@@ -15,7 +15,8 @@
 //! | `copy` | EXTENDED COPY between the units of a target, and RECEIVE COPY RESULTS |
 //! | `sanitize` | SANITIZE |
 //! | `inquiry`, `mode`, `report`, `opcodes` | commands that ask or set |
-//! | `persistent`, `reserve` | who may use a unit |
+//! | `port_groups` | the ways to a target, and how well they are |
+//! | [`persistent`], `reserve` | who may use a unit |
 //! | [`mod@unit`] | a logical unit, and one nexus's view of it |
 //! | [`sense`], [`lun`] | sense data; logical unit numbers |
 
@@ -28,7 +29,8 @@ mod job;
 pub mod lun;
 mod mode;
 mod opcodes;
-mod persistent;
+pub mod persistent;
+mod port_groups;
 mod report;
 mod reserve;
 mod sanitize;
@@ -40,6 +42,7 @@ pub use cdb::Cdb;
 pub use inquiry::Port;
 pub use job::{Action, Job, Place, Step, Work};
 pub use lun::Lun;
+pub use port_groups::{Altered, PortGroup};
 pub use sanitize::Overwrite;
 pub use sense::{Outcome, Sense};
 pub use serve::{Directory, Limits, Seat, TRANSFER_BYTES_MAX, serve, serve_nothing};
@@ -79,6 +82,7 @@ pub enum Plan {
 enum Parameters {
     ModeSelect,
     PersistentReserveOut,
+    SetTargetPortGroups,
 }
 
 impl Plan {

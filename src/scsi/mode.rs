@@ -78,13 +78,13 @@ const PAGES: &[Page] = &[
         },
         select: |modes, page| modes.write_cache_off = page[0] & 0x04 == 0,
     },
-    // Control (SPC-4, 7.5.8): D_SENSE; SWP; TAS. QERR is 0: commands of others go on.
+    // Control (SPC-4, 7.5.8): D_SENSE; SWP; TAS. QERR is 0: commands of others go on. TST is 001b: each nexus has a task set of its own.
     Page {
         code: CONTROL,
         current: |now| {
             let mut page = vec![0; 10];
-            page[0] = u8::from(now.modes.descriptor_sense) << 2;
-            // Commands may be carried out in any order that changes no data (QUEUE ALGORITHM MODIFIER 1).
+            page[0] = 0x20 | u8::from(now.modes.descriptor_sense) << 2;
+            // SIMPLE commands are carried out in any order (QUEUE ALGORITHM MODIFIER 1).
             page[1] = 0x10;
             page[2] = u8::from(now.modes.software_write_protect) << 3;
             page[3] = u8::from(now.modes.task_aborted_status) << 6;

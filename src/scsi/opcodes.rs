@@ -14,10 +14,10 @@ pub(super) fn commands(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     let timeouts = cdb.bit(2, 7);
     let (code, service) = (cdb.byte(3), cdb.u16(4));
     let data = match cdb.byte(2) & 0x07 {
-        0 => all(timeouts),
+        0 => all(call, timeouts),
         // A command without service actions.
         1 => {
-            let mut of = CATALOG.iter().filter(|entry| entry.opcode == code);
+            let mut of = there(call).filter(|entry| entry.opcode == code);
             let entry = of.next();
             if entry.is_some_and(|entry| entry.service.is_some()) {
                 return Err(Sense::invalid_field(2, Some(2)).into());
@@ -26,7 +26,7 @@ pub(super) fn commands(call: &mut Call<'_>) -> Result<Plan, Outcome> {
         }
         // One with.
         2 => {
-            let mut of = CATALOG.iter().filter(|entry| entry.opcode == code);
+            let mut of = there(call).filter(|entry| entry.opcode == code);
             if of.clone().any(|entry| entry.service.is_none()) {
                 return Err(Sense::invalid_field(2, Some(2)).into());
             }
@@ -35,7 +35,7 @@ pub(super) fn commands(call: &mut Call<'_>) -> Result<Plan, Outcome> {
         }
         // Either.
         3 => {
-            let mut of = CATALOG.iter().filter(|entry| entry.opcode == code);
+            let mut of = there(call).filter(|entry| entry.opcode == code);
             let of_service = |entry: &&Entry| {
                 entry
                     .service
@@ -48,9 +48,14 @@ pub(super) fn commands(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     Ok(Plan::answer(data, cdb.u32(6)))
 }
 
-fn all(timeouts: bool) -> Vec<u8> {
+/// The commands that the target has.
+fn there<'a>(call: &'a Call<'_>) -> impl Iterator<Item = &'static Entry> + Clone + 'a {
+    CATALOG.iter().filter(|entry| entry.is_there(call))
+}
+
+fn all(call: &Call<'_>, timeouts: bool) -> Vec<u8> {
     let mut data = vec![0; 4];
-    for entry in CATALOG {
+    for entry in there(call) {
         let service = u16::from(entry.service.unwrap_or(0));
         let flags = u8::from(timeouts) << 1 | u8::from(entry.service.is_some());
         data.extend_from_slice(&[entry.opcode, 0]);
@@ -80,9 +85,10 @@ fn one(entry: Option<&Entry>, timeouts: bool) -> Vec<u8> {
     data
 }
 
-/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS: ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, TARGET RESET.
+/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS: ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK, TARGET RESET;
+/// QUERY ASYNCHRONOUS EVENT, QUERY TASK SET, I_T NEXUS RESET.
 pub(super) fn task_management(call: &mut Call<'_>) -> Result<Plan, Outcome> {
-    let mut data = vec![0xDA, 0, 0, 0];
+    let mut data = vec![0xDE, 0x07, 0, 0];
     if call.cdb.bit(2, 7) {
         data[3] = 12;
         data.extend_from_slice(&[0; 12]);

@@ -156,21 +156,3 @@ pub(super) fn log_sense(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     data.extend_from_slice(&body);
     Ok(Plan::answer(data, u32::from(cdb.u16(7))))
 }
-
-/// REPORT TARGET PORT GROUPS (SPC-4, 6.37).
-pub(super) fn port_groups(call: &mut Call<'_>) -> Result<Plan, Outcome> {
-    let mut body = Vec::new();
-    for (group, access, ports) in call.directory.groups() {
-        // Supported states: unavailable, standby, active/non-optimized, active/optimized. Changed by the operator (status code 01h).
-        body.extend_from_slice(&[access as u8, 0x0F]);
-        body.extend_from_slice(&group.to_be_bytes());
-        body.extend_from_slice(&[0, 1, 0, ports.len() as u8]);
-        for port in ports {
-            body.extend_from_slice(&[0, 0]);
-            body.extend_from_slice(&port.to_be_bytes());
-        }
-    }
-    let mut data = (body.len() as u32).to_be_bytes().to_vec();
-    data.extend_from_slice(&body);
-    Ok(Plan::answer(data, call.cdb.u32(6)))
-}

@@ -78,7 +78,6 @@ impl Code {
     pub const ASYMMETRIC_STATE_CHANGED: Code = Code(0x2A, 0x06);
     pub const CAPACITY_CHANGED: Code = Code(0x2A, 0x09);
     pub const COMMAND_SEQUENCE_ERROR: Code = Code(0x2C, 0x00);
-    pub const COMMANDS_CLEARED: Code = Code(0x2F, 0x00);
     pub const SANITIZE_FAILED: Code = Code(0x31, 0x03);
     pub const SAVING_NOT_SUPPORTED: Code = Code(0x39, 0x00);
     pub const MEDIUM_NOT_PRESENT: Code = Code(0x3A, 0x00);
@@ -89,6 +88,7 @@ impl Code {
     pub const UNEXPECTED_UNSOLICITED_DATA: Code = Code(0x0C, 0x0C);
     pub const INVALID_FIELD_IN_INFORMATION_UNIT: Code = Code(0x0E, 0x03);
     pub const INCORRECT_AMOUNT_OF_DATA: Code = Code(0x0C, 0x0D);
+    pub const INVALID_MESSAGE: Code = Code(0x49, 0x00);
     pub const INSUFFICIENT_REGISTRATION_RESOURCES: Code = Code(0x55, 0x04);
     pub const REMOVAL_PREVENTED: Code = Code(0x53, 0x02);
     pub const ACCESS_DENIED_NO_RIGHTS: Code = Code(0x20, 0x02);

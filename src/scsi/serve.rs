@@ -8,7 +8,7 @@ use super::cdb::{Cdb, opcode};
 use super::inquiry::{self, Port};
 use super::sense::{Code, Key, Outcome, Sense};
 use super::unit::{Access, Nexus, Power, Sanitize, Unit, View};
-use super::{Extent, Plan, block, report};
+use super::{Extent, Plan, PortGroup, block, report};
 use crate::dm::Geometry;
 
 /// Most bytes that one command moves to or from the medium: what one buffer holds.
@@ -65,7 +65,10 @@ pub trait Directory {
     fn unit(&self, lun: u16) -> Option<(Arc<Unit>, Geometry)>;
 
     /// Its target port groups and their states, and which of its ports are in them.
-    fn groups(&self) -> Vec<(u16, Access, Vec<u16>)>;
+    fn groups(&self) -> Vec<PortGroup>;
+
+    /// Whether initiators may change the states of its target port groups.
+    fn is_explicit(&self) -> bool;
 
     /// Its ports, in order.
     fn ports(&self) -> Vec<Port>;
@@ -164,6 +167,7 @@ pub(super) fn extent(geometry: &Geometry, lba: u64, count: u32) -> Result<Extent
 pub fn serve(seat: &Seat<'_>, view: &mut View, cdb: Cdb) -> Plan {
     seat.unit.refresh(view, seat.nexus);
     if seat.access as u8 <= Access::NonOptimized as u8
+        && cdb.naca().is_none()
         && let Some(plan) = block::fast(seat, view, &cdb)
     {
         return plan;
@@ -185,6 +189,10 @@ fn slow(seat: &Seat<'_>, cdb: Cdb) -> Result<Plan, Outcome> {
         return Err(sense.into());
     }
     let entry = entry?;
+    // There is no ACA that could be established (NORMACA 0).
+    if let Some(control) = cdb.naca() {
+        return Err(Sense::invalid_field(control as u16, Some(2)).into());
+    }
     may_use(seat, entry, &cdb)?;
     (entry.run)(&mut seat.call(cdb))
 }
@@ -203,7 +211,7 @@ pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), O
     let (reads, writes) = state.persistent.allows(seat.nexus);
     let allowed = match entry.needs {
         Needs::Read => reads,
-        Needs::Write | Needs::Change => writes || entry.is_harmless(cdb),
+        Needs::Write | Needs::Change | Needs::Ways => writes || entry.is_harmless(cdb),
         Needs::Reserve => state.persistent.may_reserve(seat.nexus),
         Needs::Nothing | Needs::Ready | Needs::Release | Needs::Persistent => true,
     };

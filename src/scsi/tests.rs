@@ -24,8 +24,17 @@ impl Directory for Alone {
         None
     }
 
-    fn groups(&self) -> Vec<(u16, Access, Vec<u16>)> {
-        vec![(1, Access::Optimized, vec![1])]
+    fn groups(&self) -> Vec<PortGroup> {
+        vec![PortGroup {
+            tag: 1,
+            access: Access::Optimized,
+            altered: Altered::Never,
+            ports: vec![1],
+        }]
+    }
+
+    fn is_explicit(&self) -> bool {
+        true
     }
 
     fn ports(&self) -> Vec<Port> {
@@ -141,6 +150,13 @@ impl Disk {
                         Action::End(outcome) => return (outcome, Vec::new()),
                         Action::Leave(overwrite) => {
                             return (self.overwrite(*overwrite, &mut scratch), Vec::new());
+                        }
+                        Action::SetAccess(_) => return (Outcome::Good, Vec::new()),
+                        Action::Keep(request) => {
+                            let drafted = self.unit.draft(&request);
+                            let ended = drafted.map(|draft| self.unit.adopt(draft));
+                            let outcome = ended.err().unwrap_or(Outcome::Good);
+                            return (outcome, Vec::new());
                         }
                         Action::Submit(steps) => {
                             status = Status::Ok;

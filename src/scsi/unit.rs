@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::copy::Ledger;
 use super::mode::Modes;
-use super::persistent::Persistent;
+use super::persistent::{Persistent, record};
 use super::sense::{Code, Sense};
 use crate::dm::Geometry;
 
@@ -123,6 +123,7 @@ pub(super) struct State {
 pub struct Unit {
     /// What it is known by.
     pub identity: Identity,
+    keeps: bool,
     epoch: AtomicU64,
     state: Mutex<State>,
 }
@@ -171,9 +172,33 @@ impl Unit {
     pub fn new(identity: Identity) -> Self {
         Self {
             identity,
+            keeps: false,
             epoch: AtomicU64::new(1),
             state: Mutex::default(),
         }
+    }
+
+    /// A unit that nobody has used since it was last here, and whose reservations somebody keeps (APTPL; SPC-4, 5.13.5): `kept` is its
+    /// record of then, if there is one.
+    ///
+    /// # Errors
+    /// What is wrong with the record.
+    pub fn keeping(identity: Identity, kept: Option<&str>) -> Result<Self, record::Damage> {
+        let persistent = kept.map(|text| record::read(text, &identity.uuid));
+        let state = State {
+            persistent: persistent.transpose()?.unwrap_or_default(),
+            ..State::default()
+        };
+        Ok(Self {
+            keeps: true,
+            state: Mutex::new(state),
+            ..Self::new(identity)
+        })
+    }
+
+    /// Whether somebody keeps records of its reservations.
+    pub fn keeps(&self) -> bool {
+        self.keeps
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -270,6 +295,15 @@ impl Unit {
     /// Whether a nexus has joined.
     pub fn knows(&self, nexus: NexusId) -> bool {
         self.lock().nexuses.contains_key(&nexus)
+    }
+
+    /// The oldest unit attention that waits for a nexus, and whether it is the only one.
+    pub fn attention(&self, nexus: NexusId) -> Option<(Code, bool)> {
+        let state = self.lock();
+        let attentions = &state.nexuses.get(&nexus)?.attentions;
+        attentions
+            .front()
+            .map(|&code| (code, attentions.len() == 1))
     }
 
     /// Takes the oldest unit attention of a nexus.

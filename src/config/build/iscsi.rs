@@ -54,6 +54,10 @@ pub(super) fn iscsi(
         tags,
         keep_alive: keep_alive(written.keep_alive.as_ref())?,
         discovery: chap(discovery.as_ref(), surroundings)?,
+        state: match &written.state {
+            Some(state) => Some(surroundings.path(state)?),
+            None => None,
+        },
         targets,
     })
 }
@@ -91,6 +95,7 @@ fn target_plan(
         initiators,
         chap: chap(written.chap.as_ref(), surroundings)?,
         groups: groups(written.portal_groups.as_ref(), tags)?,
+        explicit_alua: (written.explicit_alua.as_ref()).is_some_and(|explicit| explicit.value),
         redirect: redirect(written.redirect.as_ref())?,
         luns,
     })

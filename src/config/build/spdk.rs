@@ -235,6 +235,13 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
             "build polldm where SPDK's spdk_event_iscsi.pc is, export through `nvmf`, {native}"
         )));
     }
+    if let Some(state) = &iscsi.state {
+        let problem = Problem::at(
+            state.span,
+            "SPDK's iSCSI target keeps nothing over a restart",
+        );
+        return Err(problem.help(format!("leave `state` out, {native}")));
+    }
     for target in &iscsi.targets {
         let refuse = |message: String, help: &str| {
             Err(Problem::at(target.iqn.span, message).help(format!("{help}, {native}")))
@@ -277,6 +284,12 @@ fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
             return refuse(
                 "SPDK's iSCSI target has one ALUA state, optimized".into(),
                 "leave `alua` out",
+            );
+        }
+        if target.explicit_alua {
+            return refuse(
+                "SPDK's iSCSI target has no SET TARGET PORT GROUPS".into(),
+                "leave `explicit_alua` out",
             );
         }
         if (target.luns.iter()).any(|lun| lun.initiators != HostsPlan::Any) {

@@ -8,7 +8,7 @@ use super::unit::LunSet;
 use crate::export::backend::{Backend, Lend};
 use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 use crate::scsi::sense::{Code, SENSE_BYTES_MAX};
-use crate::scsi::{Sense, View};
+use crate::scsi::{Altered, Sense, View};
 
 /// Events (RFC 7143, 11.9.1).
 mod event {
@@ -49,8 +49,8 @@ impl<L: Lend> Session<L> {
             return;
         }
         self.units_changed(now);
-        if before.is_some_and(|before| before.ports != now.ports) {
-            self.access_changed(now);
+        if let Some(before) = before {
+            self.access_changed(before, now);
         }
     }
 
@@ -96,9 +96,9 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// A way to the target is another now; initiators that come by others are told as well, because they may want to change over
-    /// (SPC-4, 5.15.2.3).
-    fn access_changed(&mut self, served: &Served) {
+    /// A way to the target may be another now; initiators that come by others are told as well, because they may want to change over
+    /// (SPC-4, 5.15.2.3). Who has made it so knows.
+    fn access_changed(&mut self, before: &Served, served: &Served) {
         let Some((_, nexus)) = self
             .member
             .as_ref()
@@ -106,7 +106,11 @@ impl<L: Lend> Session<L> {
         else {
             return;
         };
-        for unit in &served.units {
+        let is_news = served.ports.iter().any(|port| {
+            !before.ports.contains(port) && port.altered != Altered::ByInitiator(nexus.id)
+        });
+        let units = served.units.iter().filter(|_| is_news);
+        for unit in units {
             unit.unit
                 .attend_one(nexus.id, Code::ASYMMETRIC_STATE_CHANGED);
         }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use super::command::{Phase, Work};
 use super::message::Message;
-use super::pdu::opcode;
 use super::session::{Context, Session};
 use super::target::TargetId;
 use super::unit::{LocalUnits, LunSet};
 use crate::dm::{CoreId, DeviceId, Status};
 use crate::export::backend::{Backend, Lend, Request};
 use crate::export::frame::SessionKey;
+use crate::iscsi::pdu::opcode;
 use crate::reactor::PoolBuffer;
 use crate::scsi::{Action, Outcome, Overwrite, Place, Step, Unit};
 
@@ -227,7 +227,9 @@ impl Entry {
         let steps = match action {
             Action::Submit(steps) => steps,
             Action::End(outcome) => return Some(outcome),
-            Action::Leave(_) => return Some(self.overwrite.fail(&self.unit)),
+            Action::Leave(_) | Action::Keep(_) | Action::SetAccess(_) => {
+                unreachable!("an overwrite only reads and writes its unit")
+            }
         };
         let device = local?.device;
         self.pending = steps.len() as u32;
@@ -332,8 +334,10 @@ impl<L: Lend> Session<L> {
         for index in taken {
             let slot = self.slots.get_mut(index);
             let is_about = slot.lun == lun || slot.work.others().contains(&lun);
+            // What waits in line is looked at once more when its turn comes.
             let is_over = matches!(slot.phase, Phase::Answering | Phase::Responding)
-                || matches!(slot.work, Work::Left(_));
+                || matches!(slot.work, Work::Left(_))
+                || slot.in_line;
             if slot.header.opcode() == opcode::COMMAND && is_about && !is_over {
                 slot.mourners.push(Rc::clone(token));
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::config::{LunConfig, TARGETS_MAX, TargetConfig};
 use super::target::{Served, ServedUnit, State, Target, TargetId};
 use crate::dm::DeviceId;
-use crate::scsi::Access;
+use crate::scsi::{Access, Altered, NexusId};
 
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum ChangeError {
     DeviceExists(String, u16),
     /// There are as many targets as there can be.
     TooManyTargets,
+    /// What was kept of a unit cannot be read.
+    Damaged(String),
 }
 
 impl fmt::Display for ChangeError {
@@ -43,6 +45,7 @@ impl fmt::Display for ChangeError {
                     "the device is unit {lun} of `{iqn}` already; an initiator would take two units for two disks"
                 )
             }
+            Self::Damaged(why) => f.write_str(why),
             Self::TooManyTargets => write!(f, "there can be {TARGETS_MAX} targets"),
         }
     }
@@ -61,12 +64,24 @@ impl State {
     }
 }
 
+impl Served {
+    fn set_access(&mut self, group: u16, access: Access, altered: Altered) {
+        let mut ports = self.ports.iter_mut();
+        if let Some(port) = ports.find(|port| port.port.number == group) {
+            port.access = access;
+            port.altered = altered;
+        }
+    }
+}
+
 impl Target {
     /// Adds a target.
     ///
     /// # Errors
     /// Why not; nothing has changed then.
     pub fn add_target(&self, config: &TargetConfig) -> Result<TargetId, ChangeError> {
+        // Before the lock, which reactors take as well: records are read from files.
+        let served = Served::new(config, self.records()).map_err(ChangeError::Damaged)?;
         let mut state = self.lock();
         if state.find(&config.iqn).is_ok() {
             return Err(ChangeError::TargetExists(config.iqn.clone()));
@@ -74,7 +89,7 @@ impl Target {
         if state.targets.iter().flatten().count() == TARGETS_MAX {
             return Err(ChangeError::TooManyTargets);
         }
-        state.targets.push(Some(Arc::new(Served::new(config))));
+        state.targets.push(Some(Arc::new(served)));
         Ok(TargetId(state.targets.len() as u32 - 1))
     }
 
@@ -95,18 +110,19 @@ impl Target {
     /// # Errors
     /// Why not; nothing has changed then.
     pub fn add_unit(&self, iqn: &str, lun: &LunConfig) -> Result<TargetId, ChangeError> {
+        let iqn = self.lock().find(iqn)?.1.iqn.clone();
+        let unit = ServedUnit::new(&iqn, lun, self.records()).map_err(ChangeError::Damaged)?;
         let mut state = self.lock();
-        let (id, served) = state.find(iqn)?;
+        let (id, served) = state.find(&iqn)?;
         for unit in &served.units {
             if unit.lun == lun.lun {
-                return Err(ChangeError::UnitExists(iqn.to_owned(), lun.lun));
+                return Err(ChangeError::UnitExists(iqn, lun.lun));
             }
             if unit.device == lun.device {
-                return Err(ChangeError::DeviceExists(iqn.to_owned(), unit.lun));
+                return Err(ChangeError::DeviceExists(iqn, unit.lun));
             }
         }
         let served = Arc::make_mut(served);
-        let unit = ServedUnit::new(&served.iqn, lun);
         served.units.push(unit);
         served.units.sort_by_key(|unit| unit.lun);
         Ok(id)
@@ -144,10 +160,30 @@ impl Target {
         if known == access {
             return Ok(None);
         }
-        let mut ports = Arc::make_mut(served).ports.iter_mut();
-        if let Some(port) = ports.find(|port| port.port.number == group) {
-            port.access = access;
-        }
+        Arc::make_mut(served).set_access(group, access, Altered::ByOperator);
         Ok(Some(id))
+    }
+
+    /// The same for an initiator, and for several groups at once; false when there is nothing to change.
+    pub(super) fn set_states(
+        &self,
+        target: TargetId,
+        states: &[(u16, Access)],
+        nexus: NexusId,
+    ) -> bool {
+        let mut state = self.lock();
+        let served = state.targets.get_mut(target.0 as usize);
+        let Some(served) = served.and_then(Option::as_mut) else {
+            return false;
+        };
+        let differs = |&&(group, access): &&(u16, Access)| {
+            let port = served.port(group);
+            port.is_some_and(|port| port.access != access)
+        };
+        let changes: Vec<(u16, Access)> = states.iter().filter(differs).copied().collect();
+        for &(group, access) in &changes {
+            Arc::make_mut(served).set_access(group, access, Altered::ByInitiator(nexus));
+        }
+        !changes.is_empty()
     }
 }

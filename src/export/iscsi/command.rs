@@ -17,6 +17,8 @@ pub enum Phase {
     AwaitsBuffer,
     /// Its data is under way: unasked for, or asked for by an R2T.
     AwaitsData,
+    /// Waits for others of its task set to end.
+    InLine,
     /// At the device, in one or more I/Os.
     Running,
     /// Its answer is known, and waits for its turn to be queued.
@@ -55,6 +57,8 @@ pub enum Work {
     Job(Box<Job>),
     /// It waits for what goes on by itself, under this number.
     Left(u32),
+    /// A barrier of the whole device, then this.
+    Behind(Box<Work>),
 }
 
 impl Work {
@@ -62,6 +66,7 @@ impl Work {
     pub fn others(&self) -> &[u16] {
         match self {
             Work::Job(job) => job.others(),
+            Work::Behind(work) => work.others(),
             _ => &[],
         }
     }
@@ -123,6 +128,8 @@ pub struct Slot<L> {
     pub counted: bool,
     /// It is not answered: a task management function has taken it.
     pub aborted: bool,
+    /// It waits for others of its task set, with its data or for it.
+    pub in_line: bool,
     /// What waits for it to be gone.
     pub mourners: Vec<Rc<()>>,
     /// Its data.
@@ -158,6 +165,7 @@ impl<L: Default> Default for Slot<L> {
             in_window: false,
             counted: false,
             aborted: false,
+            in_line: false,
             mourners: Vec::new(),
             memory: Memory::None,
             scratch: None,
@@ -269,6 +277,7 @@ impl<L: Default> Slots<L> {
         slot.in_window = false;
         slot.counted = false;
         slot.aborted = false;
+        slot.in_line = false;
         self.tags[usize::from(index)] = header.task_tag();
         Some(index)
     }

@@ -58,6 +58,8 @@ pub struct TargetConfig {
     pub chap: Option<Chap>,
     /// The portal groups that it is reached through, and how well.
     pub groups: Vec<(u16, Access)>,
+    /// Initiators may change how well (SET TARGET PORT GROUPS).
+    pub explicit_alua: bool,
     /// Where initiators are sent instead, if they do not come there.
     pub redirect: Option<Redirect>,
     /// Its logical units.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -11,7 +12,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::changes::ChangeError;
 use super::config::{Config, LunConfig, Redirect, TargetConfig};
 use super::initiators::Initiators;
+use super::keeper::Records;
 use super::message::{ConnectionReport, Message, UnitReport};
+use super::session::Waits;
+use super::store::Store;
 use super::target::{Target, TargetId};
 use super::worker::Worker;
 use crate::dm::{CoreId, DeviceId};
@@ -72,20 +76,42 @@ pub struct Snapshot {
     pub logins_refused: u64,
 }
 
+/// Why a target was not started.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address that it cannot listen on.
+    Bind(BindError),
+    /// What was kept of a unit cannot be read, or nothing can be kept.
+    Records(String),
+}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        Self::Bind(error)
+    }
+}
+
 /// A running target.
 pub struct Export {
     target: Arc<Target>,
+    keeper: Option<JoinHandle<()>>,
     client: ClientId,
     cores: u16,
 }
 
 impl Export {
-    /// Binds all portals and adds the target to every core of the engine.
+    /// Binds all portals and adds the target to every core of the engine. With a `store`, reservations outlive it.
     ///
     /// # Errors
-    /// The address that cannot be had. Nothing has been started then.
-    pub fn start(engine: &Engine, config: &Config) -> Result<Self, BindError> {
-        let target = Target::new(config, engine.cores());
+    /// The address that cannot be had, or the record that cannot be read. Nothing has been started then.
+    pub fn start(
+        engine: &Engine,
+        config: &Config,
+        store: Option<Store>,
+    ) -> Result<Self, StartError> {
+        let (records, keeper) = store.map(Records::new).unzip();
+        let target = Target::new(config, engine.cores(), records);
+        let target = target.map_err(StartError::Records)?;
         let groups = config.groups.iter();
         let portals: Vec<(SocketAddr, u16)> = groups
             .flat_map(|group| group.portals.iter().map(|portal| (*portal, group.tag)))
@@ -94,6 +120,11 @@ impl Export {
         let (listeners, bound) = listener::bind(&addresses)?;
         let tags = portals.iter().map(|(_, tag)| *tag);
         target.set_addresses(bound.into_iter().zip(tags).collect());
+        let (tellers, teller) = bounded(1);
+        let keeper = keeper.map(|keeper| keeper.start(teller)).transpose();
+        let keeper = keeper.map_err(|error| {
+            StartError::Records(format!("cannot start the thread that keeps them: {error}"))
+        })?;
         let target = Arc::new(target);
         let listeners = Mutex::new(Some(listeners));
         let shared = Arc::clone(&target);
@@ -109,8 +140,13 @@ impl Export {
             };
             Box::new(Worker::new(Arc::clone(&shared), listeners, core))
         });
+        if keeper.is_some() {
+            // It waits for just that.
+            let _ = tellers.send(engine.teller(client));
+        }
         Ok(Self {
             target,
+            keeper,
             client,
             cores: engine.cores(),
         })
@@ -197,7 +233,7 @@ impl Export {
     fn changed(&self, engine: &Engine, target: TargetId) -> Receiver<()> {
         let (sender, receiver) = bounded(0);
         for core in 0..self.cores {
-            let message = Message::Changed(target, sender.clone());
+            let message = Message::Changed(target, Waits::Operator(sender.clone()));
             engine.tell(CoreId(core), self.client, Box::new(message));
         }
         receiver
@@ -270,5 +306,17 @@ impl Export {
             }
         }
         all
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        if let Some(records) = self.target.records() {
+            records.close();
+        }
+        // What it has been handed is on the medium before the directory may be somebody else's.
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::session::Member;
 use super::target::{Target, TargetId, TargetPort};
 use super::unit::{LocalUnit, LocalUnits, LunSet};
 use crate::dm::{CoreId, Geometry};
-use crate::scsi::{Access, Directory, Nexus, NexusId, Port, Unit};
+use crate::scsi::{Directory, Nexus, NexusId, Port, PortGroup, Unit};
 
 /// A target from one session on one core.
 pub(super) struct Guide<'a> {
@@ -83,12 +83,21 @@ impl Directory for Guide<'_> {
         Some((Arc::clone(&local.unit), local.geometry?))
     }
 
-    fn groups(&self) -> Vec<(u16, Access, Vec<u16>)> {
+    fn groups(&self) -> Vec<PortGroup> {
         let served = self.units.served(self.id);
         let ports = served.iter().flat_map(|served| &served.ports);
-        ports
-            .map(|port| (port.port.group, port.access, vec![port.port.number]))
-            .collect()
+        let group = |port: &TargetPort| PortGroup {
+            tag: port.port.group,
+            access: port.access,
+            altered: port.altered,
+            ports: vec![port.port.number],
+        };
+        ports.map(group).collect()
+    }
+
+    fn is_explicit(&self) -> bool {
+        let served = self.units.served(self.id);
+        served.is_some_and(|served| served.explicit_alua)
     }
 
     fn ports(&self) -> Vec<Port> {

@@ -6,8 +6,10 @@ use super::background::Background;
 use super::chap::Chap;
 use super::config::{Config, LunConfig, PortalGroup, TargetConfig};
 use super::initiators::Initiators;
+use super::keeper::{Keeper, Records};
 use super::message::Message;
 use super::session::{Context, Local, Session, Waiter, Waits};
+use super::store::Store;
 use super::target::{Target, TargetId};
 use super::unit::LocalUnits;
 use crate::dm::{CoreId, DeviceId};
@@ -49,6 +51,8 @@ pub struct Harness {
     pub output: Vec<u8>,
     /// CmdSN of the next command.
     pub command_sn: u32,
+    /// Who keeps reservations, unless a test has taken him away.
+    pub keeper: Option<Keeper>,
 }
 
 impl Default for Harness {
@@ -65,6 +69,21 @@ impl Harness {
 
     /// The same, to a target that is otherwise.
     pub fn serving(change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_records(change, None).expect("without records there is nothing wrong with them")
+    }
+
+    /// The same, to a target whose reservations outlive it.
+    ///
+    /// # Errors
+    /// What is wrong with the records.
+    pub fn keeping(store: Store) -> Result<Self, String> {
+        Self::with_records(|_| {}, Some(store))
+    }
+
+    fn with_records(
+        change: impl FnOnce(&mut Config),
+        store: Option<Store>,
+    ) -> Result<Self, String> {
         let lun = LunConfig {
             lun: 0,
             device: DeviceId(0),
@@ -84,12 +103,14 @@ impl Harness {
                 initiators: Initiators::Any,
                 chap: None,
                 groups: vec![(1, Access::Optimized)],
+                explicit_alua: false,
                 redirect: None,
                 luns: vec![lun],
             }],
         };
         change(&mut config);
-        let target = Target::new(&config, 1);
+        let (records, keeper) = store.map(Records::new).unzip();
+        let target = Target::new(&config, 1, records)?;
         let groups = config.groups.iter();
         let portals =
             groups.flat_map(|group| group.portals.iter().map(|&portal| (portal, group.tag)));
@@ -110,14 +131,15 @@ impl Harness {
             index: 0,
             generation: 0,
         };
-        Self {
+        Ok(Self {
             session: Session::new(key),
             backend,
             local,
             target,
             output: Vec::new(),
             command_sn: 1,
-        }
+            keeper,
+        })
     }
 
     /// Runs `f` with everything a session needs.
@@ -213,8 +235,11 @@ impl Harness {
             waits
         });
         let messages = std::mem::take(&mut self.local.outbox);
+        let messages = messages.into_iter().map(|(_, message)| message);
+        let kept = self.keeper.iter_mut().flat_map(Keeper::run);
+        let messages: Vec<Message> = messages.chain(kept).collect();
         let worked = !messages.is_empty();
-        for (_, message) in messages {
+        for message in messages {
             match message {
                 Message::Abort { lun, from, .. } => {
                     let token = std::rc::Rc::new(());
@@ -237,6 +262,14 @@ impl Harness {
                 Message::Left(_, slot, number, outcome) => self.with(|session, cx| {
                     session.left_ended(slot, number, outcome, cx);
                 }),
+                Message::Changed(id, who) => {
+                    self.change(id);
+                    let token = std::rc::Rc::new(());
+                    self.local.waiters.push(Waiter { token, who });
+                }
+                Message::Kept(_, slot, answer) => {
+                    self.with(|session, cx| session.kept(slot, answer, cx));
+                }
                 Message::Retry(_) => self.with(|session, cx| session.login_again(cx)),
                 _ => {}
             }
@@ -246,6 +279,11 @@ impl Harness {
 
     /// A target has been changed: what a core does then.
     pub fn changed(&mut self, id: TargetId) {
+        self.change(id);
+        self.drain();
+    }
+
+    fn change(&mut self, id: TargetId) {
         let now = self.target.get(id);
         let gone = self.local.units.gone(id, now.as_deref());
         let token = std::rc::Rc::new(());
@@ -258,7 +296,6 @@ impl Harness {
             Some(served) => self.session.target_changed(before.as_deref(), &served),
             None => self.session.target_removed(),
         }
-        self.drain();
     }
 
     /// Finishes what the backend holds.

@@ -37,12 +37,15 @@ impl<L: Lend> Session<L> {
     /// Keeps a request that is early. Any other that was not carried out came before, or is out of the window: it is ignored.
     pub(super) fn hold(&mut self, header: &Header, segment: &Segment<'_>) {
         let is_whole = header.opcode() != opcode::COMMAND || header.is_final();
-        if !self.is_early(header) || !is_whole || self.held.len() == HELD_MAX {
+        let Some(chunk) = segment.chunk.filter(|_| self.is_early(header) && is_whole) else {
+            return;
+        };
+        if self.held.len() == HELD_MAX {
             return;
         }
         self.held.entry(header.u32(24)).or_insert_with(|| Held {
             header: *header,
-            chunk: Rc::clone(segment.chunk),
+            chunk: Rc::clone(chunk),
             offset: segment.offset,
             size: segment.bytes.len(),
             is_aborted: false,
@@ -75,7 +78,7 @@ impl<L: Lend> Session<L> {
                 self.expected_sn = self.expected_sn.wrapping_add(1);
             } else {
                 let segment = Segment {
-                    chunk: &held.chunk,
+                    chunk: Some(&held.chunk),
                     offset: held.offset,
                     // SAFETY: it was received before it was kept, and is not written again while the chunk is held.
                     bytes: unsafe { held.chunk.bytes(held.offset, held.offset + held.size) },

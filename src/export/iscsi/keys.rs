@@ -254,10 +254,10 @@ const KEYS: &[Key] = &[
             Rule::Minimum {
                 low: 0,
                 high: 31,
-                ours: 1,
+                ours: 2,
             },
         ),
-        |_, _| {},
+        |parameters, value| parameters.protocol_level = value.number(),
     ),
 ];
 
@@ -470,7 +470,7 @@ mod tests {
             ),
             ("OFMarker=Yes", "OFMarker=No"),
             ("TaskReporting=FastAbort,RFC3720", "TaskReporting=RFC3720"),
-            ("iSCSIProtocolLevel=2", "iSCSIProtocolLevel=1"),
+            ("iSCSIProtocolLevel=3", "iSCSIProtocolLevel=2"),
             ("X-com.example.key=1", "X-com.example.key=NotUnderstood"),
         ] {
             let mut negotiation = Negotiation::default();

@@ -1,4 +1,4 @@
-//! Task management (RFC 7143, 11.5, 11.6; SAM-5, 7).
+//! Task management (RFC 7143, 11.5, 11.6; RFC 7144; SAM-5, 7).
 //!
 //! A function is answered when none of the commands it is about is at a device any more: what is parked ends at once, the rest as soon as
 //! its device has it done. Commands of other sessions are on other cores, which are told by message and answer when they are done.
@@ -12,8 +12,8 @@ use super::target::TargetId;
 use crate::dm::{CoreId, Status};
 use crate::export::backend::{Backend, Lend};
 use crate::iscsi::pdu::{FINAL, Header, RejectReason, is_before, opcode};
-use crate::scsi::Lun;
-use crate::scsi::sense::Code;
+use crate::scsi::sense::{Code, Key};
+use crate::scsi::{Access, Lun, Outcome};
 
 /// Functions (RFC 7143, 11.5.1).
 mod function {
@@ -25,6 +25,11 @@ mod function {
     pub const TARGET_WARM_RESET: u8 = 6;
     pub const TARGET_COLD_RESET: u8 = 7;
     pub const TASK_REASSIGN: u8 = 8;
+    // From iSCSIProtocolLevel 2 on (RFC 7144).
+    pub const QUERY_TASK: u8 = 9;
+    pub const QUERY_TASK_SET: u8 = 10;
+    pub const I_T_NEXUS_RESET: u8 = 11;
+    pub const QUERY_ASYNCHRONOUS_EVENT: u8 = 12;
 }
 
 /// Responses (RFC 7143, 11.6.1).
@@ -36,6 +41,8 @@ pub(super) enum Response {
     NoSuchUnit = 2,
     ReassignNotSupported = 4,
     NotSupported = 5,
+    /// What was asked about is there (RFC 7144).
+    Succeeded = 7,
 }
 
 /// A function that waits for commands to be gone.
@@ -46,6 +53,8 @@ pub struct Management {
     cores: u16,
     /// All sessions end when it has been answered.
     is_cold: bool,
+    /// It is not a function but a command, SET TARGET PORT GROUPS: its slot.
+    pub(super) command: Option<u16>,
 }
 
 /// Functions of one session that may wait at a time.
@@ -92,6 +101,11 @@ impl<L: Lend> Session<L> {
             function::TASK_REASSIGN => {
                 self.managed(header.task_tag(), Response::ReassignNotSupported);
             }
+            function::QUERY_TASK..=function::QUERY_ASYNCHRONOUS_EVENT
+                if self.parameters.protocol_level >= 2 =>
+            {
+                self.query(header, function, target, lun, cx);
+            }
             // There is no ACA that could be cleared.
             function::CLEAR_ACA => self.managed(header.task_tag(), Response::NotSupported),
             _ => self.reject(header, RejectReason::InvalidField),
@@ -124,6 +138,87 @@ impl<L: Lend> Session<L> {
         self.await_gone(header, token, 1, false, cx);
     }
 
+    /// What RFC 7144 adds.
+    fn query<B: Backend<Lend = L>>(
+        &mut self,
+        header: &Header,
+        function: u8,
+        target: TargetId,
+        lun: Option<u16>,
+        cx: &mut Context<'_, B>,
+    ) {
+        let tag = header.task_tag();
+        if function == function::I_T_NEXUS_RESET {
+            self.reset_nexus(header, target, cx);
+            return;
+        }
+        let Some(lun) = lun else {
+            self.managed(tag, Response::NoSuchUnit);
+            return;
+        };
+        let is_there = match function {
+            function::QUERY_TASK => {
+                let found = self.slots.find(header.u32(20));
+                found.is_some_and(|index| self.slots.get(index).header.lun() == header.lun())
+            }
+            function::QUERY_TASK_SET => self.tasks(Some(lun)).next().is_some(),
+            _ => {
+                self.query_event(tag, target, lun, cx);
+                return;
+            }
+        };
+        let response = if is_there {
+            Response::Succeeded
+        } else {
+            Response::Complete
+        };
+        self.managed(tag, response);
+    }
+
+    /// QUERY ASYNCHRONOUS EVENT: the unit attention that the next command would be told (SAM-5, 7.10).
+    fn query_event<B: Backend<Lend = L>>(
+        &mut self,
+        tag: u32,
+        target: TargetId,
+        lun: u16,
+        cx: &mut Context<'_, B>,
+    ) {
+        let member = self.member.as_ref();
+        let nexus = member.and_then(|member| member.nexus.as_ref());
+        let unit = cx.local.units.get(target, lun);
+        let waits = nexus.zip(unit).and_then(|((_, nexus), unit)| {
+            let (code, is_only) = unit.unit.attention(nexus.id)?;
+            let depth = if is_only { 1 } else { 2 };
+            Some([depth << 4 | Key::UnitAttention as u8, code.0, code.1])
+        });
+        match waits {
+            Some(event) => self.answer_management(tag, Response::Succeeded, event),
+            None => self.managed(tag, Response::Complete),
+        }
+    }
+
+    /// I_T NEXUS RESET (SAM-5, 7.6): as if the session had ended and begun again, for every unit.
+    fn reset_nexus<B: Backend<Lend = L>>(
+        &mut self,
+        header: &Header,
+        target: TargetId,
+        cx: &mut Context<'_, B>,
+    ) {
+        let token = Rc::new(());
+        self.abort_where(None, &token, cx);
+        let member = self.member.as_ref();
+        let nexus = member.and_then(|member| member.nexus.as_ref());
+        let served = cx.local.units.served(target);
+        let units = served.iter().flat_map(|served| &served.units);
+        if let Some((_, nexus)) = nexus {
+            for unit in units.filter(|unit| unit.unit.knows(nexus.id)) {
+                unit.unit.leave(nexus.id);
+                unit.unit.join(nexus, Code::NEXUS_LOSS);
+            }
+        }
+        self.await_gone(header, token, 1, false, cx);
+    }
+
     /// ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET.
     fn abort_unit<B: Backend<Lend = L>>(
         &mut self,
@@ -133,23 +228,15 @@ impl<L: Lend> Session<L> {
         lun: u16,
         cx: &mut Context<'_, B>,
     ) {
-        if function == function::ABORT_TASK_SET {
+        // The task set is the nexus's own (TST 001b), so to clear it is no more than to abort it.
+        if function != function::LOGICAL_UNIT_RESET {
             let token = Rc::new(());
             self.abort_where(Some(lun), &token, cx);
             self.await_gone(header, token, 1, false, cx);
             return;
         }
         if let Some(unit) = cx.local.units.get(target, lun) {
-            if function == function::LOGICAL_UNIT_RESET {
-                unit.unit.reset();
-            } else {
-                let own = self
-                    .member
-                    .as_ref()
-                    .and_then(|member| member.nexus.as_ref());
-                let own = own.map(|(_, nexus)| nexus.id);
-                unit.unit.attend(own, Code::COMMANDS_CLEARED);
-            }
+            unit.unit.reset();
         }
         self.abort_everywhere(header, target, Some(lun), false, cx);
     }
@@ -175,6 +262,40 @@ impl<L: Lend> Session<L> {
         }
     }
 
+    /// SET TARGET PORT GROUPS: answered when every core goes by the new states.
+    pub(super) fn set_access<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        states: &[(u16, Access)],
+        cx: &mut Context<'_, B>,
+    ) {
+        self.slots.get_mut(index).pending = 1;
+        let member = self.member.as_ref();
+        let Some((target, nexus)) = member.and_then(|member| member.nexus.as_ref()) else {
+            self.kept(index, Err(Outcome::Busy), cx);
+            return;
+        };
+        let target = *target;
+        if self.managements.len() == MANAGEMENTS_MAX {
+            self.kept(index, Err(Outcome::Busy), cx);
+            return;
+        }
+        if !cx.target.set_states(target, states, nexus.id) {
+            self.kept(index, Ok(Vec::new()), cx);
+            return;
+        }
+        let header = self.slots.get(index).header;
+        let number = self.new_management(&header, cx.target.cores(), false);
+        if let Some(management) = self.managements.last_mut() {
+            management.command = Some(index);
+        }
+        for core in 0..cx.target.cores() {
+            let who = Waits::Session(self.key, number);
+            let message = Message::Changed(target, who);
+            cx.local.outbox.push((CoreId(core), message));
+        }
+    }
+
     fn new_management(&mut self, header: &Header, cores: u16, is_cold: bool) -> u32 {
         self.management_number = self.management_number.wrapping_add(1);
         self.managements.push(Management {
@@ -182,6 +303,7 @@ impl<L: Lend> Session<L> {
             tag: header.task_tag(),
             cores,
             is_cold,
+            command: None,
         });
         self.management_number
     }
@@ -202,6 +324,14 @@ impl<L: Lend> Session<L> {
         let number = self.new_management(header, cores, is_cold);
         let who = Waits::Session(self.key, number);
         cx.local.waiters.push(Waiter { token, who });
+    }
+
+    /// Commands of this session that have no answer yet, or whose answer is not sent: those to one unit, or all.
+    fn tasks(&self, lun: Option<u16>) -> impl Iterator<Item = u16> + '_ {
+        self.slots.taken().filter(move |&index| {
+            let slot = self.slots.get(index);
+            slot.header.opcode() == opcode::COMMAND && lun.is_none_or(|lun| slot.lun == lun)
+        })
     }
 
     /// Aborts commands of this session: those to one unit, or all.
@@ -281,7 +411,7 @@ impl<L: Lend> Session<L> {
                 self.slots.forget_tag(index);
                 self.abort_io(index, cx);
             }
-            Phase::AwaitsBuffer | Phase::AwaitsData => {
+            Phase::AwaitsBuffer | Phase::AwaitsData | Phase::InLine => {
                 self.waiting.retain(|&waiting| waiting != index);
                 self.discard(index, cx);
             }
@@ -307,6 +437,10 @@ impl<L: Lend> Session<L> {
             return;
         }
         let management = self.managements.remove(position);
+        if let Some(index) = management.command {
+            self.kept(index, Ok(Vec::new()), cx);
+            return;
+        }
         self.managed(management.tag, Response::Complete);
         if management.is_cold
             && let Some(target) = self.target()
@@ -324,11 +458,17 @@ impl<L: Lend> Session<L> {
 
     /// Task Management Function Response.
     fn managed(&mut self, tag: u32, response: Response) {
+        self.answer_management(tag, response, [0; 3]);
+    }
+
+    /// The same with additional response information (RFC 7144, 7.2).
+    fn answer_management(&mut self, tag: u32, response: Response, more: [u8; 3]) {
         if self.is_silent() {
             return;
         }
         let mut header = Header::new(opcode::TASK_MANAGEMENT_RESPONSE, FINAL);
         header.0[2] = response as u8;
+        header.0[8..11].copy_from_slice(&more);
         header.put(16, tag);
         self.put_control(header, Vec::new());
     }

@@ -4,6 +4,8 @@ use std::os::fd::OwnedFd;
 
 use crossbeam_channel::Sender;
 
+use super::keeper::Kept;
+use super::session::Waits;
 use super::target::TargetId;
 use crate::dm::CoreId;
 use crate::export::frame::SessionKey;
@@ -38,9 +40,10 @@ pub enum Message {
         /// Who asks, and its number for this.
         from: Option<(SessionKey, u32)>,
     },
-    /// A target is another, or gone: look again. Dropped when no command to a unit that is gone is at a device any more.
-    Changed(TargetId, Sender<()>),
-    /// The answer to [`Message::Abort`].
+    /// A target is another, or gone: look again. Who waits is told, or let go of, when no command to a unit that is gone is at a device
+    /// any more.
+    Changed(TargetId, Waits),
+    /// The answer to [`Message::Abort`], and to [`Message::Changed`].
     Aborted(SessionKey, u32),
     /// Answer when no command to a unit that was accepted before is at a device any more: the core that asks, and its number for this.
     Drain {
@@ -55,6 +58,8 @@ pub enum Message {
     Drained(u32),
     /// What a command has left to go on by itself has ended: its session and slot, its number, and how.
     Left(SessionKey, u16, u32, Outcome),
+    /// A command that changes reservations has been carried out, or has not: its session, its slot, and how it ended.
+    Kept(SessionKey, u16, Kept),
     /// Report counters.
     Report(Sender<Vec<UnitReport>>),
     /// Report connections.

@@ -11,7 +11,9 @@
 //! | [`chap`] | the proof of who is who |
 //! | `request` | what is neither login nor a SCSI command: NOP, text, logout |
 //! | `task`, `guide`, `command` | SCSI commands, the target as they see it, and the slots that they have |
+//! | `line` | commands that wait for others: task attributes |
 //! | `manage` | task management |
+//! | `keeper`, [`Store`] | reservations that outlive the target |
 //! | `announce`, `watch` | what the target says unasked, and asks |
 //! | `held` | requests that have come before their turn |
 //! | [`target`], `unit`, [`message`] | what cores know together, and tell each other |
@@ -33,7 +35,9 @@ mod guide;
 pub mod harness;
 mod held;
 pub mod initiators;
+pub mod keeper;
 pub mod keys;
+mod line;
 mod login;
 mod manage;
 pub mod message;
@@ -41,6 +45,7 @@ mod receive;
 mod request;
 mod respond;
 pub mod session;
+mod store;
 pub mod target;
 mod task;
 mod unit;
@@ -50,9 +55,10 @@ mod worker;
 pub use changes::ChangeError;
 pub use chap::Chap;
 pub use config::{Config, LunConfig, PortalGroup, Redirect, TargetConfig};
-pub use export::{Export, LunSnapshot, Snapshot, TargetSnapshot};
+pub use export::{Export, LunSnapshot, Snapshot, StartError, TargetSnapshot};
 pub use initiators::Initiators;
 pub use message::{ConnectionReport, UnitReport};
+pub use store::Store;
 
 #[cfg(test)]
 mod tests;

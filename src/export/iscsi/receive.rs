@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::command::Phase;
+use super::command::{Memory, Phase};
 use super::keys::RECEIVE_BYTES_MAX;
 use super::session::{Context, Session, State, WINDOW};
 use crate::export::backend::{Backend, Lend};
@@ -61,9 +61,20 @@ pub struct Receive {
 
 /// The data segment of a PDU that lies in a chunk as a whole.
 pub(super) struct Segment<'a> {
-    pub(super) chunk: &'a Rc<Chunk>,
+    /// `None` when it was copied from where it was received.
+    pub(super) chunk: Option<&'a Rc<Chunk>>,
     pub(super) offset: usize,
     pub(super) bytes: &'a [u8],
+}
+
+impl Segment<'_> {
+    /// The data, for as long as a command needs it.
+    pub(super) fn memory(&self) -> Memory {
+        match self.chunk {
+            Some(chunk) => Memory::Chunk(Rc::clone(chunk), self.offset),
+            None => Memory::Page(self.bytes.to_vec()),
+        }
+    }
 }
 
 impl Receive {
@@ -260,7 +271,7 @@ impl<L: Lend> Session<L> {
             }
         }
         let segment = Segment {
-            chunk,
+            chunk: Some(chunk),
             offset: start + layout.head,
             bytes: data,
         };

@@ -1,9 +1,8 @@
 //! Requests of the full feature phase that are no SCSI commands: NOP-Out, text, logout (RFC 7143, 11.10, 11.14, 11.18).
 
 use std::net::IpAddr;
-use std::rc::Rc;
 
-use super::command::{Memory, Reply};
+use super::command::Reply;
 use super::keys::Stage;
 use super::receive::Segment;
 use super::session::{Context, Session, State};
@@ -51,7 +50,7 @@ impl<L: Lend> Session<L> {
         slot.wanted = size as u32;
         slot.data_in = size as u32;
         if size > 0 {
-            slot.memory = Memory::Chunk(Rc::clone(segment.chunk), segment.offset);
+            slot.memory = segment.memory();
         }
         self.answer(index, cx);
     }

@@ -21,6 +21,7 @@ use super::background::Background;
 use super::command::{Phase, Slots};
 use super::held::Held;
 use super::keys::Negotiation;
+use super::line::Line;
 use super::login::Login;
 use super::manage::Management;
 use super::message::Message;
@@ -179,6 +180,8 @@ pub struct Session<L> {
     pub(super) waiting: VecDeque<u16>,
     /// Jobs that go on when others have had their turn.
     pub(super) yielded: VecDeque<u16>,
+    /// Commands that wait for others of their task set.
+    pub(super) line: Line,
     /// Task management functions that are not answered yet.
     pub(super) managements: Vec<Management>,
     pub(super) management_number: u32,
@@ -234,6 +237,7 @@ impl<L: Lend> Session<L> {
             control: VecDeque::new(),
             waiting: VecDeque::new(),
             yielded: VecDeque::new(),
+            line: Line::default(),
             managements: Vec::new(),
             management_number: 0,
             buffer_bytes: 0,
@@ -413,6 +417,9 @@ impl<L: Lend> Session<L> {
         if !self.waiting.is_empty() {
             worked |= self.serve_waiting(cx);
         }
+        if self.line.barriers != 0 {
+            worked |= self.advance(cx);
+        }
         if self.control.len() > CONTROL_MAX {
             self.violate();
         }
@@ -449,8 +456,11 @@ impl<L: Lend> Session<L> {
         self.drop_held(&mut cx.local.chunks);
         self.waiting.clear();
         self.answers.clear();
+        self.line.clear();
         self.control.clear();
-        self.managements.clear();
+        // A command that waits for other cores is at none of our devices, and is over when they have answered.
+        self.managements
+            .retain(|management| management.command.is_some());
         let taken: Vec<u16> = self.slots.taken().collect();
         for index in taken {
             if matches!(

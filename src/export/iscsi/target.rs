@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::chap::Chap;
 use super::config::{Config, LunConfig, Redirect, TargetConfig};
 use super::initiators::Initiators;
+use super::keeper::Records;
 use super::unit::LunSet;
 use crate::dm::{CoreId, DeviceId};
 use crate::export::frame::SessionKey;
 use crate::scsi::unit::Identity;
-use crate::scsi::{Access, InitiatorPort, Nexus, NexusId, Port, Unit};
+use crate::scsi::{Access, Altered, InitiatorPort, Nexus, NexusId, Port, Unit};
 
 /// Connections of the whole target.
 const CONNECTIONS_MAX: u32 = 4096;
@@ -45,6 +46,8 @@ pub struct TargetPort {
     pub port: Port,
     /// How well.
     pub access: Access,
+    /// Who has made that so.
+    pub altered: Altered,
 }
 
 /// A target at one moment: a change makes another, with the units that stay.
@@ -58,6 +61,8 @@ pub struct Served {
     pub chap: Option<Chap>,
     /// Its ports: one for each portal group that it is reached through.
     pub ports: Vec<TargetPort>,
+    /// Initiators may change how well it is reached.
+    pub explicit_alua: bool,
     /// Where initiators are sent instead.
     pub redirect: Option<Redirect>,
     /// Its units, in order of LUN.
@@ -65,7 +70,7 @@ pub struct Served {
 }
 
 impl Served {
-    pub(super) fn new(config: &TargetConfig) -> Self {
+    pub(super) fn new(config: &TargetConfig, records: Option<&Records>) -> Result<Self, String> {
         let port = |&(tag, access): &(u16, Access)| TargetPort {
             port: Port {
                 number: tag,
@@ -73,16 +78,19 @@ impl Served {
                 name: format!("{},t,0x{tag:04x}", config.iqn),
             },
             access,
+            altered: Altered::Never,
         };
         let units = config.luns.iter();
-        Self {
+        let units = units.map(|lun| ServedUnit::new(&config.iqn, lun, records));
+        Ok(Self {
             iqn: config.iqn.clone(),
             initiators: config.initiators.clone(),
             chap: config.chap.clone(),
             ports: config.groups.iter().map(port).collect(),
+            explicit_alua: config.explicit_alua,
             redirect: config.redirect.clone(),
-            units: units.map(|lun| ServedUnit::new(&config.iqn, lun)).collect(),
-        }
+            units: units.collect::<Result<_, _>>()?,
+        })
     }
 
     /// The port of a portal group.
@@ -101,21 +109,31 @@ impl Served {
 }
 
 impl ServedUnit {
-    pub(super) fn new(iqn: &str, lun: &LunConfig) -> Self {
-        Self {
+    /// A unit, with the reservations that were kept of it.
+    pub(super) fn new(
+        iqn: &str,
+        lun: &LunConfig,
+        records: Option<&Records>,
+    ) -> Result<Self, String> {
+        let identity = Identity {
+            target: iqn.to_owned(),
+            lun: lun.lun,
+            uuid: lun.uuid,
+            vendor: "POLLDM".into(),
+            product: "mapped device".into(),
+            serial: lun.uuid.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        let unit = match records {
+            Some(records) => records.unit(identity)?,
+            None => Unit::new(identity),
+        };
+        Ok(Self {
             lun: lun.lun,
             device: lun.device,
             device_name: lun.device_name.clone(),
             initiators: lun.initiators.clone(),
-            unit: Arc::new(Unit::new(Identity {
-                target: iqn.to_owned(),
-                lun: lun.lun,
-                uuid: lun.uuid,
-                vendor: "POLLDM".into(),
-                product: "mapped device".into(),
-                serial: lun.uuid.iter().map(|byte| format!("{byte:02x}")).collect(),
-            })),
-        }
+            unit: Arc::new(unit),
+        })
     }
 }
 
@@ -194,6 +212,7 @@ pub struct Target {
     /// The portal groups there are.
     groups: Vec<u16>,
     addresses: OnceLock<Vec<(SocketAddr, u16)>>,
+    records: Option<Records>,
     state: Mutex<State>,
     connections: AtomicU32,
     loads: Vec<AtomicU32>,
@@ -203,24 +222,37 @@ pub struct Target {
 }
 
 impl Target {
-    /// The target of a configuration on this many cores.
-    pub fn new(config: &Config, cores: u16) -> Self {
+    /// The target of a configuration on this many cores. Reservations outlive it if there are records of them.
+    ///
+    /// # Errors
+    /// A record that cannot be read: file and line.
+    pub fn new(config: &Config, cores: u16, records: Option<Records>) -> Result<Self, String> {
         let targets = config.targets.iter();
-        let targets = targets.map(|target| Some(Arc::new(Served::new(target))));
-        Self {
+        let targets = targets.map(|target| {
+            let served = Served::new(target, records.as_ref())?;
+            Ok(Some(Arc::new(served)))
+        });
+        let targets = targets.collect::<Result<_, String>>()?;
+        Ok(Self {
             discovery: config.discovery.clone(),
             keep_alive_ns: u64::try_from(config.keep_alive.as_nanos()).unwrap_or(u64::MAX / 2),
             groups: config.groups.iter().map(|group| group.tag).collect(),
             addresses: OnceLock::new(),
             state: Mutex::new(State {
-                targets: targets.collect(),
+                targets,
                 ..State::default()
             }),
+            records,
             connections: AtomicU32::new(0),
             loads: (0..cores).map(|_| AtomicU32::new(0)).collect(),
             next_nexus: AtomicU64::new(1),
             counters: Counters::default(),
-        }
+        })
+    }
+
+    /// Where reservations are kept that outlive the target.
+    pub(super) fn records(&self) -> Option<&Records> {
+        self.records.as_ref()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,12 +1,11 @@
 //! SCSI commands: from their header to their outcome (RFC 7143, 11.3, 11.4).
 
-use std::rc::Rc;
-
 use super::command::{Memory, Phase, Work};
 use super::guide::Guide;
+use super::line::NOT_SIMPLE;
 use super::receive::Segment;
 use super::session::{BUFFER_BYTES_MAX, Context, Local, Session};
-use crate::dm::{Op, Status};
+use crate::dm::{DeviceId, Op, Status};
 use crate::export::backend::{Backend, Lend, Request};
 use crate::export::stats::Kind;
 use crate::iscsi::pdu::{Header, NO_TAG, READS, WRITES};
@@ -37,6 +36,23 @@ impl<L: Lend> Session<L> {
             self.fail(index, sense.into(), cx);
             return;
         }
+        // The one comparison for what is SIMPLE, while nothing is ORDERED.
+        let is_special = u32::from(header.flags() & NOT_SIMPLE) | self.line.barriers != 0;
+        if is_special && self.line_up(index, segment, cx) {
+            return;
+        }
+        self.begin::<false, B>(index, segment, cx);
+    }
+
+    /// A command whose turn it is; or whose data comes, whether it is its turn or not.
+    #[inline]
+    pub(super) fn begin<const ORDERED: bool, B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        segment: Option<&Segment<'_>>,
+        cx: &mut Context<'_, B>,
+    ) {
+        let header = self.slots.get(index).header;
         let plan = self.plan(index, cx);
         let (reads, writes) = (header.flags() & READS != 0, header.flags() & WRITES != 0);
         let length = header.u32(20);
@@ -64,6 +80,9 @@ impl<L: Lend> Session<L> {
                 slot.work = Work::Read(extent);
                 slot.read_bytes = slot.wanted;
                 self.read_bytes += u64::from(slot.wanted);
+                if ORDERED {
+                    self.fence(index, cx);
+                }
                 self.execute(index, cx);
                 return;
             }
@@ -75,8 +94,12 @@ impl<L: Lend> Session<L> {
             _ => wanted,
         };
         slot.work = work;
+        if ORDERED {
+            self.fence(index, cx);
+        }
+        let slot = self.slots.get_mut(index);
         if wanted == 0 {
-            self.execute(index, cx);
+            self.execute_in_turn(index, cx);
             return;
         }
         if !writes || length < wanted {
@@ -92,7 +115,11 @@ impl<L: Lend> Session<L> {
 
     /// Checks and plans a command.
     #[inline]
-    fn plan<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Plan {
+    pub(super) fn plan<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) -> Plan {
         let header = &self.slots.get(index).header;
         let member = self.member.as_ref();
         let cdb = Cdb(std::array::from_fn(|at| header.0[32 + at]));
@@ -153,7 +180,7 @@ impl<L: Lend> Session<L> {
         };
         slot.received = size;
         if is_final && size >= data_out {
-            slot.memory = Memory::Chunk(Rc::clone(segment.chunk), segment.offset);
+            slot.memory = segment.memory();
             self.execute(index, cx);
             return;
         }
@@ -202,7 +229,7 @@ impl<L: Lend> Session<L> {
             return;
         }
         if slot.received >= slot.data_out {
-            self.execute(index, cx);
+            self.execute_in_turn(index, cx);
         } else {
             self.ask(index);
         }
@@ -292,14 +319,25 @@ impl<L: Lend> Session<L> {
         size: usize,
         cx: &mut Context<'_, B>,
     ) {
-        if !self.take_buffer(index, size, cx) {
+        // A command in line leaves the buffers to those that it waits for.
+        if self.slots.get(index).in_line || !self.take_buffer(index, size, cx) {
             self.slots.get_mut(index).memory = Memory::Page(vec![0; size]);
+        }
+    }
+
+    /// The same for a command that may have to wait for others.
+    fn execute_in_turn<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get_mut(index);
+        if slot.in_line {
+            slot.phase = Phase::InLine;
+        } else {
+            self.execute(index, cx);
         }
     }
 
     /// Carries out a command whose data, if any, is there.
     #[inline]
-    fn execute<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+    pub(super) fn execute<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         if !self.execute_with_memory(index, cx) {
             self.await_buffer(index);
         }
@@ -347,6 +385,7 @@ impl<L: Lend> Session<L> {
                 }
                 self.run_job(index, cx);
             }
+            Work::Behind(_) => self.submit_fence(index, cx),
             Work::None | Work::Left(_) => self.answer(index, cx),
         }
         true
@@ -354,7 +393,7 @@ impl<L: Lend> Session<L> {
 
     /// A command goes to its device.
     #[inline]
-    fn start(&mut self, index: u16) {
+    pub(super) fn start(&mut self, index: u16) {
         self.running += 1;
         let slot = self.slots.get_mut(index);
         slot.phase = Phase::Running;
@@ -362,6 +401,14 @@ impl<L: Lend> Session<L> {
         slot.pending = 1;
         if matches!(slot.memory, Memory::Chunk(..)) {
             self.pinned += 1;
+        }
+    }
+
+    /// A command is back from its device, but not done.
+    pub(super) fn unstart(&mut self, index: u16) {
+        self.running -= 1;
+        if matches!(self.slots.get(index).memory, Memory::Chunk(..)) {
+            self.pinned -= 1;
         }
     }
 
@@ -383,6 +430,11 @@ impl<L: Lend> Session<L> {
         } else {
             self.buffer_bytes -= buffer.capacity();
         }
+    }
+
+    pub(super) fn device<B>(&self, index: u16, cx: &Context<'_, B>) -> Option<DeviceId> {
+        let lun = self.slots.get(index).lun;
+        Some(cx.local.units.get(self.target()?, lun)?.device)
     }
 
     /// An I/O to a unit; `None` when that is gone or has become too small for it.
@@ -474,6 +526,14 @@ impl<L: Lend> Session<L> {
                     self.leave_behind(index, overwrite, cx);
                     return;
                 }
+                Action::SetAccess(states) => {
+                    self.set_access(index, &states, cx);
+                    return;
+                }
+                Action::Keep(request) => {
+                    self.keep(index, *request, cx);
+                    return;
+                }
             };
             self.slots.get_mut(index).pending = steps.len() as u32 + 1;
             for step in &steps {
@@ -502,7 +562,7 @@ impl<L: Lend> Session<L> {
         next.is_some()
     }
 
-    fn submit_step<B: Backend<Lend = L>>(
+    pub(super) fn submit_step<B: Backend<Lend = L>>(
         &mut self,
         index: u16,
         step: &Step,
@@ -596,6 +656,12 @@ impl<L: Lend> Session<L> {
         }
         match slot.work {
             Work::Job(_) => self.run_job(index, cx),
+            Work::Behind(_) => {
+                let work = std::mem::take(&mut self.slots.get_mut(index).work);
+                if let Work::Behind(work) = work {
+                    self.fence_ended(index, *work, cx);
+                }
+            }
             _ => {
                 let reads = matches!(slot.work, Work::Read(_));
                 slot.outcome = Outcome::of(slot.status, reads);

@@ -6,8 +6,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
 use super::background::Background;
 use super::message::{ConnectionReport, Message, UnitReport, Whose};
 use super::session::{Context, Local, Session, State, Waiter, Waits};
@@ -222,9 +220,15 @@ impl Worker {
                 whose,
                 from,
             } => self.abort(target, lun, whose, from, core),
-            Message::Changed(target, done) => self.change(target, done, core),
+            Message::Changed(target, who) => self.change(target, who, core),
             Message::Aborted(key, number) => {
                 self.with(key, core, |session, cx| session.abort_answered(number, cx));
+                self.frame.settle(key.index, &mut self.shared);
+            }
+            Message::Kept(key, slot, answer) => {
+                self.with(key, core, |session, cx| session.kept(slot, answer, cx));
+                // It may have been the last that a connection waited for that is over.
+                self.frame.settle(key.index, &mut self.shared);
             }
             Message::Drain { target, lun, from } => self.drain(target, lun, from),
             Message::Drained(number) => self.shared.local.background.drained(number),
@@ -232,6 +236,7 @@ impl Worker {
                 self.with(key, core, |session, cx| {
                     session.left_ended(slot, number, outcome, cx);
                 });
+                self.frame.settle(key.index, &mut self.shared);
             }
             Message::Report(reply) => {
                 // Whoever asked may have gone.
@@ -292,7 +297,7 @@ impl Worker {
     }
 
     /// A target is another, or gone: ends what units that are gone have, and tells its sessions.
-    fn change(&mut self, target: TargetId, done: Sender<()>, core: &mut Core<'_>) {
+    fn change(&mut self, target: TargetId, who: Waits, core: &mut Core<'_>) {
         let now = self.shared.target.get(target);
         let units = &self.shared.local.units;
         let gone: LunSet = units.gone(target, now.as_deref()).into_iter().collect();
@@ -327,7 +332,6 @@ impl Worker {
                 self.frame.activate(index);
             }
         }
-        let who = Waits::Operator(done);
         self.shared.local.waiters.push(Waiter { token, who });
     }
 

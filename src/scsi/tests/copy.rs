@@ -27,8 +27,12 @@ impl Directory for Pair {
         Some((Arc::clone(self.units.get(lun)?), self.geometries[lun]))
     }
 
-    fn groups(&self) -> Vec<(u16, Access, Vec<u16>)> {
+    fn groups(&self) -> Vec<PortGroup> {
         Vec::new()
+    }
+
+    fn is_explicit(&self) -> bool {
+        false
     }
 
     fn ports(&self) -> Vec<Port> {

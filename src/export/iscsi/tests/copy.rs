@@ -1,8 +1,8 @@
 //! EXTENDED COPY: a command that works on two units, and what happens to it when something happens to the other one.
 
 use super::super::harness::{Harness, IQN, Sent, management};
-use super::super::pdu::opcode;
 use crate::dm::{DeviceId, Op, Status};
+use crate::iscsi::pdu::opcode;
 use crate::scsi::Lun;
 
 /// A session with two units, 0 and 1.

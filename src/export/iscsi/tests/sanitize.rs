@@ -1,8 +1,8 @@
 //! SANITIZE: it outlives its command, and begins when what came before has ended.
 
 use super::super::harness::{Harness, IQN, management};
-use super::super::pdu::opcode;
 use crate::dm::{Op, Status};
+use crate::iscsi::pdu::opcode;
 use crate::scsi::cdb::opcode as op;
 
 const PATTERN: u8 = 0xA5;

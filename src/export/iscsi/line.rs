@@ -1,0 +1,277 @@
+//! Task attributes (SAM-5, 8.6): commands that wait for others of their task set.
+//!
+//! The task set is that of the nexus in a unit (TST 001b). An ORDERED command begins when all older ones have ended, and younger ones begin
+//! when it has; HEAD OF QUEUE passes them. While there is no ORDERED command, a SIMPLE one costs the one comparison that finds that out:
+//! who is older is told by CmdSN, so nothing is kept of commands that do not wait.
+//!
+//! On a device whose flush policy is ordered, an ORDERED command is a barrier for all cores as well (dm semantics, section 9, item 2): a write
+//! takes the way of one with FUA, anything else at the medium follows an empty barrier.
+
+use std::collections::VecDeque;
+
+use super::command::{Memory, Phase, Work};
+use super::receive::Segment;
+use super::session::{Context, Session};
+use crate::dm::Op;
+use crate::export::backend::{Backend, Lend};
+use crate::iscsi::pdu::{Header, WRITES, is_before, opcode};
+use crate::scsi::sense::Code;
+use crate::scsi::{Extent, Lun, Outcome, Place, Plan, Sense, Step};
+
+/// ATTR of a command's header (RFC 7143, 11.3.1).
+const ATTRIBUTE: u8 = 0x07;
+const ORDERED: u8 = 2;
+const HEAD_OF_QUEUE: u8 = 3;
+
+/// The bits of ATTR that neither an untagged nor a SIMPLE command has.
+pub(super) const NOT_SIMPLE: u8 = 0x06;
+
+/// Commands that wait for their turn.
+#[derive(Default)]
+pub struct Line {
+    /// ORDERED commands that have not ended.
+    pub(super) barriers: u32,
+    /// Slots and their CmdSN, in the order in which they came; no more than there are slots.
+    waiting: VecDeque<(u16, u32)>,
+}
+
+impl Line {
+    /// Nobody waits any more.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn is_ordered(header: &Header) -> bool {
+    header.opcode() == opcode::COMMAND && header.flags() & ATTRIBUTE == ORDERED
+}
+
+/// Whether one request came before another. An immediate one has the number of the next that is not.
+fn is_older(a: &Header, b: &Header) -> bool {
+    let (number, other) = (a.u32(24), b.u32(24));
+    is_before(number, other) || number == other && a.is_immediate() && !b.is_immediate()
+}
+
+/// Whether the task is over as far as others of its set are concerned.
+fn has_ended(phase: Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Free | Phase::Answering | Phase::Responding | Phase::Background
+    )
+}
+
+impl<L: Lend> Session<L> {
+    /// A command that is not SIMPLE, or came while there is an ORDERED one. True when it waits, or has been refused.
+    #[cold]
+    pub(super) fn line_up<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        segment: Option<&Segment<'_>>,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
+        let header = self.slots.get(index).header;
+        let attribute = header.flags() & ATTRIBUTE;
+        if attribute > HEAD_OF_QUEUE {
+            // ACA without such a condition, and what is none.
+            self.fail(index, Sense::illegal(Code::INVALID_MESSAGE).into(), cx);
+            return true;
+        }
+        if attribute == HEAD_OF_QUEUE {
+            return false;
+        }
+        self.line.barriers += u32::from(attribute == ORDERED);
+        if self.may_begin(index) {
+            if attribute == ORDERED {
+                self.begin::<true, B>(index, segment, cx);
+                return true;
+            }
+            return false;
+        }
+        let slot = self.slots.get_mut(index);
+        slot.in_line = true;
+        if let Lun::Unit(lun) = Lun::decode(header.lun()) {
+            slot.lun = lun;
+        }
+        self.line.waiting.push_back((index, header.u32(24)));
+        let data_follows = header.flags() & WRITES != 0 && !header.is_final();
+        match segment {
+            Some(segment) if !data_follows => {
+                slot.phase = Phase::InLine;
+                if !segment.bytes.is_empty() {
+                    slot.memory = Memory::Page(segment.bytes.to_vec());
+                }
+            }
+            // Its data is on its way and has to go somewhere: the command is planned now, and once more when its turn comes.
+            _ => self.begin_either(index, segment, cx),
+        }
+        true
+    }
+
+    fn begin_either<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        segment: Option<&Segment<'_>>,
+        cx: &mut Context<'_, B>,
+    ) {
+        if is_ordered(&self.slots.get(index).header) {
+            self.begin::<true, B>(index, segment, cx);
+        } else {
+            self.begin::<false, B>(index, segment, cx);
+        }
+    }
+
+    /// Whether everything that a command has to wait for has ended.
+    fn may_begin(&self, index: u16) -> bool {
+        let own = &self.slots.get(index).header;
+        let waits_for_all = is_ordered(own);
+        !self.slots.taken().any(|other| {
+            let other = self.slots.get(other);
+            let header = &other.header;
+            header.opcode() == opcode::COMMAND
+                && header.lun() == own.lun()
+                && (waits_for_all || is_ordered(header))
+                && is_older(header, own)
+                && !has_ended(other.phase)
+        })
+    }
+
+    /// Lets commands begin whose turn it is. True if there was one.
+    pub(super) fn advance<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
+        let before = self.line.waiting.len();
+        // Units whose next command waits: so do all that came after it.
+        let mut blocked: Vec<[u8; 8]> = Vec::new();
+        for _ in 0..before {
+            let Some((index, number)) = self.line.waiting.pop_front() else {
+                break;
+            };
+            let slot = self.slots.get(index);
+            if !slot.in_line || slot.header.u32(24) != number || has_ended(slot.phase) {
+                // It was aborted, or refused, and the slot may be another's.
+                continue;
+            }
+            let lun = slot.header.lun();
+            if blocked.contains(&lun) || !self.may_begin(index) {
+                blocked.push(lun);
+                self.line.waiting.push_back((index, number));
+                continue;
+            }
+            self.take_turn(index, cx);
+        }
+        let unfinished = self.slots.taken().filter(|&index| {
+            let slot = self.slots.get(index);
+            is_ordered(&slot.header) && !has_ended(slot.phase)
+        });
+        self.line.barriers = unfinished.count() as u32;
+        self.line.waiting.len() < before
+    }
+
+    /// It is a command's turn.
+    fn take_turn<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get_mut(index);
+        slot.in_line = false;
+        match slot.phase {
+            Phase::InLine if matches!(slot.work, Work::None) => {
+                slot.phase = Phase::Running;
+                let memory = std::mem::take(&mut slot.memory);
+                let bytes = match &memory {
+                    Memory::Page(page) => &page[..],
+                    _ => &[],
+                };
+                let segment = Segment {
+                    chunk: None,
+                    offset: 0,
+                    bytes,
+                };
+                self.begin_either(index, Some(&segment), cx);
+            }
+            Phase::InLine => {
+                if self.plan_again(index, cx) {
+                    self.execute(index, cx);
+                }
+            }
+            // The rest of its data is still to come.
+            _ => {
+                self.plan_again(index, cx);
+            }
+        }
+    }
+
+    /// What a command does may be another thing since those before it have ended. False when it has been answered.
+    fn plan_again<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
+        let plan = self.plan(index, cx);
+        let slot = self.slots.get_mut(index);
+        let (bytes, work) = match plan {
+            Plan::Write { extent, fua } => (extent.sectors * 512, Work::Write(extent, fua)),
+            Plan::Job(job) => (job.data_bytes, Work::Job(job)),
+            Plan::End(outcome) => {
+                self.fail(index, outcome, cx);
+                return false;
+            }
+            Plan::Read(_) | Plan::Answer(_) => (0, Work::None),
+        };
+        if bytes != slot.data_out {
+            // The unit has other blocks now.
+            self.fail(index, Outcome::Busy, cx);
+            return false;
+        }
+        slot.work = work;
+        if is_ordered(&self.slots.get(index).header) {
+            self.fence(index, cx);
+        }
+        true
+    }
+
+    /// An ORDERED command to a device whose flush policy is ordered: a barrier for the commands of all.
+    pub(super) fn fence<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let device = self.device(index, cx);
+        if !device.is_some_and(|device| cx.backend.is_ordered(device)) {
+            return;
+        }
+        let slot = self.slots.get_mut(index);
+        slot.work = match std::mem::take(&mut slot.work) {
+            Work::Write(extent, _) => Work::Write(extent, true),
+            work => Work::Behind(Box::new(work)),
+        };
+    }
+
+    /// The empty barrier before a command.
+    pub(super) fn submit_fence<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        cx: &mut Context<'_, B>,
+    ) {
+        self.start(index);
+        let fence = Step {
+            lun: None,
+            op: Op::Flush,
+            extent: Extent {
+                sector: 0,
+                sectors: 0,
+            },
+            fua: false,
+            place: Place::Nothing,
+        };
+        if let Some(status) = self.submit_step(index, &fence, cx) {
+            self.completed(index, status, cx);
+        }
+    }
+
+    /// The barrier before a command has ended.
+    pub(super) fn fence_ended<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        work: Work,
+        cx: &mut Context<'_, B>,
+    ) {
+        let slot = self.slots.get_mut(index);
+        slot.work = work;
+        if !slot.status.is_ok() || slot.aborted || self.is_dead() {
+            let slot = self.slots.get_mut(index);
+            slot.outcome = Outcome::of(slot.status, false);
+            self.conclude(index, cx);
+            return;
+        }
+        self.unstart(index);
+        self.execute(index, cx);
+    }
+}
