@@ -66,7 +66,7 @@ pub(super) fn set(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     if length == 0 {
         return Ok(Plan::End(Outcome::Good));
     }
-    if length < 4 || length % 4 != 0 || length > LIST_BYTES_MAX {
+    if length < 4 || !length.is_multiple_of(4) || length > LIST_BYTES_MAX {
         return Err(Sense::illegal(Code::PARAMETER_LIST_LENGTH_ERROR).into());
     }
     Ok(Plan::parameters(length, Parameters::SetTargetPortGroups))

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::guide::Guide;
 use super::message::Message;
 use super::session::{Context, Session};
 use super::store::Store;
@@ -19,9 +20,7 @@ use crate::export::frame::SessionKey;
 use crate::scsi::persistent::Request;
 use crate::scsi::sense::{Code, Key};
 use crate::scsi::unit::Identity;
-use crate::scsi::{NexusId, Outcome, Sense, Unit};
-
-use super::guide::Guide;
+use crate::scsi::{Directory, NexusId, Outcome, Sense, Unit};
 
 /// How a command has ended: whose commands are to be aborted for it, or why it was not carried out.
 pub type Kept = Result<Vec<NexusId>, Outcome>;
@@ -102,8 +101,8 @@ impl Keeper {
         let run = move || {
             let Ok(teller) = teller.recv() else { return };
             while let Ok(errand) = self.errands.recv() {
-                let (core, answer) = self.carry_out(&errand);
-                teller.tell(core.core, Box::new(answer));
+                let answer = self.carry_out(&errand);
+                teller.tell(errand.session.core, Box::new(answer));
             }
         };
         thread::Builder::new()
@@ -115,15 +114,14 @@ impl Keeper {
     pub fn run(&mut self) -> Vec<Message> {
         let mut answers = Vec::new();
         while let Ok(errand) = self.errands.try_recv() {
-            answers.push(self.carry_out(&errand).1);
+            answers.push(self.carry_out(&errand));
         }
         answers
     }
 
-    fn carry_out(&mut self, errand: &Errand) -> (SessionKey, Message) {
+    fn carry_out(&mut self, errand: &Errand) -> Message {
         let answer = self.keep(&errand.unit, &errand.request);
-        let message = Message::Kept(errand.session, errand.slot, answer);
-        (errand.session, message)
+        Message::Kept(errand.session, errand.slot, answer)
     }
 
     fn keep(&mut self, unit: &Unit, request: &Request) -> Kept {
@@ -194,7 +192,7 @@ impl<L: Lend> Session<L> {
                 slot.outcome = Outcome::Good;
                 let guide = Guide::of(self.member.as_ref(), &cx.local.units);
                 if let Some((guide, ..)) = guide.filter(|_| !ended.is_empty()) {
-                    crate::scsi::Directory::abort(&guide, lun, &ended);
+                    guide.abort(lun, &ended);
                     guide.send_aborts(cx.target, &mut cx.local.outbox);
                 }
             }
