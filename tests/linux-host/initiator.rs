@@ -159,6 +159,14 @@ pub fn start_verified_writes<'a>(
 /// I/Os that `start_endless_writes` has in flight whenever nothing completes: one per thread.
 pub const ENDLESS_WRITERS: u64 = 16;
 
+/// Waits until I/O to the device of a target runs: more is completed than [`start_endless_writes`] ever has outstanding.
+pub fn await_progress(target: &Target, device: &str) -> Result<(), String> {
+    let enough = target.counts(device)?.completed + 4 * ENDLESS_WRITERS;
+    target
+        .await_counts(device, "I/O to run", |now| now.completed >= enough)
+        .map(drop)
+}
+
 /// Random writes that are read back and compared all the time, until [`EndlessWrites::stop`].
 pub struct EndlessWrites<'a> {
     guest: &'a Guest,

@@ -26,7 +26,8 @@ pub struct Inside<'a> {
 }
 
 impl<'a> Inside<'a> {
-    /// Starts it with these entries of `bdevs:`, and this table for `vol0`; waits until it is ready.
+    /// Starts it with these entries of `bdevs:`, and this table for `vol0`; waits until it is ready. It has one reactor: with one for each of the guest's two
+    /// CPUs, which poll, there is hardly any time left for the host, and none for who asks polldm something.
     pub fn start(
         guest: &'a Guest,
         binary: &Path,
@@ -41,6 +42,7 @@ impl<'a> Inside<'a> {
         let server = guest.start(&format!(
             r#"
             cat >/run/polldm/node.yaml <<END
+reactors: {{ count: 1 }}
 bdevs:
   - {bdevs}
 devices:

@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use super::Context;
-use crate::initiator::{Endpoint, start_verified_writes};
+use crate::initiator::{Endpoint, await_progress, start_endless_writes};
 use crate::target::{Backing, Volume};
 
 const MIB: u64 = 1 << 20;
 
-/// How often the controller is reset under one run of fio.
-const RESETS_MAX: usize = 12;
+/// How often the controller is reset while fio writes.
+const RESETS: usize = 6;
 
 /// The discovery log names the subsystem with its port; a subsystem that does not exist is refused at once.
 pub fn discovery(context: &Context<'_>) -> Result<(), String> {
@@ -216,18 +216,14 @@ pub fn reset_under_load(context: &Context<'_>) -> Result<(), String> {
     )?;
     let connection = context.connect(&target, "")?;
     let controller = connection.controller()?;
-    let mut writes = start_verified_writes(context.guest, &connection.device(1)?, 4096)?;
-    let mut resets = 0;
-    // Each reset holds fio up: a limit, so that it ends.
-    while resets < RESETS_MAX && !writes.is_finished()? {
+    let writes = start_endless_writes(context.guest, &connection.device(1)?)?;
+    for _ in 0..RESETS {
+        await_progress(&target, "memory")?;
         context.guest.run(&format!("nvme reset {controller}"))?;
         connection.await_state("live")?;
-        resets += 1;
     }
-    if resets < 3 {
-        return Err(format!("only {resets} resets happened while fio ran"));
-    }
-    writes.succeed()?;
+    await_progress(&target, "memory")?;
+    writes.stop()?;
     connection.close()?;
     target.terminate()
 }

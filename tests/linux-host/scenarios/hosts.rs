@@ -1,7 +1,7 @@
 //! Who may connect, and over how many paths.
 
 use super::Context;
-use crate::initiator::{Connection, Endpoint, start_verified_writes};
+use crate::initiator::{Connection, Endpoint, await_progress, start_endless_writes};
 use crate::target::{Backing, Volume};
 
 /// A subsystem with a list of hosts lets those in, and refuses everybody else without harm to them.
@@ -50,12 +50,14 @@ pub fn two_paths(context: &Context<'_>) -> Result<(), String> {
         |count: usize| guest.run(&format!("await 20 paths_are {} {count}", target.nqn));
     await_paths(2)?;
 
-    let writes = start_verified_writes(guest, &device, 4096)?;
+    let writes = start_endless_writes(guest, &device)?;
+    await_progress(&target, "disk")?;
     guest.run(&format!(
         "nvme disconnect --device=$(path {} {})",
         target.nqn, first.port
     ))?;
     await_paths(1)?;
+    await_progress(&target, "disk")?;
     Connection::open(guest, &first, "")?;
     await_paths(2)?;
     guest.run(&format!(
@@ -63,7 +65,8 @@ pub fn two_paths(context: &Context<'_>) -> Result<(), String> {
         target.nqn, second.port
     ))?;
     await_paths(1)?;
-    writes.succeed()?;
+    await_progress(&target, "disk")?;
+    writes.stop()?;
     connection.close()?;
     target.terminate()
 }
@@ -79,11 +82,8 @@ pub fn ana_states(context: &Context<'_>) -> Result<(), String> {
     let await_state =
         |state: &str| guest.run(&format!("await 20 ana_state_is {} {state}", target.nqn));
 
-    let mut writes = start_verified_writes(guest, &device, 4096)?;
-    let mut still_writing = |state: &str| match writes.is_finished()? {
-        true => Err(format!("fio ended while the state was {state}")),
-        false => Ok(()),
-    };
+    let writes = start_endless_writes(guest, &device)?;
+    await_progress(&target, "disk")?;
     set("inaccessible")?;
     await_state("inaccessible")?;
     // What the kernel says when it puts I/O aside.
@@ -91,18 +91,18 @@ pub fn ana_states(context: &Context<'_>) -> Result<(), String> {
         "held() { dmesg | grep -q 'no usable path - requeuing I/O'; }\n\
          await 20 held",
     )?;
-    still_writing("inaccessible")?;
     set("optimized")?;
     await_state("optimized")?;
+    await_progress(&target, "disk")?;
     // This one it learns of by a refused I/O only.
     set("change")?;
     await_state("change")?;
-    still_writing("change")?;
     set("optimized")?;
     await_state("optimized")?;
     set("non-optimized")?;
     await_state("non-optimized")?;
-    writes.succeed()?;
+    await_progress(&target, "disk")?;
+    writes.stop()?;
     connection.close()?;
     target.terminate()
 }

@@ -4,7 +4,7 @@
 use super::Context;
 use crate::cable::Cable;
 use crate::guest::Guest;
-use crate::initiator::{ENDLESS_WRITERS, start_endless_writes};
+use crate::initiator::{await_progress, start_endless_writes};
 use crate::iscsi::{Portal, Session};
 use crate::target::{self, Backing, SECTORS_PER_MIB, Volume};
 
@@ -157,8 +157,7 @@ pub fn two_sessions(context: &Context<'_>) -> Result<(), String> {
 
     for table in [in_three, &whole, in_three, &whole] {
         target.swap_table("disk", table)?;
-        let enough = target.counts("disk")?.completed + 4 * ENDLESS_WRITERS;
-        target.await_counts("disk", "I/O to run", |now| now.completed >= enough)?;
+        await_progress(&target, "disk")?;
     }
     map.await_io(&[0, 1])?;
     if target.counts("disk")?.errors > 0 {

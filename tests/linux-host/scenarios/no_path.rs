@@ -7,15 +7,14 @@ use super::Context;
 use crate::counts::Counts;
 use crate::front::Front;
 use crate::guest::Setting;
-use crate::initiator::{ENDLESS_WRITERS, is_io_error, start_endless_writes, start_probes};
+use crate::initiator::{
+    ENDLESS_WRITERS, await_progress, is_io_error, start_endless_writes, start_probes,
+};
 use crate::iscsi::{Portal, Session};
 use crate::target::{Backing, Target, Volume};
 
 /// The features of a table whose I/O waits for a path.
 const QUEUE: &str = "1 queue_if_no_path";
-
-/// Completions after which I/O is taken to run again: more than were outstanding.
-const PROGRESS: u64 = 4 * ENDLESS_WRITERS;
 
 /// The device under test: the host's I/O to it, and what an operator does to it.
 struct Disk<'a> {
@@ -58,11 +57,7 @@ impl Disk<'_> {
 
     /// AT-01: the host's I/O runs.
     fn await_progress(&self) -> Result<(), String> {
-        let name = self.volume.name;
-        let before = self.target.counts(name)?.completed;
-        self.target
-            .await_counts(name, "I/O to run", |now| now.completed >= before + PROGRESS)
-            .map(drop)
+        await_progress(self.target, self.volume.name)
     }
 
     /// AT-03: all of the host's I/O waits in the target, and none in the core.

@@ -2,7 +2,9 @@
 
 use super::Context;
 use crate::front::Front;
-use crate::initiator::{ENDLESS_WRITERS, start_endless_writes, start_verified_writes};
+use crate::initiator::{
+    ENDLESS_WRITERS, await_progress, start_endless_writes, start_verified_writes,
+};
 use crate::target::{Backing, SECTORS_PER_MIB, Volume};
 
 /// A bigger table, then a smaller one: the host sees each size by itself (a namespace-attribute event and a rescan),
@@ -122,14 +124,8 @@ pub fn swaps_between_targets(context: &Context<'_>, front: Front) -> Result<(), 
     let attached = front.attach(context.guest, &target)?;
     let writes = start_endless_writes(context.guest, &attached.disk(0)?)?;
     let swap = |table: &str| target.command(&["dm", "swap", "disk", "--table", table]);
-    let await_progress = |table: &str| -> Result<(), String> {
-        let before = target.counts("disk")?.completed;
-        let what = format!("I/O to run on {table}");
-        let enough = before + 4 * ENDLESS_WRITERS;
-        target
-            .await_counts("disk", &what, |now| now.completed >= enough)
-            .map(drop)
-    };
+    let await_progress =
+        |table: &str| await_progress(&target, "disk").map_err(|e| format!("on {table}: {e}"));
     for table in [
         "0 131072 striped 1 64 disk-bdev 0",
         "0 131072 delay disk-bdev 0 5",

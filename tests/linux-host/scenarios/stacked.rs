@@ -2,14 +2,11 @@
 
 use super::Context;
 use crate::front::{Attachment, Front};
-use crate::initiator::{ENDLESS_WRITERS, is_io_error, start_endless_writes, start_probes};
+use crate::initiator::{await_progress, is_io_error, start_endless_writes, start_probes};
 use crate::target::{Backing, Target, Volume};
 
 /// Place of the device under test among those of a target; the first is the volume that it begins with.
 const PLACE: u32 = 1;
-
-/// Completions after which I/O is taken to run again: more than were outstanding.
-const PROGRESS: u64 = 4 * ENDLESS_WRITERS;
 
 /// A table of 64 MiB.
 fn table(target: &str) -> String {
@@ -42,13 +39,6 @@ fn attach<'a>(
     let attached = front.attach(context.guest, target)?;
     let disk = attached.disk(PLACE)?;
     Ok((attached, disk))
-}
-
-fn await_progress(target: &Target, device: &str) -> Result<(), String> {
-    let enough = target.counts(device)?.completed + PROGRESS;
-    target
-        .await_counts(device, "I/O to run", |now| now.completed >= enough)
-        .map(drop)
 }
 
 /// Two paths to one medium, of which one or the other fails all I/O while a host writes and verifies: what fails on one goes to the other. A path is
