@@ -227,6 +227,8 @@ fn ports(ports: &[Port]) -> Vec<u8> {
 fn limits(geometry: &Geometry) -> Vec<u8> {
     let limits = Limits::of(geometry);
     let mut body = vec![0; 60];
+    // WSNZ: a WRITE SAME of no blocks is refused.
+    body[0] = 0x01;
     body[1] = limits.compare_and_write_blocks as u8;
     let granularity = u16::try_from(limits.optimal_blocks).unwrap_or(u16::MAX);
     body[2..4].copy_from_slice(&granularity.to_be_bytes());

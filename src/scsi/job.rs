@@ -188,6 +188,14 @@ impl Job {
         Ok(Plan::Job(Box::new(self)))
     }
 
+    /// A plan that is carried out only with as much data as the CDB names: an initiator that offers more means other blocks.
+    fn exact_plan(self, offered: u32) -> Result<Plan, Outcome> {
+        if offered > self.data_bytes {
+            return Err(Sense::illegal(Code::INVALID_FIELD_IN_INFORMATION_UNIT).into());
+        }
+        self.plan()
+    }
+
     /// Whether it writes to the medium what the initiator sent; for counters.
     pub fn writes(&self) -> bool {
         matches!(
@@ -625,13 +633,12 @@ pub(super) fn write_same(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     } else {
         7
     };
-    let (lba, mut count) = cdb.range();
-    // No blocks stand for all from there to the end (WSNZ is 0).
+    let (_, count) = cdb.range();
+    // WSNZ is 1.
     if count == 0 {
-        let rest = call.blocks().saturating_sub(lba).max(1);
-        count = u32::try_from(rest).unwrap_or(u32::MAX);
+        return Err(Sense::invalid_field(at, None).into());
     }
-    let extent = call.extent(lba, count)?;
+    let extent = long_range(call)?.2;
     if count > Limits::of(&call.geometry).write_same_blocks {
         return Err(Sense::invalid_field(at, None).into());
     }
@@ -647,7 +654,7 @@ pub(super) fn write_same(call: &mut Call<'_>) -> Result<Plan, Outcome> {
         call.geometry.block_bytes
     };
     job.scratch_bytes = PATTERN_BYTES.min(extent.sectors.saturating_mul(512));
-    job.plan()
+    job.exact_plan(call.offered)
 }
 
 /// COMPARE AND WRITE (SBC-3, 5.3).
@@ -671,7 +678,7 @@ pub(super) fn compare_and_write(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     job.fua = is_through(call);
     job.data_bytes = 2 * extent.sectors * 512;
     job.scratch_bytes = 3 * extent.sectors * 512;
-    job.plan()
+    job.exact_plan(call.offered)
 }
 
 /// ORWRITE(16) (SBC-3, 5.5).

@@ -2,7 +2,7 @@
 
 use super::cdb::{Cdb, opcode as op};
 use super::sense::{Code, Key, Outcome, SENSE_BYTES_MAX, Sense};
-use super::serve::{Call, Directory};
+use super::serve::{Call, Directory, Limits};
 use super::unit::{Power, Sanitize};
 use super::{Plan, lun};
 
@@ -74,6 +74,7 @@ pub(super) fn capacity_16(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     let mut data = vec![0; 32];
     data[..8].copy_from_slice(&(call.blocks() - 1).to_be_bytes());
     data[8..12].copy_from_slice(&call.geometry.block_bytes.to_be_bytes());
+    data[13] = Limits::of(&call.geometry).physical_exponent;
     // LBPME, LBPRZ.
     let geometry = &call.geometry;
     data[14] = u8::from(geometry.discard) << 7

@@ -23,6 +23,9 @@ const WRITE_SAME_BLOCKS_MAX: u32 = 0xFFFF;
 /// Ranges of one UNMAP.
 const UNMAP_DESCRIPTORS_MAX: u32 = 256;
 
+/// What a device does best is a physical block up to that size; more is a stripe.
+const PHYSICAL_BYTES_MAX: u32 = 4096;
+
 /// What a unit can do at once (SBC-3, 6.6.4), in its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -38,6 +41,8 @@ pub struct Limits {
     pub unmap_descriptors: u32,
     /// WRITE SAME.
     pub write_same_blocks: u32,
+    /// log2 of the blocks that the device writes as one (LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT).
+    pub physical_exponent: u8,
 }
 
 impl Limits {
@@ -52,6 +57,9 @@ impl Limits {
             unmap_blocks: UNMAP_BLOCKS_MAX,
             unmap_descriptors: UNMAP_DESCRIPTORS_MAX,
             write_same_blocks: WRITE_SAME_BLOCKS_MAX,
+            physical_exponent: (geometry.optimal_write_bytes.min(PHYSICAL_BYTES_MAX) / block_bytes)
+                .max(1)
+                .ilog2() as u8,
         }
     }
 }

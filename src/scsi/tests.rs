@@ -277,6 +277,13 @@ fn blocks_are_compared_and_written_together() {
             panic!()
         };
         assert_eq!((sense.key, sense.information), (Key::Miscompare, Some(7)));
+        // Data for more blocks than are named.
+        data.extend(vec![0x22; 2 * block]);
+        assert_eq!(
+            reason(disk.run(0, &cdb, &data).0).1,
+            Code::INVALID_FIELD_IN_INFORMATION_UNIT
+        );
+        data.truncate(2 * block);
         // 256 blocks are none in a byte.
         cdb[13] = 0;
         assert_eq!(
@@ -303,17 +310,6 @@ fn or_write_and_write_same_and_unmap() {
     );
     assert!(disk.bytes[..60 * 512].iter().all(|&byte| byte == 0x33));
     assert!(disk.bytes[60 * 512..].iter().all(|&byte| byte == 0xEE));
-    // No blocks stand for all that are left, if that is not more than one command may write; beyond the end there are none.
-    assert!(
-        disk.run(0, &cdb_16(0x93, 0, 50, 0), &[0x44; 512])
-            .0
-            .is_good()
-    );
-    assert!(disk.bytes[50 * 512..].iter().all(|&byte| byte == 0x44));
-    assert_eq!(
-        reason(disk.run(0, &cdb_16(0x93, 0, BLOCKS, 0), &[0; 512]).0).1,
-        Code::LBA_OUT_OF_RANGE
-    );
     // NDOB; and UNMAP of what reads as zeroes.
     assert!(disk.run(0, &cdb_16(0x93, 1, 0, 2), &[]).0.is_good());
     assert!(disk.run(0, &cdb_16(0x93, 8, 2, 2), &[0; 512]).0.is_good());
@@ -488,6 +484,25 @@ fn a_lun_without_a_unit_says_so() {
         panic!()
     };
     assert_eq!(reason(outcome).1, Code::LOGICAL_UNIT_NOT_SUPPORTED);
+}
+
+/// SBC-3, 5.16: blocks of 512 bytes on a device that writes 4 KiB best; a stripe is no physical block.
+#[test]
+fn physical_blocks_are_told() {
+    for (block_bytes, optimal, exponent) in [
+        (512, 512, 0),
+        (512, 4096, 3),
+        (512, 1 << 20, 3),
+        (4096, 1 << 20, 0),
+    ] {
+        let mut disk = Disk::new(block_bytes);
+        disk.geometry.optimal_write_bytes = optimal;
+        let mut cdb = cdb_16(0x9E, 0x10, 0, 32);
+        cdb[2..10].fill(0);
+        let (outcome, data) = disk.run(0, &cdb, &[]);
+        assert!(outcome.is_good());
+        assert_eq!(data[13], exponent, "{block_bytes} of {optimal}");
+    }
 }
 
 /// SPC-4, 7.8.10: every port of the target, whichever the command has come through.

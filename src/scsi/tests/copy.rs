@@ -367,7 +367,7 @@ fn a_segment_that_fails_ends_the_copy() {
     assert_eq!(details[60..63], [0x70, 0, 0xA]);
     assert_eq!(pair.results(0, 3).unwrap()[4..7], [2, 0, 1]);
     // Neither a unit that is not there nor a tape.
-    let mut list = pair.list(3, &[first.clone()]);
+    let mut list = pair.list(3, std::slice::from_ref(&first));
     list[16 + 8] ^= 1;
     assert_eq!(reason(pair.copy(&list)).1, Code::COPY_TARGET_NOT_REACHABLE);
     list[16 + 1] = 1;
