@@ -81,10 +81,7 @@ impl Node {
             }],
         };
         let export = Export::start(&engine, &config).unwrap();
-        Self {
-            export,
-            engine: engine,
-        }
+        Self { export, engine }
     }
 
     fn address(&self, lun: u16) -> Address {
