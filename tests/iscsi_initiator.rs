@@ -82,10 +82,7 @@ impl Node {
             }],
         };
         let export = Export::start(&engine, &config, None).unwrap();
-        Self {
-            export,
-            engine: engine,
-        }
+        Self { export, engine }
     }
 
     fn address(&self, lun: u16) -> Address {
