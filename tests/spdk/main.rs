@@ -11,6 +11,7 @@ mod initiator;
 mod iscsi;
 #[allow(dead_code, reason = "tests/stories uses the rest")]
 mod process;
+mod programs;
 mod refusals;
 mod tools;
 
