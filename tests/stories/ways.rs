@@ -84,6 +84,9 @@ fn words_over_tcp(name: &str, address: SocketAddr) -> Vec<String> {
     ]
 }
 
+/// What hosts know the disk of an `nvmf_tgt` by: its own choice would be another after every start, and no host takes such a disk back.
+const UUID: &str = "5a7c3e60-91b4-4f0e-8f1d-2c6b0d9e4a11";
+
 /// SPDK's `nvmf_tgt` with a file as namespace 1. It polls on the CPU that a polldm of SPDK's has not taken, if there are two, and is killed when dropped.
 pub struct NvmfTgt {
     directory: tempfile::TempDir,
@@ -107,7 +110,9 @@ impl NvmfTgt {
             { "subsystem": "nvmf", "config": [
                 { "method": "nvmf_create_transport", "params": { "trtype": "TCP" } },
                 { "method": "nvmf_create_subsystem", "params": { "nqn": NQN, "allow_any_host": true } },
-                { "method": "nvmf_subsystem_add_ns", "params": { "nqn": NQN, "namespace": { "nsid": 1, "bdev_name": "disk" } } },
+                { "method": "nvmf_subsystem_add_ns", "params": {
+                    "nqn": NQN, "namespace": { "nsid": 1, "bdev_name": "disk", "uuid": UUID, "nguid": UUID.replace('-', "") }
+                } },
                 // Last, so that whoever connects finds the rest there.
                 { "method": "nvmf_subsystem_add_listener", "params": { "nqn": NQN, "listen_address": listen_address } }
             ] }
