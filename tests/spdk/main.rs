@@ -14,6 +14,7 @@ mod process;
 mod programs;
 mod refusals;
 mod tools;
+mod vfio_user;
 
 use std::sync::Mutex;
 

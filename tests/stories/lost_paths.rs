@@ -10,7 +10,7 @@ use polldm::nvme::opcode::io;
 use crate::load::Load;
 use crate::node::{Host, Node};
 use crate::processes::Remote;
-use crate::ways::{NvmfTgt, Way, until_connected};
+use crate::ways::{NvmfTgt, Transport, Way, until_connected};
 use crate::{BLOCK, BLOCK_SECTORS};
 
 /// Sectors of a device that is on a remote.
@@ -36,12 +36,13 @@ impl Paths {
 
 impl Paths<NvmfTgt> {
     /// Two of SPDK's targets over one file; `None` where there is no such program.
-    pub fn of_nvmf_tgt() -> Option<Paths<NvmfTgt>> {
+    pub fn of_nvmf_tgt(transport: Transport) -> Option<Paths<NvmfTgt>> {
         let disk = tempfile::NamedTempFile::new().expect("a file");
         disk.as_file()
             .set_len(SECTORS * 512)
             .expect("room for a disk");
-        let ways = [NvmfTgt::start(disk.path())?, NvmfTgt::start(disk.path())?];
+        let start = || NvmfTgt::start(transport, disk.path());
+        let ways = [start()?, start()?];
         Some(Paths {
             _disk: Box::new(disk),
             ways,

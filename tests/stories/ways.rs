@@ -1,7 +1,7 @@
 //! Ways to the disk of a story: processes that are killed, stopped and started again. Each is another polldm, or SPDK's own `nvmf_tgt`.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
@@ -87,28 +87,42 @@ fn words_over_tcp(name: &str, address: SocketAddr) -> Vec<String> {
 /// What hosts know the disk of an `nvmf_tgt` by: its own choice would be another after every start, and no host takes such a disk back.
 const UUID: &str = "5a7c3e60-91b4-4f0e-8f1d-2c6b0d9e4a11";
 
+/// How hosts reach an `nvmf_tgt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    /// On the SPDK engine only.
+    VfioUser,
+}
+
 /// SPDK's `nvmf_tgt` with a file as namespace 1. It polls on the CPU that a polldm of SPDK's has not taken, if there are two, and is killed when dropped.
 pub struct NvmfTgt {
     directory: tempfile::TempDir,
     address: SocketAddr,
+    transport: Transport,
     child: Option<Child>,
 }
 
 impl NvmfTgt {
     /// One whose disk is this file; `None` where there is no such program.
-    pub fn start(disk: &Path) -> Option<NvmfTgt> {
+    pub fn start(transport: Transport, disk: &Path) -> Option<NvmfTgt> {
         program("nvmf_tgt")?;
         let directory = tempfile::tempdir().expect("a directory");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let listen_address = json!({
-            "trtype": "TCP", "adrfam": "IPv4", "traddr": address.ip().to_string(), "trsvcid": address.port().to_string()
-        });
+        let listen_address = match transport {
+            Transport::Tcp => json!({
+                "trtype": "TCP", "adrfam": "IPv4", "traddr": address.ip().to_string(), "trsvcid": address.port().to_string()
+            }),
+            Transport::VfioUser => {
+                json!({ "trtype": "VFIOUSER", "traddr": directory.path(), "trsvcid": "0" })
+            }
+        };
         let config = json!({ "subsystems": [
             { "subsystem": "bdev", "config": [
                 { "method": "bdev_aio_create", "params": { "name": "disk", "filename": disk, "block_size": crate::BLOCK } }
             ] },
             { "subsystem": "nvmf", "config": [
-                { "method": "nvmf_create_transport", "params": { "trtype": "TCP" } },
+                { "method": "nvmf_create_transport", "params": { "trtype": listen_address["trtype"] } },
                 { "method": "nvmf_create_subsystem", "params": { "nqn": NQN, "allow_any_host": true } },
                 { "method": "nvmf_subsystem_add_ns", "params": {
                     "nqn": NQN, "namespace": { "nsid": 1, "bdev_name": "disk", "uuid": UUID, "nguid": UUID.replace('-', "") }
@@ -121,6 +135,7 @@ impl NvmfTgt {
         let mut target = NvmfTgt {
             directory,
             address,
+            transport,
             child: None,
         };
         target.restart();
@@ -134,9 +149,11 @@ impl NvmfTgt {
         assert_eq!(sent, 0);
     }
 
-    /// What a method of its JSON-RPC returns.
+    /// What a method of its JSON-RPC returns; null when it cannot be asked yet.
     fn ask(&self, method: &str) -> Value {
-        let mut stream = UnixStream::connect(self.directory.path().join("rpc")).expect("it runs");
+        let Ok(mut stream) = UnixStream::connect(self.directory.path().join("rpc")) else {
+            return Value::Null;
+        };
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method });
         let sent = stream.write_all(request.to_string().as_bytes());
         sent.expect("it listens");
@@ -155,11 +172,24 @@ impl NvmfTgt {
 
 impl Way for NvmfTgt {
     fn bdev(&self, name: &str) -> String {
-        bdev(name, self.address, NQN)
+        match self.transport {
+            Transport::Tcp => bdev(name, self.address, NQN),
+            Transport::VfioUser => {
+                let directory = self.directory.path().display();
+                format!("  - nvme: {{ name: {name}, vfio_user: {directory} }}\n")
+            }
+        }
     }
 
     fn bdev_words(&self, name: &str) -> Vec<String> {
-        words_over_tcp(name, self.address)
+        match self.transport {
+            Transport::Tcp => words_over_tcp(name, self.address),
+            Transport::VfioUser => vec![
+                "nvme".into(),
+                format!("name={name}"),
+                format!("vfio_user={}", self.directory.path().display()),
+            ],
+        }
     }
 
     fn kill(&mut self) {
@@ -179,8 +209,16 @@ impl Way for NvmfTgt {
             .arg(self.directory.path().join("rpc"))
             .arg("--json")
             .arg(self.directory.path().join("nvmf.json"));
-        let child = self.child.insert(command.spawn().expect("it can be run"));
-        while TcpStream::connect(self.address).is_err() {
+        // A process that was killed has left it.
+        let _ = std::fs::remove_file(self.directory.path().join("cntrl"));
+        self.child = Some(command.spawn().expect("it can be run"));
+        let listens = |subsystems: &Value| {
+            let mut all = subsystems.as_array().into_iter().flatten();
+            let own = all.find(|subsystem| subsystem["nqn"] == NQN);
+            own.is_some_and(|own| own["listen_addresses"][0].is_object())
+        };
+        while !listens(&self.ask("nvmf_get_subsystems")) {
+            let child = self.child.as_mut().expect("it was started above");
             let ended = child.try_wait().expect("it was started here");
             assert!(ended.is_none(), "nvmf_tgt has ended: {ended:?}");
             std::thread::yield_now();
