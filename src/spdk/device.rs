@@ -335,12 +335,14 @@ impl Opener {
     /// Waits until a controller of this name that is being taken away is gone: its last I/O may have to end before.
     fn await_detached(&self, name: &str) {
         let deadline = Instant::now() + DETACHED_WITHIN;
-        let params = json!({ "name": name });
-        while Instant::now() < deadline
-            && self
-                .call("bdev_nvme_get_controllers", params.clone())
-                .is_ok()
-        {
+        // All of them: of one that is not there SPDK would complain in its log.
+        let is_there = || {
+            let controllers = self.call("bdev_nvme_get_controllers", json!({}));
+            let controllers = controllers.unwrap_or_default();
+            let mut all = controllers.as_array().into_iter().flatten();
+            all.any(|controller| controller["name"] == name)
+        };
+        while is_there() && Instant::now() < deadline {
             std::thread::sleep(LOOK_EVERY);
         }
     }
