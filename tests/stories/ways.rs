@@ -92,6 +92,10 @@ const UUID: &str = "5a7c3e60-91b4-4f0e-8f1d-2c6b0d9e4a11";
 pub enum Transport {
     Tcp,
     /// On the SPDK engine only.
+    #[cfg_attr(
+        not(feature = "spdk"),
+        allow(dead_code, reason = "the native engine has none")
+    )]
     VfioUser,
 }
 
