@@ -29,6 +29,9 @@ const PACKAGES: &[&str] = &[
 /// SPDK's iSCSI target, which an SPDK can be built without.
 const ISCSI: &str = "spdk_event_iscsi";
 
+/// The header that says most of what the bindings need.
+const BDEV_MODULE: &str = "spdk/bdev_module.h";
+
 /// Functions that may be called, by regular expression: bindgen takes only these, and the types that they need.
 const FUNCTIONS: &[&str] = &[
     "spdk_app_(opts_init|start|stop|fini)",
@@ -64,7 +67,17 @@ fn main() {
     }
     let cflags = search.ask(&["--cflags"]);
     let library_directory = PathBuf::from(search.variable_libdir());
-    check_headers(&cflags, &library_directory);
+    let headers = Headers::find(&cflags, &library_directory);
+    headers.check(&search);
+    for (name, is_there) in [
+        ("spdk_vfio_user", headers.configured("VFIO_USER")),
+        ("spdk_rdma", headers.configured("RDMA")),
+    ] {
+        println!("cargo::rustc-check-cfg=cfg({name})");
+        if is_there {
+            println!("cargo::rustc-cfg={name}");
+        }
+    }
     bind(&cflags);
     let mut shim = cc::Build::new();
     shim.file("shim.c");
@@ -170,28 +183,63 @@ impl SearchPath {
     }
 }
 
-/// The headers must be there, and new enough for all that the bindings take for granted.
-fn check_headers(cflags: &[String], library_directory: &Path) {
-    let includes = cflags.iter().filter_map(|flag| flag.strip_prefix("-I"));
-    let header = includes
-        .map(|directory| Path::new(directory).join("spdk/bdev_module.h"))
-        .find(|path| path.exists());
-    let Some(header) = header else {
-        fail(&format!(
-            "SPDK's libraries are in {}, but spdk/bdev_module.h is in none of the directories that its .pc files name: {}",
-            library_directory.display(),
-            cflags.join(" ")
-        ));
-    };
-    let text = std::fs::read_to_string(&header)
-        .unwrap_or_else(|error| fail(&format!("{}: {error}", header.display())));
-    // Where a host's FUA bit arrives (24.05).
-    if !text.contains("nvme_cdw12") {
-        fail(&format!(
-            "{} is of an SPDK that is too old: its I/O does not carry the bit that forces unit access (struct spdk_bdev_io, nvme_cdw12); \
-             24.09 or newer is needed",
-            header.display()
-        ));
+/// SPDK's headers: the directory that has them.
+struct Headers(PathBuf);
+
+impl Headers {
+    fn find(cflags: &[String], library_directory: &Path) -> Headers {
+        let mut includes = cflags.iter().filter_map(|flag| flag.strip_prefix("-I"));
+        match includes.find(|directory| Path::new(directory).join(BDEV_MODULE).exists()) {
+            Some(directory) => Headers(directory.into()),
+            None => fail(&format!(
+                "SPDK's libraries are in {}, but {BDEV_MODULE} is in none of the directories that its .pc files name: {}",
+                library_directory.display(),
+                cflags.join(" ")
+            )),
+        }
+    }
+
+    fn read(&self, name: &str) -> String {
+        let header = self.0.join(name);
+        std::fs::read_to_string(&header)
+            .unwrap_or_else(|error| fail(&format!("{}: {error}", header.display())))
+    }
+
+    /// They must be new enough for all that the bindings take for granted.
+    fn check(&self, search: &SearchPath) {
+        // Where a host's FUA bit arrives (24.05).
+        if !self.read(BDEV_MODULE).contains("nvme_cdw12") {
+            fail(&format!(
+                "{} is of an SPDK that is too old{}: its I/O does not carry the bit that forces unit access (struct spdk_bdev_io, nvme_cdw12); \
+                 24.09 or newer is needed. Install one, and set SPDK_DIR to where it is, or PKG_CONFIG_PATH to its lib/pkgconfig",
+                self.0.join(BDEV_MODULE).display(),
+                self.version(search),
+            ));
+        }
+    }
+
+    /// The version in brackets, as its header has it; only to be told.
+    fn version(&self, search: &SearchPath) -> String {
+        let text = std::fs::read_to_string(self.0.join("spdk/version.h")).unwrap_or_default();
+        let number = |name: &str| -> Option<u32> {
+            let lines = text.lines().filter_map(|line| line.strip_prefix("#define"));
+            let mut words = lines.map(str::split_whitespace);
+            let value =
+                words.find_map(|mut words| (words.next() == Some(name)).then(|| words.next()));
+            value??.parse().ok()
+        };
+        match (number("SPDK_VERSION_MAJOR"), number("SPDK_VERSION_MINOR")) {
+            (Some(major), Some(minor)) => format!(" ({major}.{minor:02})"),
+            _ => format!(" (found in {})", search.path),
+        }
+    }
+
+    /// Whether SPDK was built with something that it can be built without.
+    fn configured(&self, what: &str) -> bool {
+        let wanted = format!("#define SPDK_CONFIG_{what} 1");
+        self.read("spdk/config.h")
+            .lines()
+            .any(|line| line.trim() == wanted)
     }
 }
 

@@ -19,6 +19,12 @@ include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 /// Whether this SPDK has its iSCSI target.
 pub const HAS_ISCSI: bool = cfg!(spdk_iscsi);
 
+/// Whether this SPDK has NVMe over vfio-user, as a host and as a target.
+pub const HAS_VFIO_USER: bool = cfg!(spdk_vfio_user);
+
+/// Whether this SPDK has NVMe over RDMA.
+pub const HAS_RDMA: bool = cfg!(spdk_rdma);
+
 /// SPDK's own functions count bytes from the addresses of these fields; a header that does not match the library would show here first.
 mod layout {
     use super::*;

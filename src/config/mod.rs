@@ -55,6 +55,8 @@ pub const FILE_BYTES_MAX: usize = 4 << 20;
 pub const REACTORS_MAX: usize = 256;
 /// Longest path of a UNIX socket in bytes: `sun_path` has 108, one of them the NUL.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// What a vfio-user controller's socket is called in its directory, as SPDK has it.
+pub(crate) const VFIO_USER_SOCKET: &str = "cntrl";
 /// Most listeners of the NVMe/TCP target: each is a socket to poll and an entry per subsystem in the discovery log.
 pub const LISTENERS_MAX: usize = 64;
 /// Most subsystems of the NVMe/TCP target: each is a table per reactor and an entry per listener in the discovery log.

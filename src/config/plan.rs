@@ -188,9 +188,11 @@ pub struct DevicePlan {
 /// The NVMe/TCP target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NvmfPlan {
-    /// Addresses to listen on, at least one, all different (but for port 0, which asks the kernel for any port). Every subsystem is
-    /// reachable through each.
+    /// Addresses to listen on, all different (but for port 0, which asks the kernel for any port). Every subsystem is
+    /// reachable through each. At least one, unless all hosts come over RDMA or vfio-user.
     pub listeners: Vec<At<SocketAddr>>,
+    /// Addresses of RDMA devices to listen on, as those.
+    pub rdma: Vec<At<SocketAddr>>,
     /// Subsystems, in the order written.
     pub subsystems: Vec<SubsystemPlan>,
 }
@@ -208,6 +210,8 @@ pub struct SubsystemPlan {
     pub hosts: HostsPlan,
     /// The ANA state to start in.
     pub ana: AnaState,
+    /// The directory of a vfio-user controller.
+    pub vfio_user: Option<At<PathBuf>>,
     /// Namespaces, in the order written; NSIDs are unique and from 1 to [`super::NSID_MAX`].
     pub namespaces: Vec<NamespacePlan>,
 }

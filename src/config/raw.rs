@@ -440,9 +440,13 @@ pub(super) struct Lun {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nvmf {
-    /// Addresses to listen on, such as "127.0.0.1:4420" or "[::1]:4420". Every subsystem is reachable through each.
-    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
+    /// Addresses to listen on, such as "127.0.0.1:4420" or "[::1]:4420". Every subsystem is reachable through each. Empty only on the SPDK engine,
+    /// where hosts can come by `rdma` or `vfio_user`.
+    #[schemars(extend("maxItems" = 64))]
     pub listeners: At<Vec<At<String>>>,
+    /// Addresses of RDMA devices to listen on, beside `listeners`. On the SPDK engine, where SPDK was built with RDMA.
+    #[schemars(extend("maxItems" = 64))]
+    pub rdma: Option<Vec<At<String>>>,
     /// The subsystems hosts connect to.
     pub subsystems: Vec<At<Subsystem>>,
 }
@@ -465,6 +469,9 @@ pub(super) struct Subsystem {
     /// The ANA state to start in; `polldm export ana` changes it. Default: `optimized`.
     #[schemars(extend("default" = "optimized"))]
     pub ana: Option<At<AnaState>>,
+    /// A directory in which a host on this machine finds the subsystem as an emulated NVMe controller, by the socket `cntrl`; it is made if need be.
+    /// On the SPDK engine, where SPDK was built with vfio-user.
+    pub vfio_user: Option<At<PathBuf>>,
     /// The namespaces hosts see.
     pub namespaces: Vec<At<Namespace>>,
 }

@@ -14,7 +14,7 @@ pub(super) fn nvmf_export(export: &Export) -> NvmfExport {
     let subsystems = export.subsystems().unwrap_or_default();
     NvmfExport {
         events: NvmfEvents::default(),
-        listeners: export.addresses().iter().map(ToString::to_string).collect(),
+        listeners: export.listeners(),
         subsystems: subsystems
             .iter()
             .map(|told| subsystem(export, told))

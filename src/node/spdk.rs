@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{ExportError, Exports, Node, build};
 use crate::bdev::{NvmeAddress, SpdkSpec};
 use crate::config::{
-    AnaState, BdevKind, BdevPlan, ChapPlan, Error, HostsPlan, IscsiPlan, NvmfPlan, Plan, Uuid,
+    AnaState, BdevKind, BdevPlan, ChapPlan, Error, HostsPlan, IscsiPlan, NvmfPlan, Plan, Span, Uuid,
 };
 use crate::engine::Engine;
 use crate::export::nvmf::target::format_uuid;
@@ -25,6 +25,7 @@ pub(super) fn start(plan: &Plan) -> Result<(Node, Arc<World>), Error> {
         hugepages: plan.spdk.hugepages,
         memory_mib: plan.spdk.memory_mib,
         pci: plan.bdevs.iter().any(may_use_pci),
+        shared_memory: plan.bdevs.iter().any(is_emulated),
         rpc: plan.spdk.rpc.clone(),
         iscsi: plan
             .iscsi
@@ -69,6 +70,12 @@ fn may_use_pci(bdev: &BdevPlan) -> bool {
     )
 }
 
+/// Whether a bdev is a controller that another process emulates.
+fn is_emulated(bdev: &BdevPlan) -> bool {
+    let at_directory = |at: &NvmeAddress| matches!(at, NvmeAddress::VfioUser(_));
+    matches!(&bdev.kind, BdevKind::Spdk(SpdkSpec::Nvme { at, .. }) if at_directory(at))
+}
+
 /// Refuses a controller on PCIe that SPDK cannot have, before anything is started.
 fn check_pci(plan: &Plan) -> Result<(), Error> {
     for bdev in &plan.bdevs {
@@ -105,23 +112,26 @@ fn start_nvmf(
     world: &Arc<World>,
 ) -> Result<Export, Error> {
     let subsystems = subsystems(plan, nvmf, engine)?;
-    let listeners: Vec<Listener> = nvmf
-        .listeners
-        .iter()
-        .map(|listener| Listener(listener.value))
+    let tcp = nvmf.listeners.iter();
+    let tcp = tcp.map(|address| (Listener::Tcp(address.value), address.span));
+    let rdma = nvmf.rdma.iter();
+    let rdma = rdma.map(|address| (Listener::Rdma(address.value), address.span));
+    let own = nvmf.subsystems.iter().filter_map(|subsystem| {
+        let directory = subsystem.vfio_user.as_ref()?;
+        Some((Listener::VfioUser(directory.value.clone()), directory.span))
+    });
+    let written: Vec<(Listener, Span)> = tcp.chain(rdma).chain(own).collect();
+    let shared = written.iter().map(|(listener, _)| listener.clone());
+    let shared: Vec<Listener> = shared
+        .take(nvmf.listeners.len() + nvmf.rdma.len())
         .collect();
-    Export::start(world.clone(), &listeners, &subsystems).map_err(|(at, reason)| {
-        let at = at.and_then(|at| {
-            nvmf.listeners
-                .iter()
-                .find(|listener| listener.value == at.0)
-        });
+    Export::start(world.clone(), &shared, &subsystems).map_err(|(at, reason)| {
+        let at = at.and_then(|at| written.iter().find(|(listener, _)| *listener == at));
         match at {
-            Some(listener) => plan.error_at(
-                listener.span,
-                &reason,
-                Some("`ss -ltnp` shows who listens where"),
-            ),
+            Some((Listener::Tcp(_), span)) => {
+                plan.error_at(*span, &reason, Some("`ss -ltnp` shows who listens where"))
+            }
+            Some((_, span)) => plan.error_at(*span, &reason, None),
             None => plan.error_of_whole(&reason),
         }
     })
@@ -229,6 +239,7 @@ fn subsystems(plan: &Plan, nvmf: &NvmfPlan, engine: &Engine) -> Result<Vec<Subsy
             hosts: names(&subsystem.hosts),
             ana: ana_of_spdk(subsystem.ana)
                 .map_err(|reason| plan.error_at(subsystem.nqn.span, &reason, None))?,
+            vfio_user: subsystem.vfio_user.as_ref().map(|at| at.value.clone()),
             namespaces,
         });
     }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::json;
 
 use super::rpc::Rpc;
 use super::thread::Thread;
@@ -27,6 +28,8 @@ pub struct Options {
     pub memory_mib: Option<u32>,
     /// Whether SPDK looks for devices on the PCI bus: it takes hold of whatever is bound to a user-space driver.
     pub pci: bool,
+    /// Whether SPDK's hugepages are in one file each, as processes that emulate a controller need them.
+    pub shared_memory: bool,
     /// The path of SPDK's JSON-RPC socket, for `rpc.py` and `spdk_top`; one that nobody else finds when left out.
     pub rpc: Option<PathBuf>,
     /// When devices will be exported over iSCSI, for which SPDK takes memory as it starts: seconds after which a silent initiator is asked
@@ -155,8 +158,9 @@ fn run(options: &Options, socket: &Path, started: Sender<Thread>) -> i32 {
     // Signals are the command's affair: serve ends by them in its own order.
     opts.disable_signal_handlers = true;
     opts.log = Some(spdk_sys::polldm_log);
-    // Sees to it that no page is left to a crashed process.
-    opts.unlink_hugepage = options.hugepages;
+    // Sees to it that no page is left to a crashed process; what is shared DPDK cannot unlink.
+    opts.unlink_hugepage = options.hugepages && !options.shared_memory;
+    opts.hugepage_single_segments = options.hugepages && options.shared_memory;
     if let Some(mib) = options.memory_mib {
         opts.mem_size = i32::try_from(mib).unwrap_or(i32::MAX);
     }
@@ -168,11 +172,9 @@ fn run(options: &Options, socket: &Path, started: Sender<Thread>) -> i32 {
         }
     }
     // Bytes that SPDK copies.
-    let mut startup = iscsi::startup(options.iscsi).map(String::into_bytes);
-    if let Some(startup) = &mut startup {
-        opts.json_data = startup.as_mut_ptr().cast();
-        opts.json_data_size = startup.len();
-    }
+    let mut startup = startup(options).into_bytes();
+    opts.json_data = startup.as_mut_ptr().cast();
+    opts.json_data_size = startup.len();
     super::module::add();
     let context = Box::into_raw(Box::new(started)).cast::<c_void>();
     // SAFETY: the options and what they point to live until this returns; `on_start` gets `context` at most once, and nobody has it after.
@@ -182,6 +184,16 @@ fn run(options: &Options, socket: &Path, started: Sender<Thread>) -> i32 {
     // SAFETY: spdk_app_start has returned.
     unsafe { spdk_sys::spdk_app_fini() };
     code
+}
+
+/// What SPDK is configured with before it starts.
+fn startup(options: &Options) -> String {
+    // Its modules for RAID, logical volumes and partitions would look at every bdev for what is theirs, a mapped device among them, whose contents are
+    // a host's; what they find they claim.
+    let examine = json!({ "method": "bdev_set_options", "params": { "bdev_auto_examine": false } });
+    let mut subsystems = vec![json!({ "subsystem": "bdev", "config": [examine] })];
+    subsystems.extend(iscsi::startup(options.iscsi));
+    json!({ "subsystems": subsystems }).to_string()
 }
 
 unsafe extern "C" fn on_start(context: *mut c_void) {

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use serde_json::{Value, json};
 
 use super::app::App;
 use super::memory::MEMORY_MIB_MIN;
-use super::module::errno_name;
+use super::module::{PRODUCT, errno_name};
 use super::rpc::Refused;
 use super::thread::Thread;
 use crate::bdev::{self, Bdev, Direct, Error, Foreign, NvmeAddress, RemoteSpec, SpdkSpec, Spec};
@@ -30,6 +30,12 @@ const FAIL_FAST_SECONDS: u32 = 2;
 /// Microseconds after which a command ends its connection, as natively unless configured otherwise; SPDK has one time for all controllers, and none
 /// unless told.
 const IO_TIMEOUT_US: u64 = 30_000_000;
+
+/// How long a controller that is being taken away is waited for by one that is to have its name.
+const DETACHED_WITHIN: Duration = Duration::from_secs(15);
+
+/// Between two looks whether it is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What takes back an NVMe controller.
 const DETACH: &str = "bdev_nvme_detach_controller";
@@ -228,12 +234,14 @@ impl Opener {
             )),
             Spec::NvmeTcp(remote) => {
                 self.nvme_flushes();
+                self.await_detached(name);
                 self.call("bdev_nvme_attach_controller", attach_remote(name, remote)?)?;
                 let undo = delete(DETACH);
                 Ok((format!("{name}n{}", remote.nsid), undo))
             }
             Spec::Spdk(SpdkSpec::Nvme { at, nsid }) => {
                 self.nvme_flushes();
+                self.await_detached(name);
                 self.call("bdev_nvme_attach_controller", attach(name, at))?;
                 let undo = delete(DETACH);
                 Ok((format!("{name}n{nsid}"), undo))
@@ -274,6 +282,7 @@ impl Opener {
         let subsystems = config["subsystems"]
             .as_array()
             .ok_or_else(|| wrong(format!("has no list `subsystems`; {form}")))?;
+        let mut known = self.names()?;
         for subsystem in subsystems {
             // A subsystem without a configuration has null.
             for entry in subsystem["config"].as_array().into_iter().flatten() {
@@ -288,10 +297,54 @@ impl Opener {
                     .rpc
                     .call(method, params)
                     .map_err(|refused| wrong(refused.to_string()))?;
+                self.examine(&mut known)?;
             }
         }
         done.configurations.insert(path.into());
         Ok(())
+    }
+
+    /// The names of all bdevs in SPDK but those of mapped devices.
+    fn names(&self) -> Result<BTreeSet<String>, Error> {
+        let bdevs = self.call("bdev_get_bdevs", json!({}))?;
+        let bdevs = bdevs.as_array().into_iter().flatten();
+        let mapped = PRODUCT.to_str().ok();
+        let others = bdevs.filter(|bdev| bdev["product_name"].as_str() != mapped);
+        let names = others.filter_map(|bdev| bdev["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Has SPDK's modules look at the bdevs that a configuration has made, and at what they make of these: logical volumes, RAID, partitions. What else
+    /// there is they are not shown.
+    fn examine(&self, known: &mut BTreeSet<String>) -> Result<(), Error> {
+        loop {
+            let names = self.names()?;
+            let new: Vec<&String> = names.difference(known).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for name in new {
+                // Refused when the configuration has asked for it itself.
+                let _ = self.call("bdev_examine", json!({ "name": name }));
+            }
+            self.call("bdev_wait_for_examine", json!({}))?;
+            *known = names;
+        }
+    }
+
+    /// Waits until a controller of this name that is being taken away is gone: its last I/O may have to end before.
+    fn await_detached(&self, name: &str) {
+        let deadline = Instant::now() + DETACHED_WITHIN;
+        // All of them: of one that is not there SPDK would complain in its log.
+        let is_there = || {
+            let controllers = self.call("bdev_nvme_get_controllers", json!({}));
+            let controllers = controllers.unwrap_or_default();
+            let mut all = controllers.as_array().into_iter().flatten();
+            all.any(|controller| controller["name"] == name)
+        };
+        while is_there() && Instant::now() < deadline {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Opens a bdev that is there.

@@ -1,19 +1,37 @@
-//! Mapped devices as namespaces of SPDK's NVMe-oF target, over TCP.
+//! Mapped devices as namespaces of SPDK's NVMe-oF target, over TCP, RDMA and vfio-user.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::app::said;
 use super::rpc::Refused;
 use super::world::World;
 
 /// The discovery subsystem, which every SPDK target has; hosts find it where it listens.
 const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 
-/// An address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener(pub SocketAddr);
+/// Whether the SPDK that this was built with has NVMe over RDMA.
+pub const HAS_RDMA: bool = spdk_sys::HAS_RDMA;
+
+/// Whether the SPDK that this was built with has vfio-user.
+pub const HAS_VFIO_USER: bool = spdk_sys::HAS_VFIO_USER;
+
+/// Where hosts come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// A TCP socket.
+    Tcp(SocketAddr),
+    /// An RDMA device.
+    Rdma(SocketAddr),
+    /// The directory of an emulated controller, which is one subsystem's.
+    VfioUser(PathBuf),
+}
 
 /// A subsystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +46,8 @@ pub struct Subsystem {
     pub hosts: Option<Vec<String>>,
     /// The ANA state, in SPDK's words.
     pub ana: &'static str,
+    /// The directory in which it is an emulated controller as well.
+    pub vfio_user: Option<PathBuf>,
     /// What it serves.
     pub namespaces: Vec<Namespace>,
 }
@@ -46,7 +66,10 @@ pub struct Namespace {
 /// A running export.
 pub struct Export {
     world: Arc<World>,
+    /// Those of all subsystems.
     listeners: Vec<Listener>,
+    /// Those of one subsystem, by its NQN.
+    own: Vec<(String, Listener)>,
 }
 
 impl Export {
@@ -59,14 +82,23 @@ impl Export {
         listeners: &[Listener],
         subsystems: &[Subsystem],
     ) -> Result<Export, (Option<Listener>, String)> {
+        let own = subsystems.iter().filter_map(|subsystem| {
+            let directory = subsystem.vfio_user.clone()?;
+            Some((subsystem.nqn.clone(), Listener::VfioUser(directory)))
+        });
         let export = Export {
             world,
             listeners: listeners.to_vec(),
+            own: own.collect(),
         };
         let whole = |refused: Refused| (None, refused.to_string());
-        export
-            .call("nvmf_create_transport", json!({ "trtype": "TCP" }))
-            .map_err(whole)?;
+        let own = export.own.iter().map(|(_, listener)| listener);
+        let transports: BTreeSet<&str> = listeners.iter().chain(own).map(transport).collect();
+        for transport in transports {
+            export
+                .call("nvmf_create_transport", json!({ "trtype": transport }))
+                .map_err(|refused| (None, said(&refused.to_string())))?;
+        }
         for subsystem in subsystems {
             export.create(subsystem).map_err(whole)?;
         }
@@ -74,10 +106,15 @@ impl Export {
         // Last of all: whoever connects finds everything there.
         let nqns = subsystems.iter().map(|subsystem| subsystem.nqn.as_str());
         for nqn in nqns.chain([DISCOVERY_NQN]) {
-            for listener in listeners {
+            for listener in export.listeners_of(nqn) {
+                if let Listener::VfioUser(directory) = listener {
+                    let socket = prepare(directory);
+                    let socket = socket.map_err(|reason| (Some(listener.clone()), reason))?;
+                    export.world.listens_in(socket);
+                }
                 export
-                    .call("nvmf_subsystem_add_listener", listen(nqn, *listener))
-                    .map_err(|refused| (Some(*listener), refused.to_string()))?;
+                    .call("nvmf_subsystem_add_listener", listen(nqn, listener))
+                    .map_err(|refused| (Some(listener.clone()), refused.to_string()))?;
             }
         }
         for subsystem in subsystems {
@@ -88,9 +125,32 @@ impl Export {
         Ok(export)
     }
 
-    /// Where hosts can connect.
+    /// Where hosts can connect over TCP.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|listener| listener.0).collect()
+        let of_tcp = |listener: &Listener| match listener {
+            Listener::Tcp(address) => Some(*address),
+            _ => None,
+        };
+        self.listeners.iter().filter_map(of_tcp).collect()
+    }
+
+    /// Where hosts can connect, in words for an operator.
+    pub fn listeners(&self) -> Vec<String> {
+        let own = self.own.iter().map(|(_, listener)| listener);
+        let words = |listener: &Listener| match listener {
+            Listener::Tcp(address) => address.to_string(),
+            Listener::Rdma(address) => format!("rdma {address}"),
+            Listener::VfioUser(directory) => format!("vfio-user {}", directory.display()),
+        };
+        self.listeners.iter().chain(own).map(words).collect()
+    }
+
+    /// The listeners of a subsystem.
+    fn listeners_of(&self, nqn: &str) -> impl Iterator<Item = &Listener> {
+        let own = self.own.iter().filter(move |(of, _)| of == nqn);
+        self.listeners
+            .iter()
+            .chain(own.map(|(_, listener)| listener))
     }
 
     /// Serves a device as one more namespace.
@@ -124,8 +184,8 @@ impl Export {
     /// # Errors
     /// When there is no such subsystem.
     pub fn set_ana(&self, nqn: &str, state: &str) -> Result<(), String> {
-        for listener in &self.listeners {
-            let mut params = listen(nqn, *listener);
+        for listener in self.listeners_of(nqn) {
+            let mut params = listen(nqn, listener);
             params["ana_state"] = state.into();
             self.say("nvmf_subsystem_listener_set_ana_state", params)?;
         }
@@ -210,16 +270,53 @@ impl Export {
     }
 }
 
+/// A listener's transport, in SPDK's words.
+fn transport(listener: &Listener) -> &'static str {
+    match listener {
+        Listener::Tcp(_) => "TCP",
+        Listener::Rdma(_) => "RDMA",
+        Listener::VfioUser(_) => "VFIOUSER",
+    }
+}
+
 /// The parameters that name a listener of a subsystem.
-fn listen(nqn: &str, listener: Listener) -> Value {
-    let Listener(address) = listener;
-    json!({
-        "nqn": nqn,
-        "listen_address": {
-            "trtype": "TCP",
+fn listen(nqn: &str, listener: &Listener) -> Value {
+    let mut place = match listener {
+        Listener::Tcp(address) | Listener::Rdma(address) => json!({
             "adrfam": if address.is_ipv4() { "IPv4" } else { "IPv6" },
             "traddr": address.ip().to_string(),
             "trsvcid": address.port().to_string(),
-        },
-    })
+        }),
+        // SPDK wants a service of every listener; here it has no meaning.
+        Listener::VfioUser(directory) => json!({ "traddr": directory, "trsvcid": "0" }),
+    };
+    place["trtype"] = transport(listener).into();
+    json!({ "nqn": nqn, "listen_address": place })
+}
+
+/// Makes the directory of a controller, which only this user can enter, and takes away the socket that a process which ended without a word has left
+/// there. The socket's path.
+fn prepare(directory: &Path) -> Result<PathBuf, String> {
+    let failed = |what: &str, error: std::io::Error| {
+        format!("the directory {} {what}: {error}", directory.display())
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| failed("cannot be made", error))?;
+    let socket = directory.join(crate::config::VFIO_USER_SOCKET);
+    match UnixStream::connect(&socket) {
+        Ok(_) => {
+            return Err(format!(
+                "another process has a controller in the directory {}",
+                directory.display()
+            ));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(&socket).map_err(|error| failed("cannot be tidied up", error))?;
+        }
+        Err(_) => {}
+    }
+    Ok(socket)
 }

@@ -4,36 +4,59 @@
 
 use std::fs;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
-/// Shuts down every TCP socket of this process whose own address is one of `listeners`: those that listen, and their connections. Their
+/// Where hosts connect.
+#[derive(Default)]
+pub(super) struct Listeners {
+    /// Over TCP.
+    pub addresses: Vec<SocketAddr>,
+    /// By UNIX sockets, as those of vfio-user are.
+    pub sockets: Vec<PathBuf>,
+}
+
+/// Shuts down every socket of this process whose own address is one of `listeners`: those that listen, and their connections. Their
 /// owners see that they have ended, and close them.
-pub(super) fn hang_up(listeners: &[SocketAddr]) {
+pub(super) fn hang_up(listeners: &Listeners) {
     // Without /proc hosts hear of it in the way that SPDK has.
     let Ok(files) = fs::read_dir("/proc/self/fd") else {
         return;
     };
     for file in files.flatten() {
         let number = file.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(socket) = number.and_then(socket)
-            && let Ok(own) = socket.local_addr()
-            && listeners.iter().any(|listener| reaches(*listener, own))
+        let Some(file) = number.and_then(owned) else {
+            continue;
+        };
+        let socket = TcpStream::from(file);
+        if let Ok(own) = socket.local_addr() {
+            let addresses = &listeners.addresses;
+            if addresses.iter().any(|listener| reaches(*listener, own)) {
+                // One that its host has closed meanwhile is no loss.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            continue;
+        }
+        let socket = UnixStream::from(OwnedFd::from(socket));
+        if let Ok(own) = socket.local_addr()
+            && let Some(path) = own.as_pathname()
+            && listeners.sockets.iter().any(|listener| listener == path)
         {
-            // One that its host has closed meanwhile is no loss.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }
 
 /// A handle of our own to what an open file is; it may be no socket, of which asking for its address tells.
-fn socket(number: RawFd) -> Option<TcpStream> {
+fn owned(number: RawFd) -> Option<OwnedFd> {
     if number < 0 {
         return None;
     }
     // SAFETY: only borrowed to be duplicated, which says so if nothing is open under this number any more. If something else is by then, its
     // own address decides as well.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    borrowed.try_clone_to_owned().ok().map(TcpStream::from)
+    borrowed.try_clone_to_owned().ok()
 }
 
 /// Whether a socket of this address is a listener's, or was accepted by it.
@@ -46,6 +69,7 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
 
     /// Of two listeners with a connection each, one is hung up on.
     #[test]
@@ -59,7 +83,16 @@ mod tests {
         };
         let (listener, address, mut host, _accepted) = pair();
         let (other, _, other_host, _other_accepted) = pair();
-        hang_up(&[address]);
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("cntrl");
+        let unix = UnixListener::bind(&path).expect("a socket");
+        let mut near = UnixStream::connect(&path).expect("connected");
+        let (_near_accepted, _) = unix.accept().expect("accepted");
+        hang_up(&Listeners {
+            addresses: vec![address],
+            sockets: vec![path],
+        });
+        assert_eq!(near.read(&mut [0]).expect("no error"), 0, "the end");
         assert_eq!(host.read(&mut [0]).expect("no error"), 0, "the end");
         assert!(TcpStream::connect(address).is_err(), "nobody listens");
         drop(listener);

@@ -70,9 +70,9 @@ pub struct IscsiExport {
     targets: Vec<Target>,
 }
 
-/// What SPDK is configured with before it starts: room for sessions, or next to none where nothing is exported. An initiator that is silent
+/// What the target is configured with before SPDK starts: room for sessions, or next to none where nothing is exported. An initiator that is silent
 /// for `keep_alive` seconds is asked whether it is there, and has as long to answer.
-pub(super) fn startup(keep_alive: Option<u64>) -> Option<String> {
+pub(super) fn startup(keep_alive: Option<u64>) -> Option<Value> {
     if !HAS_ISCSI {
         return None;
     }
@@ -90,8 +90,7 @@ pub(super) fn startup(keep_alive: Option<u64>) -> Option<String> {
         params["nop_timeout"] = seconds.into();
     }
     let entry = json!({ "method": "iscsi_set_options", "params": params });
-    let subsystems = json!([{ "subsystem": "iscsi", "config": [entry] }]);
-    Some(json!({ "subsystems": subsystems }).to_string())
+    Some(json!({ "subsystem": "iscsi", "config": [entry] }))
 }
 
 impl IscsiExport {

@@ -51,7 +51,7 @@ mod thread;
 mod world;
 
 pub use app::Options;
-pub use export::{Export, Listener, Namespace, Subsystem};
+pub use export::{Export, HAS_RDMA, HAS_VFIO_USER, Listener, Namespace, Subsystem};
 pub use host::{Act, Host};
 pub use iscsi::{Chap, HAS_ISCSI, IscsiExport, Target};
 pub use pci::check_pci;

@@ -24,6 +24,9 @@ fn block_shift(limits: &Limits) -> u32 {
     (limits.block_bytes / 512).trailing_zeros()
 }
 
+/// What SPDK is told that a mapped device is.
+pub(super) const PRODUCT: &CStr = c"polldm device";
+
 /// Force unit access, in command dword 12 of NVMe's read, write and write zeroes (NVM Command Set, section 3.2).
 const FUA: u32 = 1 << 30;
 
@@ -103,7 +106,7 @@ impl Publication {
         let bdev = published.bdev.get_mut();
         bdev.ctxt = address;
         bdev.name = published.name.as_ptr().cast_mut();
-        bdev.product_name = c"polldm device".as_ptr().cast_mut();
+        bdev.product_name = PRODUCT.as_ptr().cast_mut();
         bdev.write_cache = 1;
         bdev.blocklen = limits.block_bytes;
         // SPDK's target promises hosts that so much is written whole or not at all when the power fails.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ pub struct World {
     published: Arc<Published>,
     cpus: Vec<usize>,
     /// Where SPDK's targets listen.
-    listeners: Mutex<Vec<SocketAddr>>,
+    listeners: Mutex<hangup::Listeners>,
     exports_iscsi: bool,
 }
 
@@ -171,7 +172,16 @@ impl World {
             .listeners
             .lock()
             .expect("no holder of this lock can panic");
-        listeners.extend(addresses);
+        listeners.addresses.extend(addresses);
+    }
+
+    /// The same of a socket in the file system.
+    pub(super) fn listens_in(&self, socket: PathBuf) {
+        let mut listeners = self
+            .listeners
+            .lock()
+            .expect("no holder of this lock can panic");
+        listeners.sockets.push(socket);
     }
 
     fn hang_up(&self) {

@@ -105,3 +105,41 @@ fn a_raid_of_spdk_is_mapped() {
     assert!(is_clean(&report), "{report}");
     assert_eq!(served.end(), Some(0));
 }
+
+/// SPDK's modules look for what is theirs at what a configuration of SPDK's own makes, and at nothing else: a disk whose contents are a store of logical
+/// volumes gives these when it is named so, and is a disk when it is not.
+#[test]
+fn only_what_a_configuration_makes_is_examined() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = directory.path().join("disk");
+    let file = fs::File::create(&disk).expect("a file");
+    file.set_len(64 << 20).expect("room");
+    let store = serde_json::json!([
+        { "method": "bdev_lvol_create_lvstore", "params": { "bdev_name": "disk", "lvs_name": "store" } },
+        { "method": "bdev_lvol_create", "params": { "lvol_name": "volume", "size_in_mib": 16, "lvs_name": "store" } }
+    ]);
+    let aio = serde_json::json!({
+        "method": "bdev_aio_create", "params": { "name": "disk", "filename": disk, "block_size": 4096 }
+    });
+    for (name, more) in [("made", store), ("found", serde_json::json!([]))] {
+        let mut entries = vec![aio.clone()];
+        entries.extend(more.as_array().expect("a list").iter().cloned());
+        let config = directory.path().join(name);
+        let text =
+            serde_json::json!({ "subsystems": [ { "subsystem": "bdev", "config": entries } ] });
+        fs::write(&config, text.to_string()).expect("written");
+        let bdev = format!(
+            "  - spdk-json: {{ name: volume, bdev: store/volume, config: \"{}\" }}",
+            config.display()
+        );
+        let text = configuration(free_port(), &bdev, "0 32768 linear volume 0");
+        assert_eq!(Served::start(&text).end(), Some(0), "{name}");
+    }
+    let bdev = format!(
+        "  - file: {{ name: disk, path: {}, block_size: 4096 }}",
+        disk.display()
+    );
+    let text = configuration(free_port(), &bdev, "0 32768 linear disk 0");
+    assert_eq!(Served::start(&text).end(), Some(0));
+}

@@ -11,8 +11,10 @@ mod initiator;
 mod iscsi;
 #[allow(dead_code, reason = "tests/stories uses the rest")]
 mod process;
+mod programs;
 mod refusals;
 mod tools;
+mod vfio_user;
 
 use std::sync::Mutex;
 

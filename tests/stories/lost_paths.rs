@@ -1,34 +1,59 @@
 //! Several ways to one disk: two relays, processes that have their device from a third. The third has one reactor, so that it does what it was told in
-//! the order in which it hears it, whichever relay was killed meanwhile. (The first list of section 7: AT-01 to AT-10.)
+//! the order in which it hears it, whichever relay was killed meanwhile. (The first list of section 7: AT-01 to AT-10.) `nvmf_tgt` tells some of it again.
+
+use std::any::Any;
 
 use polldm::host::Payload;
 use polldm::nvme::command::Command;
 use polldm::nvme::opcode::io;
 
 use crate::load::Load;
-use crate::node::{Host, Node, way};
+use crate::node::{Host, Node};
 use crate::processes::Remote;
+use crate::ways::{NvmfTgt, Transport, Way, until_connected};
 use crate::{BLOCK, BLOCK_SECTORS};
 
 /// Sectors of a device that is on a remote.
 const SECTORS: u64 = 16384;
 
 /// The disk, and two ways to it.
-pub struct Paths {
-    _disk: Remote,
-    pub ways: [Remote; 2],
+pub struct Paths<W = Remote> {
+    /// There as long as the ways are.
+    _disk: Box<dyn Any>,
+    pub ways: [W; 2],
 }
 
 impl Paths {
     pub fn start() -> Paths {
         let disk = Remote::with_memory();
         let ways = [Remote::relay(&disk), Remote::relay(&disk)];
-        Paths { _disk: disk, ways }
+        Paths {
+            _disk: Box::new(disk),
+            ways,
+        }
     }
+}
 
+impl Paths<NvmfTgt> {
+    /// Two of SPDK's targets over one file; `None` where there is no such program.
+    pub fn of_nvmf_tgt(transport: Transport) -> Option<Paths<NvmfTgt>> {
+        let disk = tempfile::NamedTempFile::new().expect("a file");
+        disk.as_file()
+            .set_len(SECTORS * 512)
+            .expect("room for a disk");
+        let start = || NvmfTgt::start(transport, disk.path());
+        let ways = [start()?, start()?];
+        Some(Paths {
+            _disk: Box::new(disk),
+            ways,
+        })
+    }
+}
+
+impl<W: Way> Paths<W> {
     /// A polldm that knows both ways, as `r0` and `r1`, and has `vol` with this table.
     pub fn node(&self, table: &str) -> Node {
-        let bdevs = way("r0", &self.ways[0]) + &way("r1", &self.ways[1]);
+        let bdevs = self.ways[0].bdev("r0") + &self.ways[1].bdev("r1");
         Node::start(&bdevs, table)
     }
 }
@@ -44,22 +69,13 @@ pub fn multipath(queues: bool, paths: &[&str]) -> String {
     )
 }
 
-/// Waits until a remote that was started again is connected to.
-pub fn until_connected(remote: &Remote) {
-    loop {
-        let stats: serde_json::Value =
-            serde_json::from_str(&remote.told(&["stats", "--json"])).expect("JSON");
-        if stats["nvmf"]["connections"].as_u64() >= Some(1) {
-            return;
-        }
-        std::thread::yield_now();
-    }
-}
-
 /// A way is lost under I/O, and the other one carries on; it comes back, is reinstated, and the other one is lost. The host sees no error.
 #[test]
 fn at_01_a_host_is_served_by_the_other_way() {
-    let mut paths = Paths::start();
+    served_by_the_other_way(Paths::start());
+}
+
+pub fn served_by_the_other_way(mut paths: Paths<impl Way>) {
     let node = paths.node(&multipath(false, &["r0", "r1"]));
     let load = Load::start(&node);
     for (lost, name) in [(0, "r0"), (1, "r1"), (0, "r0")] {
@@ -204,7 +220,10 @@ fn at_05_10_one_write_waits_for_two_ways() {
 /// reinstated while suspended or after the resume.
 #[test]
 fn at_06_07_08a_what_waits_outlives_the_loss() {
-    let mut paths = Paths::start();
+    waiting_outlives_the_loss(Paths::start());
+}
+
+pub fn waiting_outlives_the_loss(mut paths: Paths<impl Way>) {
     let node = paths.node(&multipath(true, &["r0"]));
     let load = Load::start(&node);
     let all = load.outstanding();
@@ -240,7 +259,10 @@ fn at_06_07_08a_what_waits_outlives_the_loss() {
 /// and by a swap. A table without any path parks as well (AT-69).
 #[test]
 fn at_08b_09_69_a_new_table_brings_a_way() {
-    let mut paths = Paths::start();
+    a_table_brings_a_way(Paths::start());
+}
+
+pub fn a_table_brings_a_way(mut paths: Paths<impl Way>) {
     let node = paths.node(&multipath(true, &["r0"]));
     let load = Load::start(&node);
     load.after(300);
@@ -306,7 +328,10 @@ fn at_66_67_an_operator_ends_the_wait() {
 /// disk comes back under its name.
 #[test]
 fn at_79_a_path_is_pulled_with_io_in_flight() {
-    let paths = Paths::start();
+    pulled_with_io_in_flight(Paths::start());
+}
+
+pub fn pulled_with_io_in_flight(paths: Paths<impl Way>) {
     let node = paths.node(&multipath(true, &["r0"]));
     let load = Load::start(&node);
     load.after(300);
@@ -320,9 +345,9 @@ fn at_79_a_path_is_pulled_with_io_in_flight() {
     let refused = node.refused(&["dm", "message", "vol", "0", "reinstate_path", "r0"]);
     assert!(refused.contains("EINVAL"), "{refused}");
     paths.ways[0].thaw();
-    let address = format!("address={}", paths.ways[0].address);
-    let nqn = format!("nqn={}", crate::processes::NQN);
-    node.told(&["bdev", "add", "nvme-tcp", "name=r0", &address, &nqn]);
+    let words = paths.ways[0].bdev_words("r0");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    node.told(&[&["bdev", "add"], &words[..]].concat());
     node.dm("load", &["--table", &multipath(true, &["r0"])]);
     node.dm("resume", &[]);
     load.after(300);

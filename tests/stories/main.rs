@@ -15,6 +15,7 @@ mod iscsi;
 mod load;
 mod lost_paths;
 mod node;
+mod nvmf_tgt;
 #[path = "../../src/host/peer.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod peer;
@@ -24,8 +25,11 @@ mod process;
 #[path = "../remote/processes.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod processes;
+#[path = "../spdk/programs.rs"]
+mod programs;
 mod statuses;
 mod suspends;
+mod ways;
 
 use polldm::host::{address, connection, error, queue};
 use polldm::nvme;

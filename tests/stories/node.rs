@@ -10,7 +10,6 @@ use polldm::nvme::command::Command;
 use crate::counts::Counts;
 use crate::load::Load;
 use crate::process::{Served, free_port};
-use crate::processes::{NQN, Remote};
 
 /// The engine that this build tells of, at the head of a configuration.
 const ENGINE: &str = if cfg!(feature = "spdk") {
@@ -44,11 +43,6 @@ pub fn bdev(name: &str, address: SocketAddr, nqn: &str) -> String {
         "  - nvme-tcp: {{ name: {name}, address: \"{address}\", nqn: {nqn}, reconnect_delay: 100ms, \
          ctrl_loss_timeout: 3600s, io_timeout: 3600s }}\n"
     )
-}
-
-/// The same for a remote.
-pub fn way(name: &str, remote: &Remote) -> String {
-    bdev(name, remote.address, NQN)
 }
 
 /// A host's connection to a node. Its queues end with it.

@@ -5,8 +5,9 @@ use polldm::nvme::command::Command;
 use polldm::nvme::opcode::io;
 
 use crate::load::Load;
-use crate::lost_paths::{Paths, multipath, until_connected};
+use crate::lost_paths::{Paths, multipath};
 use crate::node::{Host, Node};
+use crate::ways::until_connected;
 use crate::{BLOCK, BLOCK_SECTORS};
 
 /// I/Os of a kind at once.

@@ -81,7 +81,7 @@ pub(super) fn plan(
         None => (None, None),
     };
     let nvmf = nvmf
-        .map(|nvmf| nvmf::nvmf(nvmf, &devices, &bdevs))
+        .map(|nvmf| nvmf::nvmf(nvmf, &devices, &bdevs, surroundings))
         .transpose()?;
     let iscsi = iscsi
         .map(|iscsi| iscsi::iscsi(iscsi, &devices, &bdevs, surroundings))

@@ -1,7 +1,9 @@
 //! The NVMe/TCP target.
 
-use super::Unique;
+use std::path::PathBuf;
+
 use super::exports::{Known, listeners};
+use super::{Surroundings, Unique};
 use crate::config::names::{DISCOVERY_NQN, Uuid, check_ascii_field, check_nqn, derived_serial};
 use crate::config::plan::{
     BdevPlan, DevicePlan, HostsPlan, NamespacePlan, NvmfPlan, SubsystemPlan,
@@ -9,7 +11,7 @@ use crate::config::plan::{
 use crate::config::raw::{Namespace, Nvmf, Subsystem};
 use crate::config::scalar::Hosts;
 use crate::config::source::{At, Problem, Span, shown};
-use crate::config::{AnaState, NSID_MAX, SUBSYSTEMS_MAX};
+use crate::config::{AnaState, NSID_MAX, SOCKET_PATH_BYTES_MAX, SUBSYSTEMS_MAX, VFIO_USER_SOCKET};
 
 /// Bytes of the serial number in Identify Controller (NVMe Base 2.0, section 5.17.2.1).
 const SERIAL_BYTES_MAX: usize = 20;
@@ -22,13 +24,16 @@ const MODEL_DEFAULT: &str = "polldm";
 struct Taken {
     nqns: Unique<String>,
     uuids: Unique<Uuid>,
+    directories: Unique<PathBuf>,
 }
 
 pub(super) fn nvmf(
     written: Nvmf,
     devices: &[DevicePlan],
     bdevs: &[BdevPlan],
+    surroundings: &Surroundings<'_>,
 ) -> Result<NvmfPlan, Problem> {
+    let rdma = listeners(&written.rdma.unwrap_or_default(), 4420)?;
     let listeners = listeners(&written.listeners.value, 4420)?;
     let known = Known::new(devices, bdevs);
     let mut taken = Taken::default();
@@ -38,10 +43,19 @@ pub(super) fn nvmf(
             return Err(Problem::at(subsystem.span, "too many subsystems")
                 .help(format!("there can be {SUBSYSTEMS_MAX}")));
         }
-        subsystems.push(subsystem_plan(subsystem.value, &known, &mut taken)?);
+        subsystems.push(subsystem_plan(
+            subsystem.value,
+            &known,
+            &mut taken,
+            surroundings,
+        )?);
     }
     // Last, because what is wrong with a subsystem says more.
-    if listeners.is_empty() {
+    let is_unreachable = |subsystem: &SubsystemPlan| subsystem.vfio_user.is_none();
+    if listeners.is_empty()
+        && rdma.is_empty()
+        && (subsystems.is_empty() || subsystems.iter().any(is_unreachable))
+    {
         return Err(
             Problem::at(written.listeners.span, "no host could reach this target")
                 .help("name at least one address, such as \"127.0.0.1:4420\""),
@@ -49,6 +63,7 @@ pub(super) fn nvmf(
     }
     Ok(NvmfPlan {
         listeners,
+        rdma,
         subsystems,
     })
 }
@@ -57,6 +72,7 @@ fn subsystem_plan(
     written: Subsystem,
     known: &Known<'_>,
     taken: &mut Taken,
+    surroundings: &Surroundings<'_>,
 ) -> Result<SubsystemPlan, Problem> {
     let nqn = written.nqn;
     checked_nqn(&nqn)?;
@@ -84,6 +100,10 @@ fn subsystem_plan(
     let serial = field(written.serial, "serial", SERIAL_BYTES_MAX)?;
     let model = field(written.model, "model", MODEL_BYTES_MAX)?;
     let hosts = hosts(&written.hosts)?;
+    let vfio_user = written
+        .vfio_user
+        .map(|directory| controller_directory(&directory, surroundings, taken))
+        .transpose()?;
     let namespaces = namespaces(&written.namespaces, &nqn.value, known, &mut taken.uuids)?;
     Ok(SubsystemPlan {
         serial: serial.unwrap_or_else(|| derived_serial(&nqn.value)),
@@ -91,8 +111,35 @@ fn subsystem_plan(
         nqn,
         hosts,
         ana: written.ana.map_or(AnaState::Optimized, |ana| ana.value),
+        vfio_user,
         namespaces,
     })
+}
+
+/// The directory of a vfio-user controller, which is one subsystem's only.
+fn controller_directory(
+    written: &At<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    taken: &mut Taken,
+) -> Result<At<PathBuf>, Problem> {
+    let directory = surroundings.path(written)?;
+    if directory.value.join(VFIO_USER_SOCKET).as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let message = "the path of the controller's socket in this directory is too long";
+        return Err(Problem::at(written.span, message).help(format!(
+            "Linux allows {SOCKET_PATH_BYTES_MAX} bytes for the path of a UNIX socket"
+        )));
+    }
+    match taken
+        .directories
+        .insert(directory.value.clone(), written.span)
+    {
+        Ok(()) => Ok(directory),
+        Err(first) => Err(
+            Problem::at(written.span, "a second controller in this directory")
+                .related(first, "the first")
+                .help("every subsystem needs a directory of its own"),
+        ),
+    }
 }
 
 fn checked_nqn(nqn: &At<String>) -> Result<(), Problem> {

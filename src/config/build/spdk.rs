@@ -155,6 +155,12 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
     match plan.engine {
         Engine::Native => {
             let spdk = |bdev: &&BdevPlan| matches!(bdev.kind, BdevKind::Spdk(_));
+            if let Some((span, what)) = other_transport(plan) {
+                let message = format!("{what} is a transport that only SPDK has");
+                return Err(
+                    Problem::at(span, message).help("write `engine: spdk`, or use `listeners`")
+                );
+            }
             match plan.bdevs.iter().find(spdk) {
                 None => Ok(()),
                 Some(bdev) => Err(Problem::at(
@@ -202,7 +208,9 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
                     .help("leave `direct` out, or write `engine: native`"));
                 }
             }
-            let listeners = plan.nvmf.iter().flat_map(|nvmf| &nvmf.listeners);
+            check_transports(plan)?;
+            let nvmf = plan.nvmf.iter();
+            let listeners = nvmf.flat_map(|nvmf| nvmf.listeners.iter().chain(&nvmf.rdma));
             let portals = plan.iscsi.iter().flat_map(|iscsi| &iscsi.portals);
             let mut addresses = listeners.chain(portals);
             match addresses.find(|address| address.value.port() == 0) {
@@ -217,11 +225,59 @@ pub(super) fn check_engine(plan: &Plan, count: Option<Span>) -> Result<(), Probl
     }
 }
 
-/// Whether the SPDK of this build has an iSCSI target; without SPDK there is no such engine, which has been said before.
+/// What the SPDK of this build has been built with; without SPDK there is no such engine, which has been said before.
 #[cfg(feature = "spdk")]
-const HAS_ISCSI: bool = crate::spdk::HAS_ISCSI;
+use crate::spdk::{HAS_ISCSI, HAS_RDMA, HAS_VFIO_USER};
 #[cfg(not(feature = "spdk"))]
 const HAS_ISCSI: bool = false;
+#[cfg(not(feature = "spdk"))]
+const HAS_RDMA: bool = false;
+#[cfg(not(feature = "spdk"))]
+const HAS_VFIO_USER: bool = false;
+
+/// Where an export wants a transport other than TCP, and which.
+fn other_transport(plan: &Plan) -> Option<(Span, &'static str)> {
+    let nvmf = plan.nvmf.as_ref()?;
+    let rdma = nvmf.rdma.first().map(|address| (address.span, "RDMA"));
+    let mut directories = nvmf
+        .subsystems
+        .iter()
+        .filter_map(|one| one.vfio_user.as_ref());
+    rdma.or_else(|| Some((directories.next()?.span, "vfio-user")))
+}
+
+/// Refuses transports that this SPDK was built without.
+fn check_transports(plan: &Plan) -> Result<(), Problem> {
+    let nvmf = plan.nvmf.iter();
+    let rdma = nvmf.clone().flat_map(|nvmf| &nvmf.rdma).next();
+    let subsystems = nvmf.flat_map(|nvmf| &nvmf.subsystems);
+    let export = subsystems
+        .filter_map(|subsystem| subsystem.vfio_user.as_ref())
+        .next();
+    let is_emulated = |bdev: &&BdevPlan| {
+        let at_directory = |at: &NvmeAddress| matches!(at, NvmeAddress::VfioUser(_));
+        matches!(&bdev.kind, BdevKind::Spdk(SpdkSpec::Nvme { at, .. }) if at_directory(at))
+    };
+    let bdev = plan
+        .bdevs
+        .iter()
+        .find(is_emulated)
+        .map(|bdev| bdev.name.span);
+    let without = |span: Span, what: &str, option: &str| {
+        Err(Problem::at(
+            span,
+            format!("the SPDK that this polldm was built with has no {what}"),
+        )
+        .help(format!(
+            "build SPDK with `{option}`, and polldm with that; TCP is always there"
+        )))
+    };
+    match (rdma, export.map(|at| at.span).or(bdev)) {
+        (Some(address), _) if !HAS_RDMA => without(address.span, "RDMA", "--with-rdma"),
+        (_, Some(span)) if !HAS_VFIO_USER => without(span, "vfio-user", "--with-vfio-user"),
+        _ => Ok(()),
+    }
+}
 
 /// Refuses what SPDK's iSCSI target cannot do.
 fn check_iscsi(iscsi: &IscsiPlan) -> Result<(), Problem> {
