@@ -247,6 +247,11 @@ impl<E: Env> Mapper<E> {
         self.busy.len()
     }
 
+    /// How many originals are in flight or parked on this core, over all devices; those that pass ([`Mapper::pass`]) are not among them.
+    pub fn outstanding(&self) -> u32 {
+        self.originals.used()
+    }
+
     /// The limits of a device, as bound on this core; `None` without a live table.
     pub fn limits(&self, id: DeviceId) -> Option<&std::sync::Arc<Limits>> {
         self.device(id)?.live.as_ref().map(|live| &live.limits)

@@ -235,15 +235,18 @@ impl<E: Env> Mapper<E> {
     #[inline(always)]
     pub fn pass(
         &mut self,
+        env: &E,
         id: DeviceId,
         op: Op,
         sector: u64,
         sectors: u32,
-        now_ns: u64,
     ) -> Option<Passage<'_, E::Channel>> {
         debug_assert!(matches!(op, Op::Read | Op::Write));
         let device = self.devices.get_mut(id.0 as usize)?.as_deref_mut()?;
-        let live = device.live.as_mut().filter(|_| device.gate == 0)?;
+        if device.gate != 0 && !env.planted(Defect::GatePassed) {
+            return None;
+        }
+        let live = device.live.as_mut()?;
         if !live.takes(op, sector, sectors) {
             return None;
         }
@@ -265,7 +268,7 @@ impl<E: Env> Mapper<E> {
             channel: below,
             sector,
             passing: Passing {
-                started_ns: now_ns,
+                started_ns: env.now_ns(),
                 arrival: flow.arrivals,
                 place: piece.place,
                 channel,

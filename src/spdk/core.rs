@@ -139,6 +139,12 @@ impl Core {
         }
     }
 
+    /// The same, for whoever has had no need of SPDK's current thread so far.
+    #[cold]
+    fn call_in_passing(&self, caller: Caller) {
+        self.call(Thread::current().expect("I/O is of a thread"), caller);
+    }
+
     /// What is inside, for whoever has just set `entered`, until [`Core::leave`]. Callers know SPDK's current thread: to ask for it
     /// costs as much as a good part of the mapper.
     #[inline(always)]
@@ -387,7 +393,7 @@ pub(super) fn pass(
     let core = here().filter(|core| !core.entered.get())?;
     // SAFETY: nobody is in, and nothing is called that enters before this is done with.
     let Inside { mapper, lower, .. } = unsafe { &mut *core.inside.get() };
-    let passage = mapper.pass(device, op, sector, sectors, lower.now_ns)?;
+    let passage = mapper.pass(lower, device, op, sector, sectors)?;
     let (sector, passing, channel) = (passage.sector, passage.passing, *passage.channel);
     let Some(below) = lower.passage(channel, current) else {
         mapper.turned_back(device);
@@ -408,13 +414,12 @@ pub(super) fn turned_back(device: DeviceId, kept: &Kept) {
     mapper.turned_back(device);
 }
 
-/// What was let through has ended below, in the name of `current`, the thread that it is of. True if it has ended: whoever calls completes it. Otherwise
-/// the mapper does.
+/// What was let through has ended below, on the thread that it is of. True if that was all: whoever calls completes it. Otherwise the mapper does.
 #[inline(always)]
-pub(super) fn passed(current: Thread, passed: Passed, status: Status) -> bool {
+pub(super) fn passed(passed: Passed, status: Status) -> bool {
     let core = here().expect("I/O ends on the thread that submitted it");
     if status != Status::Ok || core.entered.get() {
-        core.call(current, Caller::Passed(passed.io, status));
+        core.call_in_passing(Caller::Passed(passed.io, status));
         return false;
     }
     // SAFETY: nobody is in, and nothing is called that enters before this is done with.
@@ -429,7 +434,7 @@ pub(super) fn passed(current: Thread, passed: Passed, status: Status) -> bool {
     } = passed;
     mapper.passed(lower, device, op, sectors, &kept.passing);
     if lower.gathered {
-        core.call(current, Caller::Nobody);
+        core.call_in_passing(Caller::Nobody);
     }
     true
 }

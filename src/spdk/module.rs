@@ -73,7 +73,7 @@ pub(super) struct Published {
     discard: bool,
     read_only: bool,
     /// The device is being removed; its number may be another's soon.
-    withdrawn: Cell<bool>,
+    pub withdrawn: Cell<bool>,
     name: CString,
 }
 
@@ -304,27 +304,37 @@ unsafe extern "C" fn got_buffer(
 /// `io` was submitted to us on `channel`, has its buffers, and is not completed.
 #[inline(always)]
 unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
+    // SAFETY: the caller's promise; SPDK submits in the name of the channel's thread. What may pass is a read, or a write without FUA.
+    unsafe {
+        let op = match u32::from((*io).type_) {
+            spdk_sys::SPDK_BDEV_IO_TYPE_READ => Some(Op::Read),
+            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(&(*io).u.bdev) => Some(Op::Write),
+            _ => None,
+        };
+        let current = Thread::of_channel(channel);
+        let passes = op.is_some_and(|op| passing::pass(current, io, op));
+        if !passes {
+            submit_to_mapper(current, io);
+        }
+    }
+}
+
+/// Whether an I/O has to be durable when it completes.
+#[inline(always)]
+fn has_fua(params: &spdk_sys::spdk_bdev_io_block_params) -> bool {
+    // SAFETY: an integer, whatever the command.
+    unsafe { params.nvme_cdw12.raw & FUA != 0 }
+}
+
+/// # Safety
+/// `io` was submitted to us in the name of `current`, has its buffers, and is not completed.
+#[inline(never)]
+unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
     // SAFETY: the caller's promise: the I/O is there, and so is its bdev, which is one of ours.
     let (io, published, params, kind) = unsafe {
         let (params, kind) = (&(*io).u.bdev, u32::from((*io).type_));
         (NonNull::new_unchecked(io), Published::of(io), params, kind)
     };
-    // SAFETY: an integer, whatever the command.
-    let fua = unsafe { params.nvme_cdw12.raw } & FUA != 0;
-    let plain = match kind {
-        spdk_sys::SPDK_BDEV_IO_TYPE_READ => Some(Op::Read),
-        spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !fua => Some(Op::Write),
-        _ => None,
-    };
-    // SAFETY: the caller's promise.
-    let current = unsafe { Thread::of_channel(channel) };
-    if let Some(op) = plain
-        && !published.withdrawn.get()
-        // SAFETY: the caller's promise; SPDK submits in the name of the channel's thread.
-        && unsafe { passing::pass(current, published, io, op) }
-    {
-        return;
-    }
     let op = match kind {
         spdk_sys::SPDK_BDEV_IO_TYPE_READ => Ok(Op::Read),
         spdk_sys::SPDK_BDEV_IO_TYPE_WRITE => Ok(Op::Write),
@@ -352,7 +362,7 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     let status = match op {
         _ if published.withdrawn.get() => Status::IoError,
         Ok(op) => {
-            let ended = match original(published, io, params, op, fua) {
+            let ended = match original(published, io, params, op, has_fua(params)) {
                 // No system thread of a reactor's has no core.
                 Some(io) => {
                     core::submit(current, published.device, io).unwrap_or(Some(Status::IoError))

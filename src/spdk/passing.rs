@@ -82,16 +82,14 @@ impl Passed {
 /// Lets a read, or a write without force-unit-access, through. False if it has to be submitted to the mapper.
 ///
 /// # Safety
-/// `io` was submitted to us on `channel`, in the name of `current`, has its buffers, and is not completed.
+/// `io` was submitted to us in the name of `current`, which is SPDK's current thread, has its buffers, and is not completed.
 #[inline(always)]
-pub(super) unsafe fn pass(
-    current: Thread,
-    published: &Published,
-    io: NonNull<spdk_bdev_io>,
-    op: Op,
-) -> bool {
+pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> bool {
     // SAFETY: the caller's promise.
-    let params = unsafe { &(*io.as_ptr()).u.bdev };
+    let (published, params) = unsafe { (Published::of(io), &(*io).u.bdev) };
+    if published.withdrawn.get() {
+        return false;
+    }
     let (Ok(sectors), Some(buffers)) = (
         u32::try_from(params.num_blocks << published.shift),
         NonNull::new(params.iovs),
@@ -105,10 +103,10 @@ pub(super) unsafe fn pass(
         return false;
     };
     // SAFETY: the I/O is ours, and so is its room.
-    unsafe { kept(io.as_ptr()).write(now_kept) };
+    unsafe { kept(io).write(now_kept) };
     let offset = sector >> below.block_shift;
     let blocks = u64::from(sectors) >> below.block_shift;
-    let argument = io.as_ptr().cast::<c_void>();
+    let argument = io.cast::<c_void>();
     let (descriptor, channel) = (below.descriptor, below.channel);
     // SAFETY: the descriptor is open, and so is the channel, which is of the current thread; the range was checked against the table, and SPDK checks
     // it against the bdev; the buffers are the host's until the I/O completes.
@@ -167,7 +165,7 @@ unsafe extern "C" fn ended(below: *mut spdk_bdev_io, success: bool, argument: *m
         };
         spdk_sys::spdk_bdev_free_io(below);
         let io = NonNull::new_unchecked(argument.cast::<spdk_bdev_io>());
-        if core::passed(Thread::of_io(io.as_ptr()), Passed::of(io), status) {
+        if core::passed(Passed::of(io), status) {
             spdk_sys::spdk_bdev_io_complete(io.as_ptr(), spdk_sys::SPDK_BDEV_IO_STATUS_SUCCESS);
         }
     }
