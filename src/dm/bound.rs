@@ -189,6 +189,16 @@ impl<C> Bound<C> {
         (self.last as u32, place)
     }
 
+    /// Whether a read or write may be admitted: it lies within the table (IO-5), and is no write to what can only be read.
+    #[inline(always)]
+    pub fn takes(&self, op: Op, sector: u64, sectors: u32) -> bool {
+        let limits = &self.limits;
+        sectors != 0
+            && (!limits.read_only || op != Op::Write)
+            && sector < limits.sectors
+            && u64::from(sectors) <= limits.sectors - sector
+    }
+
     /// The next piece of a read or write, as much of `sectors` from `sector` as one clone may carry (IO-6), and its place.
     #[inline(always)]
     pub fn piece(&mut self, sector: u64, sectors: u32) -> (Piece, &Place) {

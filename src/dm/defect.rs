@@ -54,6 +54,8 @@ defects! {
         "A core that was told to close its gate does not wait for what is in flight",
     LateAckAccepted "late-ack-accepted" "PM-2"
         "An acknowledgement of an earlier round is taken for one of this",
+    GatePassed "gate-passed" "IO-1"
+        "What needs no slot goes through a closed gate",
     WakeUpLost "wake-up-lost" "IO-19"
         "A core opens its gate and does not look at what it has parked",
     ReissuedTwice "reissued-twice" "IO-21"

@@ -128,7 +128,7 @@ impl<E: Env> Mapper<E> {
 
     /// The last original that a round waits for is out.
     #[cold]
-    fn drained(&mut self, env: &mut E, id: DeviceId) {
+    pub(super) fn drained(&mut self, env: &mut E, id: DeviceId) {
         let core = self.core;
         if let Some(epoch) = self.known(id).draining.take() {
             acknowledge(env, core, id, epoch, Ok(()));

@@ -36,7 +36,8 @@ impl<E: Env> Mapper<E> {
         for (_, slot) in slots {
             self.abort_slot(env, slot);
         }
-        self.unanswered(id).count()
+        let passing = self.device(id).map_or(0, |device| device.flow.passing);
+        self.unanswered(id).count() + passing as usize
     }
 
     /// What front ends have submitted to the device, and have no answer to: neither the mapper's own flushes nor what the devices above

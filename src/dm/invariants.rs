@@ -38,7 +38,7 @@ impl<E: Env> Mapper<E> {
             deferred += device.deferred.len() + device.older.len() + device.pushed_back.len();
             held += device.held;
             waiting += device.sequenced;
-            in_flight += device.flow.in_flight;
+            in_flight += device.flow.in_flight - device.flow.passing;
         }
         assert_eq!(deferred, parked, "the deferred lists and what is parked");
         assert_eq!(waiting, sequenced, "what waits for a sequence");

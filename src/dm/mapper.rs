@@ -1,36 +1,27 @@
 //! The mapper of one core: admits, maps, clones and completes the I/O that this core's front ends submit.
 //!
 //! Everything here belongs to one core and is touched by no other, so the path of a read or write has no lock, no shared
-//! atomic, no allocation and no system call (AT-90). A clone that its lower device finishes at once never even takes a slot:
-//!
-//! ```text
-//! submit ─ gate open, table live? ─ piece() maps ─ env.submit ┬ Done    → answered in the return value
-//!             │ no                     │ more than one piece  ├ Pending → slot; complete_clone() later
-//!             └ deferred list          └ slow path: pieces    └ Busy    → slot, busy list; retry_busy() later
-//! ```
+//! atomic, no allocation and no system call (AT-90). The most frequent I/O is in `whole.rs`.
 //!
 //! Orders from a device's home core change gates and tables here ([`Mapper::message`]); the home core's own side of it is
 //! in `dm/device.rs`.
 
 use std::collections::VecDeque;
 
-use super::bound::{Bound, Piece};
+use super::bound::Bound;
 use super::defect::Defect;
 use super::device::Home;
 use super::env::{CopyId, Env, Submit};
-use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload};
+use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op};
 use super::message::{Epoch, Event, Gate, Message, Steps};
 use super::parked::{Parked, Parking};
 use super::slab::Slab;
-use super::stacked::Channel;
 use super::stats::Stats;
 use super::status::Status;
 use super::table::Limits;
-use super::target::{Ask, ChannelIndex, Map, Note, Remap};
+use super::target::{ChannelIndex, Note};
 use super::timers::Timers;
-
-/// Marks the clone id of an original that has exactly one clone: the number is the original's own slot.
-const WHOLE: u32 = 1 << 31;
+use super::whole::Flow;
 
 /// The client number of what the mapper submits for itself: the flush steps of a sequence.
 pub(super) const INTERNAL: u32 = u32::MAX;
@@ -85,16 +76,6 @@ pub(super) struct Device<C> {
     /// The moment for which a timer is armed to see to that.
     pub parked_due_ns: Option<u64>,
     pub flow: Flow,
-}
-
-/// What one core counts of a device's I/O.
-#[derive(Default)]
-pub(super) struct Flow {
-    /// Originals admitted and not completed.
-    pub in_flight: u32,
-    /// Originals that have taken a slot: numbers them as they arrive.
-    pub arrivals: u64,
-    pub stats: Stats,
 }
 
 /// An original in its slot.
@@ -175,29 +156,6 @@ pub(super) struct PieceClone {
     pub next: u32,
 }
 
-/// Where the only clone of a read or write goes.
-#[derive(Clone, Copy)]
-struct Way {
-    place: u32,
-    channel: ChannelIndex,
-    sector: u64,
-    note: Note,
-}
-
-/// How it was sent.
-enum Sent<P> {
-    /// It is done, and took no slot.
-    Done,
-    /// It will be completed.
-    Pending,
-    /// It has to be tried again.
-    Busy(ChannelIndex, CloneId, LowerIo<P>),
-    /// It took a slot, and has ended.
-    Ended(CloneId, Status),
-    /// It goes to a mapped device, and has not been sent.
-    Deeper(Map),
-}
-
 /// A clone that its lower device had no room for.
 struct Busy<P> {
     device: DeviceId,
@@ -232,153 +190,6 @@ impl<E: Env> Mapper<E> {
         self.timers.reserve(outstanding);
         self.ended_below
             .reserve(outstanding.saturating_sub(self.ended_below.len()));
-    }
-
-    /// Submits an original. `Some` when it ended at once; otherwise [`Env::complete`] is called with its tag, exactly once.
-    ///
-    /// A read or write within one target, to a device that finishes at once, costs a bounds check, a mapping and the
-    /// lower submission: no slot, no list.
-    #[inline(always)]
-    pub fn submit(&mut self, env: &mut E, id: DeviceId, io: Io<E::Payload>) -> Option<Status> {
-        let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
-            return Some(Status::IoError);
-        };
-        let plain = match io.op {
-            Op::Read => true,
-            Op::Write => !io.fua,
-            _ => false,
-        };
-        if !plain || device.gate != 0 {
-            return self.submit_slowly(env, id, io);
-        }
-        let Device {
-            live: Some(live),
-            flow,
-            ..
-        } = &mut **device
-        else {
-            return Some(Status::IoError);
-        };
-        let limits = &live.limits;
-        if io.sectors == 0
-            || (limits.read_only && io.op == Op::Write)
-            || io.sector >= limits.sectors
-            || u64::from(io.sectors) > limits.sectors - io.sector
-        {
-            return Some(Status::IoError);
-        }
-        let (piece, place) = live.piece(io.sector, io.sectors);
-        if piece.sectors != io.sectors {
-            return self.submit_slowly(env, id, io);
-        }
-        match place.remap(piece.within) {
-            Remap::To(channel, sector) => {
-                let way = Way {
-                    place: piece.place,
-                    channel,
-                    sector,
-                    note: Note::NONE,
-                };
-                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, way);
-                self.whole_sent(env, id, io, piece, sent)
-            }
-            Remap::Zero => Some(self.zeroed(id, io)),
-            Remap::Ask => self.ask_whole(env, id, io, piece),
-        }
-    }
-
-    /// A read finds zeroes, a write leaves no trace.
-    #[inline(always)]
-    fn zeroed(&mut self, id: DeviceId, io: Io<E::Payload>) -> Status {
-        if io.op == Op::Read {
-            io.payload.fill_zero();
-        }
-        let counters = self.known(id).flow.stats.of(io.op);
-        counters.done(io.sectors, Status::Ok, 0);
-        Status::Ok
-    }
-
-    /// Asks the target of a read or write that is one piece where it goes.
-    #[inline(never)]
-    fn ask_whole(
-        &mut self,
-        env: &mut E,
-        id: DeviceId,
-        io: Io<E::Payload>,
-        piece: Piece,
-    ) -> Option<Status> {
-        let ask = Ask::of(io.op, piece.within, piece.sectors, env.now_ns());
-        let map = self.live(id).segment(piece.place).target.map(&ask);
-        match map {
-            Map::Remapped {
-                channel,
-                sector,
-                note,
-            } => {
-                let way = Way {
-                    place: piece.place,
-                    channel,
-                    sector,
-                    note,
-                };
-                let Some(Some(device)) = self.devices.get_mut(id.0 as usize) else {
-                    unreachable!("its target has just answered")
-                };
-                let (flow, live) = (&mut device.flow, device.live.as_mut());
-                let live = live.expect("its target has just answered");
-                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, way);
-                self.whole_sent(env, id, io, piece, sent)
-            }
-            Map::Zero => Some(self.zeroed(id, io)),
-            Map::Kill => {
-                let counters = self.known(id).flow.stats.of(io.op);
-                counters.done(piece.sectors, Status::IoError, 0);
-                Some(Status::IoError)
-            }
-            map => {
-                self.keep_whole(env, id, io, piece, map);
-                None
-            }
-        }
-    }
-
-    /// What follows from how the only clone of a read or write was sent.
-    #[inline(always)]
-    fn whole_sent(
-        &mut self,
-        env: &mut E,
-        id: DeviceId,
-        io: Io<E::Payload>,
-        piece: Piece,
-        sent: Sent<E::Payload>,
-    ) -> Option<Status> {
-        match sent {
-            Sent::Done => return Some(Status::Ok),
-            Sent::Pending => {}
-            Sent::Busy(channel, clone, lower) => self.wait_for_room(id, channel, clone, lower),
-            Sent::Ended(clone, status) => self.ended_at_once(env, clone, status),
-            Sent::Deeper(map) => self.keep_whole(env, id, io, piece, map),
-        }
-        None
-    }
-
-    /// A clone ended while it was submitted, and there is more to that than success.
-    #[inline(never)]
-    fn ended_at_once(&mut self, env: &mut E, clone: CloneId, status: Status) {
-        self.complete_clone(env, clone, status);
-    }
-
-    /// A lower device has finished a clone.
-    #[inline]
-    pub fn complete_clone(&mut self, env: &mut E, clone: CloneId, status: Status) {
-        if clone.0 & WHOLE == 0 {
-            return self.complete_piece(env, clone.0, status);
-        }
-        let slot = clone.0 & !WHOLE;
-        if status != Status::Ok || self.originals[slot].note != Note::NONE {
-            return self.whole_ended(env, slot, status);
-        }
-        self.conclude(env, slot, Status::Ok);
     }
 
     /// Whether [`Mapper::poll`] has something to do now.
@@ -436,7 +247,7 @@ impl<E: Env> Mapper<E> {
         self.busy.len()
     }
 
-    /// How many originals are in flight or parked on this core, over all devices.
+    /// How many originals are in flight or parked on this core, over all devices; those that pass ([`Mapper::pass`]) are not among them.
     pub fn outstanding(&self) -> u32 {
         self.originals.used()
     }
@@ -480,7 +291,12 @@ impl<E: Env> Mapper<E> {
 
     /// Everything that is not a plain read or write through an open gate to one place.
     #[inline(never)]
-    fn submit_slowly(&mut self, env: &mut E, id: DeviceId, io: Io<E::Payload>) -> Option<Status> {
+    pub(super) fn submit_slowly(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        io: Io<E::Payload>,
+    ) -> Option<Status> {
         let device = self.known(id);
         // IO-1: "no table" is tested before "suspended" (LC-1).
         if let Err(status) = device.check(&io) {
@@ -576,7 +392,7 @@ impl<E: Env> Mapper<E> {
     }
 
     #[cold]
-    fn wait_for_room(
+    pub(super) fn wait_for_room(
         &mut self,
         device: DeviceId,
         channel: ChannelIndex,
@@ -590,63 +406,6 @@ impl<E: Env> Mapper<E> {
             clone,
             io,
         });
-    }
-}
-
-impl Flow {
-    /// Submits a read or write that is one piece to where its target has sent it. It takes a slot unless it ends at once, well, and
-    /// nobody wants to be told.
-    #[inline(always)]
-    fn send_whole<E: Env>(
-        &mut self,
-        env: &mut E,
-        originals: &mut Slab<Original<E::Payload>>,
-        live: &mut Bound<E::Channel>,
-        id: DeviceId,
-        io: &Io<E::Payload>,
-        way: Way,
-    ) -> Sent<E::Payload> {
-        let Way {
-            place,
-            channel,
-            sector,
-            note,
-        } = way;
-        let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
-            return Sent::Deeper(Map::Remapped {
-                channel,
-                sector,
-                note,
-            });
-        };
-        let slot = originals.vacant();
-        let lower = LowerIo {
-            op: io.op,
-            fua: false,
-            sector,
-            sectors: io.sectors,
-            payload: io.payload,
-        };
-        let clone = CloneId(slot.index | WHOLE);
-        let submit = env.submit(below, &lower, clone);
-        if submit == Submit::Done(Status::Ok) && note == Note::NONE {
-            self.stats.of(io.op).done(io.sectors, Status::Ok, 0);
-            return Sent::Done;
-        }
-        self.in_flight += 1;
-        self.arrivals += 1;
-        slot.fill(Original {
-            arrival: self.arrivals,
-            place,
-            channel,
-            note,
-            ..Original::new(id, *io, env.now_ns(), Stage::Data)
-        });
-        match submit {
-            Submit::Pending => Sent::Pending,
-            Submit::Busy => Sent::Busy(channel, clone, lower),
-            Submit::Done(status) => Sent::Ended(clone, status),
-        }
     }
 }
 

@@ -8,7 +8,7 @@
 //! | `io`, `status`, `limits` | one I/O, its result, what a device can do |
 //! | `geometry` | what of that front ends tell their hosts |
 //! | `table`, `target/` | tables, and one file per target type |
-//! | `mapper`, `bound`, `clones`, `ending` | the I/O path of one core: admit, map, clone, complete |
+//! | `mapper`, `whole`, `bound`, `clones`, `ending` | the I/O path of one core: admit, map, clone, complete |
 //! | `given_up` | I/O that waits and is not wanted any more |
 //! | `held`, `timers` | clones that targets keep or hand back, and what has to happen later |
 //! | `stacked` | mapped devices beneath mapped devices |
@@ -47,6 +47,7 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod whole;
 
 pub use defect::Defect;
 pub use env::{CopyId, Env, Submit};
@@ -64,3 +65,4 @@ pub use stats::{Histogram, Stats};
 pub use status::Status;
 pub use table::{Limits, Table, TableError};
 pub use target::Tamper;
+pub use whole::{Passage, Passing};

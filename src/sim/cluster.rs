@@ -9,14 +9,18 @@ use super::world::{Seen, Shared, World};
 use super::{Ask, Bytes, Disk, Random};
 use crate::dm::mapper::home;
 use crate::dm::{
-    Answer, CoreId, DeviceId, Errno, Event, Info, Io, Lower, LowerId, Mapper, Message, Reply,
-    Request, Status, SuspendOptions, Table, Tag, Ticket,
+    Answer, CloneId, CoreId, DeviceId, Env as _, Errno, Event, Info, Io, Lower, LowerId, LowerIo,
+    Mapper, Message, Op, Passing, Reply, Request, Status, Submit, SuspendOptions, Table, Tag,
+    Ticket,
 };
 
 /// Steps after which a world that is still busy is taken to be in a loop; no run comes near it.
 const STEPS_MAX: u64 = 20_000_000;
 /// What a step takes, if nothing is said of time.
 const STEP_NS: u64 = 100;
+
+/// Marks the names of clones that the mapper has no slot for, below the mark that it has for itself.
+const PASSING: u32 = 1 << 30;
 
 /// Several cores, their mappers, and what is beneath them.
 pub struct Cluster {
@@ -30,6 +34,10 @@ pub struct Cluster {
     tickets: u64,
     /// Mapped devices that tables may name.
     mapped: Vec<Lower>,
+    /// Originals go through without a slot where they may, as with an engine that has a record of its own of each.
+    pub passes: bool,
+    /// That record, of those that are below: by the name that their clones have there.
+    passing: BTreeMap<u32, (DeviceId, Io<Bytes>, Passing)>,
     random: Random,
     /// Room for what can happen next.
     choices: Vec<Choice>,
@@ -73,6 +81,8 @@ impl Cluster {
             commands: 0,
             tickets: 0,
             mapped: Vec::new(),
+            passes: false,
+            passing: BTreeMap::new(),
             random: Random::new(seed),
             choices: Vec::with_capacity(16),
         }
@@ -238,10 +248,63 @@ impl Cluster {
             watch.original(core, device.0 as usize, &io);
         }
         let at = core as usize;
+        if self.passes && self.pass(at, device, io) {
+            return command;
+        }
         if let Some(status) = self.mappers[at].submit(&mut self.worlds[at], device, io) {
             self.shared().ended(command, status);
         }
         command
+    }
+
+    /// Lets an original through, if it may pass.
+    fn pass(&mut self, at: usize, device: DeviceId, io: Io<Bytes>) -> bool {
+        let plain = io.op == Op::Read || (io.op == Op::Write && !io.fua);
+        if !plain {
+            return false;
+        }
+        let (mapper, world) = (&mut self.mappers[at], &mut self.worlds[at]);
+        let Some(passage) = mapper.pass(world, device, io.op, io.sector, io.sectors) else {
+            return false;
+        };
+        let below = LowerIo {
+            op: io.op,
+            fua: false,
+            sector: passage.sector,
+            sectors: io.sectors,
+            payload: io.payload,
+        };
+        let (name, passing) = (PASSING | io.tag.command, passage.passing);
+        match world.submit(passage.channel, &below, CloneId(name)) {
+            Submit::Pending => {
+                self.passing.insert(name, (device, io, passing));
+            }
+            Submit::Done(status) => self.passed(at, device, io, &passing, status),
+            Submit::Busy => {
+                mapper.turned_back(device);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What was let through has ended below.
+    fn passed(
+        &mut self,
+        at: usize,
+        device: DeviceId,
+        io: Io<Bytes>,
+        passing: &Passing,
+        status: Status,
+    ) {
+        let (mapper, world) = (&mut self.mappers[at], &mut self.worlds[at]);
+        match status {
+            Status::Ok => {
+                mapper.passed(world, device, io.op, io.sectors, passing);
+                self.shared().ended(io.tag.command, status);
+            }
+            status => mapper.stopped(world, device, io, passing, status),
+        }
     }
 
     /// Whether an original has ended that nobody has taken.
@@ -320,7 +383,10 @@ impl Cluster {
             (core.0 as usize, clone, status)
         };
         let (at, clone, status) = core;
-        self.mappers[at].complete_clone(&mut self.worlds[at], clone, status);
+        match self.passing.remove(&clone.0) {
+            Some((device, io, passing)) => self.passed(at, device, io, &passing, status),
+            None => self.mappers[at].complete_clone(&mut self.worlds[at], clone, status),
+        }
     }
 
     /// Lets a core submit again what was busy, and do what has become due.

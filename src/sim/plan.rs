@@ -277,6 +277,8 @@ pub struct Plan {
     pub seed: u64,
     /// Cores, unless somebody asks for another number.
     pub cores: u16,
+    /// The engine keeps a record of each I/O, and lets through what may pass ([`crate::dm::Mapper::pass`]), as SPDK's does.
+    pub passes: bool,
     /// The disks.
     pub disks: Vec<DiskPlan>,
     /// The devices.
@@ -295,6 +297,7 @@ impl Plan {
         let mut plan = Plan {
             seed,
             cores,
+            passes: seed % 2 == 1,
             disks: Vec::new(),
             devices: Vec::new(),
             tempo: Tempo {

@@ -70,7 +70,8 @@ impl<'a> Run<'a> {
     pub(super) fn new(plan: &'a Plan, conduct: &'a Conduct, lines: Option<Lines>) -> Run<'a> {
         let cores = conduct.cores.unwrap_or(plan.cores);
         let schedule = conduct.schedule.unwrap_or(plan.seed);
-        let cluster = Cluster::new(cores, schedule);
+        let mut cluster = Cluster::new(cores, schedule);
+        cluster.passes = plan.passes;
         let mut disks = plan.disks.iter().map(|disk| disk.build()).collect();
         cluster.shared().disks.append(&mut disks);
         {

@@ -19,13 +19,14 @@ use std::sync::Arc;
 
 use spdk_sys::{spdk_bdev_io, spdk_poller};
 
-use super::lower::{Lower, Name};
+use super::lower::{Below, Channel, Lower, Name};
 use super::module;
+use super::passing::{Kept, Passed};
 use super::payload::Payload;
 use super::reset::Reset;
 use super::thread::Thread;
 use super::world::Shared;
-use crate::dm::{self, CoreId, DeviceId, Env as _, Io, LowerId, Mapper, Stats, Status, Tag};
+use crate::dm::{self, CoreId, DeviceId, Env as _, Io, LowerId, Mapper, Op, Stats, Status, Tag};
 use crate::reactor::monotonic_ns;
 
 /// Originals that a core has room for before it has to grow: four queues of the NVMe-oF target's default depth.
@@ -57,6 +58,8 @@ pub(super) struct Inside {
     pub lower: Lower,
     /// Room for who is let in.
     callers: Vec<Caller>,
+    /// Threads of this reactor that have channels to devices, and how many.
+    submitters: Vec<(Thread, usize)>,
     /// Resets that wait for what is below here.
     resets: Vec<Arc<Reset>>,
 }
@@ -65,10 +68,14 @@ pub(super) struct Inside {
 enum Caller {
     Submit(DeviceId, Io<Payload>),
     CloneEnded(Name, Status),
+    /// One that was let through.
+    Passed(NonNull<spdk_bdev_io>, Status),
     Abort(DeviceId, Tag, NonNull<spdk_bdev_io>),
     Work(Box<dyn FnOnce(&mut Inside)>),
     /// The poller: what its time has come for.
     Turn,
+    /// Whoever has found something that is to be delivered.
+    Nobody,
 }
 
 impl Core {
@@ -77,8 +84,9 @@ impl Core {
         let thread = Thread::current().expect("cores are made on threads of SPDK's");
         let inside = Inside {
             mapper: Mapper::new(index, OUTSTANDING_AT_START),
-            lower: Lower::new(shared.planes.clone(), cores),
+            lower: Lower::new(shared.planes.clone(), thread, cores),
             callers: Vec::new(),
+            submitters: Vec::new(),
             resets: Vec::new(),
         };
         let core = Box::new(Core {
@@ -131,6 +139,12 @@ impl Core {
         }
     }
 
+    /// The same, for whoever has had no need of SPDK's current thread so far.
+    #[cold]
+    fn call_in_passing(&self, caller: Caller) {
+        self.call(Thread::current().expect("I/O is of a thread"), caller);
+    }
+
     /// What is inside, for whoever has just set `entered`, until [`Core::leave`]. Callers know SPDK's current thread: to ask for it
     /// costs as much as a good part of the mapper.
     #[inline(always)]
@@ -146,6 +160,24 @@ impl Core {
         }
         // SAFETY: `entered` was not set before, and is until this is done with: there is no other reference.
         unsafe { &mut *self.inside.get() }
+    }
+
+    /// Gets the current thread a channel of its own to what is beneath a channel of the mapper's, so that its next I/O may pass.
+    #[cold]
+    fn make_passage(&self, current: Thread, channel: Channel) {
+        // SAFETY: nobody is in: callers see to it.
+        let inside = unsafe { &*self.inside.get() };
+        let Some(descriptor) = inside.lower.lacks_passage(channel, current) else {
+            return;
+        };
+        self.entered.set(true);
+        // SAFETY: open as long as the mapper has its channel, which it cannot give back while this core is entered.
+        let got = unsafe { spdk_sys::spdk_bdev_get_io_channel(descriptor) };
+        let inside = self.inside(current);
+        if let Some(got) = NonNull::new(got) {
+            inside.lower.make_passage(channel, current, got);
+        }
+        self.leave(current);
     }
 
     /// Lets in who came meanwhile, leaves, and delivers.
@@ -237,6 +269,31 @@ impl Inside {
                 }
             }
             Caller::CloneEnded(name, status) => self.clone_ended(name, status),
+            Caller::Passed(io, status) => {
+                // SAFETY: it was let through, waits for this, and is not completed.
+                let passed = unsafe { Passed::of(io) };
+                lower.ended_at(passed.kept.channel);
+                match status {
+                    Status::Ok => {
+                        let Passed {
+                            device,
+                            op,
+                            sectors,
+                            kept,
+                            ..
+                        } = passed;
+                        mapper.passed(lower, device, op, sectors, &kept.passing);
+                        lower.complete(module::tag_of(io), status);
+                    }
+                    status => mapper.stopped(
+                        lower,
+                        passed.device,
+                        passed.original(),
+                        &passed.kept.passing,
+                        status,
+                    ),
+                }
+            }
             Caller::Abort(device, tag, abort) => {
                 let status = match mapper.abort(lower, device, tag) {
                     true => Status::Ok,
@@ -247,6 +304,7 @@ impl Inside {
             }
             Caller::Work(work) => work(self),
             Caller::Turn => self.turn(),
+            Caller::Nobody => {}
         }
     }
 
@@ -255,6 +313,23 @@ impl Inside {
         let Inside { mapper, lower, .. } = self;
         lower.ended(name);
         mapper.complete_clone(lower, name.clone_id(), status);
+    }
+
+    /// A thread of this reactor has one more channel to a device, or one less; without any it needs none to what is beneath.
+    pub fn submits(&mut self, thread: Thread, more: bool) {
+        let known = self.submitters.iter().position(|(of, _)| *of == thread);
+        match (known, more) {
+            (None, true) => self.submitters.push((thread, 1)),
+            (Some(index), true) => self.submitters[index].1 += 1,
+            (Some(index), false) => {
+                self.submitters[index].1 -= 1;
+                if self.submitters[index].1 == 0 {
+                    self.submitters.swap_remove(index);
+                    self.lower.thread_leaves(thread);
+                }
+            }
+            (None, false) => {}
+        }
     }
 
     /// A backing device was taken away: first its channels, so that nothing more is submitted to it.
@@ -303,6 +378,65 @@ impl Inside {
 fn here<'a>() -> Option<&'a Core> {
     // SAFETY: made by `install`, and there until `remove`, which nothing that runs in a call of the core's leads to.
     unsafe { CORE.get().as_ref() }
+}
+
+/// Lets a read, or a write without force-unit-access, through, if it may pass (`passing.rs`): where to submit it, in the name of `current`, which is
+/// SPDK's current thread. [`passed`] or [`turned_back`] has to follow.
+#[inline(always)]
+pub(super) fn pass(
+    current: Thread,
+    device: DeviceId,
+    op: Op,
+    sector: u64,
+    sectors: u32,
+) -> Option<(Below, u64, Kept)> {
+    let core = here().filter(|core| !core.entered.get())?;
+    // SAFETY: nobody is in, and nothing is called that enters before this is done with.
+    let Inside { mapper, lower, .. } = unsafe { &mut *core.inside.get() };
+    let passage = mapper.pass(lower, device, op, sector, sectors)?;
+    let (sector, passing, channel) = (passage.sector, passage.passing, *passage.channel);
+    let Some(below) = lower.passage(channel, current) else {
+        mapper.turned_back(device);
+        core.make_passage(current, channel);
+        return None;
+    };
+    Some((below, sector, Kept { passing, channel }))
+}
+
+/// What was let through had no room below.
+#[cold]
+pub(super) fn turned_back(device: DeviceId, kept: &Kept) {
+    let core = here().filter(|core| !core.entered.get());
+    let core = core.expect("it was let through in this very call");
+    // SAFETY: nobody is in, and nothing is called that enters.
+    let Inside { mapper, lower, .. } = unsafe { &mut *core.inside.get() };
+    lower.ended_at(kept.channel);
+    mapper.turned_back(device);
+}
+
+/// What was let through has ended below, on the thread that it is of. True if that was all: whoever calls completes it. Otherwise the mapper does.
+#[inline(always)]
+pub(super) fn passed(passed: Passed, status: Status) -> bool {
+    let core = here().expect("I/O ends on the thread that submitted it");
+    if status != Status::Ok || core.entered.get() {
+        core.call_in_passing(Caller::Passed(passed.io, status));
+        return false;
+    }
+    // SAFETY: nobody is in, and nothing is called that enters before this is done with.
+    let Inside { mapper, lower, .. } = unsafe { &mut *core.inside.get() };
+    lower.ended_at(passed.kept.channel);
+    let Passed {
+        device,
+        op,
+        sectors,
+        kept,
+        ..
+    } = passed;
+    mapper.passed(lower, device, op, sectors, &kept.passing);
+    if lower.gathered {
+        core.call_in_passing(Caller::Nobody);
+    }
+    true
 }
 
 /// Submits an original, with SPDK's current thread; how it ended, if it has. Whoever submitted it then completes it, within the submission,
@@ -363,6 +497,13 @@ pub(super) fn clone_ended(name: Name, status: Status) {
     }
     core.inside(core.thread).clone_ended(name, status);
     core.leave(core.thread);
+}
+
+/// The current thread has one more channel to a device, or one less.
+pub(super) fn submits(more: bool) {
+    if let Some(current) = Thread::current() {
+        enter(move |inside| inside.submits(current, more));
+    }
 }
 
 /// Runs `work` in this system thread's core.

@@ -9,6 +9,7 @@ use spdk_sys::{iovec, spdk_bdev_io, spdk_io_channel};
 use super::core;
 use super::device::Opened;
 use super::payload::Payload;
+use super::thread::Thread;
 use crate::bdev::verdict;
 use crate::dm::{
     self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Op, Status,
@@ -28,6 +29,8 @@ const COPY_ALIGNMENT: usize = 4096;
 /// returned (IO-27).
 pub(super) struct Lower {
     pub planes: Planes,
+    /// The mapper's, which is current while the mapper runs.
+    thread: Thread,
     pub cores: u16,
     pub now_ns: u64,
     /// There is something in one of the next four.
@@ -49,14 +52,17 @@ pub(super) struct Lower {
 }
 
 /// A channel as the mapper holds it: its number here.
+#[derive(Clone, Copy)]
 pub(super) struct Channel(u16);
 
 /// A channel that is open.
 struct Open {
     lower: LowerId,
     device: Arc<Opened>,
-    /// SPDK's; null once it has been given back because the device was taken away.
+    /// SPDK's, of the mapper's thread; null once it has been given back because the device was taken away.
     channel: *mut spdk_io_channel,
+    /// The same of other threads of this reactor, for what passes.
+    guests: Vec<(Thread, NonNull<spdk_io_channel>)>,
     descriptor: *mut spdk_sys::spdk_bdev_desc,
     /// Sectors to blocks: a shift to the right.
     block_shift: u32,
@@ -103,9 +109,10 @@ impl Name {
 }
 
 impl Lower {
-    pub fn new(planes: Planes, cores: u16) -> Lower {
+    pub fn new(planes: Planes, thread: Thread, cores: u16) -> Lower {
         Lower {
             planes,
+            thread,
             cores,
             now_ns: crate::reactor::monotonic_ns(),
             gathered: false,
@@ -125,12 +132,67 @@ impl Lower {
         if let Some(list) = name.list() {
             self.lists.give_back(list);
         }
-        let open = self.channels[usize::from(name.channel())]
+        self.ended_at(Channel(name.channel()));
+    }
+
+    /// The same of one that passed.
+    #[inline(always)]
+    pub fn ended_at(&mut self, channel: Channel) {
+        let open = self.channels[usize::from(channel.0)]
             .as_mut()
             .expect("a channel outlives its I/O");
         open.in_flight -= 1;
         if open.gone && open.in_flight == 0 {
-            open.give_back();
+            open.give_back(self.thread);
+        }
+    }
+
+    /// Where a thread of this reactor submits what passes; counted as in flight from now. `None` if the device was taken away, or if the thread has no
+    /// channel to it yet.
+    #[inline(always)]
+    pub fn passage(&mut self, channel: Channel, thread: Thread) -> Option<Below> {
+        let open = self.channels[usize::from(channel.0)].as_mut()?;
+        let (_, below) = open.guests.iter().find(|(guest, _)| *guest == thread)?;
+        let below = Below {
+            descriptor: open.descriptor,
+            channel: below.as_ptr(),
+            block_shift: open.block_shift,
+        };
+        if open.gone {
+            return None;
+        }
+        open.in_flight += 1;
+        Some(below)
+    }
+
+    /// What a thread lacks for that: the descriptor to get a channel of.
+    pub fn lacks_passage(
+        &self,
+        channel: Channel,
+        thread: Thread,
+    ) -> Option<*mut spdk_sys::spdk_bdev_desc> {
+        let open = self.channels[usize::from(channel.0)].as_ref()?;
+        let has = open.guests.iter().any(|(guest, _)| *guest == thread);
+        (!has && !open.gone).then_some(open.descriptor)
+    }
+
+    /// A thread has got itself a channel.
+    pub fn make_passage(
+        &mut self,
+        channel: Channel,
+        thread: Thread,
+        below: NonNull<spdk_io_channel>,
+    ) {
+        let open = self.channels[usize::from(channel.0)].as_mut();
+        open.expect("the mapper has it open")
+            .guests
+            .push((thread, below));
+    }
+
+    /// A thread has nothing more to submit: its channels are given back.
+    pub fn thread_leaves(&mut self, thread: Thread) {
+        for open in self.channels.iter_mut().flatten() {
+            open.give_back_to_guests(|guest| guest == thread);
         }
     }
 
@@ -140,7 +202,7 @@ impl Lower {
             if open.lower == lower {
                 open.gone = true;
                 if open.in_flight == 0 {
-                    open.give_back();
+                    open.give_back(self.thread);
                 }
             }
         }
@@ -178,13 +240,51 @@ impl Lists {
     }
 }
 
+/// Where an I/O that passes is submitted.
+pub(super) struct Below {
+    pub descriptor: *mut spdk_sys::spdk_bdev_desc,
+    pub channel: *mut spdk_io_channel,
+    /// Sectors to blocks: a shift to the right.
+    pub block_shift: u32,
+}
+
 impl Open {
-    fn give_back(&mut self) {
-        if !self.channel.is_null() {
-            // SAFETY: got on this thread, has nothing in flight, and is given back once.
-            unsafe { spdk_sys::spdk_put_io_channel(self.channel) };
+    /// Gives the channels back, that of the mapper's thread last.
+    #[cold]
+    fn give_back(&mut self, thread: Thread) {
+        self.give_back_to_guests(|_| true);
+        if let Some(channel) = NonNull::new(self.channel) {
             self.channel = null_mut();
+            // SAFETY: got by the mapper's thread, has nothing in flight, and is given back once.
+            unsafe { put(thread, channel) };
             self.device.release();
+        }
+    }
+
+    fn give_back_to_guests(&mut self, whose: impl Fn(Thread) -> bool) {
+        self.guests.retain(|(guest, channel)| {
+            let gone = whose(*guest);
+            if gone {
+                // SAFETY: got by the guest, has nothing in flight, and is given back once.
+                unsafe { put(*guest, *channel) };
+            }
+            !gone
+        });
+    }
+}
+
+/// Gives a channel back in the name of the thread that it is of.
+///
+/// # Safety
+/// `channel` was got by `thread`, a thread of this reactor, has nothing in flight, and is given back once.
+unsafe fn put(thread: Thread, channel: NonNull<spdk_io_channel>) {
+    let current = Thread::current();
+    // SAFETY: the caller's promise; all threads of a reactor are polled by this system thread and no other. The rest happens by message.
+    unsafe {
+        thread.set_current();
+        spdk_sys::spdk_put_io_channel(channel.as_ptr());
+        if let Some(current) = current {
+            current.set_current();
         }
     }
 }
@@ -206,7 +306,7 @@ unsafe extern "C" fn ended(io: *mut spdk_bdev_io, success: bool, argument: *mut 
 /// # Safety
 /// `io` has completed and is not freed.
 #[cold]
-unsafe fn failure(io: *mut spdk_bdev_io) -> Status {
+pub(super) unsafe fn failure(io: *mut spdk_bdev_io) -> Status {
     let (mut result, mut kind, mut code): (u32, c_int, c_int) = (0, 0, 0);
     // SAFETY: the caller's promise; the pointers are to variables of ours.
     let own = unsafe {
@@ -252,6 +352,7 @@ impl Env for Lower {
             block_shift: device.block_shift(),
             device,
             channel,
+            guests: Vec::new(),
             descriptor,
             in_flight: 0,
             gone: false,
@@ -268,7 +369,7 @@ impl Env for Lower {
             .take()
             .expect("a channel is closed once");
         debug_assert_eq!(open.in_flight, 0);
-        open.give_back();
+        open.give_back(self.thread);
     }
 
     #[inline(always)]

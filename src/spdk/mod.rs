@@ -11,6 +11,7 @@
 //! | `thread` | `spdk_thread`s, and work sent to them |
 //! | `rpc` | what SPDK is asked by its own JSON-RPC: to make and delete bdevs, to export |
 //! | `core` | one reactor: a mapper, who enters it, and what follows when it is left |
+//! | `passing` | reads and writes that go through without a slot of the mapper's |
 //! | `lower`, `payload` | what is beneath the mapper: [`crate::dm::Env`] over SPDK's channels |
 //! | `device` | one backing device: an open bdev |
 //! | `module` | mapped devices as SPDK bdevs |
@@ -43,6 +44,7 @@ mod log;
 mod lower;
 mod memory;
 mod module;
+mod passing;
 mod payload;
 mod pci;
 mod reset;

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, spdk_io_channel};
 
 use super::core;
+use super::passing;
 use super::payload::Payload;
 use super::thread::Thread;
 use crate::dm::{DeviceId, Io, Limits, Op, Payload as _, Status, Tag};
@@ -41,6 +42,7 @@ static MODULE: Module = {
     let mut module: spdk_bdev_module = unsafe { std::mem::zeroed() };
     module.name = c"polldm".as_ptr();
     module.module_init = Some(init);
+    module.get_ctx_size = Some(passing::context_bytes);
     Module(UnsafeCell::new(module))
 };
 
@@ -68,12 +70,13 @@ unsafe extern "C" fn init() -> c_int {
 /// what each I/O reads.
 pub(super) struct Published {
     bdev: UnsafeCell<spdk_bdev>,
-    device: DeviceId,
-    shift: u32,
+    pub device: DeviceId,
+    /// Blocks to sectors: a shift to the left.
+    pub shift: u32,
     discard: bool,
     read_only: bool,
     /// The device is being removed; its number may be another's soon.
-    withdrawn: Cell<bool>,
+    pub withdrawn: Cell<bool>,
     name: CString,
 }
 
@@ -83,6 +86,18 @@ pub(super) struct Publication(NonNull<Published>);
 
 // SAFETY: an address; what it points to is used on SPDK's own thread only.
 unsafe impl Send for Publication {}
+
+impl Published {
+    /// That of an I/O's bdev.
+    ///
+    /// # Safety
+    /// `io` was submitted to one of our bdevs, and is not completed.
+    #[inline(always)]
+    pub unsafe fn of<'a>(io: *mut spdk_bdev_io) -> &'a Published {
+        // SAFETY: the caller's promise: a bdev is there as long as there is I/O for it.
+        unsafe { &*(*(*io).bdev).ctxt.cast() }
+    }
+}
 
 impl Publication {
     /// Registers the bdev of a device; on SPDK's own thread.
@@ -205,10 +220,13 @@ unsafe extern "C" fn freed(context: *mut c_void) {
 }
 
 unsafe extern "C" fn channel_made(_: *mut c_void, _: *mut c_void) -> c_int {
+    core::submits(true);
     0
 }
 
-unsafe extern "C" fn channel_gone(_: *mut c_void, _: *mut c_void) {}
+unsafe extern "C" fn channel_gone(_: *mut c_void, _: *mut c_void) {
+    core::submits(false);
+}
 
 unsafe extern "C" fn get_io_channel(context: *mut c_void) -> *mut spdk_io_channel {
     // SAFETY: the address that the device was registered under.
@@ -289,11 +307,36 @@ unsafe extern "C" fn got_buffer(
 /// `io` was submitted to us on `channel`, has its buffers, and is not completed.
 #[inline(always)]
 unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
+    // SAFETY: the caller's promise; SPDK submits in the name of the channel's thread. What may pass is a read, or a write without FUA.
+    unsafe {
+        let op = match u32::from((*io).type_) {
+            spdk_sys::SPDK_BDEV_IO_TYPE_READ => Some(Op::Read),
+            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(&(*io).u.bdev) => Some(Op::Write),
+            _ => None,
+        };
+        let current = Thread::of_channel(channel);
+        let passes = op.is_some_and(|op| passing::pass(current, io, op));
+        if !passes {
+            submit_to_mapper(current, io);
+        }
+    }
+}
+
+/// Whether an I/O has to be durable when it completes.
+#[inline(always)]
+fn has_fua(params: &spdk_sys::spdk_bdev_io_block_params) -> bool {
+    // SAFETY: an integer, whatever the command.
+    unsafe { params.nvme_cdw12.raw & FUA != 0 }
+}
+
+/// # Safety
+/// `io` was submitted to us in the name of `current`, has its buffers, and is not completed.
+#[inline(never)]
+unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
     // SAFETY: the caller's promise: the I/O is there, and so is its bdev, which is one of ours.
     let (io, published, params, kind) = unsafe {
-        let published = &*(*(*io).bdev).ctxt.cast::<Published>();
         let (params, kind) = (&(*io).u.bdev, u32::from((*io).type_));
-        (NonNull::new_unchecked(io), published, params, kind)
+        (NonNull::new_unchecked(io), Published::of(io), params, kind)
     };
     let op = match kind {
         spdk_sys::SPDK_BDEV_IO_TYPE_READ => Ok(Op::Read),
@@ -322,9 +365,14 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     let status = match op {
         _ if published.withdrawn.get() => Status::IoError,
         Ok(op) => {
-            // SAFETY: the caller's promise.
-            let current = unsafe { Thread::of_channel(channel) };
-            match submit_op(current, published, io, params, op) {
+            let ended = match original(published, io, params, op, has_fua(params)) {
+                // No system thread of a reactor's has no core.
+                Some(io) => {
+                    core::submit(current, published.device, io).unwrap_or(Some(Status::IoError))
+                }
+                None => Some(Status::IoError),
+            };
+            match ended {
                 Some(status) => status,
                 None => return,
             }
@@ -335,51 +383,38 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     unsafe { conclude(io.as_ptr(), status) };
 }
 
-/// Hands an I/O to the mapper; how it ended, if it has: at once, or because it could not be taken.
+/// An I/O as the mapper takes it; `None` for one that is larger than any front end's transfer, which SPDK bounds by its buffers.
 #[inline(always)]
-fn submit_op(
-    current: Thread,
+pub(super) fn original(
     published: &Published,
     io: NonNull<spdk_bdev_io>,
     params: &spdk_sys::spdk_bdev_io_block_params,
     op: Op,
-) -> Option<Status> {
-    // SAFETY: an integer, whatever the command.
-    let fua = unsafe { params.nvme_cdw12.raw } & FUA != 0;
+    fua: bool,
+) -> Option<Io<Payload>> {
     let (sector, sectors) = match op {
         Op::Flush => (0, 0),
-        _ => {
-            let sectors = u32::try_from(params.num_blocks << published.shift);
-            let Ok(sectors) = sectors else {
-                return Some(Status::IoError);
-            };
-            (params.offset_blocks << published.shift, sectors)
-        }
+        _ => (
+            params.offset_blocks << published.shift,
+            u32::try_from(params.num_blocks << published.shift).ok()?,
+        ),
     };
     let payload = match (op, NonNull::new(params.iovs)) {
         (Op::Read | Op::Write, Some(buffers)) => {
-            // Larger than any front end's transfer, which SPDK bounds by its buffers.
-            let Some(length) = sectors.checked_mul(512) else {
-                return Some(Status::IoError);
-            };
+            let length = sectors.checked_mul(512)?;
             // SAFETY: SPDK's: the buffers of an I/O hold its blocks until it completes.
             unsafe { Payload::new(buffers, params.iovcnt as u32, length) }
         }
         _ => Payload::empty(),
     };
-    let io = Io {
+    Some(Io {
         tag: tag_of(io),
         op,
         fua: fua && op != Op::Flush,
         sector,
         sectors,
         payload,
-    };
-    match core::submit(current, published.device, io) {
-        Ok(ended) => ended,
-        // No thread of a reactor's.
-        Err(core::NoCore) => Some(Status::IoError),
-    }
+    })
 }
 
 /// Completes the I/O of a tag, whatever thread it is of; `current` is SPDK's current one.
