@@ -12,7 +12,7 @@ use crate::config::{
 };
 use crate::engine::Engine;
 use crate::export::nvmf::target::format_uuid;
-use crate::export::{iscsi, listener};
+use crate::export::listener;
 use crate::iscsi::secrets::{Secret, Secrets};
 use crate::spdk::{
     Chap, Export, IscsiExport, Listener, Namespace, Options, Subsystem, Target, World,
