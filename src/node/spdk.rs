@@ -11,8 +11,8 @@ use crate::config::{
     AnaState, BdevKind, BdevPlan, ChapPlan, Error, HostsPlan, IscsiPlan, NvmfPlan, Plan, Span, Uuid,
 };
 use crate::engine::Engine;
-use crate::export::nvmf::target::format_uuid;
 use crate::export::listener;
+use crate::export::nvmf::target::format_uuid;
 use crate::iscsi::secrets::{Secret, Secrets};
 use crate::spdk::{
     Chap, Export, IscsiExport, Listener, Namespace, Options, Subsystem, Target, World,

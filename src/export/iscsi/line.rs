@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use super::command::{Memory, Phase, Work};
 use super::receive::Segment;
 use super::session::{Context, Session};
-use crate::dm::Op;
+use crate::dm::{DeviceId, Op};
 use crate::export::backend::{Backend, Lend};
 use crate::iscsi::pdu::{Header, WRITES, is_before, opcode};
 use crate::scsi::sense::Code;
@@ -219,6 +219,12 @@ impl<L: Lend> Session<L> {
             self.fence(index, cx);
         }
         true
+    }
+
+    /// The mapped device that a command is for.
+    fn device<B>(&self, index: u16, cx: &Context<'_, B>) -> Option<DeviceId> {
+        let lun = self.slots.get(index).lun;
+        Some(cx.local.units.get(self.target()?, lun)?.device)
     }
 
     /// An ORDERED command to a device whose flush policy is ordered: a barrier for the commands of all.

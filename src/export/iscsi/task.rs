@@ -5,7 +5,7 @@ use super::guide::Guide;
 use super::line::NOT_SIMPLE;
 use super::receive::Segment;
 use super::session::{BUFFER_BYTES_MAX, Context, Local, Session};
-use crate::dm::{DeviceId, Op, Status};
+use crate::dm::{Op, Status};
 use crate::export::backend::{Backend, Lend, Request};
 use crate::export::stats::Kind;
 use crate::iscsi::pdu::{Header, NO_TAG, READS, WRITES};
@@ -430,11 +430,6 @@ impl<L: Lend> Session<L> {
         } else {
             self.buffer_bytes -= buffer.capacity();
         }
-    }
-
-    pub(super) fn device<B>(&self, index: u16, cx: &Context<'_, B>) -> Option<DeviceId> {
-        let lun = self.slots.get(index).lun;
-        Some(cx.local.units.get(self.target()?, lun)?.device)
     }
 
     /// An I/O to a unit; `None` when that is gone or has become too small for it.
