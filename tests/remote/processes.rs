@@ -108,19 +108,12 @@ exports:
 
     /// Makes it stand still, with everything open.
     pub fn freeze(&self) {
-        self.signal(libc::SIGSTOP);
+        freeze(self.child.as_ref().expect("it runs"));
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(libc::SIGCONT);
-    }
-
-    fn signal(&self, signal: i32) {
-        let child = self.child.as_ref().expect("it runs");
-        // SAFETY: no memory is involved; the child has not been waited for, so the number is still its own.
-        let sent = unsafe { libc::kill(child.id() as i32, signal) };
-        assert_eq!(sent, 0);
+        thaw(self.child.as_ref().expect("it runs"));
     }
 
     /// Gives an operator's command.
@@ -148,4 +141,25 @@ impl Drop for Remote {
             self.kill();
         }
     }
+}
+
+/// Makes a child stand still, with everything open; all of its threads do when this returns.
+pub fn freeze(child: &Child) {
+    send(child, libc::SIGSTOP);
+    // SAFETY: plain data, for which zeroes are valid.
+    let mut stopped: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: writes what is this function's own; asks for no end, so the child can still be waited for.
+    let waited = unsafe { libc::waitid(libc::P_PID, child.id(), &mut stopped, libc::WSTOPPED) };
+    assert_eq!(waited, 0);
+}
+
+/// Lets it go on.
+pub fn thaw(child: &Child) {
+    send(child, libc::SIGCONT);
+}
+
+fn send(child: &Child, signal: i32) {
+    // SAFETY: no memory is involved; the child has not been waited for, so the number is still its own.
+    let sent = unsafe { libc::kill(child.id() as i32, signal) };
+    assert_eq!(sent, 0);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::node::bdev;
 use crate::process::free_port;
-use crate::processes::{NQN, Remote};
+use crate::processes::{self, NQN, Remote};
 use crate::programs::{MEMORY_MIB, cpu, program};
 
 /// A way to a disk.
@@ -146,11 +146,8 @@ impl NvmfTgt {
         Some(target)
     }
 
-    fn signal(&self, signal: i32) {
-        let child = self.child.as_ref().expect("it runs");
-        // SAFETY: no memory is involved; the child has not been waited for, so the number is still its own.
-        let sent = unsafe { libc::kill(child.id() as i32, signal) };
-        assert_eq!(sent, 0);
+    fn child(&self) -> &Child {
+        self.child.as_ref().expect("it runs")
     }
 
     /// What a method of its JSON-RPC returns; null when it cannot be asked yet.
@@ -230,11 +227,11 @@ impl Way for NvmfTgt {
     }
 
     fn freeze(&self) {
-        self.signal(libc::SIGSTOP);
+        processes::freeze(self.child());
     }
 
     fn thaw(&self) {
-        self.signal(libc::SIGCONT);
+        processes::thaw(self.child());
     }
 
     fn is_connected(&self) -> bool {

@@ -3,7 +3,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | [`address`] | `iscsi://host:port/iqn/lun` |
-//! | [`login`] | from a connected socket to a session; CHAP |
+//! | [`mod@login`] | from a connected socket to a session; CHAP |
 //! | [`session`] | a session on one connection: submit, poll |
 //! | [`receive`] | the receiving half: many PDUs per receive, data handed on in place |
 //! | [`blocking`] | a session that waits for its commands, with a deadline: set-up and tests |
