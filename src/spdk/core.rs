@@ -10,6 +10,8 @@
 //! clone ended    ├▶ enter ▶ mapper ▶ leave ▶ deliver: changed, completions, answers, messages
 //! poller, work   ┘                                          └ nested: left to the outer delivery
 //! ```
+//!
+//! What passes ([`pass`], [`passed`]) only looks in while nobody is in, and nothing of SPDK's is called meanwhile.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{c_int, c_void};
@@ -272,26 +274,18 @@ impl Inside {
             Caller::Passed(io, status) => {
                 // SAFETY: it was let through, waits for this, and is not completed.
                 let passed = unsafe { Passed::of(io) };
-                lower.ended_at(passed.kept.channel);
                 match status {
                     Status::Ok => {
-                        let Passed {
-                            device,
-                            op,
-                            sectors,
-                            kept,
-                            ..
-                        } = passed;
-                        mapper.passed(lower, device, op, sectors, &kept.passing);
-                        lower.complete(module::tag_of(io), status);
+                        self.passed(&passed);
+                        self.lower.complete(module::tag_of(io), status);
                     }
-                    status => mapper.stopped(
-                        lower,
-                        passed.device,
-                        passed.original(),
-                        &passed.kept.passing,
-                        status,
-                    ),
+                    status => {
+                        let Passed {
+                            device, ref kept, ..
+                        } = passed;
+                        lower.ended_at(kept.channel);
+                        mapper.stopped(lower, device, passed.original(), &kept.passing, status);
+                    }
                 }
             }
             Caller::Abort(device, tag, abort) => {
@@ -313,6 +307,20 @@ impl Inside {
         let Inside { mapper, lower, .. } = self;
         lower.ended(name);
         mapper.complete_clone(lower, name.clone_id(), status);
+    }
+
+    /// What was let through has ended well.
+    #[inline(always)]
+    fn passed(&mut self, passed: &Passed) {
+        let Inside { mapper, lower, .. } = self;
+        lower.ended_at(passed.kept.channel);
+        mapper.passed(
+            lower,
+            passed.device,
+            passed.op,
+            passed.sectors,
+            &passed.kept.passing,
+        );
     }
 
     /// A thread of this reactor has one more channel to a device, or one less; without any it needs none to what is beneath.
@@ -423,17 +431,9 @@ pub(super) fn passed(passed: Passed, status: Status) -> bool {
         return false;
     }
     // SAFETY: nobody is in, and nothing is called that enters before this is done with.
-    let Inside { mapper, lower, .. } = unsafe { &mut *core.inside.get() };
-    lower.ended_at(passed.kept.channel);
-    let Passed {
-        device,
-        op,
-        sectors,
-        kept,
-        ..
-    } = passed;
-    mapper.passed(lower, device, op, sectors, &kept.passing);
-    if lower.gathered {
+    let inside = unsafe { &mut *core.inside.get() };
+    inside.passed(&passed);
+    if inside.lower.gathered {
         core.call_in_passing(Caller::Nobody);
     }
     true

@@ -25,8 +25,9 @@
 //! # Threads
 //!
 //! There is one mapper per *reactor*, on an `spdk_thread` of its own that never leaves its CPU. SPDK's targets submit from threads of theirs;
-//! whichever of a reactor's threads that is, it runs on the same system thread as the mapper, so the mapper is entered at once and
-//! borrows SPDK's notion of the current thread for as long (`core`). *Turned down:* a mapper for each `spdk_thread`, which would need cores that come
+//! whichever of a reactor's threads that is, it runs on the same system thread as the mapper, so the mapper is entered at once. Most reads
+//! and writes then go on in the name of the thread that they came from, on a channel of its own (`passing`); for all others the mapper
+//! borrows SPDK's notion of the current thread (`core`). *Turned down:* a mapper for each `spdk_thread`, which would need cores that come
 //! and go, and a message to the mapper's thread for each I/O.
 //!
 //! # Panics

@@ -315,10 +315,12 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
             _ => None,
         };
         let current = Thread::of_channel(channel);
-        let passes = op.is_some_and(|op| passing::pass(current, io, op));
-        if !passes {
-            submit_to_mapper(current, io);
+        if let Some(op) = op
+            && passing::pass(current, io, op)
+        {
+            return;
         }
+        submit_to_mapper(current, io);
     }
 }
 

@@ -97,13 +97,12 @@ pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> boo
         return false;
     };
     let sector = params.offset_blocks << published.shift;
-    let Some((below, sector, now_kept)) =
-        core::pass(current, published.device, op, sector, sectors)
+    let Some((below, sector, to_keep)) = core::pass(current, published.device, op, sector, sectors)
     else {
         return false;
     };
     // SAFETY: the I/O is ours, and so is its room.
-    unsafe { kept(io).write(now_kept) };
+    unsafe { kept(io).write(to_keep) };
     let offset = sector >> below.block_shift;
     let blocks = u64::from(sectors) >> below.block_shift;
     let argument = io.cast::<c_void>();
@@ -150,7 +149,7 @@ pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> boo
     };
     if result != 0 {
         // No room, or something that the mapper knows what to make of.
-        core::turned_back(published.device, &now_kept);
+        core::turned_back(published.device, &to_keep);
     }
     result == 0
 }
