@@ -58,7 +58,7 @@ fn report(harness: &mut Harness) -> Vec<(u8, u8, u8)> {
 
 /// TPGS.
 fn mode(harness: &mut Harness) -> u8 {
-    ask(harness, &[0x12, 0, 0, 0, 36, 0], 36).remove(0).data[5]
+    ask(harness, &[0x12, 0, 0, 0, 36, 0], 36).remove(0).data[5] & 0x30
 }
 
 /// Whether REPORT SUPPORTED OPERATION CODES knows the command.
