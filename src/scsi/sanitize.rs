@@ -30,6 +30,8 @@ pub struct Overwrite {
     pub answers_at_once: bool,
     /// Whether EXIT FAILURE MODE may end a failure (AUSE).
     unrestricted: bool,
+    /// How the unit was before: what has failed earlier stays so if this does not begin.
+    before: Option<Sanitize>,
     /// One block.
     pattern: Vec<u8>,
     /// Every second pass writes the complement.
@@ -113,11 +115,12 @@ impl Overwrite {
             }
             _ => {}
         }
-        state.sanitize = Some(Sanitize::Running(0));
+        let before = state.sanitize.replace(Sanitize::Running(0));
         unit.changed(&mut state);
         Ok(Self {
             answers_at_once: cdb.bit(1, 7),
             unrestricted,
+            before,
             pattern: pattern[..size]
                 .iter()
                 .copied()
@@ -212,7 +215,7 @@ impl Overwrite {
 
     /// It has not begun and will not.
     pub fn give_up(&self, unit: &Unit) {
-        unit.set_sanitize(None);
+        unit.set_sanitize(self.before);
     }
 }
 

@@ -152,6 +152,23 @@ fn a_failure_is_not_forgotten() {
     assert!(disk.run(1, &READY, &[]).0.is_good());
 }
 
+/// One that is not begun for want of room leaves the unit as it was: what had failed has failed still.
+#[test]
+fn one_that_is_given_up_changes_nothing() {
+    let disk = Disk::new(512);
+    let list = list(1, &[0]);
+    begin(&disk, 0, &list).give_up(&disk.unit);
+    assert_eq!(disk.unit.sanitize(), None);
+    begin(&disk, 0, &list).fail(&disk.unit);
+    let failed = disk.unit.sanitize();
+    assert!(matches!(
+        failed,
+        Some(crate::scsi::unit::Sanitize::Failed { .. })
+    ));
+    begin(&disk, 0, &list).give_up(&disk.unit);
+    assert_eq!(disk.unit.sanitize(), failed);
+}
+
 #[test]
 fn a_sanitize_that_makes_no_sense_does_nothing() {
     let mut disk = Disk::new(512);
