@@ -220,13 +220,19 @@ impl Target {
         Ok(())
     }
 
-    /// A polldm command against this target; its output.
-    pub fn command(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new(&self.binary)
+    /// A polldm that asks this target.
+    fn on_socket<'a>(&self, polldm: &'a mut Command) -> &'a mut Command {
+        polldm
             .arg("--socket")
             .arg(self.directory.path().join("control.sock"))
-            .args(arguments)
             .stdin(Stdio::null())
+    }
+
+    /// A polldm command against this target; its output.
+    pub fn command(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self
+            .on_socket(&mut Command::new(&self.binary))
+            .args(arguments)
             .output()
             .map_err(|e| format!("cannot run polldm: {e}"))?;
         if !output.status.success() {
@@ -302,11 +308,9 @@ impl Target {
 
     /// Starts a command that takes its time; its outcome comes with [`Running::refusal`].
     pub fn start_command(&self, arguments: &[&str]) -> Result<Running, String> {
-        let process = Command::new(&self.binary)
-            .arg("--socket")
-            .arg(self.directory.path().join("control.sock"))
+        let process = self
+            .on_socket(&mut Command::new(&self.binary))
             .args(arguments)
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -362,6 +366,24 @@ impl Running {
 impl Drop for Target {
     fn drop(&mut self) {
         if self.process.is_some() {
+            // The scenario has failed: what the target was at goes with it.
+            for view in [&["export", "ls"][..], &["stats"], &["dm", "status"]] {
+                // One that hangs is killed: that is an answer too.
+                let output = self
+                    .on_socket(Command::new("timeout").arg("10").arg(&self.binary))
+                    .args(view)
+                    .output();
+                match output {
+                    Ok(output) => println!(
+                        "--- polldm {}: {}\n{}{}",
+                        view.join(" "),
+                        output.status,
+                        String::from_utf8_lossy(&output.stdout),
+                        String::from_utf8_lossy(&output.stderr)
+                    ),
+                    Err(e) => println!("--- cannot run polldm: {e}"),
+                }
+            }
             let _ = self.kill();
         }
     }

@@ -245,19 +245,26 @@ impl Export {
         }
     }
 
+    /// In two steps: a new namespace is served on every core before the first of them tells a host of it. The receiver is disconnected
+    /// when no core has commands at the removed device.
     fn namespaces_changed(
         &self,
         engine: &Engine,
         subsystem: SubsystemId,
         removed: Option<DeviceId>,
     ) -> Receiver<()> {
-        let (done, receiver) = bounded(0);
+        let (served, all_serve) = bounded::<()>(0);
+        let (left, all_left) = bounded(0);
         self.tell_all(engine, || Message::Namespaces {
             subsystem,
             removed,
-            done: done.clone(),
+            served: served.clone(),
+            left: left.clone(),
         });
-        receiver
+        drop(served);
+        await_all(&all_serve);
+        self.tell_all(engine, || Message::NamespacesReported { subsystem });
+        all_left
     }
 
     fn lock_ana(&self) -> MutexGuard<'_, ()> {
@@ -276,8 +283,7 @@ impl Export {
             done: done.clone(),
         });
         drop(done);
-        // Disconnected, never sent to. A core that takes longer is stopping.
-        let _ = all_enforce.recv_timeout(ANSWER_TIMEOUT);
+        await_all(&all_enforce);
         self.tell_all(engine, || Message::AnaReported { subsystem, state });
     }
 
@@ -291,4 +297,9 @@ impl Export {
         self.close(engine, ended);
         self.tell_all(engine, || Message::DiscoveryChanged);
     }
+}
+
+/// Waits until every core has dropped its sender, which nobody sends by. A core that takes longer is stopping.
+fn await_all(senders: &Receiver<()>) {
+    let _ = senders.recv_timeout(ANSWER_TIMEOUT);
 }

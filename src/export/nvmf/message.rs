@@ -49,15 +49,21 @@ pub enum Message {
         /// Its Get Log Page.
         slot: u16,
     },
-    /// The namespaces of a subsystem changed. The sender of the answer is dropped when this core no longer has
-    /// commands at a device that was taken away.
+    /// The namespaces of a subsystem changed.
     Namespaces {
         /// The subsystem.
         subsystem: SubsystemId,
         /// The device that was taken away.
         removed: Option<DeviceId>,
-        /// Dropped when done.
-        done: Sender<()>,
+        /// Dropped when this core serves what there is now.
+        served: Sender<()>,
+        /// Dropped when this core has no commands at the device that was taken away.
+        left: Sender<()>,
+    },
+    /// Every core serves a subsystem's new namespaces: hosts are told.
+    NamespacesReported {
+        /// The subsystem.
+        subsystem: SubsystemId,
     },
     /// I/O commands that arrive from now on are judged by this ANA state. The sender of the answer is dropped at once.
     AnaEnforced {

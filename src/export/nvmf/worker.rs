@@ -142,6 +142,8 @@ pub struct Worker {
     frame: Frame<Session<LendList>>,
     /// Who waits for this core to be done with a device.
     leaving: Vec<(SubsystemId, DeviceId, Sender<()>)>,
+    /// NSIDs that changed and that hosts hear of when every core serves the change.
+    untold: Vec<(SubsystemId, Vec<u32>)>,
 }
 
 impl Worker {
@@ -152,6 +154,7 @@ impl Worker {
             shared: Shared { target, local },
             frame: Frame::new(listeners, core),
             leaving: Vec::new(),
+            untold: Vec::new(),
         };
         for subsystem in worker.shared.target.subsystem_ids() {
             let ana = worker.shared.target.ana(subsystem);
@@ -208,16 +211,14 @@ impl Worker {
         }
     }
 
-    /// Takes over a subsystem's namespaces as they are now, and tells its hosts.
-    fn refresh(&mut self, subsystem: SubsystemId, core: &mut Core<'_>) {
+    /// Takes over a subsystem's namespaces as they are now; the NSIDs whose hosts see a change.
+    fn refresh(&mut self, subsystem: SubsystemId, core: &mut Core<'_>) -> Vec<u32> {
         let list = self.shared.target.namespaces(subsystem);
         let geometry = |device| core.limits(device).map(|limits| Geometry::of(limits));
-        let changed = self
-            .shared
+        self.shared
             .local
             .namespaces(subsystem)
-            .replace(&list, geometry);
-        self.tell_changed(subsystem, &changed, core);
+            .replace(&list, geometry)
     }
 
     fn tell_changed(&mut self, subsystem: SubsystemId, nsids: &[u32], core: &mut Core<'_>) {
@@ -311,13 +312,21 @@ impl Worker {
             Message::Namespaces {
                 subsystem,
                 removed,
-                done,
+                served,
+                left,
             } => {
-                self.refresh(subsystem, core);
+                let changed = self.refresh(subsystem, core);
+                self.untold.push((subsystem, changed));
+                drop(served);
                 if let Some(device) = removed {
-                    self.leaving.push((subsystem, device, done));
+                    self.leaving.push((subsystem, device, left));
                     self.answer_leaving();
                 }
+            }
+            Message::NamespacesReported { subsystem } => {
+                let untold = self.untold.extract_if(.., |(of, _)| *of == subsystem);
+                let changed: Vec<u32> = untold.flat_map(|(_, nsids)| nsids).collect();
+                self.tell_changed(subsystem, &changed, core);
             }
             Message::AnaEnforced {
                 subsystem,

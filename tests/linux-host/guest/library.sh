@@ -15,12 +15,22 @@ fail() {
     exit 1
 }
 
+# stalled WORDS...: the same for what did not come in time. The kernel's log then says where its tasks wait, and how
+# many reads and writes each disk has under way.
+stalled() {
+    echo w >/proc/sysrq-trigger
+    for block in /sys/block/nvme* /sys/block/sd*; do
+        [ -e "$block/inflight" ] && echo "${block##*/}: under way: $(cat "$block/inflight")" >/dev/kmsg
+    done
+    fail "$*"
+}
+
 # await SECONDS COMMAND...: runs the command until it succeeds; fails when that takes longer.
 await() {
     deadline=$(($(date +%s) + $1))
     shift
     until "$@"; do
-        [ "$(date +%s)" -gt "$deadline" ] && fail "still not true: $*"
+        [ "$(date +%s)" -gt "$deadline" ] && stalled "still not true: $*"
         usleep 20000
     done
 }
@@ -42,7 +52,7 @@ find_device() {
 device() {
     deadline=$(($(date +%s) + 60))
     until find_device "$1" "$2"; do
-        [ "$(date +%s)" -gt "$deadline" ] && return 1
+        [ "$(date +%s)" -gt "$deadline" ] && stalled "not there: $*"
         usleep 20000
     done
 }
@@ -77,7 +87,7 @@ find_disk() {
 disk() {
     deadline=$(($(date +%s) + 60))
     until find_disk "$@"; do
-        [ "$(date +%s)" -gt "$deadline" ] && return 1
+        [ "$(date +%s)" -gt "$deadline" ] && stalled "not there: $*"
         usleep 20000
     done
 }
@@ -275,7 +285,7 @@ find_generic() {
 generic() {
     deadline=$(($(date +%s) + 60))
     until find_generic "$1"; do
-        [ "$(date +%s)" -gt "$deadline" ] && return 1
+        [ "$(date +%s)" -gt "$deadline" ] && stalled "not there: $*"
         usleep 20000
     done
 }
