@@ -92,7 +92,7 @@ impl<'a> Connection<'a> {
         let output = self.guest.run(&format!(
             "nvme disconnect --nqn={nqn} || fail 'disconnect failed'\n\
              gone() {{ ! controller {nqn} && ! find_device {nqn} 1; }}\n\
-             await 10 gone >/dev/null"
+             await 60 gone >/dev/null"
         ))?;
         drop(output);
         Ok(())

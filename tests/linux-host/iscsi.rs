@@ -170,7 +170,7 @@ impl<'a> Session<'a> {
             "{record} --logout || fail 'logout failed'\n\
              {record} -o delete\n\
              gone() {{ ! find_session {iqn} {port}; }}\n\
-             await 10 gone >/dev/null"
+             await 60 gone >/dev/null"
         ))?;
         Ok(())
     }

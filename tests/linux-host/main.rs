@@ -33,7 +33,7 @@ use scenarios::{Context, SCENARIOS, Scenario};
 
 /// Parts of lines of the kernel's log that no scenario may cause: an error that reached the block layer, a file system that
 /// complains, the kernel's own alarm.
-const ALARMS: [&str; 9] = [
+const ALARMS: [&str; 10] = [
     " error, dev ",
     "I/O error",
     "Buffer I/O",
@@ -43,6 +43,8 @@ const ALARMS: [&str; 9] = [
     "BUG:",
     "blocked for more than",
     "nvme_tcp: error",
+    // A command that the target has not answered in the host's time.
+    ": timeout request",
 ];
 
 fn main() -> ExitCode {

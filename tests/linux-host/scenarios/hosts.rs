@@ -47,7 +47,7 @@ pub fn two_paths(context: &Context<'_>) -> Result<(), String> {
     Connection::open(guest, &second, "").map_err(|e| format!("the second path: {e}"))?;
     let device = connection.device(1)?;
     let await_paths =
-        |count: usize| guest.run(&format!("await 20 paths_are {} {count}", target.nqn));
+        |count: usize| guest.run(&format!("await 60 paths_are {} {count}", target.nqn));
     await_paths(2)?;
 
     let writes = start_endless_writes(guest, &device)?;
@@ -80,7 +80,7 @@ pub fn ana_states(context: &Context<'_>) -> Result<(), String> {
     let device = connection.device(1)?;
     let set = |state: &str| target.command(&["export", "ana", &target.nqn, state]);
     let await_state =
-        |state: &str| guest.run(&format!("await 20 ana_state_is {} {state}", target.nqn));
+        |state: &str| guest.run(&format!("await 60 ana_state_is {} {state}", target.nqn));
 
     let writes = start_endless_writes(guest, &device)?;
     await_progress(&target, "disk")?;
@@ -89,7 +89,7 @@ pub fn ana_states(context: &Context<'_>) -> Result<(), String> {
     // What the kernel says when it puts I/O aside.
     guest.run(
         "held() { dmesg | grep -q 'no usable path - requeuing I/O'; }\n\
-         await 20 held",
+         await 60 held",
     )?;
     set("optimized")?;
     await_state("optimized")?;

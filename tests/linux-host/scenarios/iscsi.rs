@@ -80,7 +80,7 @@ pub fn resize(context: &Context<'_>) -> Result<(), String> {
             dd if={disk} of=/dev/null bs=4096 count=1 iflag=direct status=none
             dmesg | grep -q 'Capacity data has changed' || fail the kernel was not told: $(dmesg)
             echo 1 >/sys/block/{name}/device/rescan
-            await 20 size_is {disk} {sectors}
+            await 60 size_is {disk} {sectors}
             ",
             name = disk.trim_start_matches("/dev/"),
             sectors = mib * SECTORS_PER_MIB,

@@ -23,7 +23,7 @@ pub fn resize(context: &Context<'_>) -> Result<(), String> {
         target.swap_table("grows", table)?;
         context.guest.run(&format!(
             r"
-            await 20 size_is {device} {}
+            await 60 size_is {device} {}
             yes {mib} | dd of=/tmp/block bs=4096 count=1 iflag=fullblock status=none
             dd if=/tmp/block of={device} bs=4096 seek={last} oflag=direct conv=notrunc,fsync status=none
             dd if={device} of=/tmp/read bs=4096 skip={last} count=1 iflag=direct status=none
@@ -79,7 +79,7 @@ pub fn namespaces_come_and_go(context: &Context<'_>) -> Result<(), String> {
         ))?;
         target.command(&["export", "remove-ns", &target.nqn, "--nsid", "7"])?;
         guest.run(&format!(
-            "gone() {{ ! find_device {} 7; }}\nawait 20 gone >/dev/null",
+            "gone() {{ ! find_device {} 7; }}\nawait 60 gone >/dev/null",
             target.nqn
         ))?;
     }

@@ -125,7 +125,7 @@ impl<'a> Polldm<'a> {
             .command(&["export", "remove-ns", &nqn, "--nsid", &nsid])?;
         self.guest
             .run(&format!(
-                "gone() {{ ! find_device {nqn} {NSID}; }}\nawait 20 gone >/dev/null"
+                "gone() {{ ! find_device {nqn} {NSID}; }}\nawait 60 gone >/dev/null"
             ))
             .map(|_| String::new())
     }
