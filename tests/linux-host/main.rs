@@ -31,6 +31,9 @@ use guest::Guest;
 use image::Image;
 use scenarios::{Context, SCENARIOS, Scenario};
 
+/// A command that the target has not answered in the host's time.
+const UNANSWERED: &str = ": timeout request";
+
 /// Parts of lines of the kernel's log that no scenario may cause: an error that reached the block layer, a file system that
 /// complains, the kernel's own alarm.
 const ALARMS: [&str; 10] = [
@@ -43,8 +46,7 @@ const ALARMS: [&str; 10] = [
     "BUG:",
     "blocked for more than",
     "nvme_tcp: error",
-    // A command that the target has not answered in the host's time.
-    ": timeout request",
+    UNANSWERED,
 ];
 
 fn main() -> ExitCode {

@@ -52,13 +52,18 @@ impl<'a> Context<'a> {
 
     /// For a scenario in which I/O has to fail on disks whose names begin so: the kernel has said that, and complained of nothing else.
     fn expect_io_errors(&self, disks: &str) -> Result<(), String> {
+        self.expect_alarms(&format!(" error, dev {disks}"))
+    }
+
+    /// The kernel has complained of this, and of nothing else.
+    fn expect_alarms(&self, alarm: &str) -> Result<(), String> {
         let log = self.guest.run("dmesg -c")?;
         let (right, wrong): (Vec<&str>, Vec<&str>) = crate::alarms(&log)
             .into_iter()
-            .partition(|line| line.contains(&format!(" error, dev {disks}")));
+            .partition(|line| line.contains(alarm));
         match (right.is_empty(), wrong.is_empty()) {
             (false, true) => Ok(()),
-            (true, _) => Err(format!("the kernel has reported no I/O error:\n{log}")),
+            (true, _) => Err(format!("the kernel has not reported `{alarm}`:\n{log}")),
             (false, false) => Err(format!("the kernel complained:\n{}", wrong.join("\n"))),
         }
     }

@@ -394,6 +394,7 @@ pub fn host_gives_up_and_sends_again(context: &Context<'_>) -> Result<(), String
     disk.await_progress()?;
 
     writes.stop()?;
+    context.expect_alarms(crate::UNANSWERED)?;
     connection.close()?;
     limit.restore()?;
     target.terminate()
