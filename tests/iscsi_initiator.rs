@@ -330,7 +330,7 @@ fn a_target_that_goes_ends_the_run() {
         let connections = node.export.snapshot(&node.engine).connections;
         connections
             .iter()
-            .filter(|connection| connection.commands > 100)
+            .filter(|connection| connection.stats.commands() > 100)
             .count()
             == 2
     };

@@ -1,15 +1,19 @@
 //! `polldm iscsi`: targets and units that come and go, and who is logged in.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::columns::{Column, Layout, bytes, digests, render};
 use super::{Connection, Failure, print, print_json};
 use crate::control::schema::{
-    self, AddLunParams, AddTargetParams, AluaState, ExportLs, IscsiAddLun, IscsiAddTarget,
-    IscsiRemoveLun, IscsiRemoveTarget, IscsiSetAlua, NoParams, RemoveLunParams, RemoveTargetParams,
-    SetAluaParams,
+    self, AddLunParams, AddPortalParams, AddTargetParams, AluaState, ExportLs, IscsiAddLun,
+    IscsiAddPortal, IscsiAddTarget, IscsiAuthentication, IscsiRedirect, IscsiRemoveLun,
+    IscsiRemovePortal, IscsiRemoveTarget, IscsiSetAlua, IscsiSetKeepAlive, IscsiSetLun,
+    IscsiSetTarget, NoParams, RemoveLunParams, RemovePortalParams, RemoveTargetParams,
+    SetAluaParams, SetKeepAliveParams, SetLunParams, SetTargetParams,
 };
 
 const EXAMPLES: &str = "\
@@ -18,6 +22,9 @@ Examples:
   polldm iscsi add-target iqn.2026-11.io.polldm:more --initiator '*debian*'
   polldm iscsi add-lun iqn.2026-11.io.polldm:more --lun 0 --device vol2
   polldm iscsi remove-lun iqn.2026-11.io.polldm:more --lun 0
+  polldm iscsi set-target iqn.2026-11.io.polldm:more --initiator 192.0.2.0/24
+  polldm iscsi set-target iqn.2026-11.io.polldm:more --auth none
+  polldm iscsi add-portal '[2001:db8::8]:3260' --portal-group 1
   polldm iscsi alua iqn.2026-11.io.polldm:more --portal-group 1 standby
   polldm iscsi sessions --json | jq '.[] | select(.outstanding > 0)'
 
@@ -57,6 +64,35 @@ enum Verb {
         /// Tag of a portal group that it is reached through; may be repeated. All when left out
         #[arg(long = "portal-group")]
         portal_groups: Vec<u16>,
+        /// Initiators may change its ALUA states
+        #[arg(long)]
+        explicit_alua: bool,
+    },
+    /// Change who may log in to a target, how they prove it, where they are sent
+    ///
+    /// Sessions of initiators that may no longer log in end; the others go on.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    SetTarget {
+        /// Its name
+        iqn: String,
+        /// Who may log in from now on, as with add-target; `any` alone for all
+        #[arg(long = "initiator", group = "change")]
+        initiators: Vec<String>,
+        /// How they prove who they are
+        #[arg(long, group = "change", value_enum)]
+        auth: Option<IscsiAuthentication>,
+        /// A file of CHAP secrets; one that has changed is read again
+        #[arg(long, requires = "auth")]
+        secrets: Option<PathBuf>,
+        /// Address and port where they are sent instead
+        #[arg(long, value_name = "ADDRESS", group = "change")]
+        redirect: Option<SocketAddr>,
+        /// They keep to it
+        #[arg(long, requires = "redirect")]
+        permanent: bool,
+        /// They are sent nowhere any more
+        #[arg(long, group = "change", conflicts_with = "redirect")]
+        no_redirect: bool,
     },
     /// Take a target away: its sessions end
     RemoveTarget {
@@ -77,6 +113,17 @@ enum Verb {
         #[arg(long = "initiator")]
         initiators: Vec<String>,
     },
+    /// Change who sees a unit: commands of those that no longer do are aborted
+    SetLun {
+        /// The target
+        iqn: String,
+        /// Number of the unit
+        #[arg(long)]
+        lun: u16,
+        /// Who sees it, as with add-target; `any` alone for all that may log in
+        #[arg(long = "initiator", required = true)]
+        initiators: Vec<String>,
+    },
     /// Take a unit away from its initiators: commands to it are aborted
     RemoveLun {
         /// The target
@@ -94,6 +141,25 @@ enum Verb {
         portal_group: u16,
         /// The new state
         state: AluaState,
+    },
+    /// Listen on one more address; says which, with the port
+    AddPortal {
+        /// Address and port; port 0 lets the system choose
+        address: SocketAddr,
+        /// Tag of its group, one that there is
+        #[arg(long)]
+        portal_group: u16,
+    },
+    /// Listen on an address no longer; connections that came by it stay
+    RemovePortal {
+        /// Address and port
+        address: SocketAddr,
+    },
+    /// Change how long initiators may be silent before they are asked, then ended
+    KeepAlive {
+        /// From 1s to 1h
+        #[arg(value_parser = crate::config::parse_duration)]
+        time: Duration,
     },
 }
 
@@ -126,12 +192,33 @@ pub(super) fn run(command: IscsiCommand, connection: &Connection) -> Result<(), 
             secrets,
             mutual,
             portal_groups,
+            explicit_alua,
         } => client.call::<IscsiAddTarget>(&AddTargetParams {
             iqn,
             initiators: some(initiators),
             secrets: secrets.map(absolute).transpose()?,
             mutual,
             portal_groups: (!portal_groups.is_empty()).then_some(portal_groups),
+            explicit_alua,
+        })?,
+        Verb::SetTarget {
+            iqn,
+            initiators,
+            auth,
+            secrets,
+            redirect,
+            permanent,
+            no_redirect,
+        } => client.call::<IscsiSetTarget>(&SetTargetParams {
+            iqn,
+            initiators: some(initiators),
+            authentication: auth,
+            secrets: secrets.map(absolute).transpose()?,
+            redirect: redirect.map(|address| IscsiRedirect {
+                address: address.to_string(),
+                permanent,
+            }),
+            no_redirect,
         })?,
         Verb::RemoveTarget { iqn } => {
             client.call::<IscsiRemoveTarget>(&RemoveTargetParams { iqn })?
@@ -147,6 +234,15 @@ pub(super) fn run(command: IscsiCommand, connection: &Connection) -> Result<(), 
             device,
             initiators: some(initiators),
         })?,
+        Verb::SetLun {
+            iqn,
+            lun,
+            initiators,
+        } => client.call::<IscsiSetLun>(&SetLunParams {
+            iqn,
+            lun,
+            initiators,
+        })?,
         Verb::RemoveLun { iqn, lun } => {
             client.call::<IscsiRemoveLun>(&RemoveLunParams { iqn, lun })?
         }
@@ -158,6 +254,26 @@ pub(super) fn run(command: IscsiCommand, connection: &Connection) -> Result<(), 
             iqn,
             portal_group,
             state,
+        })?,
+        Verb::AddPortal {
+            address,
+            portal_group,
+        } => {
+            let result = client.call::<IscsiAddPortal>(&AddPortalParams {
+                address: address.to_string(),
+                portal_group,
+            })?;
+            return match json {
+                true => print_json(&result),
+                false => print(&format!("{}\n", result.address)),
+            };
+        }
+        Verb::RemovePortal { address } => {
+            let address = address.to_string();
+            client.call::<IscsiRemovePortal>(&RemovePortalParams { address })?
+        }
+        Verb::KeepAlive { time } => client.call::<IscsiSetKeepAlive>(&SetKeepAliveParams {
+            milliseconds: time.as_millis() as u64,
         })?,
     };
     if json { print_json(&done) } else { Ok(()) }
@@ -196,6 +312,9 @@ pub(super) fn text(iscsi: &schema::IscsiExport) -> String {
         for group in &target.portal_groups {
             let state = group.alua.name();
             text.push_str(&format!("  portal group {}: {state}\n", group.tag));
+        }
+        if target.explicit_alua {
+            text.push_str("  initiators may change these states\n");
         }
         if let Some(redirect) = &target.redirect {
             let how = if redirect.permanent {

@@ -20,7 +20,7 @@ parked; a namespace's from the arrival of a command to its response. Time is
 read once per turn of a reactor: what begins and ends in one turn took 0 ns.
 With 'metrics: { listen: … }' in the configuration, Prometheus gets the same.";
 
-/// Counters and latencies of devices, namespaces, units and reactors
+/// Counters and latencies of devices, namespaces, units, sessions and reactors
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct StatsCommand {
@@ -148,6 +148,30 @@ fn text(result: &StatsResult) -> String {
             .iter()
             .flat_map(|one| rows(&[one.iqn.clone(), one.lun.to_string()], &one.operations));
         parts.push(render(&columns, &units.collect::<Vec<_>>(), Layout::OURS));
+    }
+    if !result.sessions.is_empty() {
+        let columns = [
+            &[
+                Column::left("TARGET"),
+                Column::left("INITIATOR"),
+                Column::right("SESSION"),
+            ][..],
+            &OPERATION_COLUMNS,
+        ]
+        .concat();
+        let sessions = result.sessions.iter().flat_map(|one| {
+            let of = [
+                one.iqn.clone(),
+                one.initiator.clone(),
+                one.session.to_string(),
+            ];
+            rows(&of, &one.operations)
+        });
+        parts.push(render(
+            &columns,
+            &sessions.collect::<Vec<_>>(),
+            Layout::OURS,
+        ));
     }
     let columns = [
         Column::right("REACTOR"),

@@ -28,6 +28,7 @@ mod tests;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 pub use alua::AluaState;
 pub use ana::AnaState;
@@ -68,6 +69,10 @@ pub const NSID_MAX: u32 = 1024;
 pub const TARGETS_MAX: usize = 256;
 /// Largest logical unit number: what every initiator can address.
 pub const LUN_MAX: u16 = 255;
+/// The shortest silence after which an iSCSI initiator is asked whether it is there: silence is looked for four times a second.
+pub const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
+/// The longest.
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3600);
 
 /// What to put into an empty file.
 const SMALLEST: &str = "the smallest useful configuration has `bdevs`, `devices` and `exports`: see conf/quickstart.yaml";

@@ -276,11 +276,17 @@ impl Service {
         namespaces.retain(|namespace| device.is_none_or(|device| namespace.device == device));
         let mut units = self.backend.unit_stats();
         units.retain(|unit| device.is_none_or(|device| unit.device == device));
+        let sessions = match device {
+            // A session's counters are of all its units.
+            Some(_) => Vec::new(),
+            None => self.backend.session_stats(),
+        };
         let ExportsResult { nvmf, iscsi } = self.backend.exports();
         Ok(StatsResult {
             devices,
             namespaces,
             units,
+            sessions,
             reactors: self.backend.reactors(),
             nvmf: nvmf.map(|nvmf| NvmfStats {
                 connections: nvmf.connections.len() as u64,

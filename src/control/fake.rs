@@ -546,6 +546,7 @@ impl Backend for Fake {
                         tag: 1,
                         alua: AluaState::Optimized,
                     }],
+                    explicit_alua: false,
                     redirect: None,
                     luns: vec![IscsiLun {
                         lun: 0,
@@ -629,6 +630,17 @@ impl IscsiTargets for Fake {
         namespaces.into_iter().map(unit).collect()
     }
 
+    fn session_stats(&self) -> Vec<SessionStats> {
+        let namespaces = self.namespace_stats();
+        let session = |namespace: NamespaceStats| SessionStats {
+            iqn: "iqn.2026-11.io.polldm:disks".into(),
+            initiator: "iqn.1993-08.org.debian:01:host".into(),
+            session: 1,
+            operations: namespace.operations,
+        };
+        namespaces.into_iter().map(session).collect()
+    }
+
     fn add_target(&self, params: &AddTargetParams) -> Result<(), Error> {
         match self.knows_target(&params.iqn) {
             Ok(()) => Err(Error::new(
@@ -637,6 +649,10 @@ impl IscsiTargets for Fake {
             )),
             Err(_) => Ok(()),
         }
+    }
+
+    fn set_target(&self, params: &SetTargetParams) -> Result<(), Error> {
+        self.knows_target(&params.iqn)
     }
 
     fn remove_target(&self, params: &RemoveTargetParams) -> Result<(), Error> {
@@ -648,12 +664,28 @@ impl IscsiTargets for Fake {
         self.names.lock().unwrap().open(&params.device).map(drop)
     }
 
+    fn set_lun(&self, params: &SetLunParams) -> Result<(), Error> {
+        self.knows_target(&params.iqn)
+    }
+
     fn remove_lun(&self, params: &RemoveLunParams) -> Result<(), Error> {
         self.knows_target(&params.iqn)
     }
 
     fn set_alua(&self, params: &SetAluaParams) -> Result<(), Error> {
         self.knows_target(&params.iqn)
+    }
+
+    fn add_portal(&self, params: &AddPortalParams) -> Result<String, Error> {
+        Ok(params.address.clone())
+    }
+
+    fn remove_portal(&self, _: &RemovePortalParams) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn set_keep_alive(&self, _: &SetKeepAliveParams) -> Result<(), Error> {
+        Ok(())
     }
 }
 

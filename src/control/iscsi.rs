@@ -2,9 +2,11 @@
 
 use super::backend::Service;
 use super::schema::{
-    AddLunParams, AddTargetParams, Done, IscsiAddLun, IscsiAddTarget, IscsiRemoveLun,
-    IscsiRemoveTarget, IscsiSetAlua, RemoveLunParams, RemoveTargetParams, Serve, SetAluaParams,
-    UnitStats,
+    AddLunParams, AddPortalParams, AddTargetParams, Done, IscsiAddLun, IscsiAddPortal,
+    IscsiAddTarget, IscsiRemoveLun, IscsiRemovePortal, IscsiRemoveTarget, IscsiSetAlua,
+    IscsiSetKeepAlive, IscsiSetLun, IscsiSetTarget, PortalResult, RemoveLunParams,
+    RemovePortalParams, RemoveTargetParams, Serve, SessionStats, SetAluaParams, SetKeepAliveParams,
+    SetLunParams, SetTargetParams, UnitStats,
 };
 use crate::dm::Error;
 
@@ -13,11 +15,20 @@ pub trait IscsiTargets {
     /// Counters of all units, all reactors added up.
     fn unit_stats(&self) -> Vec<UnitStats>;
 
+    /// Counters of all sessions that are logged in.
+    fn session_stats(&self) -> Vec<SessionStats>;
+
     /// Adds a target without units.
     ///
     /// # Errors
     /// EINVAL for what is wrong with it, EBUSY when there is one of this name, ENXIO without an iSCSI target.
     fn add_target(&self, params: &AddTargetParams) -> Result<(), Error>;
+
+    /// Changes a target.
+    ///
+    /// # Errors
+    /// ENXIO without such a target, EINVAL for what is wrong with the change.
+    fn set_target(&self, params: &SetTargetParams) -> Result<(), Error>;
 
     /// Removes a target and ends its sessions; answers when no I/O of them is in flight.
     ///
@@ -31,6 +42,12 @@ pub trait IscsiTargets {
     /// ENXIO without such a target or device, EBUSY when the number or the device is taken, EINVAL for a bad number or rule.
     fn add_lun(&self, params: &AddLunParams) -> Result<(), Error>;
 
+    /// Changes who sees a unit; answers when no I/O of those that no longer do is in flight.
+    ///
+    /// # Errors
+    /// ENXIO without such a target or unit, EINVAL for a bad rule.
+    fn set_lun(&self, params: &SetLunParams) -> Result<(), Error>;
+
     /// Takes a unit away; answers when no I/O of it is in flight.
     ///
     /// # Errors
@@ -42,6 +59,24 @@ pub trait IscsiTargets {
     /// # Errors
     /// ENXIO without such a target or group.
     fn set_alua(&self, params: &SetAluaParams) -> Result<(), Error>;
+
+    /// Listens on one more address; answers it with its port.
+    ///
+    /// # Errors
+    /// ENXIO without such a group, EINVAL for an address that is none or cannot be had.
+    fn add_portal(&self, params: &AddPortalParams) -> Result<String, Error>;
+
+    /// Listens on an address no longer.
+    ///
+    /// # Errors
+    /// ENXIO without such a portal, EINVAL for an address that is none.
+    fn remove_portal(&self, params: &RemovePortalParams) -> Result<(), Error>;
+
+    /// Changes how long initiators may be silent.
+    ///
+    /// # Errors
+    /// EINVAL for less than a second and for more than an hour.
+    fn set_keep_alive(&self, params: &SetKeepAliveParams) -> Result<(), Error>;
 }
 
 impl Serve<IscsiAddTarget> for Service {
@@ -71,5 +106,36 @@ impl Serve<IscsiRemoveLun> for Service {
 impl Serve<IscsiSetAlua> for Service {
     fn serve(&self, params: SetAluaParams) -> Result<Done, Error> {
         self.backend.set_alua(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<IscsiSetTarget> for Service {
+    fn serve(&self, params: SetTargetParams) -> Result<Done, Error> {
+        self.backend.set_target(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<IscsiSetLun> for Service {
+    fn serve(&self, params: SetLunParams) -> Result<Done, Error> {
+        self.backend.set_lun(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<IscsiRemovePortal> for Service {
+    fn serve(&self, params: RemovePortalParams) -> Result<Done, Error> {
+        self.backend.remove_portal(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<IscsiSetKeepAlive> for Service {
+    fn serve(&self, params: SetKeepAliveParams) -> Result<Done, Error> {
+        self.backend.set_keep_alive(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<IscsiAddPortal> for Service {
+    fn serve(&self, params: AddPortalParams) -> Result<PortalResult, Error> {
+        let address = self.backend.add_portal(&params)?;
+        Ok(PortalResult { address })
     }
 }

@@ -31,7 +31,7 @@
 //! |---|---|
 //! | [`schema`] | methods, parameters, results |
 //! | `backend` | what is needed of a node ([`Backend`]), and the methods in those terms ([`Service`]) |
-//! | `native` | the native engine's node as a backend |
+//! | `native`, `native_iscsi` | the native engine's node as a backend |
 //! | [`rpc`], `lines`, [`server`], [`socket`] | the server, from one request to the socket's file |
 //! | [`client`] | the client |
 //! | [`metrics`] | the Prometheus endpoint |
@@ -45,6 +45,7 @@ mod latency;
 mod lines;
 pub mod metrics;
 mod native;
+mod native_iscsi;
 pub mod rpc;
 pub mod schema;
 pub mod server;

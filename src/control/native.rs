@@ -1,23 +1,20 @@
 //! A node of the native engine, as operators reach it.
 
-use std::path::Path;
-
 use super::backend::{Backend, operation_stats};
-use super::iscsi::IscsiTargets;
+use super::native_iscsi::iscsi_export;
 use super::schema::{
-    AddLunParams, AddNamespaceParams, AddTargetParams, Connection, Controller, ExportsResult,
-    IscsiAuthentication, IscsiConnection, IscsiEvents, IscsiExport, IscsiGroup, IscsiLun,
-    IscsiRedirect, IscsiTarget, Namespace, NamespaceStats, NvmfEvents, NvmfExport, ReactorStats,
-    RemoveLunParams, RemoveNamespaceParams, RemoveTargetParams, SetAluaParams, SetAnaParams,
-    Subsystem, UnitStats,
+    AddNamespaceParams, Connection, Controller, ExportsResult, Namespace, NamespaceStats,
+    NvmfEvents, NvmfExport, OperationStats, ReactorStats, RemoveNamespaceParams, SetAnaParams,
+    Subsystem,
 };
 use crate::config::BdevPlan;
 use crate::dm::registry::Entry;
 use crate::dm::{self, Errno, Error, SuspendOptions};
 use crate::engine::{BdevInfo, DeviceEvent, DeviceOptions, GivenUp, Removed};
 use crate::export::iscsi::ChangeError;
-use crate::export::{iscsi, nvmf, stats::Kind};
-use crate::node::{ExportError, NewTarget, Node};
+use crate::export::nvmf;
+use crate::export::stats::{CommandStats, Kind};
+use crate::node::{ExportError, Node};
 use crate::reactor::monotonic_ns;
 
 impl Backend for Node {
@@ -209,8 +206,7 @@ impl Backend for Node {
             return Vec::new();
         };
         let of = |report: nvmf::NamespaceReport| {
-            let operations =
-                Kind::ALL.map(|(kind, name)| operation_stats(name, report.stats.kind(kind)));
+            let operations = command_stats(&report.stats);
             let nvmf::NamespaceReport {
                 subsystem_nqn,
                 nsid,
@@ -221,7 +217,7 @@ impl Backend for Node {
                 nqn: subsystem_nqn,
                 nsid,
                 device: device_name,
-                operations: operations.into(),
+                operations,
             }
         };
         nvmf.stats(self.engine()).into_iter().map(of).collect()
@@ -240,59 +236,15 @@ impl Backend for Node {
     }
 }
 
-impl IscsiTargets for Node {
-    fn unit_stats(&self) -> Vec<UnitStats> {
-        let Some(iscsi) = self.iscsi() else {
-            return Vec::new();
-        };
-        let of = |report: iscsi::UnitReport| {
-            let operations =
-                Kind::ALL.map(|(kind, name)| operation_stats(name, report.stats.kind(kind)));
-            UnitStats {
-                iqn: report.iqn,
-                lun: report.lun,
-                device: report.device_name,
-                operations: operations.into(),
-            }
-        };
-        iscsi.stats(self.engine()).into_iter().map(of).collect()
-    }
-
-    fn add_target(&self, params: &AddTargetParams) -> Result<(), Error> {
-        let wanted = NewTarget {
-            iqn: &params.iqn,
-            initiators: params.initiators.as_deref(),
-            chap: params
-                .secrets
-                .as_ref()
-                .map(|path| (Path::new(path), params.mutual)),
-            groups: params.portal_groups.as_deref(),
-        };
-        Node::add_target(self, &wanted).map_err(export_error)
-    }
-
-    fn remove_target(&self, params: &RemoveTargetParams) -> Result<(), Error> {
-        Node::remove_target(self, &params.iqn).map_err(export_error)
-    }
-
-    fn add_lun(&self, params: &AddLunParams) -> Result<(), Error> {
-        let seen_by = params.initiators.as_deref();
-        self.add_unit(&params.iqn, params.lun, &params.device, seen_by)
-            .map_err(export_error)
-    }
-
-    fn remove_lun(&self, params: &RemoveLunParams) -> Result<(), Error> {
-        self.remove_unit(&params.iqn, params.lun)
-            .map_err(export_error)
-    }
-
-    fn set_alua(&self, params: &SetAluaParams) -> Result<(), Error> {
-        Node::set_alua(self, &params.iqn, params.portal_group, params.state).map_err(export_error)
-    }
+/// Counters per kind of command.
+pub(super) fn command_stats(stats: &CommandStats) -> Vec<OperationStats> {
+    Kind::ALL
+        .map(|(kind, name)| operation_stats(name, stats.kind(kind)))
+        .into()
 }
 
 /// The errno of a refusal by an export.
-fn export_error(error: ExportError) -> Error {
+pub(super) fn export_error(error: ExportError) -> Error {
     use nvmf::ConfigError::{DuplicateNsid, UnknownNamespace, UnknownSubsystem};
     let reason = error.to_string();
     match error {
@@ -302,7 +254,9 @@ fn export_error(error: ExportError) -> Error {
         | ExportError::Iscsi(
             ChangeError::UnknownTarget(_)
             | ChangeError::UnknownUnit(..)
-            | ChangeError::UnknownGroup(..),
+            | ChangeError::UnknownGroup(..)
+            | ChangeError::NoGroup(_)
+            | ChangeError::UnknownPortal(_),
         )
         | ExportError::Export(UnknownSubsystem(_) | UnknownNamespace { .. }) => {
             Error::new(Errno::Enxio, reason)
@@ -373,79 +327,6 @@ fn nvmf_export(snapshot: &nvmf::Snapshot) -> NvmfExport {
         },
         listeners: snapshot.addresses.iter().map(ToString::to_string).collect(),
         subsystems: snapshot.subsystems.iter().map(subsystem).collect(),
-        connections: snapshot.connections.iter().map(connection).collect(),
-    }
-}
-
-/// The initiators of a list, as they were written; `None` for all.
-fn rules(initiators: &iscsi::Initiators) -> Option<Vec<String>> {
-    match initiators {
-        iscsi::Initiators::Any => None,
-        iscsi::Initiators::List(list) => {
-            Some(list.iter().map(|rule| rule.text().to_owned()).collect())
-        }
-    }
-}
-
-fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
-    let connection = |report: &iscsi::ConnectionReport| IscsiConnection {
-        peer: report.peer.clone(),
-        initiator: report.initiator.clone(),
-        iqn: report.iqn.clone(),
-        session: report.session,
-        outstanding: report.outstanding as u64,
-        reactor: report.core,
-        commands: report.commands,
-        read_bytes: report.read_bytes,
-        written_bytes: report.written_bytes,
-        header_digest: report.digests.0,
-        data_digest: report.digests.1,
-    };
-    let target = |target: &iscsi::TargetSnapshot| IscsiTarget {
-        iqn: target.iqn.clone(),
-        initiators: rules(&target.initiators),
-        portal_groups: target
-            .ports
-            .iter()
-            .map(|&(tag, access)| IscsiGroup {
-                tag,
-                alua: access.into(),
-            })
-            .collect(),
-        redirect: target.redirect.as_ref().map(|redirect| IscsiRedirect {
-            address: redirect.address.to_string(),
-            permanent: redirect.is_permanent,
-        }),
-        authentication: match target.chap {
-            None => IscsiAuthentication::None,
-            Some(false) => IscsiAuthentication::Chap,
-            Some(true) => IscsiAuthentication::MutualChap,
-        },
-        luns: target
-            .luns
-            .iter()
-            .map(|lun| IscsiLun {
-                lun: lun.lun,
-                device: lun.device.clone(),
-                serial: lun.serial.clone(),
-                initiators: rules(&lun.initiators),
-            })
-            .collect(),
-    };
-    IscsiExport {
-        events: IscsiEvents {
-            accepted: snapshot.accepted,
-            refused: snapshot.refused,
-            violations: snapshot.violations,
-            logins_refused: snapshot.logins_refused,
-        },
-        portals: snapshot
-            .addresses
-            .iter()
-            .map(|(address, _)| address.to_string())
-            .collect(),
-        portal_tags: snapshot.addresses.iter().map(|(_, tag)| *tag).collect(),
-        targets: snapshot.targets.iter().map(target).collect(),
         connections: snapshot.connections.iter().map(connection).collect(),
     }
 }

@@ -3,8 +3,9 @@
 //! What the protocol of these connections is, the frame does not know: [`Protocol`] says it. A worker of an export holds a frame, what
 //! its sessions share, and answers messages.
 
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::connection::{Connection, Turn};
 use super::listener::{Acceptance, Listeners};
@@ -85,6 +86,8 @@ pub struct Frame<P> {
     /// Commands of all connections here, for which the core has room.
     reserved: usize,
     ticking: bool,
+    /// A timer is set for listeners that are not watched now.
+    accepting_paused: bool,
     /// When connections are ended whatever they still have to do; set when the target stops.
     stop_deadline_ns: Option<u64>,
 }
@@ -100,6 +103,7 @@ impl<P: Protocol> Frame<P> {
             active: Vec::new(),
             reserved: 0,
             ticking: false,
+            accepting_paused: false,
             stop_deadline_ns: None,
         };
         frame.watch_listeners(core);
@@ -111,13 +115,39 @@ impl<P: Protocol> Frame<P> {
             return;
         }
         for (index, fd) in self.listeners.fds() {
-            // A listener that cannot be watched is tried again like one without descriptors.
-            if core
-                .watch(fd, Interest::READ, LISTENER_TOKEN + index as u32)
-                .is_err()
-            {
-                core.set_timer(core.now_ns() + ACCEPT_PAUSE_NS, ACCEPT_TOKEN);
-            }
+            self.watch_listener(index, fd, core);
+        }
+    }
+
+    fn watch_listener(&mut self, index: usize, fd: RawFd, core: &mut Core<'_>) {
+        match core.watch(fd, Interest::READ, LISTENER_TOKEN + index as u32) {
+            Ok(()) => {}
+            // It is watched already.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            // Like one without descriptors.
+            Err(_) => self.pause_accepting(core),
+        }
+    }
+
+    /// Listeners are watched again in a while.
+    fn pause_accepting(&mut self, core: &mut Core<'_>) {
+        if !std::mem::replace(&mut self.accepting_paused, true) {
+            core.set_timer(core.now_ns() + ACCEPT_PAUSE_NS, ACCEPT_TOKEN);
+        }
+    }
+
+    /// Accepts from one more listener.
+    pub fn listen(&mut self, listener: TcpListener, core: &mut Core<'_>) {
+        if self.stop_deadline_ns.is_none() {
+            let (index, fd) = self.listeners.add(listener);
+            self.watch_listener(index, fd, core);
+        }
+    }
+
+    /// Closes the listener on an address; its connections stay.
+    pub fn close_listener(&mut self, address: SocketAddr, core: &mut Core<'_>) {
+        if let Some((index, listener)) = self.listeners.take(address) {
+            let _ = core.unwatch(listener.as_raw_fd(), LISTENER_TOKEN + index as u32);
         }
     }
 
@@ -359,7 +389,7 @@ impl<P: Protocol> Frame<P> {
                     for (index, fd) in self.listeners.fds() {
                         let _ = core.unwatch(fd, LISTENER_TOKEN + index as u32);
                     }
-                    core.set_timer(core.now_ns() + ACCEPT_PAUSE_NS, ACCEPT_TOKEN);
+                    self.pause_accepting(core);
                     break;
                 }
             }
@@ -384,6 +414,7 @@ impl<P: Protocol> Frame<P> {
         mut is_expired: impl FnMut(&mut P, &mut P::Shared, &mut Core<'_>) -> bool,
     ) {
         if token == ACCEPT_TOKEN {
+            self.accepting_paused = false;
             self.watch_listeners(core);
             return;
         }

@@ -124,18 +124,40 @@ pub enum Acceptance {
     Exhausted,
 }
 
-/// The listeners of the core that accepts; none elsewhere.
-pub struct Listeners(Vec<TcpListener>);
+/// The listeners of the core that accepts; none elsewhere. Each keeps its number; that of one that was closed is free.
+pub struct Listeners(Vec<Option<TcpListener>>);
 
 impl Listeners {
     /// Listeners that do not block.
     pub fn new(listeners: Vec<TcpListener>) -> Self {
-        Self(listeners)
+        Self(listeners.into_iter().map(Some).collect())
+    }
+
+    /// One more; its number and descriptor.
+    pub fn add(&mut self, listener: TcpListener) -> (usize, RawFd) {
+        let fd = listener.as_raw_fd();
+        let free = self.0.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            self.0.push(None);
+            self.0.len() - 1
+        });
+        self.0[number] = Some(listener);
+        (number, fd)
+    }
+
+    /// The listener on an address: its number, and what closes it when it is dropped.
+    pub fn take(&mut self, address: SocketAddr) -> Option<(usize, TcpListener)> {
+        let on = |listener: &TcpListener| listener.local_addr().is_ok_and(|local| local == address);
+        let mut listeners = self.0.iter_mut().enumerate();
+        listeners.find_map(|(number, place)| Some((number, place.take_if(|one| on(one))?)))
     }
 
     /// Their descriptors, numbered.
     pub fn fds(&self) -> Vec<(usize, RawFd)> {
-        self.0.iter().map(AsRawFd::as_raw_fd).enumerate().collect()
+        let numbered = self.0.iter().enumerate();
+        numbered
+            .filter_map(|(number, listener)| Some((number, listener.as_ref()?.as_raw_fd())))
+            .collect()
     }
 
     /// Stops listening.
@@ -145,7 +167,7 @@ impl Listeners {
 
     /// The next connection of a listener.
     pub fn accept(&self, index: usize) -> Acceptance {
-        let Some(listener) = self.0.get(index) else {
+        let Some(listener) = self.0.get(index).and_then(Option::as_ref) else {
             return Acceptance::Nothing;
         };
         loop {
@@ -214,6 +236,35 @@ mod tests {
                 "{error}"
             ),
         }
+    }
+
+    #[test]
+    fn listeners_come_and_go() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (listeners, bound) = bind(&[any, any, any]).unwrap();
+        let mut listeners = Listeners::new(listeners);
+        assert!(listeners.take(any).is_none(), "no listener has port 0");
+        let (number, taken) = listeners.take(bound[1]).unwrap();
+        assert_eq!(number, 1);
+        drop(taken);
+        assert!(listeners.take(bound[1]).is_none());
+        let numbers = |listeners: &Listeners| -> Vec<usize> {
+            listeners
+                .fds()
+                .into_iter()
+                .map(|(number, _)| number)
+                .collect()
+        };
+        assert_eq!(numbers(&listeners), [0, 2]);
+        assert!(matches!(listeners.accept(1), Acceptance::Nothing));
+        // The address can be had again, under the number that is free; the next has one of its own.
+        let (again, _) = bind(&[bound[1], any]).unwrap();
+        for (listener, expected) in again.into_iter().zip([1, 3]) {
+            assert_eq!(listeners.add(listener).0, expected);
+        }
+        assert_eq!(numbers(&listeners), [0, 1, 2, 3]);
+        let _host = std::net::TcpStream::connect(bound[1]).unwrap();
+        assert!(matches!(listeners.accept(1), Acceptance::Accepted(_)));
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl CommandStats {
         self.kinds[kind as usize].done(sectors, status, latency_ns);
     }
 
+    /// How many commands of all kinds.
+    pub fn commands(&self) -> u64 {
+        self.kinds.iter().map(|counters| counters.ios).sum()
+    }
+
     /// Adds another core's.
     pub fn merge(&mut self, other: &CommandStats) {
         self.kinds

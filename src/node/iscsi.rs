@@ -1,12 +1,16 @@
 //! The iSCSI target of a running node: targets and units come and go, and ways to them change.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{ExportError, Node};
-use crate::config::{AluaState, LUN_MAX, Uuid, check_iscsi_name};
+use crate::config::{AluaState, KEEP_ALIVE_MAX, KEEP_ALIVE_MIN, LUN_MAX, Uuid, check_iscsi_name};
 use crate::dm::DeviceId;
-use crate::export::iscsi::{self, Chap, Initiators, LunConfig, TargetConfig};
+use crate::export::iscsi::{
+    self, Chap, Initiators, LunConfig, Redirect, TargetChange, TargetConfig,
+};
 use crate::iscsi::secrets::Secrets;
 use crate::scsi::Access;
 
@@ -21,6 +25,21 @@ pub struct NewTarget<'a> {
     pub chap: Option<(&'a Path, bool)>,
     /// The portal groups that it is reached through; all when `None`.
     pub groups: Option<&'a [u16]>,
+    /// Initiators may change its ALUA states.
+    pub explicit_alua: bool,
+}
+
+/// What an operator makes of a target; what is `None` stays as it is.
+#[derive(Clone, Debug)]
+pub struct ChangedTarget<'a> {
+    /// Its name.
+    pub iqn: &'a str,
+    /// The initiators that may log in, as in a configuration; `any` alone for all.
+    pub initiators: Option<&'a [String]>,
+    /// A file of CHAP secrets, and whether the target has to prove itself as well; or that initiators' names are believed.
+    pub chap: Option<Option<(&'a Path, bool)>>,
+    /// Where initiators are sent, and whether for good; or that they are let in.
+    pub redirect: Option<Option<(SocketAddr, bool)>>,
 }
 
 impl Node {
@@ -55,13 +74,84 @@ impl Node {
                 .map(|(path, mutual)| chap(path, mutual))
                 .transpose()?,
             groups: groups.iter().map(|&tag| (tag, Access::Optimized)).collect(),
-            explicit_alua: false,
+            explicit_alua: wanted.explicit_alua,
             redirect: None,
             luns: Vec::new(),
         };
         export
             .add_target(&self.engine, &config)
             .map_err(ExportError::Iscsi)
+    }
+
+    /// Changes a target. Sessions of initiators that may no longer log in end.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that there is no such target.
+    pub fn set_target(&self, wanted: &ChangedTarget<'_>) -> Result<(), ExportError> {
+        let export = self.iscsi_target()?;
+        let initiators = wanted.initiators.map(|list| initiators(Some(list)));
+        let chap = wanted
+            .chap
+            .map(|wanted| wanted.map(|(path, mutual)| chap(path, mutual)).transpose());
+        let redirect = wanted.redirect.map(|wanted| {
+            wanted
+                .map(|(address, is_permanent)| redirect(address, is_permanent))
+                .transpose()
+        });
+        let change = TargetChange {
+            initiators: initiators.transpose()?,
+            chap: chap.transpose()?,
+            redirect: redirect.transpose()?,
+        };
+        export
+            .set_target(&self.engine, wanted.iqn, &change)
+            .map_err(ExportError::Iscsi)
+    }
+
+    /// Changes who sees a unit: `any` alone for all. Commands of those that no longer see it are aborted.
+    ///
+    /// # Errors
+    /// What is wrong with the list, or that there is no such unit.
+    pub fn set_unit(&self, iqn: &str, lun: u16, seen_by: &[String]) -> Result<(), ExportError> {
+        let export = self.iscsi_target()?;
+        let initiators = initiators(Some(seen_by))?;
+        export
+            .set_unit(&self.engine, iqn, lun, initiators)
+            .map_err(ExportError::Iscsi)
+    }
+
+    /// Listens on one more address of a portal group; answers it, with the port that the system chose for port 0.
+    ///
+    /// # Errors
+    /// When there is no such group, or the address cannot be had.
+    pub fn add_portal(&self, address: SocketAddr, group: u16) -> Result<SocketAddr, ExportError> {
+        self.iscsi_target()?
+            .add_portal(&self.engine, address, group)
+            .map_err(ExportError::Iscsi)
+    }
+
+    /// Listens on an address no longer; connections that came by it stay.
+    ///
+    /// # Errors
+    /// When there is no such portal.
+    pub fn remove_portal(&self, address: SocketAddr) -> Result<(), ExportError> {
+        self.iscsi_target()?
+            .remove_portal(&self.engine, address)
+            .map_err(ExportError::Iscsi)
+    }
+
+    /// Changes how long an initiator may be silent before it is asked whether it is there, and then before it is gone.
+    ///
+    /// # Errors
+    /// When that is less than a second or more than an hour.
+    pub fn set_iscsi_keep_alive(&self, span: Duration) -> Result<(), ExportError> {
+        let export = self.iscsi_target()?;
+        if !(KEEP_ALIVE_MIN..=KEEP_ALIVE_MAX).contains(&span) {
+            let message = "initiators are asked after a span from 1s to 1h";
+            return Err(ExportError::Invalid(message.to_owned()));
+        }
+        export.set_keep_alive(span);
+        Ok(())
     }
 
     /// Removes a target, ends its sessions, and lets go of the devices of its units when their I/O has ended.
@@ -142,8 +232,24 @@ impl Node {
 fn initiators(list: Option<&[String]>) -> Result<Initiators, ExportError> {
     match list {
         None => Ok(Initiators::Any),
+        Some([word]) if word == "any" => Ok(Initiators::Any),
+        Some([]) => {
+            let message = "an empty list lets no initiator in; `any` alone is for all of them";
+            Err(ExportError::Invalid(message.to_owned()))
+        }
         Some(list) => Initiators::parse(list).map_err(ExportError::Invalid),
     }
+}
+
+fn redirect(address: SocketAddr, is_permanent: bool) -> Result<Redirect, ExportError> {
+    if address.port() == 0 || address.ip().is_unspecified() {
+        let message = format!("initiators cannot connect to {address}");
+        return Err(ExportError::Invalid(message));
+    }
+    Ok(Redirect {
+        address,
+        is_permanent,
+    })
 }
 
 fn chap(path: &Path, mutual: bool) -> Result<Chap, ExportError> {

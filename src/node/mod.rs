@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::export::{iscsi as iscsi_target, nvmf};
 use crate::reactor::NotStopped;
 
-pub use iscsi::NewTarget;
+pub use iscsi::{ChangedTarget, NewTarget};
 pub use measure::DeviceTarget;
 
 /// How long a node that is told to stop waits for I/O that is in flight before it ends all the same.
@@ -194,7 +194,7 @@ impl Node {
                 let nvmf = nvmf.iter().flat_map(|nvmf| nvmf.addresses());
                 let iscsi = iscsi.iter().flat_map(|iscsi| iscsi.addresses());
                 let iscsi = iscsi.map(|(address, _)| address);
-                nvmf.chain(iscsi).copied().collect()
+                nvmf.copied().chain(iscsi).collect()
             }
             #[cfg(feature = "spdk")]
             Exports::Spdk { nvmf, iscsi } => {

@@ -63,6 +63,8 @@ pub enum Action {
     Leave(Box<Overwrite>),
     /// Hand this to whoever keeps the unit's reservations; the command ends with what he answers.
     Keep(Box<persistent::Request>),
+    /// It has done its part (PREEMPT AND ABORT); the command ends when nothing that these initiators have in the unit is at the medium any more.
+    Preempt(Vec<super::NexusId>),
     /// Change the states of these target port groups; the command ends when all go by them.
     SetAccess(Vec<(u16, super::Access)>),
 }

@@ -80,9 +80,6 @@ pub trait Directory {
 
     /// Its ports, in order.
     fn ports(&self) -> Vec<Port>;
-
-    /// Aborts the commands that these initiators have in a unit (PREEMPT AND ABORT).
-    fn abort(&self, lun: u16, nexuses: &[super::NexusId]);
 }
 
 /// Where a command has come in: its nexus, the unit, and the target around it.

@@ -45,8 +45,6 @@ impl Directory for Alone {
         };
         vec![port(1), port(7)]
     }
-
-    fn abort(&self, _lun: u16, _nexuses: &[NexusId]) {}
 }
 
 /// A unit, two initiators, and its blocks.
@@ -151,7 +149,9 @@ impl Disk {
                         Action::Leave(overwrite) => {
                             return (self.overwrite(*overwrite, &mut scratch), Vec::new());
                         }
-                        Action::SetAccess(_) => return (Outcome::Good, Vec::new()),
+                        Action::SetAccess(_) | Action::Preempt(_) => {
+                            return (Outcome::Good, Vec::new());
+                        }
                         Action::Keep(request) => {
                             let drafted = self.unit.draft(&request);
                             let ended = drafted.map(|draft| self.unit.adopt(draft));

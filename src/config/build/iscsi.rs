@@ -13,14 +13,11 @@ use crate::config::plan::{
 use crate::config::raw::{Chap, Iscsi, Lun, Redirect, Target, TargetGroup};
 use crate::config::scalar::Hosts;
 use crate::config::source::{At, Problem, shown};
-use crate::config::{AluaState, LUN_MAX, TARGETS_MAX};
+use crate::config::{AluaState, KEEP_ALIVE_MAX, KEEP_ALIVE_MIN, LUN_MAX, TARGETS_MAX};
 use crate::export::iscsi::initiators::Rule;
 
 /// How long an initiator may be silent; open-iscsi asks its targets after 5 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Silence is looked for four times a second.
-const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3600);
 
 pub(super) fn iscsi(
     written: Iscsi,

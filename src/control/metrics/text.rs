@@ -289,6 +289,27 @@ pub fn exposition(infos: &[DeviceInfo], stats: &StatsResult) -> String {
     });
     operations(&mut out, "unit", "logical unit", &units.collect::<Vec<_>>());
 
+    let numbers: Vec<String> = stats
+        .sessions
+        .iter()
+        .map(|one| one.session.to_string())
+        .collect();
+    let sessions = stats.sessions.iter().zip(&numbers);
+    let sessions = sessions.map(|(one, session)| Operations {
+        labels: vec![
+            ("iqn", one.iqn.as_str()),
+            ("initiator", one.initiator.as_str()),
+            ("session", session.as_str()),
+        ],
+        operations: &one.operations,
+    });
+    operations(
+        &mut out,
+        "session",
+        "iSCSI session",
+        &sessions.collect::<Vec<_>>(),
+    );
+
     let name = "polldm_device_in_flight";
     out.family(
         name,

@@ -1,5 +1,6 @@
 //! What hosts reach: `export.*` and `nvmf.*`.
 
+use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,9 @@ pub struct IscsiTarget {
     /// The portal groups that it is reached through.
     #[serde(default)]
     pub portal_groups: Vec<IscsiGroup>,
+    /// Initiators may change the ALUA states of its portal groups.
+    #[serde(default)]
+    pub explicit_alua: bool,
     /// Where initiators are sent instead; left out when they are let in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<IscsiRedirect>,
@@ -85,7 +89,9 @@ pub struct IscsiTarget {
 }
 
 /// How initiators prove who they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum IscsiAuthentication {
     /// Their names are believed.
@@ -292,6 +298,77 @@ pub struct AddTargetParams {
     /// Tags of the portal groups that it is reached through; all when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub portal_groups: Option<Vec<u16>>,
+    /// Initiators may change the ALUA states of its portal groups.
+    #[serde(default)]
+    pub explicit_alua: bool,
+}
+
+/// What becomes of a target; what is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetTargetParams {
+    /// Its name.
+    pub iqn: String,
+    /// The initiators that may log in: names, patterns and networks, as in a configuration; `any` alone for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiators: Option<Vec<String>>,
+    /// How they prove who they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<IscsiAuthentication>,
+    /// With CHAP: path of a file of secrets that the server can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<String>,
+    /// Where they are sent: address and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<IscsiRedirect>,
+    /// They are sent nowhere any more.
+    #[serde(default)]
+    pub no_redirect: bool,
+}
+
+/// Who sees a unit from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetLunParams {
+    /// The target.
+    pub iqn: String,
+    /// The unit's number.
+    pub lun: u16,
+    /// The initiators that see it, as in a configuration; `any` alone for all that may log in.
+    pub initiators: Vec<String>,
+}
+
+/// One more portal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddPortalParams {
+    /// Address and port; port 0 lets the system choose.
+    pub address: String,
+    /// The tag of its group.
+    pub portal_group: u16,
+}
+
+/// A portal that listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PortalResult {
+    /// Address and port.
+    pub address: String,
+}
+
+/// A portal to close.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemovePortalParams {
+    /// Address and port.
+    pub address: String,
+}
+
+/// How long initiators may be silent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetKeepAliveParams {
+    /// Milliseconds before one is asked whether it is there, and then before its connection ends.
+    pub milliseconds: u64,
 }
 
 /// A target to take away.

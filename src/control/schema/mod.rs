@@ -146,14 +146,25 @@ methods! {
     NvmfSetAna = "nvmf.set_ana"(SetAnaParams) -> Done;
     /// Adds an iSCSI target.
     IscsiAddTarget = "iscsi.add_target"(AddTargetParams) -> Done;
+    /// Changes who may log in to an iSCSI target, how they prove it, and where they are sent. Sessions of initiators that may no longer log
+    /// in end; the others go on.
+    IscsiSetTarget = "iscsi.set_target"(SetTargetParams) -> Done;
     /// Takes an iSCSI target away and ends its sessions.
     IscsiRemoveTarget = "iscsi.remove_target"(RemoveTargetParams) -> Done;
     /// Adds a unit to a target; initiators that are logged in are told.
     IscsiAddLun = "iscsi.add_lun"(AddLunParams) -> Done;
+    /// Changes who sees a unit; initiators that are logged in are told.
+    IscsiSetLun = "iscsi.set_lun"(SetLunParams) -> Done;
     /// Takes a unit away; initiators that are logged in are told.
     IscsiRemoveLun = "iscsi.remove_lun"(RemoveLunParams) -> Done;
     /// Changes the ALUA state of a target in a portal group; initiators that come through it are told.
     IscsiSetAlua = "iscsi.set_alua"(SetAluaParams) -> Done;
+    /// Listens on one more address; targets that are reached through its group are reached there as well.
+    IscsiAddPortal = "iscsi.add_portal"(AddPortalParams) -> PortalResult;
+    /// Listens on an address no longer; connections that came by it stay.
+    IscsiRemovePortal = "iscsi.remove_portal"(RemovePortalParams) -> Done;
+    /// Changes how long initiators may be silent.
+    IscsiSetKeepAlive = "iscsi.set_keep_alive"(SetKeepAliveParams) -> Done;
     /// Counters and latency histograms.
     Stats = "stats"(StatsParams) -> StatsResult;
     /// Who answers.

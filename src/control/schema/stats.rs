@@ -24,6 +24,9 @@ pub struct StatsResult {
     /// Per logical unit of the iSCSI target, all reactors added up.
     #[serde(default)]
     pub units: Vec<UnitStats>,
+    /// Per session of the iSCSI target; left out when one device is asked for.
+    #[serde(default)]
+    pub sessions: Vec<SessionStats>,
     /// Per reactor.
     pub reactors: Vec<ReactorStats>,
     /// The NVMe/TCP target's connections; left out when there is none.
@@ -95,6 +98,19 @@ pub struct UnitStats {
     pub lun: u16,
     /// The device.
     pub device: String,
+    /// Per kind of command: read, write, flush, discard, write_zeroes.
+    pub operations: Vec<OperationStats>,
+}
+
+/// Counters of an iSCSI session, over all its units. They end with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionStats {
+    /// The target.
+    pub iqn: String,
+    /// The initiator's name.
+    pub initiator: String,
+    /// The session's number (TSIH).
+    pub session: u16,
     /// Per kind of command: read, write, flush, discard, write_zeroes.
     pub operations: Vec<OperationStats>,
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::session::{Context, Session, State};
 use super::target::{Served, ServedUnit};
-use super::unit::LunSet;
+use super::unit::{LUNS, LunSet};
 use crate::export::backend::{Backend, Lend};
 use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 use crate::scsi::sense::{Code, SENSE_BYTES_MAX};
@@ -48,13 +48,26 @@ impl<L: Lend> Session<L> {
         if !self.is_open() {
             return;
         }
+        if !self.may_stay(now) {
+            self.target_removed();
+            return;
+        }
         self.units_changed(now);
         if let Some(before) = before {
             self.access_changed(before, now);
         }
     }
 
-    /// The session's target has been removed.
+    /// Whether its initiator may log in to what the target is now.
+    fn may_stay(&self, now: &Served) -> bool {
+        let member = self.member.as_ref();
+        member.is_none_or(|member| {
+            let address = self.peer.map(|peer| peer.ip());
+            now.initiators.allow(&member.initiator, address)
+        })
+    }
+
+    /// The session's target has been removed, or is no longer for its initiator.
     pub fn target_removed(&mut self) {
         if self.is_open() {
             self.announce_end();
@@ -74,6 +87,10 @@ impl<L: Lend> Session<L> {
         };
         let seen = served.luns_for(&member.initiator, address);
         let before = std::mem::replace(&mut member.luns, seen);
+        let lost = |unit: &&ServedUnit| before.has(unit.lun) && !seen.has(unit.lun);
+        for unit in served.units.iter().filter(lost) {
+            unit.unit.leave(nexus.id);
+        }
         let mut units: Vec<_> = served.units.iter().collect();
         units.retain(|unit| seen.has(unit.lun));
         // A number may name another unit than it did.
@@ -116,8 +133,33 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// Ends the commands to units that are gone; `token` is shared with those that are still at a device.
-    pub(super) fn abort_units<B: Backend<Lend = L>>(
+    /// The session's target becomes another: ends the commands to units that are gone, or that the initiator no longer sees. `token` is shared
+    /// with those that are still at a device.
+    pub(super) fn give_up_units<B: Backend<Lend = L>>(
+        &mut self,
+        gone: &LunSet,
+        now: Option<&Served>,
+        token: &Rc<()>,
+        cx: &mut Context<'_, B>,
+    ) {
+        let address = self.peer.map(|peer| peer.ip());
+        let (Some(member), Some(now)) = (&self.member, now) else {
+            self.abort_units(gone, token, cx);
+            return;
+        };
+        let stays = if self.may_stay(now) {
+            now.luns_for(&member.initiator, address)
+        } else {
+            LunSet::default()
+        };
+        let before = member.luns;
+        let lost = |&lun: &u16| gone.has(lun) || before.has(lun) && !stays.has(lun);
+        let lost = LUNS.filter(lost).collect();
+        self.abort_units(&lost, token, cx);
+    }
+
+    /// Ends the commands to some units.
+    fn abort_units<B: Backend<Lend = L>>(
         &mut self,
         luns: &LunSet,
         token: &Rc<()>,
@@ -130,7 +172,7 @@ impl<L: Lend> Session<L> {
                 continue;
             }
             if luns.has(slot.lun) {
-                self.abort_for_good(index, token, cx);
+                self.end_for_good(index, token, cx);
             } else if slot.work.others().iter().any(|&lun| luns.has(lun)) {
                 self.abort_elsewhere(index, token, cx);
             }

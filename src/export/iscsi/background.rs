@@ -227,7 +227,7 @@ impl Entry {
         let steps = match action {
             Action::Submit(steps) => steps,
             Action::End(outcome) => return Some(outcome),
-            Action::Leave(_) | Action::Keep(_) | Action::SetAccess(_) => {
+            Action::Leave(_) | Action::Keep(_) | Action::Preempt(_) | Action::SetAccess(_) => {
                 unreachable!("an overwrite only reads and writes its unit")
             }
         };

@@ -1,9 +1,11 @@
 //! Changes that an operator makes to a running target. Each either happens as a whole or answers why not; the caller then tells every core.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::config::{LunConfig, TARGETS_MAX, TargetConfig};
+use super::config::{LunConfig, PORTALS_MAX, TARGETS_MAX, TargetChange, TargetConfig};
+use super::initiators::Initiators;
 use super::target::{Served, ServedUnit, State, Target, TargetId};
 use crate::dm::DeviceId;
 use crate::scsi::{Access, Altered, NexusId};
@@ -17,6 +19,10 @@ pub enum ChangeError {
     UnknownUnit(String, u16),
     /// The target is not reached through a portal group of this tag.
     UnknownGroup(String, u16),
+    /// There is no portal group of this tag.
+    NoGroup(u16),
+    /// Nothing listens on this address.
+    UnknownPortal(SocketAddr),
     /// There is a target of this name already.
     TargetExists(String),
     /// The target has a unit of this number already.
@@ -25,6 +31,10 @@ pub enum ChangeError {
     DeviceExists(String, u16),
     /// There are as many targets as there can be.
     TooManyTargets,
+    /// There are as many portals as there can be.
+    TooManyPortals,
+    /// The address cannot be listened on: why.
+    Bind(String),
     /// What was kept of a unit cannot be read.
     Damaged(String),
 }
@@ -37,6 +47,8 @@ impl fmt::Display for ChangeError {
             Self::UnknownGroup(iqn, tag) => {
                 write!(f, "`{iqn}` is not reached through a portal group {tag}")
             }
+            Self::NoGroup(tag) => write!(f, "there is no portal group {tag}"),
+            Self::UnknownPortal(address) => write!(f, "there is no portal {address}"),
             Self::TargetExists(iqn) => write!(f, "there is a target `{iqn}` already"),
             Self::UnitExists(iqn, lun) => write!(f, "`{iqn}` has a unit {lun} already"),
             Self::DeviceExists(iqn, lun) => {
@@ -45,8 +57,9 @@ impl fmt::Display for ChangeError {
                     "the device is unit {lun} of `{iqn}` already; an initiator would take two units for two disks"
                 )
             }
-            Self::Damaged(why) => f.write_str(why),
+            Self::Damaged(why) | Self::Bind(why) => f.write_str(why),
             Self::TooManyTargets => write!(f, "there can be {TARGETS_MAX} targets"),
+            Self::TooManyPortals => write!(f, "there can be {PORTALS_MAX} portals"),
         }
     }
 }
@@ -65,6 +78,14 @@ impl State {
 }
 
 impl Served {
+    /// Where a unit is among the units.
+    fn place_of(&self, lun: u16) -> Result<usize, ChangeError> {
+        let mut units = self.units.iter();
+        units
+            .position(|unit| unit.lun == lun)
+            .ok_or_else(|| ChangeError::UnknownUnit(self.iqn.clone(), lun))
+    }
+
     fn set_access(&mut self, group: u16, access: Access, altered: Altered) {
         let mut ports = self.ports.iter_mut();
         if let Some(port) = ports.find(|port| port.port.number == group) {
@@ -105,6 +126,61 @@ impl Target {
         Ok((id, devices))
     }
 
+    /// Changes who may log in to a target, how they prove it, and where they are sent.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_target(&self, iqn: &str, change: &TargetChange) -> Result<TargetId, ChangeError> {
+        let mut state = self.lock();
+        let (id, served) = state.find(iqn)?;
+        let served = Arc::make_mut(served);
+        let TargetChange {
+            initiators,
+            chap,
+            redirect,
+        } = change.clone();
+        if let Some(initiators) = initiators {
+            served.initiators = initiators;
+        }
+        if let Some(chap) = chap {
+            served.chap = chap;
+        }
+        if let Some(redirect) = redirect {
+            served.redirect = redirect;
+        }
+        Ok(id)
+    }
+
+    /// Changes who sees a unit.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_unit(
+        &self,
+        iqn: &str,
+        lun: u16,
+        initiators: Initiators,
+    ) -> Result<TargetId, ChangeError> {
+        let mut state = self.lock();
+        let (id, served) = state.find(iqn)?;
+        let place = served.place_of(lun)?;
+        Arc::make_mut(served).units[place].initiators = initiators;
+        Ok(id)
+    }
+
+    /// A portal no longer listens; connections that it had stay.
+    ///
+    /// # Errors
+    /// When there is no such portal.
+    pub fn close_portal(&self, address: SocketAddr) -> Result<(), ChangeError> {
+        let mut portals = self.portals();
+        let mut open = portals.iter_mut().filter(|portal| portal.is_open);
+        let portal = open.find(|portal| portal.address == address);
+        portal
+            .map(|portal| portal.is_open = false)
+            .ok_or(ChangeError::UnknownPortal(address))
+    }
+
     /// Adds a unit to a target.
     ///
     /// # Errors
@@ -135,10 +211,7 @@ impl Target {
     pub fn remove_unit(&self, iqn: &str, lun: u16) -> Result<(TargetId, DeviceId), ChangeError> {
         let mut state = self.lock();
         let (id, served) = state.find(iqn)?;
-        let mut units = served.units.iter();
-        let place = units
-            .position(|unit| unit.lun == lun)
-            .ok_or_else(|| ChangeError::UnknownUnit(iqn.to_owned(), lun))?;
+        let place = served.place_of(lun)?;
         let unit = Arc::make_mut(served).units.remove(place);
         Ok((id, unit.device))
     }

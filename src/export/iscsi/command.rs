@@ -6,7 +6,10 @@ use crate::dm;
 use crate::export::chunk::{Chunk, ChunkPool};
 use crate::iscsi::pdu::{Header, NO_TAG};
 use crate::reactor::PoolBuffer;
-use crate::scsi::{Extent, Job, Outcome};
+use crate::scsi::{Extent, Job, Lun, Outcome};
+
+/// The unit of a command that is for none: no unit has this number.
+const NO_LUN: u16 = u16::MAX;
 
 /// Where a command is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub enum Memory {
     Chunk(Rc<Chunk>, usize),
     /// A buffer of its own.
     Buffer(PoolBuffer),
-    /// Parameter data, or a buffer when the pool had none for data that came unasked for.
+    /// Parameter data, or data that came unasked for when the pool had no buffer for it, or before its command's turn.
     Page(Vec<u8>),
 }
 
@@ -68,6 +71,15 @@ impl Work {
             Work::Job(job) => job.others(),
             Work::Behind(work) => work.others(),
             _ => &[],
+        }
+    }
+
+    /// Bytes of memory to work with besides its data.
+    pub fn scratch_bytes(&self) -> usize {
+        match self {
+            Work::Job(job) => job.scratch_bytes as usize,
+            Work::Behind(work) => work.scratch_bytes(),
+            _ => 0,
         }
     }
 }
@@ -198,6 +210,16 @@ impl<L> Slot<L> {
         }
     }
 
+    /// Copies the beginning of the data to where it is to lie.
+    pub fn put(&mut self, bytes: &[u8]) {
+        let size = bytes.len().min(self.data_out as usize);
+        match &mut self.memory {
+            Memory::Buffer(buffer) => buffer[..size].copy_from_slice(&bytes[..size]),
+            Memory::Page(page) => page[..size].copy_from_slice(&bytes[..size]),
+            Memory::None | Memory::Chunk(..) => {}
+        }
+    }
+
     /// Takes note of how one of its I/Os ended.
     #[inline]
     pub fn note(&mut self, status: dm::Status) {
@@ -258,6 +280,10 @@ impl<L: Default> Slots<L> {
         let slot = &mut self.slots[usize::from(index)];
         debug_assert_eq!(slot.phase, Phase::Free);
         slot.header = header;
+        slot.lun = match Lun::decode(header.lun()) {
+            Lun::Unit(lun) => lun,
+            _ => NO_LUN,
+        };
         slot.phase = Phase::Running;
         slot.work = Work::None;
         slot.reply = Reply::Scsi;

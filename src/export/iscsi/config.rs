@@ -66,6 +66,17 @@ pub struct TargetConfig {
     pub luns: Vec<LunConfig>,
 }
 
+/// What an operator makes of a target that runs; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetChange {
+    /// Who may log in.
+    pub initiators: Option<Initiators>,
+    /// How they prove it.
+    pub chap: Option<Option<Chap>>,
+    /// Where initiators are sent instead.
+    pub redirect: Option<Option<Redirect>>,
+}
+
 /// One logical unit: a mapped device under a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LunConfig {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::changes::ChangeError;
-use super::config::{Config, LunConfig, Redirect, TargetConfig};
+use super::config::{Config, LunConfig, PORTALS_MAX, Redirect, TargetChange, TargetConfig};
 use super::initiators::Initiators;
 use super::keeper::Records;
 use super::message::{ConnectionReport, Message, UnitReport};
@@ -38,6 +38,8 @@ pub struct TargetSnapshot {
     pub chap: Option<bool>,
     /// The portal groups that it is reached through, and how well.
     pub ports: Vec<(u16, Access)>,
+    /// Initiators may change how well.
+    pub explicit_alua: bool,
     /// Where initiators are sent instead.
     pub redirect: Option<Redirect>,
     /// Its units.
@@ -118,8 +120,9 @@ impl Export {
             .collect();
         let addresses: Vec<SocketAddr> = portals.iter().map(|(portal, _)| *portal).collect();
         let (listeners, bound) = listener::bind(&addresses)?;
-        let tags = portals.iter().map(|(_, tag)| *tag);
-        target.set_addresses(bound.into_iter().zip(tags).collect());
+        for (address, (_, tag)) in bound.into_iter().zip(&portals) {
+            target.listens(address, *tag);
+        }
         let (tellers, teller) = bounded(1);
         let keeper = keeper.map(|keeper| keeper.start(teller)).transpose();
         let keeper = keeper.map_err(|error| {
@@ -153,7 +156,7 @@ impl Export {
     }
 
     /// Where the target listens; with port 0 in the configuration, what the system chose.
-    pub fn addresses(&self) -> &[(SocketAddr, u16)] {
+    pub fn addresses(&self) -> Vec<(SocketAddr, u16)> {
         self.target.addresses()
     }
 
@@ -179,6 +182,83 @@ impl Export {
     ) -> Result<(Vec<DeviceId>, Receiver<()>), ChangeError> {
         let (id, devices) = self.target.remove_target(iqn)?;
         Ok((devices, self.changed(engine, id)))
+    }
+
+    /// Changes who may log in to a target, how they prove it, and where they are sent. Sessions of initiators that may no longer log in end;
+    /// the others go on, whatever they would have to prove now. Returns when no core has commands of the former any more.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_target(
+        &self,
+        engine: &Engine,
+        iqn: &str,
+        change: &TargetChange,
+    ) -> Result<(), ChangeError> {
+        let id = self.target.set_target(iqn, change)?;
+        await_all(&self.changed(engine, id));
+        Ok(())
+    }
+
+    /// Changes who sees a unit. Initiators are told; commands of those that no longer see it are aborted. Returns when no core has any of them.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn set_unit(
+        &self,
+        engine: &Engine,
+        iqn: &str,
+        lun: u16,
+        initiators: Initiators,
+    ) -> Result<(), ChangeError> {
+        let id = self.target.set_unit(iqn, lun, initiators)?;
+        await_all(&self.changed(engine, id));
+        Ok(())
+    }
+
+    /// Listens on one more address of a portal group; answers it, with the port that the system chose for port 0.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed then.
+    pub fn add_portal(
+        &self,
+        engine: &Engine,
+        address: SocketAddr,
+        group: u16,
+    ) -> Result<SocketAddr, ChangeError> {
+        if !self.groups().contains(&group) {
+            return Err(ChangeError::NoGroup(group));
+        }
+        if self.addresses().len() >= PORTALS_MAX {
+            return Err(ChangeError::TooManyPortals);
+        }
+        let bound = listener::bind(&[address]);
+        let (listeners, bound) = bound.map_err(|error| ChangeError::Bind(error.to_string()))?;
+        for (listener, &address) in listeners.into_iter().zip(&bound) {
+            // Before anybody can come by it.
+            self.target.listens(address, group);
+            let message = Message::Listen(listener);
+            engine.tell(ACCEPTING_CORE, self.client, Box::new(message));
+        }
+        Ok(bound[0])
+    }
+
+    /// Listens on an address no longer. Connections that came by it stay.
+    ///
+    /// # Errors
+    /// When there is no such portal.
+    pub fn remove_portal(&self, engine: &Engine, address: SocketAddr) -> Result<(), ChangeError> {
+        self.target.close_portal(address)?;
+        let (done, closed) = bounded(0);
+        let message = Message::CloseListener { address, done };
+        engine.tell(ACCEPTING_CORE, self.client, Box::new(message));
+        await_all(&closed);
+        Ok(())
+    }
+
+    /// Changes how long an initiator may be silent before it is asked whether it is there, and then before it is gone.
+    pub fn set_keep_alive(&self, keep_alive: Duration) {
+        self.target.set_keep_alive(keep_alive);
     }
 
     /// Adds a unit; initiators that see it are told.
@@ -217,9 +297,7 @@ impl Export {
         access: Access,
     ) -> Result<(), ChangeError> {
         if let Some(id) = self.target.set_access(iqn, group, access)? {
-            let done = self.changed(engine, id);
-            // Disconnected, never sent to, when every core goes by it.
-            let _ = done.recv();
+            await_all(&self.changed(engine, id));
         }
         Ok(())
     }
@@ -252,6 +330,7 @@ impl Export {
                 .iter()
                 .map(|port| (port.port.group, port.access))
                 .collect(),
+            explicit_alua: served.explicit_alua,
             redirect: served.redirect.clone(),
             luns: served
                 .units
@@ -265,7 +344,7 @@ impl Export {
                 .collect(),
         });
         Snapshot {
-            addresses: self.addresses().to_vec(),
+            addresses: self.addresses(),
             targets: targets.collect(),
             connections: self.ask(engine, Message::Connections),
             accepted: counters.accepted.load(Ordering::Relaxed),
@@ -307,6 +386,11 @@ impl Export {
         }
         all
     }
+}
+
+/// Waits until every core has dropped its sender, which nobody sends by.
+fn await_all(senders: &Receiver<()>) {
+    let _ = senders.recv();
 }
 
 impl Drop for Export {

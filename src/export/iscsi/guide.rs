@@ -1,14 +1,12 @@
 //! The target as the units of one session see it: which of them there are for its initiator, and how they are reached.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::message::{Message, Whose};
 use super::session::Member;
-use super::target::{Target, TargetId, TargetPort};
+use super::target::{TargetId, TargetPort};
 use super::unit::{LocalUnit, LocalUnits, LunSet};
-use crate::dm::{CoreId, Geometry};
-use crate::scsi::{Directory, Nexus, NexusId, Port, PortGroup, Unit};
+use crate::dm::Geometry;
+use crate::scsi::{Directory, Nexus, Port, PortGroup, Unit};
 
 /// A target from one session on one core.
 pub(super) struct Guide<'a> {
@@ -16,8 +14,6 @@ pub(super) struct Guide<'a> {
     units: &'a LocalUnits,
     /// The units that the initiator sees.
     seen: LunSet,
-    /// Commands that have to be aborted for a PREEMPT AND ABORT.
-    aborts: RefCell<Vec<(u16, NexusId)>>,
 }
 
 impl<'a> Guide<'a> {
@@ -34,7 +30,6 @@ impl<'a> Guide<'a> {
             id: *id,
             units,
             seen: member.luns,
-            aborts: RefCell::default(),
         };
         Some((guide, nexus, port))
     }
@@ -44,27 +39,6 @@ impl<'a> Guide<'a> {
     pub(super) fn local(&self, lun: u16) -> Option<&'a LocalUnit> {
         let unit = self.units.get(self.id, lun);
         unit.filter(|_| self.seen.has(lun))
-    }
-
-    /// Sends every abort to the core where its nexus is.
-    #[inline]
-    pub(super) fn send_aborts(self, target: &Target, outbox: &mut Vec<(CoreId, Message)>) {
-        let aborts = self.aborts.into_inner();
-        if aborts.is_empty() {
-            return;
-        }
-        let places = target.nexuses_of(self.id);
-        for (lun, nexus) in aborts {
-            let message = Message::Abort {
-                target: self.id,
-                lun: Some(lun),
-                whose: Whose::Of(nexus),
-                from: None,
-            };
-            if let Some((_, key)) = places.iter().find(|(of, _)| *of == nexus) {
-                outbox.push((key.core, message));
-            }
-        }
     }
 }
 
@@ -104,10 +78,5 @@ impl Directory for Guide<'_> {
         let served = self.units.served(self.id);
         let ports = served.iter().flat_map(|served| &served.ports);
         ports.map(|port| port.port.clone()).collect()
-    }
-
-    fn abort(&self, lun: u16, nexuses: &[NexusId]) {
-        let mut aborts = self.aborts.borrow_mut();
-        aborts.extend(nexuses.iter().map(|&nexus| (lun, nexus)));
     }
 }

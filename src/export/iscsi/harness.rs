@@ -53,6 +53,8 @@ pub struct Harness {
     pub command_sn: u32,
     /// Who keeps reservations, unless a test has taken him away.
     pub keeper: Option<Keeper>,
+    /// Messages to other cores, of which there are none.
+    pub elsewhere: Vec<(CoreId, Message)>,
 }
 
 impl Default for Harness {
@@ -111,10 +113,11 @@ impl Harness {
         change(&mut config);
         let (records, keeper) = store.map(Records::new).unzip();
         let target = Target::new(&config, 1, records)?;
-        let groups = config.groups.iter();
-        let portals =
-            groups.flat_map(|group| group.portals.iter().map(|&portal| (portal, group.tag)));
-        target.set_addresses(portals.collect());
+        for group in &config.groups {
+            for &portal in &group.portals {
+                target.listens(portal, group.tag);
+            }
+        }
         target.choose_core();
         let backend = MemoryBackend::new();
         let units = LocalUnits::new(&target, |device| backend.geometry(device));
@@ -139,6 +142,7 @@ impl Harness {
             output: Vec::new(),
             command_sn: 1,
             keeper,
+            elsewhere: Vec::new(),
         })
     }
 
@@ -234,8 +238,11 @@ impl Harness {
             }
             waits
         });
-        let messages = std::mem::take(&mut self.local.outbox);
-        let messages = messages.into_iter().map(|(_, message)| message);
+        let messages = std::mem::take(&mut self.local.outbox).into_iter();
+        let (own, others): (Vec<_>, Vec<_>) =
+            messages.partition(|(core, _)| *core == self.local.core);
+        self.elsewhere.extend(others);
+        let messages = own.into_iter().map(|(_, message)| message);
         let kept = self.keeper.iter_mut().flat_map(Keeper::run);
         let messages: Vec<Message> = messages.chain(kept).collect();
         let worked = !messages.is_empty();
@@ -287,7 +294,8 @@ impl Harness {
         let now = self.target.get(id);
         let gone = self.local.units.gone(id, now.as_deref());
         let token = std::rc::Rc::new(());
-        self.with(|session, cx| session.abort_units(&gone.into_iter().collect(), &token, cx));
+        let gone = gone.into_iter().collect();
+        self.with(|session, cx| session.give_up_units(&gone, now.as_deref(), &token, cx));
         let backend = &self.backend;
         let units = &mut self.local.units;
         let before = units.served(id).cloned();

@@ -10,7 +10,6 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::guide::Guide;
 use super::message::Message;
 use super::session::{Context, Session};
 use super::store::Store;
@@ -20,7 +19,7 @@ use crate::export::frame::SessionKey;
 use crate::scsi::persistent::Request;
 use crate::scsi::sense::{Code, Key};
 use crate::scsi::unit::Identity;
-use crate::scsi::{Directory, NexusId, Outcome, Sense, Unit};
+use crate::scsi::{NexusId, Outcome, Sense, Unit};
 
 /// How a command has ended: whose commands are to be aborted for it, or why it was not carried out.
 pub type Kept = Result<Vec<NexusId>, Outcome>;
@@ -186,18 +185,13 @@ impl<L: Lend> Session<L> {
         let slot = self.slots.get_mut(index);
         debug_assert_eq!(slot.pending, 1);
         slot.pending = 0;
-        let lun = slot.lun;
-        match answer {
-            Ok(ended) => {
-                slot.outcome = Outcome::Good;
-                let guide = Guide::of(self.member.as_ref(), &cx.local.units);
-                if let Some((guide, ..)) = guide.filter(|_| !ended.is_empty()) {
-                    guide.abort(lun, &ended);
-                    guide.send_aborts(cx.target, &mut cx.local.outbox);
-                }
-            }
-            Err(outcome) => slot.outcome = outcome,
+        let (outcome, ended) = match answer {
+            Ok(ended) => (Outcome::Good, ended),
+            Err(outcome) => (outcome, Vec::new()),
+        };
+        slot.outcome = outcome;
+        if ended.is_empty() || !self.preempt(index, &ended, cx) {
+            self.conclude(index, cx);
         }
-        self.conclude(index, cx);
     }
 }

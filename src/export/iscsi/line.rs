@@ -14,9 +14,9 @@ use super::receive::Segment;
 use super::session::{Context, Session};
 use crate::dm::{DeviceId, Op};
 use crate::export::backend::{Backend, Lend};
-use crate::iscsi::pdu::{Header, WRITES, is_before, opcode};
+use crate::iscsi::pdu::{FINAL, Header, is_before, opcode};
 use crate::scsi::sense::Code;
-use crate::scsi::{Extent, Lun, Outcome, Place, Plan, Sense, Step};
+use crate::scsi::{Extent, Outcome, Place, Sense, Step};
 
 /// ATTR of a command's header (RFC 7143, 11.3.1).
 const ATTRIBUTE: u8 = 0x07;
@@ -29,7 +29,7 @@ pub(super) const NOT_SIMPLE: u8 = 0x06;
 /// Commands that wait for their turn.
 #[derive(Default)]
 pub struct Line {
-    /// ORDERED commands that have not ended.
+    /// ORDERED commands that have not ended, and commands that wait: one whose data is still on its way may be the last of them.
     pub(super) barriers: u32,
     /// Slots and their CmdSN, in the order in which they came; no more than there are slots.
     waiting: VecDeque<(u16, u32)>,
@@ -89,20 +89,24 @@ impl<L: Lend> Session<L> {
         }
         let slot = self.slots.get_mut(index);
         slot.in_line = true;
-        if let Lun::Unit(lun) = Lun::decode(header.lun()) {
-            slot.lun = lun;
-        }
         self.line.waiting.push_back((index, header.u32(24)));
-        let data_follows = header.flags() & WRITES != 0 && !header.is_final();
-        match segment {
-            Some(segment) if !data_follows => {
+        // What comes unasked for is taken in; the rest is asked for when it is the command's turn.
+        let size = header.data_bytes() as u32;
+        let unasked = if header.is_final() {
+            size
+        } else {
+            header.u32(20).min(self.parameters.first_burst_bytes)
+        };
+        slot.data_out = unasked;
+        slot.burst_end = unasked;
+        slot.memory = Memory::Page(vec![0; unasked as usize]);
+        slot.phase = Phase::AwaitsData;
+        if let Some(segment) = segment {
+            slot.put(segment.bytes);
+            slot.received = size;
+            if size == unasked {
                 slot.phase = Phase::InLine;
-                if !segment.bytes.is_empty() {
-                    slot.memory = Memory::Page(segment.bytes.to_vec());
-                }
             }
-            // Its data is on its way and has to go somewhere: the command is planned now, and once more when its turn comes.
-            _ => self.begin_either(index, segment, cx),
         }
         true
     }
@@ -150,7 +154,8 @@ impl<L: Lend> Session<L> {
                 continue;
             }
             let lun = slot.header.lun();
-            if blocked.contains(&lun) || !self.may_begin(index) {
+            let is_here = slot.phase == Phase::InLine;
+            if blocked.contains(&lun) || !is_here || !self.may_begin(index) {
                 blocked.push(lun);
                 self.line.waiting.push_back((index, number));
                 continue;
@@ -161,64 +166,29 @@ impl<L: Lend> Session<L> {
             let slot = self.slots.get(index);
             is_ordered(&slot.header) && !has_ended(slot.phase)
         });
-        self.line.barriers = unfinished.count() as u32;
+        self.line.barriers = (unfinished.count() + self.line.waiting.len()) as u32;
         self.line.waiting.len() < before
     }
 
-    /// It is a command's turn.
+    /// It is a command's turn: as if all that has come of its data had come with it.
     fn take_turn<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let slot = self.slots.get_mut(index);
         slot.in_line = false;
-        match slot.phase {
-            Phase::InLine if matches!(slot.work, Work::None) => {
-                slot.phase = Phase::Running;
-                let memory = std::mem::take(&mut slot.memory);
-                let bytes = match &memory {
-                    Memory::Page(page) => &page[..],
-                    _ => &[],
-                };
-                let segment = Segment {
-                    chunk: None,
-                    offset: 0,
-                    bytes,
-                };
-                self.begin_either(index, Some(&segment), cx);
-            }
-            Phase::InLine => {
-                if self.plan_again(index, cx) {
-                    self.execute(index, cx);
-                }
-            }
-            // The rest of its data is still to come.
-            _ => {
-                self.plan_again(index, cx);
-            }
-        }
-    }
-
-    /// What a command does may be another thing since those before it have ended. False when it has been answered.
-    fn plan_again<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> bool {
-        let plan = self.plan(index, cx);
-        let slot = self.slots.get_mut(index);
-        let (bytes, work) = match plan {
-            Plan::Write { extent, fua } => (extent.sectors * 512, Work::Write(extent, fua)),
-            Plan::Job(job) => (job.data_bytes, Work::Job(job)),
-            Plan::End(outcome) => {
-                self.fail(index, outcome, cx);
-                return false;
-            }
-            Plan::Read(_) | Plan::Answer(_) => (0, Work::None),
+        slot.phase = Phase::Running;
+        let received = std::mem::take(&mut slot.received) as usize;
+        slot.header.put_data_bytes(received);
+        slot.header.0[1] |= FINAL;
+        let memory = std::mem::take(&mut slot.memory);
+        let bytes = match &memory {
+            Memory::Page(page) => &page[..received],
+            _ => &[],
         };
-        if bytes != slot.data_out {
-            // The unit has other blocks now.
-            self.fail(index, Outcome::Busy, cx);
-            return false;
-        }
-        slot.work = work;
-        if is_ordered(&self.slots.get(index).header) {
-            self.fence(index, cx);
-        }
-        true
+        let segment = Segment {
+            chunk: None,
+            offset: 0,
+            bytes,
+        };
+        self.begin_either(index, Some(&segment), cx);
     }
 
     /// The mapped device that a command is for.

@@ -96,7 +96,8 @@ impl<L: Lend> Session<L> {
         match login.take(header, bytes) {
             Ok(None) => {
                 // More of the text is to come (C).
-                self.login_response(header, Status::Success, 0, String::new());
+                let flags = bits_of(login.stage.unwrap_or(Stage::Security)) << 2;
+                self.login_response(header, Status::Success, flags, String::new());
             }
             Ok(Some(text)) => {
                 if let Err(status) = self.negotiate(header, &text, cx) {
@@ -196,6 +197,11 @@ impl<L: Lend> Session<L> {
             // It may have been removed since the first request.
             let served = cx.local.units.served(target).ok_or(Status::Removed)?;
             let served = Arc::clone(served);
+            let address = self.peer.map(|peer| peer.ip());
+            // Or it is no longer for this initiator.
+            if !served.initiators.allow(&login.initiator, address) {
+                return Err(Status::AuthorizationFailed);
+            }
             let group = login.group;
             match cx
                 .target
@@ -206,7 +212,6 @@ impl<L: Lend> Session<L> {
                     nexus,
                     is_reinstated,
                 } => {
-                    let address = self.peer.map(|peer| peer.ip());
                     member.luns = served.luns_for(&member.initiator, address);
                     join(&served, &member.luns, &nexus, is_reinstated);
                     member.session = session;

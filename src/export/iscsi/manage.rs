@@ -9,11 +9,12 @@ use super::command::Phase;
 use super::message::{Message, Whose};
 use super::session::{Context, Session, Waiter, Waits};
 use super::target::TargetId;
+use super::task::not_there;
 use crate::dm::{CoreId, Status};
 use crate::export::backend::{Backend, Lend};
 use crate::iscsi::pdu::{FINAL, Header, RejectReason, is_before, opcode};
 use crate::scsi::sense::{Code, Key};
-use crate::scsi::{Access, Lun, Outcome};
+use crate::scsi::{Access, Lun, NexusId, Outcome};
 
 /// Functions (RFC 7143, 11.5.1).
 mod function {
@@ -53,7 +54,7 @@ pub struct Management {
     cores: u16,
     /// All sessions end when it has been answered.
     is_cold: bool,
-    /// It is not a function but a command, SET TARGET PORT GROUPS: its slot.
+    /// It is not a function but a command, SET TARGET PORT GROUPS or PREEMPT AND ABORT: its slot.
     pub(super) command: Option<u16>,
 }
 
@@ -129,7 +130,8 @@ impl<L: Lend> Session<L> {
                 return;
             }
             let is_next = referenced == self.expected_sn && !header.is_immediate();
-            let is_future = is_before(self.expected_sn, referenced);
+            let is_future =
+                is_before(self.expected_sn, referenced) && is_before(referenced, header.u32(24));
             if !is_next && !is_future {
                 self.managed(header.task_tag(), Response::NoSuchTask);
                 return;
@@ -296,6 +298,44 @@ impl<L: Lend> Session<L> {
         }
     }
 
+    /// PREEMPT AND ABORT: ends the commands that these initiators have in the unit of ours, which is answered when none of them is at a device
+    /// any more: whoever fences a host off relies on that. False when none of them is logged in.
+    pub(super) fn preempt<B: Backend<Lend = L>>(
+        &mut self,
+        index: u16,
+        ended: &[NexusId],
+        cx: &mut Context<'_, B>,
+    ) -> bool {
+        let member = self.member.as_ref();
+        let Some((target, own)) = member.and_then(|member| member.nexus.as_ref()) else {
+            return false;
+        };
+        let (target, own) = (*target, own.id);
+        let mut nexuses = cx.target.nexuses_of(target);
+        // The command itself is not one of those that it ends.
+        nexuses.retain(|(nexus, _)| ended.contains(nexus) && *nexus != own);
+        if nexuses.is_empty() {
+            return false;
+        }
+        let slot = self.slots.get_mut(index);
+        slot.pending = 1;
+        let (header, lun) = (slot.header, slot.lun);
+        let number = self.new_management(&header, nexuses.len() as u16, false);
+        if let Some(management) = self.managements.last_mut() {
+            management.command = Some(index);
+        }
+        for (nexus, key) in nexuses {
+            let message = Message::Abort {
+                target,
+                lun: Some(lun),
+                whose: Whose::Of(nexus),
+                from: Some((self.key, number)),
+            };
+            cx.local.outbox.push((key.core, message));
+        }
+        true
+    }
+
     fn new_management(&mut self, header: &Header, cores: u16, is_cold: bool) -> u32 {
         self.management_number = self.management_number.wrapping_add(1);
         self.managements.push(Management {
@@ -376,19 +416,25 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// Aborts a command to a unit that goes. What is carried out in the background is given up as well.
-    pub(super) fn abort_for_good<B: Backend<Lend = L>>(
+    /// Ends a command to a unit that goes, with an answer: no task management function has asked for its end. What is carried out in the
+    /// background is given up as well.
+    pub(super) fn end_for_good<B: Backend<Lend = L>>(
         &mut self,
         index: u16,
         token: &Rc<()>,
         cx: &mut Context<'_, B>,
     ) {
-        if self.slots.get(index).phase == Phase::Background {
-            let slot = self.slots.get_mut(index);
-            slot.mourners.push(Rc::clone(token));
-            self.abort_io(index, cx);
-        } else {
-            self.abort_slot(index, token, cx);
+        match self.slots.get(index).phase {
+            Phase::Free | Phase::Answering | Phase::Responding => {}
+            Phase::Running | Phase::Background => {
+                let slot = self.slots.get_mut(index);
+                slot.mourners.push(Rc::clone(token));
+                self.abort_io(index, cx);
+            }
+            Phase::AwaitsBuffer | Phase::AwaitsData | Phase::InLine => {
+                self.waiting.retain(|&waiting| waiting != index);
+                self.fail(index, not_there(), cx);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the parts of the target on different cores tell each other, and the node.
 
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
 use crossbeam_channel::Sender;
@@ -25,6 +26,15 @@ pub enum Whose {
 pub enum Message {
     /// A connection for this core.
     Accepted(OwnedFd),
+    /// Another listener, for the core that accepts.
+    Listen(TcpListener),
+    /// One less.
+    CloseListener {
+        /// Its address.
+        address: SocketAddr,
+        /// Dropped when it is closed.
+        done: Sender<()>,
+    },
     /// End this connection: its session was taken over, or its initiator has lost its right to be here.
     Close(SessionKey),
     /// A session that this login waited for has ended.
@@ -80,7 +90,7 @@ pub struct UnitReport {
 }
 
 /// One connection, as `polldm export ls` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ConnectionReport {
     /// The core it lives on.
     pub core: u16,
@@ -94,12 +104,8 @@ pub struct ConnectionReport {
     pub session: u16,
     /// Commands that have not been answered.
     pub outstanding: usize,
-    /// Commands that were carried out.
-    pub commands: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
+    /// Counters of what was carried out.
+    pub stats: CommandStats,
     /// Header and data digests in use.
     pub digests: (bool, bool),
 }

@@ -54,7 +54,7 @@ mod worker;
 
 pub use changes::ChangeError;
 pub use chap::Chap;
-pub use config::{Config, LunConfig, PortalGroup, Redirect, TargetConfig};
+pub use config::{Config, LunConfig, PortalGroup, Redirect, TargetChange, TargetConfig};
 pub use export::{Export, LunSnapshot, Snapshot, StartError, TargetSnapshot};
 pub use initiators::Initiators;
 pub use message::{ConnectionReport, UnitReport};

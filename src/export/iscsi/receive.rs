@@ -472,8 +472,8 @@ impl<L: Lend> Session<L> {
         {
             let count = bytes.len().min(incoming.keep as usize);
             let to = self.slots.get(slot).pointer();
-            // SAFETY: the buffer is `data_out` bytes or more, `begin_data` keeps `at + keep` within that, and a buffer is never part of a
-            // chunk.
+            // SAFETY: there is memory for `data_out` bytes, or for `burst_end` if that is less; `begin_data` keeps `at + keep` within both, and
+            // the memory is never part of a chunk.
             unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.add(incoming.at as usize), count);
             }

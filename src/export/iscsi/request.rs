@@ -187,7 +187,7 @@ const TEXT_TAG: u32 = 0x5A5A_5A5A;
 /// A target and where it is reached: the portals of its groups, and for those that are any address the one that the initiator used.
 fn describe(list: &mut String, served: &Served, target: &Target, local: Option<IpAddr>) {
     say(list, "TargetName", &served.iqn);
-    for &(mut address, group) in target.addresses() {
+    for (mut address, group) in target.addresses() {
         if served.port(group).is_none() {
             continue;
         }

@@ -247,7 +247,13 @@ impl<L: Lend> Session<L> {
         let mut header = Header::new(opcode::RESPONSE, FINAL | flags);
         header.0[3] = outcome.code();
         header.put(16, slot.header.task_tag());
-        header.put(36, slot.data_sn.wrapping_add(slot.ready_sn));
+        // ExpDataSN: what came from here, Data-In PDUs or R2Ts (11.4.8).
+        let sent = if slot.data_out > 0 {
+            slot.ready_sn
+        } else {
+            slot.data_sn
+        };
+        header.put(36, sent);
         header.put(44, residual);
         let mut sense = [0; SENSE_BYTES_MAX];
         let size = match outcome {

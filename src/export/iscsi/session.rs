@@ -34,6 +34,7 @@ use crate::dm::CoreId;
 use crate::export::backend::{Backend, Lend};
 use crate::export::chunk::ChunkPool;
 use crate::export::frame::{self, SessionKey, TAG_SLOT_BITS};
+use crate::export::stats::CommandStats;
 use crate::export::transmit::Transmit;
 use crate::iscsi::pdu::{self, Header};
 use crate::iscsi::text::Parameters;
@@ -147,17 +148,6 @@ pub struct Member {
     pub luns: LunSet,
 }
 
-/// What a session has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Done {
-    /// Commands that were carried out.
-    pub commands: u64,
-    /// Bytes read by them.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-}
-
 /// One connection.
 pub struct Session<L> {
     /// Where it is.
@@ -207,8 +197,8 @@ pub struct Session<L> {
     pub(super) starved: bool,
     /// What the login has come to; later texts go on from there.
     pub(super) negotiation: Negotiation,
-    /// What it has done so far.
-    pub done: Done,
+    /// Counters of what it has had done.
+    pub stats: Box<CommandStats>,
     /// Requests that wait for their turn, by CmdSN.
     pub(super) held: BTreeMap<u32, Held>,
     /// Whether the initiator is still there.
@@ -251,7 +241,7 @@ impl<L: Lend> Session<L> {
             violated: false,
             starved: false,
             negotiation: Negotiation::default(),
-            done: Done::default(),
+            stats: Box::default(),
             held: BTreeMap::new(),
             watch: Watch::default(),
             text: Text::default(),
@@ -321,9 +311,7 @@ impl<L: Lend> Session<L> {
     /// Whether there is no room for another command now.
     #[inline]
     pub(super) fn is_blocked(&self) -> bool {
-        self.slots.is_full()
-            || self.transmit.pending_bytes() > OUTPUT_BYTES_MAX
-            || self.read_bytes > READ_BYTES_MAX
+        self.slots.is_full() || self.transmit.pending_bytes() > OUTPUT_BYTES_MAX
     }
 
     /// Whether nothing may be said any more.

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::chap::Chap;
 use super::config::{Config, LunConfig, Redirect, TargetConfig};
@@ -160,6 +161,16 @@ pub(super) struct State {
     last_session: u16,
 }
 
+/// An address that the target listens on, or did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portal {
+    pub(super) address: SocketAddr,
+    /// The tag of its group.
+    pub(super) group: u16,
+    /// It listens. One that no longer does still tells of the connections it had.
+    pub(super) is_open: bool,
+}
+
 /// What a login comes to.
 #[derive(Debug)]
 pub enum Admission {
@@ -207,11 +218,10 @@ impl Counters {
 /// What all cores share.
 pub struct Target {
     discovery: Option<Chap>,
-    /// How long an initiator may be silent before it is asked, and then before it is gone.
-    pub keep_alive_ns: u64,
+    keep_alive_ns: AtomicU64,
     /// The portal groups there are.
     groups: Vec<u16>,
-    addresses: OnceLock<Vec<(SocketAddr, u16)>>,
+    portals: Mutex<Vec<Portal>>,
     records: Option<Records>,
     state: Mutex<State>,
     connections: AtomicU32,
@@ -235,9 +245,9 @@ impl Target {
         let targets = targets.collect::<Result<_, String>>()?;
         Ok(Self {
             discovery: config.discovery.clone(),
-            keep_alive_ns: u64::try_from(config.keep_alive.as_nanos()).unwrap_or(u64::MAX / 2),
+            keep_alive_ns: AtomicU64::new(nanoseconds(config.keep_alive)),
             groups: config.groups.iter().map(|group| group.tag).collect(),
-            addresses: OnceLock::new(),
+            portals: Mutex::default(),
             state: Mutex::new(State {
                 targets,
                 ..State::default()
@@ -260,31 +270,54 @@ impl Target {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells where the target listens, once it does.
-    pub fn set_addresses(&self, addresses: Vec<(SocketAddr, u16)>) {
-        // A second call could only repeat the first.
-        let _ = self.addresses.set(addresses);
+    pub(super) fn portals(&self) -> MutexGuard<'_, Vec<Portal>> {
+        // As above.
+        self.portals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long an initiator may be silent before it is asked, and then before it is gone; in nanoseconds.
+    pub fn keep_alive_ns(&self) -> u64 {
+        self.keep_alive_ns.load(Ordering::Relaxed)
+    }
+
+    /// Changes that.
+    pub fn set_keep_alive(&self, keep_alive: Duration) {
+        self.keep_alive_ns
+            .store(nanoseconds(keep_alive), Ordering::Relaxed);
+    }
+
+    /// Tells of an address that the target listens on, and the tag of its portal group.
+    pub fn listens(&self, address: SocketAddr, group: u16) {
+        let mut portals = self.portals();
+        portals.retain(|portal| portal.address != address);
+        portals.push(Portal {
+            address,
+            group,
+            is_open: true,
+        });
     }
 
     /// Where the target listens, each with the tag of its portal group; empty until it does.
-    pub fn addresses(&self) -> &[(SocketAddr, u16)] {
-        self.addresses.get().map_or(&[], Vec::as_slice)
+    pub fn addresses(&self) -> Vec<(SocketAddr, u16)> {
+        let portals = self.portals();
+        let open = portals.iter().filter(|portal| portal.is_open);
+        open.map(|portal| (portal.address, portal.group)).collect()
     }
 
     /// The portal group of the address that an initiator has reached.
     pub fn group_at(&self, local: Option<SocketAddr>) -> u16 {
-        let reached = |portal: &SocketAddr| {
+        let reached = |portal: &&Portal| {
+            let portal = portal.address;
             local.is_some_and(|local| {
                 let any = portal.ip().is_unspecified() && portal.is_ipv4() == local.is_ipv4();
                 portal.port() == local.port() && (any || portal.ip() == local.ip())
             })
         };
-        let mut addresses = self.addresses().iter();
-        let found = addresses.find(|(portal, _)| reached(portal));
+        let portals = self.portals();
         // A socket that no longer knows where it was reached is one that is closing.
-        found.map_or_else(
+        portals.iter().find(reached).map_or_else(
             || self.groups.first().copied().unwrap_or_default(),
-            |(_, tag)| *tag,
+            |portal| portal.group,
         )
     }
 
@@ -425,6 +458,11 @@ impl Target {
     pub fn groups(&self) -> &[u16] {
         &self.groups
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    // Twice this is still a number.
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 impl State {

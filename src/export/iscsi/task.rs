@@ -4,7 +4,7 @@ use super::command::{Memory, Phase, Work};
 use super::guide::Guide;
 use super::line::NOT_SIMPLE;
 use super::receive::Segment;
-use super::session::{BUFFER_BYTES_MAX, Context, Local, Session};
+use super::session::{BUFFER_BYTES_MAX, Context, READ_BYTES_MAX, Session};
 use crate::dm::{Op, Status};
 use crate::export::backend::{Backend, Lend, Request};
 use crate::export::stats::Kind;
@@ -44,7 +44,7 @@ impl<L: Lend> Session<L> {
         self.begin::<false, B>(index, segment, cx);
     }
 
-    /// A command whose turn it is; or whose data comes, whether it is its turn or not.
+    /// A command whose turn it is.
     #[inline]
     pub(super) fn begin<const ORDERED: bool, B: Backend<Lend = L>>(
         &mut self,
@@ -78,8 +78,6 @@ impl<L: Lend> Session<L> {
                     return;
                 }
                 slot.work = Work::Read(extent);
-                slot.read_bytes = slot.wanted;
-                self.read_bytes += u64::from(slot.wanted);
                 if ORDERED {
                     self.fence(index, cx);
                 }
@@ -99,7 +97,7 @@ impl<L: Lend> Session<L> {
         }
         let slot = self.slots.get_mut(index);
         if wanted == 0 {
-            self.execute_in_turn(index, cx);
+            self.execute(index, cx);
             return;
         }
         if !writes || length < wanted {
@@ -123,8 +121,7 @@ impl<L: Lend> Session<L> {
         let header = &self.slots.get(index).header;
         let member = self.member.as_ref();
         let cdb = Cdb(std::array::from_fn(|at| header.0[32 + at]));
-        let Local { units, outbox, .. } = &mut *cx.local;
-        let Some((guide, nexus, port)) = Guide::of(member, units) else {
+        let Some((guide, nexus, port)) = Guide::of(member, &cx.local.units) else {
             return Plan::End(Outcome::Busy);
         };
         let lun = match Lun::decode(header.lun()) {
@@ -149,13 +146,10 @@ impl<L: Lend> Session<L> {
         if self.views.len() <= usize::from(lun) {
             self.views.resize(usize::from(lun) + 1, View::default());
         }
-        let plan = scsi::serve(&seat, &mut self.views[usize::from(lun)], cdb);
-        self.slots.get_mut(index).lun = lun;
-        guide.send_aborts(cx.target, outbox);
-        plan
+        scsi::serve(&seat, &mut self.views[usize::from(lun)], cdb)
     }
 
-    /// A command needs data from the initiator: takes what came with it, and asks for the rest.
+    /// A command needs data from the initiator: takes what came with it, and asks for the rest when what may come unasked is here.
     fn gather<B: Backend<Lend = L>>(
         &mut self,
         index: u16,
@@ -173,8 +167,8 @@ impl<L: Lend> Session<L> {
             length.min(self.parameters.first_burst_bytes)
         };
         let Some(segment) = segment else {
-            // It is received into the buffer.
-            self.take_memory(index, data_out as usize, cx);
+            // It is received into its memory.
+            self.take_memory(index, cx);
             self.slots.get_mut(index).phase = Phase::AwaitsData;
             return;
         };
@@ -189,16 +183,12 @@ impl<L: Lend> Session<L> {
             self.serve_waiting(cx);
             return;
         }
-        self.take_memory(index, data_out as usize, cx);
-        let kept = segment.bytes.len().min(data_out as usize);
+        self.take_memory(index, cx);
         let slot = self.slots.get_mut(index);
-        // SAFETY: the memory is `data_out` bytes or more, and a buffer is never part of a chunk.
-        unsafe {
-            std::ptr::copy_nonoverlapping(segment.bytes.as_ptr(), slot.pointer(), kept);
-        }
+        slot.put(segment.bytes);
         // When all that may come unasked for is here, nothing more of it does.
         if is_final || size >= slot.burst_end && size < data_out {
-            self.ask(index);
+            self.ask_for_rest(index, cx);
         } else {
             slot.phase = Phase::AwaitsData;
         }
@@ -228,14 +218,26 @@ impl<L: Lend> Session<L> {
         if !is_final && !complete {
             return;
         }
-        if slot.received >= slot.data_out {
-            self.execute_in_turn(index, cx);
+        if slot.in_line {
+            slot.phase = Phase::InLine;
+        } else if slot.received >= slot.data_out {
+            self.execute(index, cx);
+        } else {
+            self.ask_for_rest(index, cx);
+        }
+    }
+
+    /// Asks for more of a command's data, once there is a buffer for all of it.
+    fn ask_for_rest<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        if matches!(self.slots.get(index).memory, Memory::Page(_)) {
+            self.await_buffer(index);
+            self.serve_waiting(cx);
         } else {
             self.ask(index);
         }
     }
 
-    /// Asks for the next burst of a command's data, for which there is memory.
+    /// Asks for the next burst of a command's data, for which there is a buffer.
     pub(super) fn ask(&mut self, index: u16) {
         self.transfer_count = self.transfer_count.wrapping_add(1) & 0x7FFF;
         let burst_bytes = self.parameters.burst_bytes;
@@ -255,29 +257,34 @@ impl<L: Lend> Session<L> {
         self.waiting.push_back(index);
     }
 
-    /// Hands out buffers in the order in which commands came for them.
+    /// Hands out buffers in the order in which commands came for them. Reads wait for others to be sent, and nobody else waits for reads.
     pub(super) fn serve_waiting<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
-        let mut worked = false;
-        while let Some(&index) = self.waiting.front() {
+        let before = self.waiting.len();
+        let (mut reads_wait, mut others_wait) = (false, false);
+        for _ in 0..before {
+            let Some(index) = self.waiting.pop_front() else {
+                break;
+            };
             let slot = self.slots.get(index);
-            let (data_out, received) = (slot.data_out, slot.received);
-            if received >= data_out {
+            let waits = match slot.work {
+                Work::Read(_) => &mut reads_wait,
+                _ => &mut others_wait,
+            };
+            if *waits {
+                // Not before those that came first.
+            } else if slot.received >= slot.data_out {
                 // Its data is there, what it lacks is memory to work with.
-                self.waiting.pop_front();
-                if !self.execute_with_memory(index, cx) {
-                    self.waiting.push_front(index);
-                    break;
-                }
-            } else {
-                if !self.take_buffer(index, data_out as usize, cx) {
-                    break;
-                }
-                self.waiting.pop_front();
+                *waits = !self.execute_with_memory(index, cx);
+            } else if self.take_buffer(index, slot.data_out as usize, cx) {
                 self.ask(index);
+            } else {
+                *waits = true;
             }
-            worked = true;
+            if *waits {
+                self.waiting.push_back(index);
+            }
         }
-        worked
+        self.waiting.len() < before
     }
 
     /// A buffer of `size` bytes from the pool.
@@ -297,41 +304,42 @@ impl<L: Lend> Session<L> {
         buffer
     }
 
-    /// Puts a buffer of `size` bytes in a slot.
+    /// Puts a buffer of `size` bytes in a slot, with what has been received so far; and what its job works with. Both or none: no command has
+    /// one and waits for another, or all could wait for ever.
     fn take_buffer<B: Backend<Lend = L>>(
         &mut self,
         index: u16,
         size: usize,
         cx: &mut Context<'_, B>,
     ) -> bool {
+        let scratch_bytes = self.slots.get(index).work.scratch_bytes();
         let Some(buffer) = self.pool_buffer(size, cx) else {
             return false;
         };
-        self.slots.get_mut(index).memory = Memory::Buffer(buffer);
+        let mut scratch = None;
+        if scratch_bytes > 0 {
+            scratch = self.pool_buffer(scratch_bytes, cx);
+            if scratch.is_none() {
+                self.buffer_bytes -= buffer.capacity();
+                return false;
+            }
+        }
+        let slot = self.slots.get_mut(index);
+        let before = std::mem::replace(&mut slot.memory, Memory::Buffer(buffer));
+        if let Memory::Page(received) = before {
+            slot.put(&received);
+        }
+        slot.scratch = scratch;
         true
     }
 
-    /// The same for data that is under way already and cannot wait: without a buffer, from the heap. What comes unasked for is bounded by
-    /// the window and FirstBurstLength.
-    fn take_memory<B: Backend<Lend = L>>(
-        &mut self,
-        index: u16,
-        size: usize,
-        cx: &mut Context<'_, B>,
-    ) {
-        // A command in line leaves the buffers to those that it waits for.
-        if self.slots.get(index).in_line || !self.take_buffer(index, size, cx) {
-            self.slots.get_mut(index).memory = Memory::Page(vec![0; size]);
-        }
-    }
-
-    /// The same for a command that may have to wait for others.
-    fn execute_in_turn<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
-        let slot = self.slots.get_mut(index);
-        if slot.in_line {
-            slot.phase = Phase::InLine;
-        } else {
-            self.execute(index, cx);
+    /// The same for data that is under way already and cannot wait: without a buffer, what may come unasked for goes to the heap. That is
+    /// bounded by the window and FirstBurstLength.
+    fn take_memory<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get(index);
+        let (all, unasked) = (slot.data_out, slot.burst_end.min(slot.data_out));
+        if !self.take_buffer(index, all as usize, cx) {
+            self.slots.get_mut(index).memory = Memory::Page(vec![0; unasked as usize]);
         }
     }
 
@@ -353,11 +361,18 @@ impl<L: Lend> Session<L> {
         match &self.slots.get(index).work {
             Work::Read(extent) => {
                 let extent = *extent;
-                if self.parameters.data_digest {
-                    // What a device lends can change until it is sent, a copy cannot.
-                    if !self.take_buffer(index, extent.sectors as usize * 512, cx) {
-                        return false;
-                    }
+                let size = extent.sectors * 512;
+                if self.read_bytes + u64::from(size) > READ_BYTES_MAX && self.read_bytes > 0 {
+                    return false;
+                }
+                // What a device lends can change until it is sent, a copy cannot.
+                let is_copied = self.parameters.data_digest;
+                if is_copied && !self.take_buffer(index, size as usize, cx) {
+                    return false;
+                }
+                self.slots.get_mut(index).read_bytes = size;
+                self.read_bytes += u64::from(size);
+                if is_copied {
                     self.start(index);
                     self.submit_one(index, Op::Read, extent, false, cx);
                 } else {
@@ -517,6 +532,11 @@ impl<L: Lend> Session<L> {
                     self.conclude(index, cx);
                     return;
                 }
+                Action::Preempt(ended) => {
+                    self.slots.get_mut(index).pending = 1;
+                    self.kept(index, Ok(ended), cx);
+                    return;
+                }
                 Action::Leave(overwrite) => {
                     self.leave_behind(index, overwrite, cx);
                     return;
@@ -595,13 +615,14 @@ impl<L: Lend> Session<L> {
     /// Asks a job what is next.
     fn step_job<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) -> Action {
         let Self { slots, member, .. } = self;
-        let Local { units, outbox, .. } = &mut *cx.local;
-        let Some((guide, nexus, port)) = Guide::of(member.as_ref(), units) else {
+        let Some((guide, nexus, port)) = Guide::of(member.as_ref(), &cx.local.units) else {
             return Action::End(Outcome::Busy);
         };
         let slot = slots.get_mut(index);
-        let local = guide.local(slot.lun);
-        let Some((local, geometry)) = local.and_then(|local| Some((local, local.geometry?))) else {
+        let Some(local) = guide.local(slot.lun) else {
+            return Action::End(not_there());
+        };
+        let Some(geometry) = local.geometry else {
             return Action::End(not_ready());
         };
         let Work::Job(mut job) = std::mem::take(&mut slot.work) else {
@@ -630,7 +651,6 @@ impl<L: Lend> Session<L> {
         slot.status = Status::Ok;
         slot.scratch = scratch;
         slot.work = Work::Job(job);
-        guide.send_aborts(cx.target, outbox);
         action
     }
 
@@ -704,13 +724,8 @@ impl<L: Lend> Session<L> {
         };
         let latency = cx.backend.now_ns().saturating_sub(slot.started_ns);
         let is_good = slot.outcome.is_good();
-        unit.stats.record(kind, is_good, slot.wanted / 512, latency);
-        let bytes = if is_good { u64::from(slot.wanted) } else { 0 };
-        self.done.commands += 1;
-        match kind {
-            Kind::Read => self.done.read_bytes += bytes,
-            Kind::Write => self.done.written_bytes += bytes,
-            _ => {}
+        for stats in [&mut unit.stats, &mut self.stats] {
+            stats.record(kind, is_good, slot.wanted / 512, latency);
         }
     }
 
@@ -790,6 +805,11 @@ fn check(header: &Header, size: u32, parameters: &Parameters) -> Option<Sense> {
         return aborted(Code::INCORRECT_AMOUNT_OF_DATA);
     }
     None
+}
+
+/// The unit is not there any more, or no longer for this initiator.
+pub(super) fn not_there() -> Outcome {
+    Sense::illegal(Code::LOGICAL_UNIT_NOT_SUPPORTED).into()
 }
 
 /// The device beneath a unit has no table.

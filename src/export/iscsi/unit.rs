@@ -7,12 +7,12 @@ use crate::dm::{DeviceId, Geometry};
 use crate::export::stats::CommandStats;
 use crate::scsi::Unit;
 
-/// Most units of a target: LUNs of a byte.
-const LUNS: usize = 256;
+/// The numbers that units can have: LUNs of a byte.
+pub const LUNS: std::ops::Range<u16> = 0..256;
 
 /// Some of a target's units, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LunSet([u64; LUNS / 64]);
+pub struct LunSet([u64; LUNS.end as usize / 64]);
 
 impl LunSet {
     /// Whether a unit is among them.

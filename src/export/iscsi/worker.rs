@@ -206,6 +206,11 @@ impl Worker {
     fn handle(&mut self, message: Message, core: &mut Core<'_>) {
         match message {
             Message::Accepted(socket) => self.admit(socket, core),
+            Message::Listen(listener) => self.frame.listen(listener, core),
+            Message::CloseListener { address, done } => {
+                self.frame.close_listener(address, core);
+                drop(done);
+            }
             Message::Close(key) => {
                 if let Some(index) = self.frame.find(key) {
                     self.frame.end(index, &mut self.shared, core);
@@ -313,7 +318,9 @@ impl Worker {
         for &index in &sessions {
             if let Some(connection) = self.frame.get_mut(index) {
                 let cx = &mut self.shared.context(core);
-                connection.session.abort_units(&gone, &token, cx);
+                connection
+                    .session
+                    .give_up_units(&gone, now.as_deref(), &token, cx);
             }
         }
         let Local {
@@ -399,9 +406,7 @@ impl Worker {
                     .unwrap_or_default(),
                 session: member.map_or(0, |member| member.session),
                 outstanding: session.outstanding(),
-                commands: session.done.commands,
-                read_bytes: session.done.read_bytes,
-                written_bytes: session.done.written_bytes,
+                stats: (*session.stats).clone(),
                 digests: session.digests(),
             }
         };
@@ -443,7 +448,7 @@ impl FrontEnd for Worker {
     }
 
     fn timer(&mut self, token: u32, core: &mut Core<'_>) {
-        let keep_alive_ns = self.shared.target.keep_alive_ns;
+        let keep_alive_ns = self.shared.target.keep_alive_ns();
         let is_lost = |session: &mut Session<LendList>, _: &mut Shared, core: &mut Core<'_>| {
             session.is_lost(core.now_ns(), keep_alive_ns)
         };

@@ -84,10 +84,11 @@ pub fn carry_out(seat: &Seat<'_>, cdb: Cdb, list: &[u8]) -> Action {
     let ended = draft.adopt(&mut state);
     seat.unit.changed(&mut state);
     drop(state);
-    if !ended.is_empty() {
-        seat.directory.abort(seat.unit.identity.lun, &ended);
+    if ended.is_empty() {
+        Action::End(Outcome::Good)
+    } else {
+        Action::Preempt(ended)
     }
-    Action::End(Outcome::Good)
 }
 
 impl Unit {

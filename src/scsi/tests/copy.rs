@@ -38,8 +38,6 @@ impl Directory for Pair {
     fn ports(&self) -> Vec<Port> {
         Vec::new()
     }
-
-    fn abort(&self, _lun: u16, _nexuses: &[NexusId]) {}
 }
 
 /// Segment descriptor 02h.

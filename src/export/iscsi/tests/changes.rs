@@ -1,6 +1,7 @@
 //! Who sees what, by which way, and what changes while initiators are logged in.
 
-use super::super::config::{LunConfig, PortalGroup, Redirect};
+use super::super::ChangeError;
+use super::super::config::{LunConfig, PortalGroup, Redirect, TargetChange};
 use super::super::harness::{Harness, INITIATOR, IQN, Sent, login_request};
 use super::super::initiators::Initiators;
 use crate::dm::{DeviceId, Status};
@@ -8,6 +9,7 @@ use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 use crate::scsi::{Access, Lun};
 
 const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+const WRITE: [u8; 10] = [0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 const TEST_UNIT_READY: [u8; 6] = [0; 6];
 const REPORT_LUNS: [u8; 12] = [0xA0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
 
@@ -191,15 +193,26 @@ fn a_unit_comes_and_goes() {
     );
     assert!(is_good(&to(&mut harness, 5, 1, &READ, 512)));
 
-    // Taken away with a command at the device, which has no answer; its memory is back when the device has it done.
+    // Taken away with one command at the device and one whose data is still to come: nobody has asked for their end, so both are answered.
     harness.backend.hold = true;
     assert!(to(&mut harness, 5, 2, &READ, 512).is_empty());
+    let mut bytes = harness.command_bytes(3, &WRITE, 0, 512, &[], true);
+    bytes[8..16].copy_from_slice(&Lun::encode(5));
+    harness.feed(&bytes, usize::MAX);
+    let asked = harness.take();
+    assert_eq!(asked[0].header.opcode(), opcode::READY);
     harness.target.remove_unit(IQN, 5).expect("it is there");
     harness.changed(id);
-    assert_eq!(harness.take()[0].header.opcode(), opcode::ASYNC);
+    let told = harness.take();
+    assert_eq!((told.len(), told[1].header.opcode()), (2, opcode::ASYNC));
+    assert_eq!(
+        (told[0].header.task_tag(), sense(&told[..1])),
+        (3, (5, 0x25, 0))
+    );
     harness.backend.status = Status::Aborted;
     harness.finish();
-    assert!(harness.take().is_empty());
+    let ended = harness.take();
+    assert_eq!((ended[0].header.task_tag(), sense(&ended).0), (2, 0x0B));
     harness.backend.hold = false;
     harness.backend.status = Status::Ok;
     assert_eq!(luns(&mut harness), [0]);
@@ -263,6 +276,106 @@ fn a_removed_target_ends_its_sessions() {
     harness.close();
 }
 
+/// A unit that is masked goes from the initiators that no longer see it, with their commands, and is new to them when they see it again.
+#[test]
+fn a_unit_is_hidden_and_shown() {
+    let mut harness = Harness::new();
+    harness.login("HeaderDigest=None");
+    harness.attend();
+    let rule = |text: &str| Initiators::parse(&[text]).expect("right");
+    let mine = |harness: &mut Harness| {
+        let id = harness.target.set_unit(IQN, 0, rule(INITIATOR));
+        harness.changed(id.expect("it is there"));
+    };
+    mine(&mut harness);
+    assert!(harness.take().is_empty(), "it is seen as before");
+
+    harness.backend.hold = true;
+    assert!(to(&mut harness, 0, 2, &READ, 512).is_empty());
+    let other = rule("iqn.2026-11.io.polldm:other");
+    let id = harness.target.set_unit(IQN, 0, other).expect("it is there");
+    harness.changed(id);
+    let told = harness.take();
+    assert_eq!((told.len(), told[0].header.opcode()), (1, opcode::ASYNC));
+    harness.backend.status = Status::Aborted;
+    harness.finish();
+    assert_eq!(sense(&harness.take()).0, 0x0B);
+    harness.backend.hold = false;
+    harness.backend.status = Status::Ok;
+    assert_eq!(sense(&to(&mut harness, 0, 1, &READ, 512)), (5, 0x25, 0));
+    let nexuses = harness.target.nexuses_of(id);
+    let served = harness.target.get(id).expect("it is there");
+    assert!(!served.units[0].unit.knows(nexuses[0].0));
+
+    mine(&mut harness);
+    assert_eq!(harness.take()[0].header.opcode(), opcode::ASYNC);
+    assert_eq!(sense(&to(&mut harness, 0, 1, &READ, 512)), (6, 0x29, 0));
+    assert_eq!(sense(&to(&mut harness, 0, 1, &READ, 512)), (6, 0x3F, 0x0E));
+    assert!(is_good(&to(&mut harness, 0, 1, &READ, 512)));
+    harness.close();
+}
+
+/// Who may no longer log in goes, with its commands; who may stays, whatever it would have to prove now and wherever others are sent.
+#[test]
+fn a_target_is_for_others() {
+    let mut harness = Harness::new();
+    harness.login("HeaderDigest=None");
+    harness.attend();
+    let rule = |text: &str| Initiators::parse(&[text]).expect("right");
+    let stays = TargetChange {
+        initiators: Some(rule(INITIATOR)),
+        redirect: Some(Some(Redirect {
+            address: ([127, 0, 0, 1], 3261).into(),
+            is_permanent: false,
+        })),
+        ..TargetChange::default()
+    };
+    let id = harness.target.set_target(IQN, &stays).expect("it is there");
+    harness.changed(id);
+    assert!(harness.take().is_empty());
+    assert!(is_good(&to(&mut harness, 0, 1, &READ, 512)));
+
+    harness.backend.hold = true;
+    assert!(to(&mut harness, 0, 2, &READ, 512).is_empty());
+    let goes = TargetChange {
+        initiators: Some(rule("192.0.2.0/24")),
+        ..TargetChange::default()
+    };
+    harness.target.set_target(IQN, &goes).expect("it is there");
+    let served = harness.target.get(id).expect("it is there");
+    assert!(served.redirect.is_some(), "what is not said stays");
+    harness.changed(id);
+    let told = harness.take();
+    assert_eq!((told.len(), told[0].header.opcode()), (1, opcode::ASYNC));
+    assert!(harness.session.is_farewell_sent());
+    harness.backend.status = Status::Aborted;
+    harness.finish();
+    assert!(harness.take().is_empty());
+    harness.close();
+}
+
+/// An initiator that loses its right while it logs in is not let in.
+#[test]
+fn a_login_is_overtaken() {
+    let mut harness = Harness::new();
+    let keys = format!("InitiatorName={INITIATOR}\0TargetName={IQN}\0");
+    // Operational negotiation, without the transit bit: it goes on.
+    harness.feed(&login_request(0x04, 1, &keys), usize::MAX);
+    assert_eq!(harness.take().remove(0).header.u16(36), 0);
+    let change = TargetChange {
+        initiators: Some(Initiators::parse(&["192.0.2.0/24"]).expect("right")),
+        ..TargetChange::default()
+    };
+    let id = harness
+        .target
+        .set_target(IQN, &change)
+        .expect("it is there");
+    harness.changed(id);
+    harness.feed(&login_request(0x87, 1, ""), usize::MAX);
+    assert_eq!(harness.take().remove(0).header.u16(36), 0x0202);
+    harness.close();
+}
+
 /// A target that stops says that its initiators may come again.
 #[test]
 fn a_stop_is_announced() {
@@ -297,6 +410,17 @@ fn changes_that_cannot_be() {
     );
     assert!(target.add_unit("iqn.x", &added).is_err());
     assert!(target.remove_unit(IQN, 1).is_err());
+    assert!(target.set_unit(IQN, 1, Initiators::Any).is_err());
+    assert!(
+        target
+            .set_target("iqn.x", &TargetChange::default())
+            .is_err()
+    );
+    let nowhere = ([127, 0, 0, 1], 9).into();
+    assert_eq!(
+        target.close_portal(nowhere),
+        Err(ChangeError::UnknownPortal(nowhere))
+    );
     assert!(target.remove_target("iqn.x").is_err());
     let (_, devices) = target
         .remove_target(&IQN.to_uppercase())

@@ -1,7 +1,9 @@
 //! Reads and writes, however their data comes.
 
 use super::super::harness::{BLOCKS, Harness, Sent, UNSOLICITED, data_out};
-use crate::iscsi::pdu::opcode;
+use super::super::session::READ_BYTES_MAX;
+use crate::dm::Op;
+use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
 
 fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at % 251) as u8).collect()
@@ -255,5 +257,147 @@ fn commands_out_of_turn_are_ignored() {
         harness.command(tag, &[0; 6], 0, &[]);
         assert_eq!(status(&harness.take()[0]), 0, "past the wrap");
     }
+    harness.close();
+}
+
+/// Bytes of a Data-Out PDU.
+const PIECE: usize = 32 << 10;
+
+/// Answers every R2T with blocks of this byte, as often as it takes; how the commands ended, by their tags.
+fn deliver(harness: &mut Harness, byte: impl Fn(u32) -> u8) -> Vec<(u32, u8)> {
+    let mut ended = Vec::new();
+    loop {
+        let sent = harness.take();
+        if sent.is_empty() {
+            return ended;
+        }
+        for sent in sent {
+            let (header, tag) = (sent.header, sent.header.task_tag());
+            if header.opcode() == opcode::READY {
+                let (from, size) = (header.u32(40), header.u32(44));
+                for (data_sn, at) in (0..size).step_by(PIECE).enumerate() {
+                    let piece = (size - at).min(PIECE as u32);
+                    let is_last = at + piece == size;
+                    let data_sn = data_sn as u32;
+                    let data = data_out(tag, header.u32(20), data_sn, from + at, is_last);
+                    let bytes = harness.pdu(data, &vec![byte(tag); piece as usize]);
+                    harness.feed(&bytes, usize::MAX);
+                }
+            } else {
+                ended.push((tag, status(&sent)));
+            }
+        }
+    }
+}
+
+/// Commands that need a buffer for their data and another to work with get both or none: more of them than there are buffers all end.
+#[test]
+fn nobody_has_one_buffer_and_waits_for_another() {
+    let mut harness = Harness::new();
+    harness.login("InitialR2T=Yes");
+    harness.attend();
+    let mut verify = [0; 10];
+    // WRITE AND VERIFY of all blocks, with a comparison.
+    verify[0] = 0x2E;
+    verify[1] = 0x02;
+    verify[7..9].copy_from_slice(&(BLOCKS as u16).to_be_bytes());
+    let size = BLOCKS as u32 * 512;
+    for tag in 0..100 {
+        let bytes = harness.command_bytes(100 + tag, &verify, 0, size, &[], true);
+        harness.feed(&bytes, usize::MAX);
+    }
+    let mut ended = deliver(&mut harness, |tag| tag as u8);
+    ended.sort_unstable();
+    let expected: Vec<(u32, u8)> = (100..200).map(|tag| (tag, 0)).collect();
+    assert_eq!(ended, expected);
+    harness.close();
+}
+
+/// Writes whose data comes unasked while there is no buffer for it: what has come is kept until there is one for all, and nothing is mixed up.
+#[test]
+fn unasked_data_waits_for_its_buffer() {
+    let mut harness = Harness::new();
+    harness.login("InitialR2T=No\0FirstBurstLength=8192");
+    harness.attend();
+    let size = BLOCKS as u32 * 512;
+    let all = write_10(0, BLOCKS as u16);
+    for tag in 100..200 {
+        // Two blocks with the command, fourteen more unasked, the rest asked for.
+        let first = [tag as u8; 1024];
+        let bytes = harness.command_bytes(tag, &all, 0, size, &first, false);
+        harness.feed(&bytes, usize::MAX);
+        let rest = data_out(tag, UNSOLICITED, 0, 1024, true);
+        let bytes = harness.pdu(rest, &[tag as u8; 7168]);
+        harness.feed(&bytes, 5000);
+    }
+    let ended = deliver(&mut harness, |tag| tag as u8);
+    assert_eq!(ended.len(), 100);
+    assert!(ended.iter().all(|(_, status)| *status == 0));
+    let last = ended.last().expect("a hundred").0 as u8;
+    assert!(harness.backend.bytes.iter().all(|byte| *byte == last));
+    harness.close();
+}
+
+/// Reads of more than may be under way wait for their turn; what comes after them is heard, and other writes go on.
+#[test]
+fn reads_that_wait_stop_nobody_else() {
+    for keys in ["HeaderDigest=None", "DataDigest=CRC32C"] {
+        let mut harness = Harness::new();
+        harness.login(keys);
+        harness.attend();
+        harness.backend.hold = true;
+        let size = BLOCKS as u32 * 512;
+        let reads = 2 * READ_BYTES_MAX as u32 / size;
+        for tag in 0..reads {
+            let read = read_10(0, BLOCKS as u16);
+            let bytes = harness.command_bytes(100 + tag, &read, size, 0, &[], true);
+            harness.feed(&bytes, usize::MAX);
+        }
+        assert!(harness.take().is_empty());
+        assert!(harness.backend.requests.len() < reads as usize, "some wait");
+        let mut ping = Header::new(opcode::NOP_OUT | 0x40, FINAL);
+        ping.put(16, 9);
+        ping.put(20, NO_TAG);
+        ping.put(24, harness.command_sn);
+        let bytes = harness.pdu(ping, b"here");
+        harness.feed(&bytes, usize::MAX);
+        let pong = harness.take();
+        assert_eq!((pong.len(), pong[0].header.opcode()), (1, opcode::NOP_IN));
+        let bytes = harness.command_bytes(10, &write_10(0, 1), 0, 512, &[7; 512], true);
+        harness.feed(&bytes, usize::MAX);
+        assert_eq!(
+            harness.backend.requests.last().map(|last| last.op),
+            Some(Op::Write)
+        );
+        let mut ended = 0;
+        while ended < reads as usize + 1 {
+            harness.finish();
+            let sent = harness.take();
+            assert!(!sent.is_empty());
+            let is_end = |sent: &&Sent| {
+                sent.header.opcode() == opcode::RESPONSE || sent.header.flags() & 1 != 0
+            };
+            ended += sent.iter().filter(is_end).count();
+        }
+        harness.close();
+    }
+}
+
+/// RFC 7143, 11.4.8: ExpDataSN counts what came from the target: R2Ts of a write, however its data came.
+#[test]
+fn a_response_counts_what_was_sent() {
+    let mut harness = Harness::new();
+    harness.login("InitialR2T=Yes");
+    harness.attend();
+    let bytes = harness.command_bytes(3, &write_10(0, 4), 0, 2048, &[], true);
+    harness.feed(&bytes, usize::MAX);
+    let ready = harness.take().remove(0).header;
+    for part in 0..4 {
+        let header = data_out(3, ready.u32(20), part, part * 512, part == 3);
+        let bytes = harness.pdu(header, &[1; 512]);
+        harness.feed(&bytes, usize::MAX);
+    }
+    let response = harness.take().remove(0).header;
+    assert_eq!((response.opcode(), response.u32(36)), (opcode::RESPONSE, 1));
     harness.close();
 }

@@ -159,6 +159,24 @@ fn a_write_in_line_keeps_its_data() {
     harness.feed(&bytes, usize::MAX);
     harness.finish();
     assert_eq!(answered(&mut harness), [(5, 0), (6, 0), (7, 2)]);
+    // And the other way round: what forbids a write goes before its turn, while the rest of its data is on its way.
+    page[8] = 0;
+    send(&mut harness, 8, SIMPLE, &READ, &[]);
+    send(&mut harness, 9, ORDERED, &protect, &page);
+    let bytes = harness.command_bytes(10, &two, 0, 1024, &[5; 512], false);
+    harness.feed(&bytes, usize::MAX);
+    assert!(harness.take().is_empty(), "it is not its turn");
+    harness.finish();
+    assert_eq!(answered(&mut harness), [(8, 0), (9, 0)]);
+    let rest = data_out(10, UNSOLICITED, 0, 512, true);
+    let bytes = harness.pdu(rest, &[6; 512]);
+    harness.feed(&bytes, 100);
+    harness.finish();
+    assert_eq!(answered(&mut harness), [(10, 0)]);
+    assert_eq!(
+        (harness.backend.bytes[512], harness.backend.bytes[1024]),
+        (5, 6)
+    );
     harness.close();
 }
 

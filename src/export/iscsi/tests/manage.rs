@@ -1,8 +1,15 @@
 //! Task management.
 
+use std::sync::Arc;
+
 use super::super::harness::{Harness, management};
-use crate::dm::Status;
+use super::super::message::{Message, Whose};
+use super::super::target::Admission;
+use crate::dm::{CoreId, Status};
+use crate::export::frame::SessionKey;
 use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
+use crate::scsi::InitiatorPort;
+use crate::scsi::sense::Code;
 
 const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
@@ -163,5 +170,75 @@ fn a_silent_initiator_is_asked() {
     assert_eq!(look(&mut harness, 46).1.len(), 1);
     assert_eq!(look(&mut harness, 60), (false, vec![]));
     assert_eq!(look(&mut harness, 61), (true, vec![]));
+    harness.close();
+}
+
+/// SPC-4, 5.13.11.2.6: when PREEMPT AND ABORT is answered, nothing of whom it fences off is on its way to the medium, on whichever core that is.
+#[test]
+fn a_preempted_initiator_is_out_before_the_answer() {
+    const OTHER: &str = "iqn.2026-11.io.polldm:other";
+    let mut harness = held(0);
+    let (id, served) = harness.target.targets().remove(0);
+    let port = Arc::new(InitiatorPort {
+        name: OTHER.into(),
+        port: [0x40, 0, 0, 0, 0, 1],
+    });
+    let key = SessionKey {
+        core: CoreId(1),
+        index: 0,
+        generation: 0,
+    };
+    let Admission::Admitted { nexus, .. } = harness.target.admit(id, &port, 1, key, false) else {
+        panic!("there is room")
+    };
+    served.units[0].unit.join(&nexus, Code::POWER_ON);
+
+    // SPEC_I_PT registers both with one key; ours becomes another.
+    let transport = format!("{OTHER},i,0x400000000001\0");
+    let size = transport.len().next_multiple_of(4).max(20);
+    let mut identifier = vec![0x45, 0, 0, size as u8];
+    identifier.extend_from_slice(transport.as_bytes());
+    identifier.resize(4 + size, 0);
+    let list = |key: u64, new_key: u64, flags: u8, more: &[u8]| {
+        let mut list = key.to_be_bytes().to_vec();
+        list.extend_from_slice(&new_key.to_be_bytes());
+        list.extend_from_slice(&[0, 0, 0, 0, flags, 0, 0, 0]);
+        if !more.is_empty() {
+            list.extend_from_slice(&(more.len() as u32).to_be_bytes());
+            list.extend_from_slice(more);
+        }
+        list
+    };
+    for (service, list) in [
+        (0, list(0, 7, 8, &identifier)),
+        (0, list(7, 8, 0, &[])),
+        (5, list(8, 7, 0, &[])),
+    ] {
+        assert!(harness.take().is_empty());
+        let cdb = [0x5F, service, 5, 0, 0, 0, 0, 0, list.len() as u8, 0];
+        harness.command(20, &cdb, 0, &list);
+        if service == 0 {
+            assert_eq!(harness.take().remove(0).header.0[3], 0);
+        }
+    }
+    assert!(harness.take().is_empty(), "the other core has not answered");
+    let (core, message) = harness.elsewhere.remove(0);
+    let Message::Abort {
+        lun: Some(0),
+        whose,
+        from: Some((_, number)),
+        ..
+    } = message
+    else {
+        panic!("its commands are to be aborted")
+    };
+    assert_eq!((core, whose), (CoreId(1), Whose::Of(nexus.id)));
+    harness.with(|session, cx| session.abort_answered(number, cx));
+    harness.drain();
+    let sent = harness.take();
+    assert_eq!(
+        (sent.len(), sent[0].header.task_tag(), sent[0].header.0[3]),
+        (1, 20, 0)
+    );
     harness.close();
 }
