@@ -227,10 +227,12 @@ pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), O
         return Err(Outcome::ReservationConflict);
     }
     let is_medium = matches!(entry.needs, Needs::Read | Needs::Write | Needs::Ready);
-    // Implicit and explicit states (SPC-4, 5.15.2.4).
+    // Implicit and explicit states (SPC-4, 5.15.2.4). READ CAPACITY is left to the target: a host that first comes by a standby way takes
+    // a disk whose size it cannot ask for one of no blocks.
     if is_medium || entry.needs == Needs::Change {
         let code = match seat.access {
             Access::Optimized | Access::NonOptimized => None,
+            Access::Standby if entry.without_medium => None,
             Access::Standby => Some(Code::ASYMMETRIC_STANDBY),
             Access::Unavailable => Some(Code::ASYMMETRIC_UNAVAILABLE),
         };
@@ -249,7 +251,7 @@ pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), O
         }
         _ => {}
     }
-    if is_medium && state.power == Power::Stopped {
+    if is_medium && !entry.without_medium && state.power == Power::Stopped {
         return Err(Sense::new(Key::NotReady, Code::INITIALIZING_COMMAND_REQUIRED).into());
     }
     if entry.needs == Needs::Write && state.modes.software_write_protect {

@@ -9,6 +9,7 @@ use super::*;
 use crate::dm::{Geometry, Op, Status};
 
 mod copy;
+mod rights;
 mod sanitize;
 
 const BLOCKS: u64 = 64;
