@@ -21,6 +21,8 @@ pub(super) enum Needs {
     Read,
     /// The right to write.
     Write,
+    /// The same, though it changes no block: what was written before the unit was protected has to become durable.
+    Flush,
     /// The right to write, though not the medium: it changes how the unit works.
     Change,
     /// The same for a command that changes the ways to the unit, and comes by any of them.
@@ -105,7 +107,7 @@ const fn without_medium(mut entry: Entry) -> Entry {
     entry
 }
 
-use Needs::{Change, Nothing, Persistent, Read, Ready, Release, Reserve, Ways, Write};
+use Needs::{Change, Flush, Nothing, Persistent, Read, Ready, Release, Reserve, Ways, Write};
 
 /// A logical block address in a CDB of 10 or 12 bytes is four bytes long, in one of 16 eight.
 #[rustfmt::skip]
@@ -128,7 +130,7 @@ pub(super) const CATALOG: &[Entry] = &[
     command(&[op::VERIFY_10, 0x16, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Read, job::verify),
     command(&[op::PRE_FETCH_10, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Read, block::pre_fetch),
     command(&[op::SYNCHRONIZE_CACHE_10, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0],
-        Write, job::synchronize_cache),
+        Flush, job::synchronize_cache),
     command(&[op::READ_DEFECT_DATA_10, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0], Read, report::defects),
     command(&[op::WRITE_SAME_10, 0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Write, job::write_same),
     command(&[op::UNMAP, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Write, job::unmap),
@@ -177,7 +179,7 @@ pub(super) const CATALOG: &[Entry] = &[
     command(&[op::PRE_FETCH_16, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Read, block::pre_fetch),
     command(&[op::SYNCHRONIZE_CACHE_16, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-        Write, job::synchronize_cache),
+        Flush, job::synchronize_cache),
     command(&[op::WRITE_SAME_16, 0x09, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Write, job::write_same),
     without_medium(action(&[op::SERVICE_ACTION_IN_16, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],

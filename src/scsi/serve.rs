@@ -219,14 +219,19 @@ pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), O
     let (reads, writes) = state.persistent.allows(seat.nexus);
     let allowed = match entry.needs {
         Needs::Read => reads,
-        Needs::Write | Needs::Change | Needs::Ways => writes || entry.is_harmless(cdb),
+        Needs::Write | Needs::Flush | Needs::Change | Needs::Ways => {
+            writes || entry.is_harmless(cdb)
+        }
         Needs::Reserve => state.persistent.may_reserve(seat.nexus),
         Needs::Nothing | Needs::Ready | Needs::Release | Needs::Persistent => true,
     };
     if !allowed {
         return Err(Outcome::ReservationConflict);
     }
-    let is_medium = matches!(entry.needs, Needs::Read | Needs::Write | Needs::Ready);
+    let is_medium = matches!(
+        entry.needs,
+        Needs::Read | Needs::Write | Needs::Flush | Needs::Ready
+    );
     // Implicit and explicit states (SPC-4, 5.15.2.4). READ CAPACITY is left to the target: a host that first comes by a standby way takes
     // a disk whose size it cannot ask for one of no blocks.
     if is_medium || entry.needs == Needs::Change {

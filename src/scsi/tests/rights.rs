@@ -89,3 +89,39 @@ fn a_stopped_unit_answers_what_needs_no_medium() {
     assert!(disk.run(0, &START, &[]).0.is_good());
     assert!(disk.run(0, &cdb_16(0x88, 0, 0, 1), &[]).0.is_good());
 }
+
+/// Protection is from writes: what is in the cache is written all the same, unless somebody else has reserved the unit.
+#[test]
+fn a_protected_unit_is_flushed() {
+    let flushes = [
+        &[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        &cdb_16(0x91, 0, 0, 0),
+    ];
+    let write = cdb_16(0x8A, 0, 0, 1);
+    for (is_read_only, code) in [
+        (true, Code::WRITE_PROTECTED),
+        (false, Code::SOFTWARE_WRITE_PROTECTED),
+    ] {
+        let mut disk = Disk::new(512);
+        disk.geometry.read_only = is_read_only;
+        if !is_read_only {
+            let (_, mut control) = disk.run(0, &MODE_SENSE, &[]);
+            control[..4].fill(0);
+            control[8] |= 8;
+            let select = [0x15, 0x10, 0, 0, 16, 0];
+            assert!(disk.run(0, &select, &control).0.is_good());
+            disk.unit.take_attention(disk.nexuses[1].id);
+        }
+        for cdb in flushes {
+            disk.steps.clear();
+            assert!(disk.run(0, cdb, &[]).0.is_good(), "{cdb:02x?}");
+            assert_eq!(disk.steps.last().map(|step| step.op), Some(Op::Flush));
+        }
+        let (outcome, _) = disk.run(0, &write, &[0; 512]);
+        assert_eq!(reason(outcome), (Key::DataProtect, code));
+        assert!(disk.run(1, &[0x16, 0, 0, 0, 0, 0], &[]).0.is_good());
+        for cdb in flushes {
+            assert_eq!(disk.run(0, cdb, &[]).0, Outcome::ReservationConflict);
+        }
+    }
+}
