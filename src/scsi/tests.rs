@@ -9,6 +9,7 @@ use super::*;
 use crate::dm::{Geometry, Op, Status};
 
 mod copy;
+mod persistent;
 mod rights;
 mod sanitize;
 

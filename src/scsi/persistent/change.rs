@@ -185,7 +185,7 @@ impl Draft {
             action::RELEASE => release(self, &asked)?,
             action::CLEAR => clear(self, &asked)?,
             action::PREEMPT | action::PREEMPT_AND_ABORT => preempt(self, &asked)?,
-            action::REGISTER_AND_MOVE => register_and_move(self, &asked, list)?,
+            action::REGISTER_AND_MOVE => register_and_move(self, &request.ports, &asked, list)?,
             _ => return Err(Sense::invalid_field(1, Some(4)).into()),
         }
         if is_move || is_register {
@@ -283,6 +283,8 @@ fn register(
             .iter_mut()
             .find(|registration| registration.holder == holder);
         match known {
+            // Others who are registered have said with which key.
+            Some(registration) if registration.holder.initiator != nexus.initiator => {}
             Some(registration) => registration.key = asked.new_key,
             None => registrations.push(Registration {
                 holder,
@@ -447,7 +449,12 @@ fn preempt(draft: &mut Draft, asked: &Asked<'_>) -> Result<(), Outcome> {
 }
 
 /// REGISTER AND MOVE (SPC-4, 5.13.8): the holder gives its reservation to another port.
-fn register_and_move(draft: &mut Draft, asked: &Asked<'_>, list: &[u8]) -> Result<(), Outcome> {
+fn register_and_move(
+    draft: &mut Draft,
+    target_ports: &[u16],
+    asked: &Asked<'_>,
+    list: &[u8],
+) -> Result<(), Outcome> {
     let (nexus, new_key) = (asked.nexus, asked.new_key);
     let unregisters = list[17] & 0x02 != 0;
     let port = u16::from_be_bytes([list[18], list[19]]);
@@ -461,6 +468,9 @@ fn register_and_move(draft: &mut Draft, asked: &Asked<'_>, list: &[u8]) -> Resul
     }
     if new_key == 0 {
         return Err(Sense::invalid_parameter(8).into());
+    }
+    if !target_ports.contains(&port) {
+        return Err(Sense::invalid_parameter(18).into());
     }
     if asked.rest.len() != size {
         return Err(Sense::illegal(Code::PARAMETER_LIST_LENGTH_ERROR).into());
