@@ -274,11 +274,11 @@ fn register(
     });
     let wanted: Vec<Holder> = wanted.collect();
     let registrations = &mut draft.persistent.registrations;
-    if registrations.len() + wanted.len() > REGISTRATIONS_MAX {
-        let code = Code::INSUFFICIENT_REGISTRATION_RESOURCES;
-        return Err(Sense::illegal(code).into());
+    if wanted.len() > REGISTRATIONS_MAX {
+        return Err(no_room());
     }
     for holder in wanted {
+        let is_full = registrations.len() == REGISTRATIONS_MAX;
         let known = registrations
             .iter_mut()
             .find(|registration| registration.holder == holder);
@@ -286,6 +286,7 @@ fn register(
             // Others who are registered have said with which key.
             Some(registration) if registration.holder.initiator != nexus.initiator => {}
             Some(registration) => registration.key = asked.new_key,
+            None if is_full => return Err(no_room()),
             None => registrations.push(Registration {
                 holder,
                 key: asked.new_key,
@@ -295,6 +296,11 @@ fn register(
     }
     draft.count_generation();
     Ok(())
+}
+
+/// There are as many registrations as there can be.
+fn no_room() -> Outcome {
+    Sense::illegal(Code::INSUFFICIENT_REGISTRATION_RESOURCES).into()
 }
 
 /// The initiator ports that SPEC_I_PT lists; a name alone stands for those of its ports that are here.
@@ -487,13 +493,14 @@ fn register_and_move(
         return Err(wrong());
     }
     let kind = reservation.kind;
-    let known = draft
-        .persistent
-        .registrations
+    let registrations = &draft.persistent.registrations;
+    let is_full = registrations.len() == REGISTRATIONS_MAX && !unregisters;
+    let known = registrations
         .iter()
         .position(|registration| registration.holder == to);
     match known {
         Some(known) => draft.persistent.registrations[known].key = new_key,
+        None if is_full => return Err(no_room()),
         None => draft.persistent.registrations.push(Registration {
             holder: to.clone(),
             key: new_key,

@@ -99,3 +99,22 @@ fn a_reservation_is_moved_to_a_port_that_is_there() {
         "the other holds it"
     );
 }
+
+/// RFC 7143, 4.2.7.2: who has no name that an initiator can have is not registered, and gets no reservation.
+#[test]
+fn a_name_that_nobody_can_have_is_refused() {
+    let mut disk = Disk::new(512);
+    let named = |size: usize| InitiatorPort {
+        name: "x".repeat(size),
+        port: [3; 6],
+    };
+    let wrong = |at: u16| Outcome::from(Sense::invalid_parameter(at));
+    for size in [0, 224, 4000] {
+        let list = register_with(1, &[&named(size)]);
+        assert_eq!(out(&mut disk, 0, &list), wrong(28), "{size} bytes");
+    }
+    assert!(out(&mut disk, 0, &register_with(1, &[&named(223)])).is_good());
+    assert!(out(&mut disk, 1, &keys(1, 0, 0)).is_good());
+    assert_eq!(out(&mut disk, 7, &move_to(1, 2, 1, &named(224))), wrong(24));
+    assert_eq!(registered(&mut disk), [1, 1]);
+}

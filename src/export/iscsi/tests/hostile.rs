@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::harness::{Harness, data_out, fuzz_commands, fuzz_connection, management};
+use super::super::store::Store;
 use crate::iscsi::pdu::{Header, opcode};
 
 /// A header that is right in its form more often than chance would have it.
@@ -135,4 +136,74 @@ proptest! {
         harness.finish();
         harness.close();
     }
+}
+
+/// PERSISTENT RESERVE OUT; answers status, ASC and ASCQ.
+fn reserve_out(harness: &mut Harness, service: u8, list: &[u8]) -> (u8, u8, u8) {
+    let mut cdb = [0x5F, service, 1, 0, 0, 0, 0, 0, 0, 0];
+    cdb[7..9].copy_from_slice(&(list.len() as u16).to_be_bytes());
+    harness.command(50, &cdb, 0, list);
+    let sent = harness.take();
+    assert_eq!(sent.len(), 1);
+    match sent[0].header.0[3] {
+        0 => (0, 0, 0),
+        status => (status, sent[0].data[14], sent[0].data[15]),
+    }
+}
+
+/// A reservation key, a new one, and eight bytes more.
+fn reserve_list(key: u64, new: u64, flags: [u8; 8]) -> Vec<u8> {
+    [key.to_be_bytes(), new.to_be_bytes(), flags].concat()
+}
+
+/// The TransportID of an initiator port whose name is as long as can be, and takes three times that in a record.
+fn transport_id(number: usize) -> Vec<u8> {
+    let text = format!("{number:04}{},i,0x400000000000\0", "\x01".repeat(219));
+    let mut bytes = vec![0x45, 0, 0, text.len().next_multiple_of(4) as u8];
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.resize(4 + text.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// However much an initiator registers: the target starts again with what it was told to keep.
+#[test]
+fn registrations_do_not_keep_a_target_from_starting() {
+    const REGISTRATIONS_MAX: usize = 1024;
+    const GOOD: (u8, u8, u8) = (0, 0, 0);
+    const NO_ROOM: (u8, u8, u8) = (2, 0x55, 0x04);
+    const APTPL: u8 = 0x01;
+    const SPEC_I_PT: u8 = 0x08;
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || Store::open(directory.path()).expect("nobody else has it");
+    let mut harness = Harness::keeping(open()).expect("nothing is kept yet");
+    harness.login("ImmediateData=Yes");
+    harness.attend();
+    let register = |ids: std::ops::Range<usize>| {
+        let mut list = reserve_list(0, 1, [0, 0, 0, 0, SPEC_I_PT, 0, 0, 0]);
+        let ids: Vec<u8> = ids.flat_map(transport_id).collect();
+        list.extend_from_slice(&(ids.len() as u32).to_be_bytes());
+        list.extend_from_slice(&ids);
+        list
+    };
+    let unregister = reserve_list(1, 0, [0; 8]);
+    // Others can be named in a first registration only.
+    for first in (0..992).step_by(31) {
+        let list = register(first..first + 31);
+        assert_eq!(reserve_out(&mut harness, 0, &list), GOOD);
+        assert_eq!(reserve_out(&mut harness, 0, &unregister), GOOD);
+    }
+    assert_eq!(reserve_out(&mut harness, 0, &register(992..1024)), NO_ROOM);
+    assert_eq!(reserve_out(&mut harness, 0, &register(992..1023)), GOOD);
+    // Who is registered can still change its key, and has all of it kept.
+    let keep = reserve_list(1, 1, [0, 0, 0, 0, APTPL, 0, 0, 0]);
+    assert_eq!(reserve_out(&mut harness, 0, &keep), GOOD);
+    let reserve = reserve_list(1, 0, [0; 8]);
+    assert_eq!(reserve_out(&mut harness, 1, &reserve), GOOD);
+    let id = transport_id(REGISTRATIONS_MAX);
+    let mut list = reserve_list(1, 2, [0, APTPL, 0, 1, 0, 0, 0, id.len() as u8]);
+    list.extend_from_slice(&id);
+    assert_eq!(reserve_out(&mut harness, 7, &list), NO_ROOM);
+    harness.close();
+    let harness = Harness::keeping(open()).expect("what was kept can be read");
+    harness.close();
 }
