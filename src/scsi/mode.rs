@@ -19,8 +19,6 @@ pub(super) struct Modes {
     pub(super) descriptor_sense: bool,
     /// SWP.
     pub(super) software_write_protect: bool,
-    /// TAS: commands that another initiator aborts end with TASK ABORTED.
-    pub(super) task_aborted_status: bool,
 }
 
 /// What mode pages are made from.
@@ -78,7 +76,8 @@ const PAGES: &[Page] = &[
         },
         select: |modes, page| modes.write_cache_off = page[0] & 0x04 == 0,
     },
-    // Control (SPC-4, 7.5.8): D_SENSE; SWP; TAS. QERR is 0: commands of others go on. TST is 001b: each nexus has a task set of its own.
+    // Control (SPC-4, 7.5.8): D_SENSE; SWP. QERR is 0: commands of others go on. TST is 001b: each nexus has a task set of its own. TAS is
+    // 0: a command that another initiator aborts has no answer.
     Page {
         code: CONTROL,
         current: |now| {
@@ -87,7 +86,6 @@ const PAGES: &[Page] = &[
             // SIMPLE commands are carried out in any order (QUEUE ALGORITHM MODIFIER 1).
             page[1] = 0x10;
             page[2] = u8::from(now.modes.software_write_protect) << 3;
-            page[3] = u8::from(now.modes.task_aborted_status) << 6;
             // No bound for how long a command may be busy.
             page[6..8].fill(0xFF);
             page
@@ -96,13 +94,11 @@ const PAGES: &[Page] = &[
             let mut page = vec![0; 10];
             page[0] = 0x04;
             page[2] = 0x08;
-            page[3] = 0x40;
             page
         },
         select: |modes, page| {
             modes.descriptor_sense = page[0] & 0x04 != 0;
             modes.software_write_protect = page[2] & 0x08 != 0;
-            modes.task_aborted_status = page[3] & 0x40 != 0;
         },
     },
     // Informational Exceptions Control (SPC-4, 7.5.11): nothing is predicted (DEXCPT).

@@ -460,6 +460,13 @@ fn mode_parameters_can_be_changed() {
     );
     let (_, mut control) = disk.run(0, &sense(0x0A), &[]);
     control[..4].fill(0);
+    // TAS.
+    control[9] |= 0x40;
+    assert_eq!(
+        reason(disk.run(0, &[0x15, 0x10, 0, 0, 16, 0], &control).0).1,
+        Code::INVALID_FIELD_IN_PARAMETERS
+    );
+    control[9] &= !0x40;
     control[8] |= 8;
     assert!(
         disk.run(0, &[0x15, 0x10, 0, 0, 16, 0], &control)
