@@ -8,7 +8,7 @@ use super::cdb::{Cdb, opcode};
 use super::inquiry::{self, Port};
 use super::sense::{Code, Key, Outcome, Sense};
 use super::unit::{Access, Nexus, Power, Sanitize, Unit, View};
-use super::{Extent, Plan, PortGroup, block, report};
+use super::{Extent, Plan, PortGroup, block, report, sanitize};
 use crate::dm::Geometry;
 
 /// Most bytes that one command moves to or from the medium: what one buffer holds.
@@ -248,8 +248,7 @@ pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), O
     // SANITIZE (SBC-3, 4.11.2): nothing that uses the medium, until it is done.
     match state.sanitize {
         Some(Sanitize::Running(progress)) if !entry.while_sanitizing => {
-            let sense = Sense::new(Key::NotReady, Code::SANITIZE_IN_PROGRESS);
-            return Err(sense.with_progress(progress).into());
+            return Err(sanitize::in_progress(progress));
         }
         Some(Sanitize::Failed { .. }) if !entry.while_sanitizing && !entry.is_sanitize(cdb) => {
             return Err(Sense::new(Key::MediumError, Code::SANITIZE_FAILED).into());
