@@ -6,7 +6,6 @@
 use super::cdb::{Cdb, opcode};
 use super::sense::{Code, Outcome, Sense};
 use super::serve::Call;
-use super::unit::Nexus;
 use super::{Parameters, Plan};
 use crate::dm::Geometry;
 
@@ -117,13 +116,6 @@ const PAGES: &[Page] = &[
 /// Bytes of parameter data that MODE SELECT takes: every page, with room to spare.
 const SELECT_BYTES_MAX: u32 = 512;
 
-fn current(call: &Call<'_>) -> Current {
-    Current {
-        modes: call.unit.lock().modes,
-        geometry: call.geometry,
-    }
-}
-
 /// MODE SENSE(6) and MODE SENSE(10) (SPC-4, 6.13, 6.14).
 pub(super) fn sense(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     let cdb = call.cdb;
@@ -139,7 +131,10 @@ pub(super) fn sense(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     if subpage != 0 && subpage != 0xFF {
         return Err(Sense::invalid_field(3, None).into());
     }
-    let now = current(call);
+    let now = Current {
+        modes: call.unit.lock().modes,
+        geometry: call.geometry,
+    };
     // Defaults are what the page would say if nobody had ever set anything.
     let default = Current {
         modes: Modes::default(),
@@ -251,22 +246,24 @@ pub(super) fn selected(call: &Call<'_>, cdb: &Cdb, list: &[u8]) -> Result<(), Ou
         usize::from(u16::from_be_bytes([list[6], list[7]]))
     };
     if descriptors != 0 {
-        let now = current(call);
         let long_lba = !is_short && list[4] & 1 != 0;
-        let expected = block_descriptor(&now.geometry, long_lba);
+        let expected = block_descriptor(&call.geometry, long_lba);
         let given = list
             .get(header..header + descriptors)
             .ok_or_else(wrong_length)?;
         check_descriptor(given, &expected, header)?;
     }
-    let mut modes = call.unit.lock().modes;
-    let before = modes;
+    let mut state = call.unit.lock();
+    let mut modes = state.modes;
     let mut at = header + descriptors;
     while at < list.len() {
         at = select_page(call, list, at, &mut modes)?;
     }
-    if modes != before {
-        apply(call.unit, call.nexus, modes);
+    if modes != state.modes {
+        state.modes = modes;
+        // The others are told (SPC-4, 6.11).
+        state.attend_others(Some(call.nexus.id), Code::MODE_PARAMETERS_CHANGED);
+        call.unit.changed(&mut state);
     }
     Ok(())
 }
@@ -322,12 +319,4 @@ fn select_page(
         (page.select)(modes, given);
     }
     Ok(body.end)
-}
-
-/// The others are told that mode parameters have changed (SPC-4, 6.11).
-fn apply(unit: &super::unit::Unit, nexus: &Nexus, modes: Modes) {
-    let mut state = unit.lock();
-    state.modes = modes;
-    state.attend_others(Some(nexus.id), Code::MODE_PARAMETERS_CHANGED);
-    unit.changed(&mut state);
 }

@@ -531,3 +531,31 @@ fn all_ports_are_listed() {
     assert_eq!(numbers, [1, 7]);
     assert!(rest.is_empty());
 }
+
+/// What two initiators change at once, in two pages, is changed by both.
+#[test]
+fn pages_may_be_changed_at_the_same_time() {
+    let mut disk = Disk::new(512);
+    // WCE and D_SENSE.
+    let lists = [(8, 6, 0x04), (0x0A, 6, 0x04)].map(|(page, at, bit)| {
+        let (_, mut list) = disk.run(0, &[0x1A, 8, page, 0, 255, 0], &[]);
+        list[..4].fill(0);
+        let mut changed = list.clone();
+        changed[at] ^= bit;
+        [changed, list]
+    });
+    let disk = &disk;
+    let cdb = Cdb(std::array::from_fn(|at| if at == 0 { 0x15 } else { 0 }));
+    let change = |who: usize, is_changed: fn(mode::Modes) -> bool| {
+        for turn in 0..4000 {
+            let call = disk.seat(who, 0).call(cdb);
+            assert_eq!(mode::selected(&call, &cdb, &lists[who][turn % 2]), Ok(()));
+            let modes = disk.unit.lock().modes;
+            assert_eq!(is_changed(modes), turn % 2 == 0, "turn {turn}");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| change(0, |modes| modes.write_cache_off));
+        scope.spawn(|| change(1, |modes| modes.descriptor_sense));
+    });
+}
