@@ -21,6 +21,8 @@ pub(super) enum Needs {
     Read,
     /// The right to write.
     Write,
+    /// The same, though it changes no block: what was written before the unit was protected has to become durable.
+    Flush,
     /// The right to write, though not the medium: it changes how the unit works.
     Change,
     /// The same for a command that changes the ways to the unit, and comes by any of them.
@@ -43,6 +45,8 @@ pub(super) struct Entry {
     pub(super) needs: Needs,
     /// Carried out while SANITIZE runs (SBC-3, 4.11.2).
     pub(super) while_sanitizing: bool,
+    /// Asks or sets without the medium: carried out by a way in standby, and by a stopped unit.
+    pub(super) without_medium: bool,
     pub(super) run: fn(&mut Call<'_>) -> Result<Plan, Outcome>,
 }
 
@@ -78,6 +82,7 @@ const fn command(
         usage,
         needs,
         while_sanitizing: false,
+        without_medium: false,
         run,
     }
 }
@@ -97,7 +102,12 @@ const fn anytime(mut entry: Entry) -> Entry {
     entry
 }
 
-use Needs::{Change, Nothing, Persistent, Read, Ready, Release, Reserve, Ways, Write};
+const fn without_medium(mut entry: Entry) -> Entry {
+    entry.without_medium = true;
+    entry
+}
+
+use Needs::{Change, Flush, Nothing, Persistent, Read, Ready, Release, Reserve, Ways, Write};
 
 /// A logical block address in a CDB of 10 or 12 bytes is four bytes long, in one of 16 eight.
 #[rustfmt::skip]
@@ -107,30 +117,30 @@ pub(super) const CATALOG: &[Entry] = &[
     command(&[op::READ_6, 0x1F, 0xFF, 0xFF, 0xFF, 0], Read, block::read),
     command(&[op::WRITE_6, 0x1F, 0xFF, 0xFF, 0xFF, 0], Write, block::write),
     anytime(command(&[op::INQUIRY, 1, 0xFF, 0xFF, 0xFF, 0], Nothing, inquiry::inquiry)),
-    command(&[op::MODE_SELECT_6, 0x11, 0, 0, 0xFF, 0], Change, mode::select),
+    without_medium(command(&[op::MODE_SELECT_6, 0x11, 0, 0, 0xFF, 0], Change, mode::select)),
     command(&[op::RESERVE_6, 0, 0, 0, 0, 0], Reserve, reserve::reserve),
     command(&[op::RELEASE_6, 0, 0, 0, 0, 0], Release, reserve::release),
-    command(&[op::MODE_SENSE_6, 0x08, 0xFF, 0xFF, 0xFF, 0], Read, mode::sense),
+    without_medium(command(&[op::MODE_SENSE_6, 0x08, 0xFF, 0xFF, 0xFF, 0], Read, mode::sense)),
     command(&[op::START_STOP_UNIT, 1, 0, 0x0F, 0xF7, 0], Change, report::start_stop),
     command(&[op::PREVENT_ALLOW, 0, 0, 0, 3, 0], Change, report::prevent_allow),
-    command(&[op::READ_CAPACITY_10, 0, 0, 0, 0, 0, 0, 0, 0, 0], Ready, report::capacity_10),
+    without_medium(command(&[op::READ_CAPACITY_10, 0, 0, 0, 0, 0, 0, 0, 0, 0], Ready, report::capacity_10)),
     command(&[op::READ_10, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Read, block::read),
     command(&[op::WRITE_10, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Write, block::write),
     command(&[op::WRITE_AND_VERIFY_10, 0x16, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Write, job::write_and_verify),
     command(&[op::VERIFY_10, 0x16, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Read, job::verify),
     command(&[op::PRE_FETCH_10, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Read, block::pre_fetch),
     command(&[op::SYNCHRONIZE_CACHE_10, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0],
-        Write, job::synchronize_cache),
+        Flush, job::synchronize_cache),
     command(&[op::READ_DEFECT_DATA_10, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0], Read, report::defects),
     command(&[op::WRITE_SAME_10, 0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0], Write, job::write_same),
     command(&[op::UNMAP, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Write, job::unmap),
     action(&[op::SANITIZE, 0xA1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Write, sanitize::overwrite),
     action(&[op::SANITIZE, 0x1F, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Change, sanitize::exit_failure_mode),
     anytime(command(&[op::LOG_SENSE, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], Nothing, report::log_sense)),
-    command(&[op::MODE_SELECT_10, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Change, mode::select),
+    without_medium(command(&[op::MODE_SELECT_10, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], Change, mode::select)),
     command(&[op::RESERVE_10, 0, 0, 0, 0, 0, 0, 0, 0, 0], Reserve, reserve::reserve),
     command(&[op::RELEASE_10, 0, 0, 0, 0, 0, 0, 0, 0, 0], Release, reserve::release),
-    command(&[op::MODE_SENSE_10, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0], Read, mode::sense),
+    without_medium(command(&[op::MODE_SENSE_10, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0], Read, mode::sense)),
     anytime(action(&[op::PERSISTENT_RESERVE_IN, 0x00, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0],
         Persistent, persistent::read_keys)),
     anytime(action(&[op::PERSISTENT_RESERVE_IN, 0x01, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0],
@@ -169,11 +179,11 @@ pub(super) const CATALOG: &[Entry] = &[
     command(&[op::PRE_FETCH_16, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Read, block::pre_fetch),
     command(&[op::SYNCHRONIZE_CACHE_16, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-        Write, job::synchronize_cache),
+        Flush, job::synchronize_cache),
     command(&[op::WRITE_SAME_16, 0x09, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Write, job::write_same),
-    action(&[op::SERVICE_ACTION_IN_16, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-        Ready, report::capacity_16),
+    without_medium(action(&[op::SERVICE_ACTION_IN_16, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        Ready, report::capacity_16)),
     action(&[op::SERVICE_ACTION_IN_16, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Read, report::block_status),
     anytime(command(&[op::REPORT_LUNS, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],

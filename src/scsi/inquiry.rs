@@ -107,8 +107,8 @@ pub(super) fn inquiry(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     } else {
         let mut data = standard(0, &identity.vendor, &identity.product);
         if call.directory.is_explicit() {
-            // TPGS: implicit and explicit.
-            data[5] = 0x30;
+            // TPGS: explicit as well.
+            data[5] |= 0x20;
         }
         data
     };

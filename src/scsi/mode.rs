@@ -6,7 +6,6 @@
 use super::cdb::{Cdb, opcode};
 use super::sense::{Code, Outcome, Sense};
 use super::serve::Call;
-use super::unit::Nexus;
 use super::{Parameters, Plan};
 use crate::dm::Geometry;
 
@@ -19,8 +18,6 @@ pub(super) struct Modes {
     pub(super) descriptor_sense: bool,
     /// SWP.
     pub(super) software_write_protect: bool,
-    /// TAS: commands that another initiator aborts end with TASK ABORTED.
-    pub(super) task_aborted_status: bool,
 }
 
 /// What mode pages are made from.
@@ -78,7 +75,8 @@ const PAGES: &[Page] = &[
         },
         select: |modes, page| modes.write_cache_off = page[0] & 0x04 == 0,
     },
-    // Control (SPC-4, 7.5.8): D_SENSE; SWP; TAS. QERR is 0: commands of others go on. TST is 001b: each nexus has a task set of its own.
+    // Control (SPC-4, 7.5.8): D_SENSE; SWP. QERR is 0: commands of others go on. TST is 001b: each nexus has a task set of its own. TAS is
+    // 0: a command that another initiator aborts has no answer.
     Page {
         code: CONTROL,
         current: |now| {
@@ -87,7 +85,6 @@ const PAGES: &[Page] = &[
             // SIMPLE commands are carried out in any order (QUEUE ALGORITHM MODIFIER 1).
             page[1] = 0x10;
             page[2] = u8::from(now.modes.software_write_protect) << 3;
-            page[3] = u8::from(now.modes.task_aborted_status) << 6;
             // No bound for how long a command may be busy.
             page[6..8].fill(0xFF);
             page
@@ -96,13 +93,11 @@ const PAGES: &[Page] = &[
             let mut page = vec![0; 10];
             page[0] = 0x04;
             page[2] = 0x08;
-            page[3] = 0x40;
             page
         },
         select: |modes, page| {
             modes.descriptor_sense = page[0] & 0x04 != 0;
             modes.software_write_protect = page[2] & 0x08 != 0;
-            modes.task_aborted_status = page[3] & 0x40 != 0;
         },
     },
     // Informational Exceptions Control (SPC-4, 7.5.11): nothing is predicted (DEXCPT).
@@ -121,13 +116,6 @@ const PAGES: &[Page] = &[
 /// Bytes of parameter data that MODE SELECT takes: every page, with room to spare.
 const SELECT_BYTES_MAX: u32 = 512;
 
-fn current(call: &Call<'_>) -> Current {
-    Current {
-        modes: call.unit.lock().modes,
-        geometry: call.geometry,
-    }
-}
-
 /// MODE SENSE(6) and MODE SENSE(10) (SPC-4, 6.13, 6.14).
 pub(super) fn sense(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     let cdb = call.cdb;
@@ -143,7 +131,10 @@ pub(super) fn sense(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     if subpage != 0 && subpage != 0xFF {
         return Err(Sense::invalid_field(3, None).into());
     }
-    let now = current(call);
+    let now = Current {
+        modes: call.unit.lock().modes,
+        geometry: call.geometry,
+    };
     // Defaults are what the page would say if nobody had ever set anything.
     let default = Current {
         modes: Modes::default(),
@@ -255,22 +246,24 @@ pub(super) fn selected(call: &Call<'_>, cdb: &Cdb, list: &[u8]) -> Result<(), Ou
         usize::from(u16::from_be_bytes([list[6], list[7]]))
     };
     if descriptors != 0 {
-        let now = current(call);
         let long_lba = !is_short && list[4] & 1 != 0;
-        let expected = block_descriptor(&now.geometry, long_lba);
+        let expected = block_descriptor(&call.geometry, long_lba);
         let given = list
             .get(header..header + descriptors)
             .ok_or_else(wrong_length)?;
         check_descriptor(given, &expected, header)?;
     }
-    let mut modes = call.unit.lock().modes;
-    let before = modes;
+    let mut state = call.unit.lock();
+    let mut modes = state.modes;
     let mut at = header + descriptors;
     while at < list.len() {
         at = select_page(call, list, at, &mut modes)?;
     }
-    if modes != before {
-        apply(call.unit, call.nexus, modes);
+    if modes != state.modes {
+        state.modes = modes;
+        // The others are told (SPC-4, 6.11).
+        state.attend_others(Some(call.nexus.id), Code::MODE_PARAMETERS_CHANGED);
+        call.unit.changed(&mut state);
     }
     Ok(())
 }
@@ -326,12 +319,4 @@ fn select_page(
         (page.select)(modes, given);
     }
     Ok(body.end)
-}
-
-/// The others are told that mode parameters have changed (SPC-4, 6.11).
-fn apply(unit: &super::unit::Unit, nexus: &Nexus, modes: Modes) {
-    let mut state = unit.lock();
-    state.modes = modes;
-    state.attend_others(Some(nexus.id), Code::MODE_PARAMETERS_CHANGED);
-    unit.changed(&mut state);
 }

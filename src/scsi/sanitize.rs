@@ -73,15 +73,25 @@ pub(super) fn exit_failure_mode(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     if call.cdb.u16(7) != 0 {
         return Err(Sense::invalid_field(7, None).into());
     }
-    match call.unit.sanitize() {
+    let mut state = call.unit.lock();
+    match state.sanitize {
+        // One was begun since the command was let in.
+        Some(Sanitize::Running(progress)) => Err(in_progress(progress)),
         Some(Sanitize::Failed {
             unrestricted: false,
         }) => Err(Sense::invalid_field(1, Some(4)).into()),
         _ => {
-            call.unit.set_sanitize(None);
+            state.sanitize = None;
+            call.unit.changed(&mut state);
             Ok(Plan::End(Outcome::Good))
         }
     }
+}
+
+/// It has come so far.
+pub(super) fn in_progress(progress: u16) -> Outcome {
+    let sense = Sense::new(Key::NotReady, Code::SANITIZE_IN_PROGRESS);
+    sense.with_progress(progress).into()
 }
 
 impl Overwrite {
@@ -103,10 +113,7 @@ impl Overwrite {
         let unit = work.seat.unit;
         let mut state = unit.lock();
         match state.sanitize {
-            Some(Sanitize::Running(progress)) => {
-                let sense = Sense::new(Key::NotReady, Code::SANITIZE_IN_PROGRESS);
-                return Err(sense.with_progress(progress).into());
-            }
+            Some(Sanitize::Running(progress)) => return Err(in_progress(progress)),
             // What has failed in restricted mode is not left by an unrestricted one.
             Some(Sanitize::Failed {
                 unrestricted: false,

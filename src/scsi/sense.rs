@@ -350,8 +350,6 @@ pub enum Outcome {
     Busy,
     /// Another initiator holds a reservation.
     ReservationConflict,
-    /// Aborted for another initiator.
-    TaskAborted,
 }
 
 impl Outcome {
@@ -363,7 +361,6 @@ impl Outcome {
             Outcome::ConditionMet => 0x04,
             Outcome::Busy => 0x08,
             Outcome::ReservationConflict => 0x18,
-            Outcome::TaskAborted => 0x40,
         }
     }
 

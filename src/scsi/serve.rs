@@ -8,7 +8,7 @@ use super::cdb::{Cdb, opcode};
 use super::inquiry::{self, Port};
 use super::sense::{Code, Key, Outcome, Sense};
 use super::unit::{Access, Nexus, Power, Sanitize, Unit, View};
-use super::{Extent, Plan, PortGroup, block, report};
+use super::{Extent, Plan, PortGroup, block, report, sanitize};
 use crate::dm::Geometry;
 
 /// Most bytes that one command moves to or from the medium: what one buffer holds.
@@ -216,18 +216,25 @@ pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), O
     let (reads, writes) = state.persistent.allows(seat.nexus);
     let allowed = match entry.needs {
         Needs::Read => reads,
-        Needs::Write | Needs::Change | Needs::Ways => writes || entry.is_harmless(cdb),
+        Needs::Write | Needs::Flush | Needs::Change | Needs::Ways => {
+            writes || entry.is_harmless(cdb)
+        }
         Needs::Reserve => state.persistent.may_reserve(seat.nexus),
         Needs::Nothing | Needs::Ready | Needs::Release | Needs::Persistent => true,
     };
     if !allowed {
         return Err(Outcome::ReservationConflict);
     }
-    let is_medium = matches!(entry.needs, Needs::Read | Needs::Write | Needs::Ready);
-    // Implicit and explicit states (SPC-4, 5.15.2.4).
+    let is_medium = matches!(
+        entry.needs,
+        Needs::Read | Needs::Write | Needs::Flush | Needs::Ready
+    );
+    // Implicit and explicit states (SPC-4, 5.15.2.4). READ CAPACITY is left to the target: a host that first comes by a standby way takes
+    // a disk whose size it cannot ask for one of no blocks.
     if is_medium || entry.needs == Needs::Change {
         let code = match seat.access {
             Access::Optimized | Access::NonOptimized => None,
+            Access::Standby if entry.without_medium => None,
             Access::Standby => Some(Code::ASYMMETRIC_STANDBY),
             Access::Unavailable => Some(Code::ASYMMETRIC_UNAVAILABLE),
         };
@@ -238,15 +245,14 @@ pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), O
     // SANITIZE (SBC-3, 4.11.2): nothing that uses the medium, until it is done.
     match state.sanitize {
         Some(Sanitize::Running(progress)) if !entry.while_sanitizing => {
-            let sense = Sense::new(Key::NotReady, Code::SANITIZE_IN_PROGRESS);
-            return Err(sense.with_progress(progress).into());
+            return Err(sanitize::in_progress(progress));
         }
         Some(Sanitize::Failed { .. }) if !entry.while_sanitizing && !entry.is_sanitize(cdb) => {
             return Err(Sense::new(Key::MediumError, Code::SANITIZE_FAILED).into());
         }
         _ => {}
     }
-    if is_medium && state.power == Power::Stopped {
+    if is_medium && !entry.without_medium && state.power == Power::Stopped {
         return Err(Sense::new(Key::NotReady, Code::INITIALIZING_COMMAND_REQUIRED).into());
     }
     if entry.needs == Needs::Write && state.modes.software_write_protect {

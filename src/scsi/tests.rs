@@ -9,6 +9,8 @@ use super::*;
 use crate::dm::{Geometry, Op, Status};
 
 mod copy;
+mod persistent;
+mod rights;
 mod sanitize;
 
 const BLOCKS: u64 = 64;
@@ -458,6 +460,13 @@ fn mode_parameters_can_be_changed() {
     );
     let (_, mut control) = disk.run(0, &sense(0x0A), &[]);
     control[..4].fill(0);
+    // TAS.
+    control[9] |= 0x40;
+    assert_eq!(
+        reason(disk.run(0, &[0x15, 0x10, 0, 0, 16, 0], &control).0).1,
+        Code::INVALID_FIELD_IN_PARAMETERS
+    );
+    control[9] &= !0x40;
     control[8] |= 8;
     assert!(
         disk.run(0, &[0x15, 0x10, 0, 0, 16, 0], &control)
@@ -521,4 +530,32 @@ fn all_ports_are_listed() {
     }
     assert_eq!(numbers, [1, 7]);
     assert!(rest.is_empty());
+}
+
+/// What two initiators change at once, in two pages, is changed by both.
+#[test]
+fn pages_may_be_changed_at_the_same_time() {
+    let mut disk = Disk::new(512);
+    // WCE and D_SENSE.
+    let lists = [(8, 6, 0x04), (0x0A, 6, 0x04)].map(|(page, at, bit)| {
+        let (_, mut list) = disk.run(0, &[0x1A, 8, page, 0, 255, 0], &[]);
+        list[..4].fill(0);
+        let mut changed = list.clone();
+        changed[at] ^= bit;
+        [changed, list]
+    });
+    let disk = &disk;
+    let cdb = Cdb(std::array::from_fn(|at| if at == 0 { 0x15 } else { 0 }));
+    let change = |who: usize, is_changed: fn(mode::Modes) -> bool| {
+        for turn in 0..4000 {
+            let call = disk.seat(who, 0).call(cdb);
+            assert_eq!(mode::selected(&call, &cdb, &lists[who][turn % 2]), Ok(()));
+            let modes = disk.unit.lock().modes;
+            assert_eq!(is_changed(modes), turn % 2 == 0, "turn {turn}");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| change(0, |modes| modes.write_cache_off));
+        scope.spawn(|| change(1, |modes| modes.descriptor_sense));
+    });
 }

@@ -186,7 +186,7 @@ impl Draft {
             action::RELEASE => release(self, &asked)?,
             action::CLEAR => clear(self, &asked)?,
             action::PREEMPT | action::PREEMPT_AND_ABORT => preempt(self, &asked)?,
-            action::REGISTER_AND_MOVE => register_and_move(self, &asked, list)?,
+            action::REGISTER_AND_MOVE => register_and_move(self, &request.ports, &asked, list)?,
             _ => return Err(Sense::invalid_field(1, Some(4)).into()),
         }
         if is_move || is_register {
@@ -275,16 +275,19 @@ fn register(
     });
     let wanted: Vec<Holder> = wanted.collect();
     let registrations = &mut draft.persistent.registrations;
-    if registrations.len() + wanted.len() > REGISTRATIONS_MAX {
-        let code = Code::INSUFFICIENT_REGISTRATION_RESOURCES;
-        return Err(Sense::illegal(code).into());
+    if wanted.len() > REGISTRATIONS_MAX {
+        return Err(no_room());
     }
     for holder in wanted {
+        let is_full = registrations.len() == REGISTRATIONS_MAX;
         let known = registrations
             .iter_mut()
             .find(|registration| registration.holder == holder);
         match known {
+            // Others who are registered have said with which key.
+            Some(registration) if registration.holder.initiator != nexus.initiator => {}
             Some(registration) => registration.key = asked.new_key,
+            None if is_full => return Err(no_room()),
             None => registrations.push(Registration {
                 holder,
                 key: asked.new_key,
@@ -294,6 +297,11 @@ fn register(
     }
     draft.count_generation();
     Ok(())
+}
+
+/// There are as many registrations as there can be.
+fn no_room() -> Outcome {
+    Sense::illegal(Code::INSUFFICIENT_REGISTRATION_RESOURCES).into()
 }
 
 /// The initiator ports that SPEC_I_PT lists; a name alone stands for those of its ports that are here.
@@ -448,7 +456,12 @@ fn preempt(draft: &mut Draft, asked: &Asked<'_>) -> Result<(), Outcome> {
 }
 
 /// REGISTER AND MOVE (SPC-4, 5.13.8): the holder gives its reservation to another port.
-fn register_and_move(draft: &mut Draft, asked: &Asked<'_>, list: &[u8]) -> Result<(), Outcome> {
+fn register_and_move(
+    draft: &mut Draft,
+    target_ports: &[u16],
+    asked: &Asked<'_>,
+    list: &[u8],
+) -> Result<(), Outcome> {
     let (nexus, new_key) = (asked.nexus, asked.new_key);
     let unregisters = list[17] & 0x02 != 0;
     let port = u16::from_be_bytes([list[18], list[19]]);
@@ -462,6 +475,9 @@ fn register_and_move(draft: &mut Draft, asked: &Asked<'_>, list: &[u8]) -> Resul
     }
     if new_key == 0 {
         return Err(Sense::invalid_parameter(8).into());
+    }
+    if !target_ports.contains(&port) {
+        return Err(Sense::invalid_parameter(18).into());
     }
     if asked.rest.len() != size {
         return Err(Sense::illegal(Code::PARAMETER_LIST_LENGTH_ERROR).into());
@@ -478,13 +494,14 @@ fn register_and_move(draft: &mut Draft, asked: &Asked<'_>, list: &[u8]) -> Resul
         return Err(wrong());
     }
     let kind = reservation.kind;
-    let known = draft
-        .persistent
-        .registrations
+    let registrations = &draft.persistent.registrations;
+    let is_full = registrations.len() == REGISTRATIONS_MAX && !unregisters;
+    let known = registrations
         .iter()
         .position(|registration| registration.holder == to);
     match known {
         Some(known) => draft.persistent.registrations[known].key = new_key,
+        None if is_full => return Err(no_room()),
         None => draft.persistent.registrations.push(Registration {
             holder: to.clone(),
             key: new_key,

@@ -1,6 +1,7 @@
 //! TransportIDs: initiator ports in parameter data (SPC-4, 7.6.4).
 
 use super::super::unit::InitiatorPort;
+use crate::iscsi::NAME_BYTES_MAX;
 
 /// The TransportID of an iSCSI initiator port (SPC-4, 7.6.4.6).
 pub fn encode(port: &InitiatorPort) -> Vec<u8> {
@@ -14,7 +15,8 @@ pub fn encode(port: &InitiatorPort) -> Vec<u8> {
     bytes
 }
 
-/// Reads a TransportID; answers the port, or only the name of a form that names a device, and how long it is.
+/// Reads a TransportID; answers the port, or only the name of a form that names a device, and how long it is. A name that no initiator
+/// can log in with is none: what is registered is kept, and has to fit the record.
 pub fn decode(bytes: &[u8]) -> Option<(String, Option<[u8; 6]>, usize)> {
     let header = bytes.get(..4)?;
     let (form, protocol) = (header[0] >> 6, header[0] & 0x0F);
@@ -38,5 +40,6 @@ pub fn decode(bytes: &[u8]) -> Option<(String, Option<[u8; 6]>, usize)> {
         }
         _ => return None,
     };
-    Some((name.to_owned(), port, 4 + size))
+    let is_possible = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
+    is_possible.then(|| (name.to_owned(), port, 4 + size))
 }

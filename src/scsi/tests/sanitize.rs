@@ -152,6 +152,24 @@ fn a_failure_is_not_forgotten() {
     assert!(disk.run(1, &READY, &[]).0.is_good());
 }
 
+/// A failure mode is not left by a command that was let in before another overwrite was begun.
+#[test]
+fn an_overwrite_that_was_begun_meanwhile_goes_on() {
+    let disk = Disk::new(512);
+    let cdb = Cdb(std::array::from_fn(|at| {
+        [0x48, 0x1F].get(at).copied().unwrap_or(0)
+    }));
+    let entry = catalog::find(&cdb).expect("EXIT FAILURE MODE");
+    let list = list(1, &[0]);
+    begin(&disk, 0x20, &list).fail(&disk.unit);
+    assert!(serve::may_use(&disk.seat(0, 0), entry, &cdb).is_ok());
+    begin(&disk, 0x20, &list);
+    let outcome = (entry.run)(&mut disk.seat(0, 0).call(cdb)).expect_err("it goes on");
+    assert_eq!(reason(outcome), (Key::NotReady, Code::SANITIZE_IN_PROGRESS));
+    let now = disk.unit.sanitize();
+    assert_eq!(now, Some(crate::scsi::unit::Sanitize::Running(0)));
+}
+
 /// One that is not begun for want of room leaves the unit as it was: what had failed has failed still.
 #[test]
 fn one_that_is_given_up_changes_nothing() {

@@ -56,9 +56,9 @@ fn report(harness: &mut Harness) -> Vec<(u8, u8, u8)> {
     groups.map(|group| (group[3], group[0], group[5])).collect()
 }
 
-/// TPGS.
+/// TPGS and 3PC, with all that is in their byte of the standard INQUIRY data.
 fn mode(harness: &mut Harness) -> u8 {
-    ask(harness, &[0x12, 0, 0, 0, 36, 0], 36).remove(0).data[5] & 0x30
+    ask(harness, &[0x12, 0, 0, 0, 36, 0], 36).remove(0).data[5]
 }
 
 /// Whether REPORT SUPPORTED OPERATION CODES knows the command.
@@ -73,7 +73,7 @@ fn an_implicit_target_has_no_such_command() {
     let mut harness = start(false);
     let refused = set(&mut harness, &[0, 0, 0, 0, 2, 0, 0, 1]);
     assert_eq!(sense(&refused), (5, 0x20, 0));
-    assert_eq!((mode(&mut harness), is_listed(&mut harness)), (0x10, false));
+    assert_eq!((mode(&mut harness), is_listed(&mut harness)), (0x18, false));
     harness.close();
 }
 
@@ -81,7 +81,7 @@ fn an_implicit_target_has_no_such_command() {
 #[test]
 fn an_initiator_sets_target_port_groups() {
     let mut harness = start(true);
-    assert_eq!((mode(&mut harness), is_listed(&mut harness)), (0x30, true));
+    assert_eq!((mode(&mut harness), is_listed(&mut harness)), (0x38, true));
     assert_eq!(report(&mut harness), [(1, 0, 0), (2, 0, 0)]);
     // No such group, no such state, one of them twice.
     for wrong in [[1, 0, 0, 9], [0x0F, 0, 0, 2], [1, 0, 0, 1]] {
