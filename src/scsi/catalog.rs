@@ -187,7 +187,7 @@ pub(super) const CATALOG: &[Entry] = &[
     action(&[op::SERVICE_ACTION_IN_16, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Read, report::block_status),
     anytime(command(&[op::REPORT_LUNS, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-        Nothing, |call| report::luns(&call.cdb, call.directory))),
+        Nothing, report::luns_asked)),
     anytime(action(&[op::MAINTENANCE_IN, 0x0A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Nothing, port_groups::report)),
     anytime(action(&[op::MAINTENANCE_IN, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],

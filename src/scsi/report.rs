@@ -34,6 +34,17 @@ pub(super) fn sense_data(cdb: &Cdb, sense: &Sense) -> Plan {
     Plan::answer(bytes[..size].to_vec(), u32::from(cdb.byte(4)))
 }
 
+/// REPORT LUNS to a unit: who has asked need not be told any more, by any of its units, that there are others now (SPC-4, 6.33).
+pub(super) fn luns_asked(call: &mut Call<'_>) -> Result<Plan, Outcome> {
+    let plan = luns(&call.cdb, call.directory)?;
+    for lun in call.directory.luns() {
+        if let Some((unit, _)) = call.directory.unit(lun) {
+            unit.forget_attention(call.nexus.id, Code::REPORTED_LUNS_CHANGED);
+        }
+    }
+    Ok(plan)
+}
+
 /// REPORT LUNS (SPC-4, 6.33).
 pub(super) fn luns(cdb: &Cdb, directory: &dyn Directory) -> Result<Plan, Outcome> {
     let length = cdb.u32(6);

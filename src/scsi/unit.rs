@@ -314,6 +314,15 @@ impl Unit {
         Some(Sense::attention(code))
     }
 
+    /// A nexus has found out by itself what it was to be told.
+    pub(super) fn forget_attention(&self, nexus: NexusId, code: Code) {
+        let mut state = self.lock();
+        if let Some(nexus) = state.nexuses.get_mut(&nexus) {
+            nexus.attentions.retain(|&waiting| waiting != code);
+        }
+        self.changed(&mut state);
+    }
+
     /// SANITIZE has come so far, or has ended.
     pub fn set_sanitize(&self, sanitize: Option<Sanitize>) {
         let mut state = self.lock();
