@@ -229,6 +229,7 @@ impl<L: Lend> Session<L> {
         match self.slots.get(index).phase {
             Phase::AwaitsBuffer | Phase::AwaitsRetry => {
                 self.waiting.retain(|&waiting| waiting != index);
+                self.waiting_reads.retain(|&waiting| waiting != index);
                 self.slots.get_mut(index).note(Status::ABORT_REQUESTED);
                 match self.slots.get(index).partner {
                     // The pair fails when both halves have come.
