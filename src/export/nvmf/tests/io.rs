@@ -390,6 +390,27 @@ fn compare_and_write_is_one_operation() {
     end(harness);
 }
 
+/// The second half of a pair that is at the device is not "aborted" by itself: it ends as the write does.
+#[test]
+fn a_fused_pair_is_aborted_as_one() {
+    let mut harness = connected();
+    harness.backend.hold = true;
+    let aborted = [
+        (1, Status::ABORT_REQUESTED),
+        (2, Status::ABORTED_FAILED_FUSED),
+    ];
+    let done = [(1, Status::SUCCESS), (2, Status::SUCCESS)];
+    for (status, expected) in [(dm::Status::Aborted, aborted), (dm::Status::Ok, done)] {
+        harness.backend.status = status;
+        harness.feed(&fused(&[0; 512], &[1; 512], (1, 2)), usize::MAX);
+        assert_eq!(harness.backend.held(), 1);
+        assert!(harness.with(|session, cx| session.abort_command(2, cx)));
+        harness.finish();
+        assert_eq!(statuses(&mut harness), expected);
+    }
+    end(harness);
+}
+
 #[test]
 fn halves_of_a_fused_pair_that_do_not_belong_together() {
     let mut harness = connected();
