@@ -307,8 +307,8 @@ fn finish<C: Client>(
         .get_mut(usize::from(command_id))
         .filter(|slot| slot.data.is_some())
         .ok_or(TermReason::field(OFFSET_COMMAND_ID))?;
-    // 3.5: a data digest error fails a command that would have succeeded.
-    if slot.corrupt && completion.status.is_success() {
+    // 3.5: a data digest error fails a command that would have succeeded. So does one that "succeeds" before it was given the data that it asked for.
+    if (slot.corrupt || slot.requested.is_some()) && completion.status.is_success() {
         completion.status = Status::TRANSIENT_TRANSPORT_ERROR;
     }
     slot.data = None;

@@ -8,7 +8,8 @@ use crate::nvme::command::DataPointer;
 use crate::nvme::command::{Command, Completion};
 use crate::nvme::opcode::io;
 use crate::nvme::pdu::{
-    Digests, FLAG_LAST, FLAG_SUCCESS, InitializeResponse, Receiver, TermReason, Terminate, Transfer,
+    self, Digests, FLAG_LAST, FLAG_SUCCESS, InitializeResponse, Receiver, TermReason, Terminate,
+    Transfer,
 };
 use crate::nvme::status::Status;
 use std::io::{ErrorKind, Read};
@@ -119,6 +120,36 @@ fn a_large_write_answers_requests() {
             .unwrap();
         assert_eq!(script.join().unwrap(), bytes(16384));
     }
+}
+
+/// A write that "succeeds" while data that was asked for is still here has failed.
+#[test]
+fn a_success_before_the_data_that_was_asked_for_is_none() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        let (command, _) = peer.receive_command();
+        let command_id = command.command_id();
+        let transfer = Transfer {
+            command_id,
+            tag: 1,
+            offset: 0,
+            size: 16384,
+        };
+        let mut stream = vec![0; 64];
+        let size = transfer.encode_ready(&mut stream, false);
+        let completion = Completion::new(command_id, Status::SUCCESS);
+        let end = size + pdu::encode_response(&mut stream[size..], &completion, false);
+        // In one piece, so that they come in one.
+        peer.send(&stream[..end]);
+        peer
+    });
+    let error = queue(address, PLAIN).write(1, 0, &bytes(16384), 512);
+    let failed = Status::TRANSIENT_TRANSPORT_ERROR;
+    assert!(
+        matches!(error, Err(Error::Status { status, .. }) if status == failed),
+        "{error:?}"
+    );
+    drop(script.join().unwrap());
 }
 
 /// Data in several PDUs, ended by a response or by the SUCCESS flag, however TCP cuts it up.
