@@ -72,6 +72,12 @@ impl Receive {
         }
     }
 
+    /// Another size of the buffer, which is empty.
+    #[cfg(test)]
+    pub(super) fn set_size(&mut self, size: usize) {
+        self.buffer = vec![0; size].into();
+    }
+
     /// Where the next bytes are to be received.
     #[inline]
     pub(super) fn space(&mut self) -> &mut [u8] {

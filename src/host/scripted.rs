@@ -1,6 +1,7 @@
 //! The queue against a scripted controller: what goes over the wire in good order and in bad.
 
 use super::blocking::{BlockingQueue, Payload, Submitting};
+use super::connection::wait;
 use super::error::Error;
 use super::peer::{self, DATA_SIZE_MAX, PATIENCE, Peer};
 use super::queue::Submission;
@@ -13,7 +14,7 @@ use crate::nvme::pdu::{
 };
 use crate::nvme::status::Status;
 use std::io::{ErrorKind, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PLAIN: Digests = Digests {
     header: false,
@@ -459,6 +460,42 @@ fn the_controllers_terminate_and_its_silence_are_told() {
     assert!(matches!(queue.flush(1), Err(Error::Timeout { .. })));
     drop(script.join().unwrap());
     assert!(matches!(queue.flush(1), Err(Error::Closed)));
+}
+
+/// A poll that ends with its budget leaves data that the socket does not announce again, and says so.
+#[test]
+fn a_poll_tells_what_it_has_left() {
+    const SIZE: usize = 32 << 10;
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        let (command, _) = peer.receive_command();
+        let read = peer.data_pdu(
+            command.command_id(),
+            0,
+            &bytes(SIZE),
+            FLAG_LAST | FLAG_SUCCESS,
+        );
+        peer.send(&read);
+        peer
+    });
+    let mut queue = queue(address, PLAIN);
+    queue.queue_mut().set_receive_size(1024);
+    let command = Command::block_io(io::READ, 1, 0, 64);
+    let read = queue.start(command, Payload::Read(SIZE as u32)).unwrap();
+    queue.queue_mut().send(&mut Submitting(&[])).unwrap();
+    assert!(!queue.queue_mut().may_go_on());
+    let deadline = Instant::now() + PATIENCE;
+    while queue.queue_mut().stream().peek(&mut [0; SIZE]).unwrap_or(0) < SIZE {
+        assert!(Instant::now() < deadline, "all of it comes");
+        wait(queue.queue_mut().stream(), false, deadline);
+    }
+    queue.poll().unwrap();
+    assert!(queue.queue_mut().may_go_on());
+    while queue.queue_mut().may_go_on() {
+        queue.poll().unwrap();
+    }
+    assert_eq!(queue.take(read).unwrap().data, bytes(SIZE));
+    drop(script.join().unwrap());
 }
 
 /// ICResp is checked before anything else is said.
