@@ -197,10 +197,15 @@ impl BlockingQueue {
     ) -> Result<Option<Outcome>, Error> {
         let deadline = Instant::now() + timeout;
         loop {
-            self.queue.poll(&mut self.buffers)?;
+            // Before the poll, and before its error: what has ended has, also when the controller is gone since.
             if let Some(outcome) = self.take(command_id) {
                 return Ok(Some(outcome));
             }
+            let polled = self.queue.poll(&mut self.buffers);
+            if let Some(outcome) = self.take(command_id) {
+                return Ok(Some(outcome));
+            }
+            polled?;
             if Instant::now() >= deadline {
                 return Ok(None);
             }

@@ -498,6 +498,32 @@ fn a_poll_tells_what_it_has_left() {
     drop(script.join().unwrap());
 }
 
+/// What has ended has ended well, whatever becomes of the connection before it is awaited, or with the same bytes.
+#[test]
+fn an_outcome_that_is_there_is_not_lost_with_the_connection() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        let mut stream = vec![0; 256];
+        let mut end = 0;
+        for _ in 0..2 {
+            let (command, _) = peer.receive_command();
+            let completion = Completion::new(command.command_id(), Status::SUCCESS);
+            end += pdu::encode_response(&mut stream[end..], &completion, false);
+        }
+        // No PDU has this type.
+        stream[end] = 0xFF;
+        peer.send(&stream[..end + 8]);
+    });
+    let mut queue = queue(address, PLAIN);
+    let flush = Command::new(io::FLUSH, 1);
+    let first = queue.start(flush, Payload::None).unwrap();
+    let second = queue.start(flush, Payload::None).unwrap();
+    assert!(queue.finish(first).is_ok());
+    script.join().unwrap();
+    assert!(queue.finish(second).is_ok());
+    assert!(queue.flush(1).is_err());
+}
+
 /// ICResp is checked before anything else is said.
 #[test]
 fn bad_initialize_responses_are_refused() {
