@@ -348,6 +348,12 @@ impl Controller {
         Ok(None)
     }
 
+    /// From now on each step has its own time only: the deadline of the options was for connecting.
+    pub fn lift_deadline(&mut self) {
+        self.options.connection.deadline = None;
+        self.admin.set_deadline(None);
+    }
+
     /// Sends a Keep Alive when it is due, without waiting for its answer. To be called now and then.
     ///
     /// # Errors

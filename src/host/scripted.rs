@@ -2,7 +2,9 @@
 
 use super::blocking::{BlockingQueue, Payload, Submitting};
 use super::connection::wait;
+use super::controller::Controller;
 use super::error::Error;
+use super::identity::{HostIdentity, HostOptions};
 use super::peer::{self, DATA_SIZE_MAX, PATIENCE, Peer};
 use super::queue::Submission;
 use crate::nvme::command::DataPointer;
@@ -522,6 +524,56 @@ fn an_outcome_that_is_there_is_not_lost_with_the_connection() {
     script.join().unwrap();
     assert!(queue.finish(second).is_ok());
     assert!(queue.flush(1).is_err());
+}
+
+/// The time for an answer is for all of it: a controller that sends one byte at a time does not hold its host for as long as it likes.
+#[test]
+fn an_answer_that_drips_is_too_late() {
+    let (address, script) = peer::listen(|mut peer| {
+        let response = InitializeResponse {
+            format_version: 0,
+            controller_alignment: 0,
+            digests: PLAIN,
+            data_size_max: 4096,
+        };
+        let mut stream = peer.stream();
+        // The request has no answer to wait for between two bytes, so this is the pause; it ends early when the host goes.
+        stream
+            .set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        let mut bytes = [0; 128];
+        stream.read_exact(&mut bytes).unwrap();
+        for byte in response.encode() {
+            peer.send(&[byte]);
+            if stream.read(&mut bytes).is_ok() {
+                return;
+            }
+        }
+    });
+    let short = Duration::from_millis(200);
+    let connection = super::connection::Connection::open(&[address], short).unwrap();
+    let error = connection.initialize(&peer::options(PLAIN)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    script.join().unwrap();
+}
+
+/// The time for connecting is for all of its steps.
+#[test]
+fn connecting_ends_with_its_deadline() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        while peer.receive_or_end().is_ok() {}
+    });
+    let mut options = HostOptions::new(HostIdentity::named("nqn.2026-11.io.polldm:host"));
+    options.connection.timeout = PATIENCE;
+    options.connection.deadline = Some(Instant::now() + Duration::from_millis(100));
+    let address = peer::subsystem(address);
+    for _ in 0..2 {
+        // At Connect; and then there is no time left to begin.
+        let error = Controller::connect(&address, &options).unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    }
+    script.join().unwrap();
 }
 
 /// ICResp is checked before anything else is said.

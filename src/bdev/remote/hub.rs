@@ -124,10 +124,12 @@ impl Remote {
     /// # Errors
     /// [`Error::Remote`].
     pub fn open(spec: &RemoteSpec) -> Result<Opened, Error> {
-        let (controller, found) = attach(spec, Duration::MAX).map_err(|reason| Error::Remote {
-            address: spec.address.to_string(),
-            reason,
-        })?;
+        let (mut controller, found) =
+            attach(spec, Duration::MAX).map_err(|reason| Error::Remote {
+                address: spec.address.to_string(),
+                reason,
+            })?;
+        controller.lift_deadline();
         Ok(Opened {
             spec: spec.clone(),
             controller,
