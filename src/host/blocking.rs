@@ -114,8 +114,9 @@ impl BlockingQueue {
         self.timeout
     }
 
-    /// No wait goes beyond this, if there is one.
-    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
+    /// How long a wait may take from now on, and what no wait goes beyond, if there is such a time.
+    pub(super) fn set_limits(&mut self, timeout: Duration, deadline: Option<Instant>) {
+        self.timeout = timeout;
         self.deadline = deadline;
     }
 

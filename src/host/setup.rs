@@ -30,7 +30,7 @@ pub(super) fn connect_queue(
     let (stream, negotiated) = connection.initialize(&options.connection)?;
     let queue = Queue::new(stream, negotiated, depth, ADMIN_CAPSULE_DATA_SIZE);
     let mut queue = BlockingQueue::new(queue, timeout);
-    queue.set_deadline(deadline);
+    queue.set_limits(timeout, deadline);
     let data = ConnectData {
         host_id: options.identity.id,
         controller_id,

@@ -9,11 +9,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::host::Queue;
 
-use super::RemoteSpec;
 use super::attach::{Found, attach};
 use super::bell::Bell;
 use super::keeper::Keeper;
 use super::standing::Standing;
+use super::{CONNECT_TIMEOUT, RemoteSpec};
 use crate::bdev::device::Facts;
 use crate::bdev::error::Error;
 use crate::bdev::namespace::Geometry;
@@ -129,7 +129,7 @@ impl Remote {
                 address: spec.address.to_string(),
                 reason,
             })?;
-        controller.lift_deadline();
+        controller.lift_deadline(CONNECT_TIMEOUT);
         Ok(Opened {
             spec: spec.clone(),
             controller,

@@ -11,11 +11,11 @@ use crate::host::{Controller, Error};
 use crate::nvme::feature::AsyncEvent;
 use crate::nvme::{NSID_ALL, log};
 
-use super::RemoteSpec;
 use super::attach::{self, Found, attach};
 use super::hub::{Association, Connected, Hub, Mail, Mailbox, Order, Seat};
 use super::life::{Life, Step};
 use super::standing::Standing;
+use super::{CONNECT_TIMEOUT, RemoteSpec};
 use crate::bdev::device::Facts;
 
 /// The longest sleep: there is no reason to wake up, but a clock that is asked for `never` cannot be set.
@@ -250,7 +250,7 @@ impl Keeper {
         match connected {
             Ok(queues) => {
                 if let Some(controller) = &mut self.controller {
-                    controller.lift_deadline();
+                    controller.lift_deadline(CONNECT_TIMEOUT);
                 }
                 let sectors = self.found.traits.sectors;
                 self.facts.sectors.store(sectors, Ordering::Relaxed);
