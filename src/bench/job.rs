@@ -455,10 +455,12 @@ impl<B: Backend, D: Data> Job<B, D> {
 
     /// A turn of waiting for everything outstanding; whether there is nothing any more.
     fn drained(&mut self, deadline: u64) -> Result<bool, String> {
+        if self.free.len() < self.slots.len() {
+            self.turn()?;
+        }
         if self.free.len() == self.slots.len() {
             return Ok(true);
         }
-        self.turn()?;
         if self.now < deadline {
             return Ok(false);
         }
@@ -503,5 +505,29 @@ impl<B: Backend, D: Data> Job<B, D> {
     pub fn finish(mut self) -> (JobResult, D) {
         self.publish();
         (self.result, self.data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::backend::{NoData, Target};
+    use super::super::testing::{Fault, MemoryBackend, MemoryTarget, options};
+    use super::super::workload::Region;
+    use super::*;
+
+    /// What comes back with the last turn of the time for it has come back.
+    #[test]
+    fn the_last_turn_counts() {
+        let seat = MemoryTarget::new(64, Fault::None).seat(0, 1).unwrap();
+        let backend = MemoryBackend::open(seat).unwrap();
+        let options = options(|options| options.qd = 1);
+        let region = Region {
+            first: 0,
+            count: 64,
+        };
+        let workload = Workload::new(&options, region, 1, 0);
+        let mut job = Job::new(backend, NoData, workload, Arc::default(), &options);
+        job.fill_queue();
+        assert_eq!(job.drained(0), Ok(true));
     }
 }

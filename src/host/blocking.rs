@@ -3,7 +3,7 @@
 //! Every call is bounded by the queue's timeout. Commands can be started one by one and awaited in any
 //! order, so a test can keep several outstanding, fuse two, or abort one.
 
-use super::connection::wait;
+use super::connection::{due, wait};
 use super::error::Error;
 use super::queue::{Client, Queue, Submission};
 use crate::nvme::command::{Command, Completion, DatasetRange, Fuse};
@@ -84,6 +84,7 @@ pub struct BlockingQueue {
     queue: Queue,
     buffers: Buffers,
     timeout: Duration,
+    deadline: Option<Instant>,
 }
 
 impl BlockingQueue {
@@ -94,6 +95,7 @@ impl BlockingQueue {
             queue,
             buffers: Buffers(buffers),
             timeout,
+            deadline: None,
         }
     }
 
@@ -112,6 +114,17 @@ impl BlockingQueue {
         self.timeout
     }
 
+    /// How long a wait may take from now on, and what no wait goes beyond, if there is such a time.
+    pub(super) fn set_limits(&mut self, timeout: Duration, deadline: Option<Instant>) {
+        self.timeout = timeout;
+        self.deadline = deadline;
+    }
+
+    /// When a wait that begins now ends.
+    pub(super) fn due(&self) -> Instant {
+        due(self.timeout, self.deadline)
+    }
+
     /// Starts a command, to be awaited with [`BlockingQueue::finish`]; its identifier, which is no other command's until then.
     ///
     /// # Errors
@@ -127,7 +140,7 @@ impl BlockingQueue {
                 bytes,
             ),
         };
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.due();
         loop {
             let is_free = |command_id: u16| self.buffers.0[usize::from(command_id)].ended.is_none();
             let submitted = match self.queue.choose(is_free) {
@@ -178,7 +191,7 @@ impl BlockingQueue {
     ///
     /// As [`Queue::poll`], and [`Error::Timeout`]. A status is not an error.
     pub fn finish(&mut self, command_id: u16) -> Result<Outcome, Error> {
-        self.finish_within(command_id, self.timeout)?
+        self.finish_by(command_id, self.due())?
             .ok_or_else(|| Error::Timeout {
                 what: format!("command {command_id}"),
                 after: self.timeout,
@@ -195,12 +208,20 @@ impl BlockingQueue {
         command_id: u16,
         timeout: Duration,
     ) -> Result<Option<Outcome>, Error> {
-        let deadline = Instant::now() + timeout;
+        self.finish_by(command_id, Instant::now() + timeout)
+    }
+
+    fn finish_by(&mut self, command_id: u16, deadline: Instant) -> Result<Option<Outcome>, Error> {
         loop {
-            self.queue.poll(&mut self.buffers)?;
+            // Before the poll, and before its error: what has ended has, also when the controller is gone since.
             if let Some(outcome) = self.take(command_id) {
                 return Ok(Some(outcome));
             }
+            let polled = self.queue.poll(&mut self.buffers);
+            if let Some(outcome) = self.take(command_id) {
+                return Ok(Some(outcome));
+            }
+            polled?;
             if Instant::now() >= deadline {
                 return Ok(None);
             }

@@ -24,6 +24,8 @@ pub struct ConnectionOptions {
     pub alignment: u8,
     /// How long each step (connect, ICResp, a blocking command) may take.
     pub timeout: Duration,
+    /// When all steps together must be done; `None`: whenever each of them is.
+    pub deadline: Option<Instant>,
 }
 
 impl Default for ConnectionOptions {
@@ -32,6 +34,7 @@ impl Default for ConnectionOptions {
             digests: Digests::default(),
             alignment: 0,
             timeout: Duration::from_secs(5),
+            deadline: None,
         }
     }
 }
@@ -41,6 +44,7 @@ impl Default for ConnectionOptions {
 pub struct Connection {
     stream: TcpStream,
     timeout: Duration,
+    deadline: Option<Instant>,
 }
 
 /// What ICReq and ICResp agreed on.
@@ -63,10 +67,35 @@ impl Connection {
     ///
     /// [`Error::Io`] for the last address that was tried.
     pub fn open(addresses: &[SocketAddr], timeout: Duration) -> Result<Self, Error> {
+        Self::open_by(addresses, timeout, None)
+    }
+
+    /// The same; everything on the connection must be done by `deadline`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::open`], and [`Error::Timeout`] when there is no time left.
+    pub(super) fn open_by(
+        addresses: &[SocketAddr],
+        timeout: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<Self, Error> {
         let mut last = Error::Address("the host name stands for no address".into());
         for address in addresses {
-            match TcpStream::connect_timeout(address, timeout) {
-                Ok(stream) => return Self::from_stream(stream, timeout),
+            let left = due(timeout, deadline).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Timeout {
+                    what: format!("connecting to {address}"),
+                    after: timeout,
+                });
+            }
+            match TcpStream::connect_timeout(address, left) {
+                Ok(stream) => {
+                    return Ok(Self {
+                        deadline,
+                        ..Self::from_stream(stream, timeout)?
+                    });
+                }
                 Err(source) => {
                     last = Error::Io {
                         what: format!("connecting to {address}"),
@@ -89,12 +118,13 @@ impl Connection {
             .set_nodelay(true)
             .map_err(Error::io("setting TCP_NODELAY"))?;
         stream
-            .set_read_timeout(Some(timeout))
-            .map_err(Error::io("setting the receive timeout"))?;
-        stream
             .set_write_timeout(Some(timeout))
             .map_err(Error::io("setting the send timeout"))?;
-        Ok(Self { stream, timeout })
+        Ok(Self {
+            stream,
+            timeout,
+            deadline: None,
+        })
     }
 
     /// Sends these bytes, whatever they are.
@@ -161,10 +191,30 @@ impl Connection {
     }
 
     pub(super) fn receive_exact(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        const WHAT: &str = "receiving a PDU";
         let timeout = self.timeout;
-        self.stream
-            .read_exact(bytes)
-            .map_err(|error| classify(error, "receiving a PDU", timeout))
+        // The time is for all of it: a peer that sends a byte now and then would never meet the socket's own timeout.
+        let due = due(timeout, self.deadline);
+        let mut received = 0;
+        while received < bytes.len() {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Timeout {
+                    what: WHAT.into(),
+                    after: timeout,
+                });
+            }
+            self.stream
+                .set_read_timeout(Some(left))
+                .map_err(Error::io("setting the receive timeout"))?;
+            match self.stream.read(&mut bytes[received..]) {
+                Ok(0) => return Err(Error::Closed),
+                Ok(size) => received += size,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(classify(error, WHAT, timeout)),
+            }
+        }
+        Ok(())
     }
 
     /// The socket, non-blocking from now on.
@@ -267,6 +317,12 @@ fn check_response(response: &InitializeResponse, asked: Digests) -> Result<(), T
         return Err(TermReason::field(12));
     }
     Ok(())
+}
+
+/// When a step that begins now must be done.
+pub(super) fn due(timeout: Duration, deadline: Option<Instant>) -> Instant {
+    let step = Instant::now() + timeout;
+    deadline.map_or(step, |deadline| deadline.min(step))
 }
 
 /// Names what a socket error means.

@@ -348,6 +348,13 @@ impl Controller {
         Ok(None)
     }
 
+    /// From now on each step has this long, and all of them no deadline: that of the options was for connecting.
+    pub fn lift_deadline(&mut self, timeout: Duration) {
+        self.options.connection.timeout = timeout;
+        self.options.connection.deadline = None;
+        self.admin.set_limits(timeout, None);
+    }
+
     /// Sends a Keep Alive when it is due, without waiting for its answer. To be called now and then.
     ///
     /// # Errors

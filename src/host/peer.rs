@@ -52,6 +52,7 @@ pub fn options(digests: Digests) -> ConnectionOptions {
         digests,
         alignment: 0,
         timeout: PATIENCE,
+        deadline: None,
     }
 }
 

@@ -109,6 +109,8 @@ pub struct Queue {
     receive: Receive,
     /// Commands with an R2T to answer, in the order they came; at most one entry per slot.
     requests: std::collections::VecDeque<u16>,
+    /// The last poll ended before it had received all there was.
+    has_unread: bool,
     /// Set when the connection is of no more use.
     dead: bool,
 }
@@ -134,6 +136,7 @@ impl Queue {
             send: SendBuffer::new(SEND_SIZE),
             receive: Receive::new(&negotiated),
             requests: std::collections::VecDeque::with_capacity(depth),
+            has_unread: false,
             dead: false,
         }
     }
@@ -173,6 +176,18 @@ impl Queue {
     #[inline]
     pub fn has_unsent(&self) -> bool {
         !self.send.is_empty() || !self.requests.is_empty()
+    }
+
+    /// Whether there may be more to receive, of which the socket will not tell anew.
+    #[inline]
+    pub fn has_unread(&self) -> bool {
+        self.has_unread
+    }
+
+    /// Whether another poll does something though nothing happens on the socket meanwhile: there is more to receive, or the socket has taken
+    /// everything so far and there is more to send.
+    pub fn may_go_on(&self) -> bool {
+        self.has_unread || self.send.is_empty() && !self.requests.is_empty()
     }
 
     /// Encodes a command into the send buffer; the next [`Queue::poll`] sends it. Command identifier and
@@ -279,15 +294,16 @@ impl Queue {
         self.answer_requests(client);
         self.send.flush(&self.stream)?;
         let mut completed = 0;
+        self.has_unread = true;
         for _ in 0..RECEIVES_PER_POLL_MAX {
             let space = self.receive.space();
             let space_size = space.len();
             let size = wire::receive(&self.stream, space)?;
-            if size == 0 {
-                break;
+            if size > 0 {
+                completed += self.parse(size, client)?;
             }
-            completed += self.parse(size, client)?;
             if size < space_size {
+                self.has_unread = false;
                 break;
             }
         }
@@ -371,6 +387,12 @@ impl Queue {
             self.send.extend(head);
             self.put_data(command_id, request.offset, size, client);
         }
+    }
+
+    /// Has it receive so many bytes at a time.
+    #[cfg(test)]
+    pub(super) fn set_receive_size(&mut self, size: usize) {
+        self.receive.set_size(size);
     }
 
     /// Sends H2CTermReq as far as the socket takes it; nothing follows.

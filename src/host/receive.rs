@@ -72,6 +72,12 @@ impl Receive {
         }
     }
 
+    /// Another size of the buffer, which is empty.
+    #[cfg(test)]
+    pub(super) fn set_size(&mut self, size: usize) {
+        self.buffer = vec![0; size].into();
+    }
+
     /// Where the next bytes are to be received.
     #[inline]
     pub(super) fn space(&mut self) -> &mut [u8] {
@@ -307,8 +313,8 @@ fn finish<C: Client>(
         .get_mut(usize::from(command_id))
         .filter(|slot| slot.data.is_some())
         .ok_or(TermReason::field(OFFSET_COMMAND_ID))?;
-    // 3.5: a data digest error fails a command that would have succeeded.
-    if slot.corrupt && completion.status.is_success() {
+    // 3.5: a data digest error fails a command that would have succeeded. So does one that "succeeds" before it was given the data that it asked for.
+    if (slot.corrupt || slot.requested.is_some()) && completion.status.is_success() {
         completion.status = Status::TRANSIENT_TRANSPORT_ERROR;
     }
     slot.data = None;

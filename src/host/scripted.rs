@@ -1,18 +1,22 @@
 //! The queue against a scripted controller: what goes over the wire in good order and in bad.
 
 use super::blocking::{BlockingQueue, Payload, Submitting};
+use super::connection::wait;
+use super::controller::Controller;
 use super::error::Error;
+use super::identity::{HostIdentity, HostOptions};
 use super::peer::{self, DATA_SIZE_MAX, PATIENCE, Peer};
 use super::queue::Submission;
 use crate::nvme::command::DataPointer;
 use crate::nvme::command::{Command, Completion};
 use crate::nvme::opcode::io;
 use crate::nvme::pdu::{
-    Digests, FLAG_LAST, FLAG_SUCCESS, InitializeResponse, Receiver, TermReason, Terminate, Transfer,
+    self, Digests, FLAG_LAST, FLAG_SUCCESS, InitializeResponse, Receiver, TermReason, Terminate,
+    Transfer,
 };
 use crate::nvme::status::Status;
 use std::io::{ErrorKind, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PLAIN: Digests = Digests {
     header: false,
@@ -119,6 +123,36 @@ fn a_large_write_answers_requests() {
             .unwrap();
         assert_eq!(script.join().unwrap(), bytes(16384));
     }
+}
+
+/// A write that "succeeds" while data that was asked for is still here has failed.
+#[test]
+fn a_success_before_the_data_that_was_asked_for_is_none() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        let (command, _) = peer.receive_command();
+        let command_id = command.command_id();
+        let transfer = Transfer {
+            command_id,
+            tag: 1,
+            offset: 0,
+            size: 16384,
+        };
+        let mut stream = vec![0; 64];
+        let size = transfer.encode_ready(&mut stream, false);
+        let completion = Completion::new(command_id, Status::SUCCESS);
+        let end = size + pdu::encode_response(&mut stream[size..], &completion, false);
+        // In one piece, so that they come in one.
+        peer.send(&stream[..end]);
+        peer
+    });
+    let error = queue(address, PLAIN).write(1, 0, &bytes(16384), 512);
+    let failed = Status::TRANSIENT_TRANSPORT_ERROR;
+    assert!(
+        matches!(error, Err(Error::Status { status, .. }) if status == failed),
+        "{error:?}"
+    );
+    drop(script.join().unwrap());
 }
 
 /// Data in several PDUs, ended by a response or by the SUCCESS flag, however TCP cuts it up.
@@ -428,6 +462,118 @@ fn the_controllers_terminate_and_its_silence_are_told() {
     assert!(matches!(queue.flush(1), Err(Error::Timeout { .. })));
     drop(script.join().unwrap());
     assert!(matches!(queue.flush(1), Err(Error::Closed)));
+}
+
+/// A poll that ends with its budget leaves data that the socket does not announce again, and says so.
+#[test]
+fn a_poll_tells_what_it_has_left() {
+    const SIZE: usize = 32 << 10;
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        let (command, _) = peer.receive_command();
+        let read = peer.data_pdu(
+            command.command_id(),
+            0,
+            &bytes(SIZE),
+            FLAG_LAST | FLAG_SUCCESS,
+        );
+        peer.send(&read);
+        peer
+    });
+    let mut queue = queue(address, PLAIN);
+    queue.queue_mut().set_receive_size(1024);
+    let command = Command::block_io(io::READ, 1, 0, 64);
+    let read = queue.start(command, Payload::Read(SIZE as u32)).unwrap();
+    queue.queue_mut().send(&mut Submitting(&[])).unwrap();
+    assert!(!queue.queue_mut().may_go_on());
+    let deadline = Instant::now() + PATIENCE;
+    while queue.queue_mut().stream().peek(&mut [0; SIZE]).unwrap_or(0) < SIZE {
+        assert!(Instant::now() < deadline, "all of it comes");
+        wait(queue.queue_mut().stream(), false, deadline);
+    }
+    queue.poll().unwrap();
+    assert!(queue.queue_mut().may_go_on());
+    while queue.queue_mut().may_go_on() {
+        queue.poll().unwrap();
+    }
+    assert_eq!(queue.take(read).unwrap().data, bytes(SIZE));
+    drop(script.join().unwrap());
+}
+
+/// What has ended has ended well, whatever becomes of the connection before it is awaited, or with the same bytes.
+#[test]
+fn an_outcome_that_is_there_is_not_lost_with_the_connection() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        let mut stream = vec![0; 256];
+        let mut end = 0;
+        for _ in 0..2 {
+            let (command, _) = peer.receive_command();
+            let completion = Completion::new(command.command_id(), Status::SUCCESS);
+            end += pdu::encode_response(&mut stream[end..], &completion, false);
+        }
+        // No PDU has this type.
+        stream[end] = 0xFF;
+        peer.send(&stream[..end + 8]);
+    });
+    let mut queue = queue(address, PLAIN);
+    let flush = Command::new(io::FLUSH, 1);
+    let first = queue.start(flush, Payload::None).unwrap();
+    let second = queue.start(flush, Payload::None).unwrap();
+    assert!(queue.finish(first).is_ok());
+    script.join().unwrap();
+    assert!(queue.finish(second).is_ok());
+    assert!(queue.flush(1).is_err());
+}
+
+/// The time for an answer is for all of it: a controller that sends one byte at a time does not hold its host for as long as it likes.
+#[test]
+fn an_answer_that_drips_is_too_late() {
+    let (address, script) = peer::listen(|mut peer| {
+        let response = InitializeResponse {
+            format_version: 0,
+            controller_alignment: 0,
+            digests: PLAIN,
+            data_size_max: 4096,
+        };
+        let mut stream = peer.stream();
+        // The request has no answer to wait for between two bytes, so this is the pause; it ends early when the host goes.
+        stream
+            .set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        let mut bytes = [0; 128];
+        stream.read_exact(&mut bytes).unwrap();
+        for byte in response.encode() {
+            peer.send(&[byte]);
+            if stream.read(&mut bytes).is_ok() {
+                return;
+            }
+        }
+    });
+    let short = Duration::from_millis(200);
+    let connection = super::connection::Connection::open(&[address], short).unwrap();
+    let error = connection.initialize(&peer::options(PLAIN)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    script.join().unwrap();
+}
+
+/// The time for connecting is for all of its steps.
+#[test]
+fn connecting_ends_with_its_deadline() {
+    let (address, script) = peer::listen(|mut peer| {
+        peer.initialize();
+        while peer.receive_or_end().is_ok() {}
+    });
+    let mut options = HostOptions::new(HostIdentity::named("nqn.2026-11.io.polldm:host"));
+    options.connection.timeout = PATIENCE;
+    options.connection.deadline = Some(Instant::now() + Duration::from_millis(100));
+    let address = peer::subsystem(address);
+    for _ in 0..2 {
+        // At Connect; and then there is no time left to begin.
+        let error = Controller::connect(&address, &options).unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    }
+    script.join().unwrap();
 }
 
 /// ICResp is checked before anything else is said.

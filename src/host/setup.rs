@@ -25,10 +25,12 @@ pub(super) fn connect_queue(
     depth: usize,
 ) -> Result<(BlockingQueue, u16), Error> {
     let timeout = options.connection.timeout;
-    let connection = Connection::open(&address.resolve()?, timeout)?;
+    let deadline = options.connection.deadline;
+    let connection = Connection::open_by(&address.resolve()?, timeout, deadline)?;
     let (stream, negotiated) = connection.initialize(&options.connection)?;
     let queue = Queue::new(stream, negotiated, depth, ADMIN_CAPSULE_DATA_SIZE);
     let mut queue = BlockingQueue::new(queue, timeout);
+    queue.set_limits(timeout, deadline);
     let data = ConnectData {
         host_id: options.identity.id,
         controller_id,
@@ -73,7 +75,7 @@ pub(super) fn await_status(
     wanted: impl Fn(ControllerStatus) -> bool,
 ) -> Result<(), Error> {
     let after = admin.timeout();
-    let deadline = Instant::now() + after;
+    let deadline = admin.due();
     loop {
         let bits = property_get(admin, property::STATUS, PropertySize::Four)?;
         let status = ControllerStatus::decode(bits as u32);

@@ -180,7 +180,7 @@ impl Epoll {
                     0usize,
                 )
             };
-            if count >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS) {
+            if count >= 0 || !is_unknown_call(&io::Error::last_os_error()) {
                 return count as i32;
             }
             self.nanoseconds = false;
@@ -207,6 +207,11 @@ impl Epoll {
             token => Ready::Watched(token, Readiness(event.events)),
         })
     }
+}
+
+/// Whether an error says that the kernel does not know the call, or that a container's filter, which does not know it either, forbids it.
+fn is_unknown_call(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
 
 /// What a look found.
@@ -252,6 +257,20 @@ mod tests {
         epoll.unwatch(far.as_raw_fd(), 5).expect("unwatch");
         assert!(epoll.next().is_none());
         assert_eq!(epoll.watched(), 0);
+    }
+
+    /// What some container runtimes answer to calls that are newer than they are must not end a reactor; a set that is broken must.
+    #[test]
+    fn a_call_that_a_container_forbids_is_one_that_is_not_there() {
+        for (code, unknown) in [
+            (libc::ENOSYS, true),
+            (libc::EPERM, true),
+            (libc::EINTR, false),
+            (libc::EBADF, false),
+        ] {
+            let error = io::Error::from_raw_os_error(code);
+            assert_eq!(is_unknown_call(&error), unknown, "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Connecting to a controller: what it and the namespace say of themselves, and what is wrong with them, in an operator's words.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::host::{self, Controller, HostIdentity, HostOptions};
 use crate::nvme::identify::{NamespaceIdentity, NvmLimits, structure};
@@ -9,7 +9,7 @@ use crate::nvme::status::Status;
 use crate::nvme::{feature, identify};
 use crate::reactor::BUFFER_BYTES_MAX;
 
-use super::{CONNECT_TIMEOUT, QUEUE_DEPTH, QUEUES_MAX, RemoteSpec};
+use super::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, QUEUE_DEPTH, QUEUES_MAX, RemoteSpec};
 use crate::bdev::namespace::{Limits, Traits, size};
 
 /// What was found at the other end.
@@ -55,7 +55,8 @@ impl Found {
     }
 }
 
-/// Connects the admin queue and looks at everything. Blocks; each step for at most [`CONNECT_TIMEOUT`] and `room`.
+/// Connects the admin queue and looks at everything. Blocks; each step for at most [`CONNECT_TIMEOUT`], and all of it, with the I/O
+/// queues until [`Controller::lift_deadline`], for at most [`ATTEMPT_TIMEOUT`] and `room`.
 ///
 /// # Errors
 /// A sentence for the operator.
@@ -77,7 +78,9 @@ fn options(spec: &RemoteSpec, room: Duration) -> Result<HostOptions, host::Error
         header: spec.header_digest,
         data: spec.data_digest,
     };
-    options.connection.timeout = CONNECT_TIMEOUT.min(room).max(Duration::from_millis(50));
+    let room = room.min(ATTEMPT_TIMEOUT).max(Duration::from_millis(50));
+    options.connection.timeout = CONNECT_TIMEOUT.min(room);
+    options.connection.deadline = Some(Instant::now() + room);
     options.keep_alive_ms = u32::try_from(spec.keep_alive.as_millis()).unwrap_or(u32::MAX);
     Ok(options)
 }

@@ -9,11 +9,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::host::Queue;
 
-use super::RemoteSpec;
 use super::attach::{Found, attach};
 use super::bell::Bell;
 use super::keeper::Keeper;
 use super::standing::Standing;
+use super::{CONNECT_TIMEOUT, RemoteSpec};
 use crate::bdev::device::Facts;
 use crate::bdev::error::Error;
 use crate::bdev::namespace::Geometry;
@@ -124,10 +124,12 @@ impl Remote {
     /// # Errors
     /// [`Error::Remote`].
     pub fn open(spec: &RemoteSpec) -> Result<Opened, Error> {
-        let (controller, found) = attach(spec, Duration::MAX).map_err(|reason| Error::Remote {
-            address: spec.address.to_string(),
-            reason,
-        })?;
+        let (mut controller, found) =
+            attach(spec, Duration::MAX).map_err(|reason| Error::Remote {
+                address: spec.address.to_string(),
+                reason,
+            })?;
+        controller.lift_deadline(CONNECT_TIMEOUT);
         Ok(Opened {
             spec: spec.clone(),
             controller,

@@ -11,11 +11,11 @@ use crate::host::{Controller, Error};
 use crate::nvme::feature::AsyncEvent;
 use crate::nvme::{NSID_ALL, log};
 
-use super::RemoteSpec;
 use super::attach::{self, Found, attach};
 use super::hub::{Association, Connected, Hub, Mail, Mailbox, Order, Seat};
 use super::life::{Life, Step};
 use super::standing::Standing;
+use super::{CONNECT_TIMEOUT, RemoteSpec};
 use crate::bdev::device::Facts;
 
 /// The longest sleep: there is no reason to wake up, but a clock that is asked for `never` cannot be set.
@@ -235,29 +235,36 @@ impl Keeper {
             }
             Ok((controller, found))
         });
-        let standing = &self.hub.standing;
-        match attached {
-            Ok((controller, found)) => {
-                self.facts
-                    .sectors
-                    .store(found.traits.sectors, Ordering::Relaxed);
-                self.controller = Some(controller);
-                self.found = found;
-                self.association = Association(self.association.0 + 1);
-                self.queues = 0;
+        let connected = attached.and_then(|(controller, found)| {
+            self.controller = Some(controller);
+            self.found = found;
+            self.association = Association(self.association.0 + 1);
+            self.queues = 0;
+            // All of them before any link is told: a controller without queues to be had is not connected, and its time goes on.
+            let count = self.seats.len();
+            (0..count)
+                .map(|_| self.new_queue())
+                .collect::<Result<Vec<Connected>, String>>()
+        });
+        let standing = Arc::clone(&self.hub.standing);
+        match connected {
+            Ok(queues) => {
+                if let Some(controller) = &mut self.controller {
+                    controller.lift_deadline(CONNECT_TIMEOUT);
+                }
+                let sectors = self.found.traits.sectors;
+                self.facts.sectors.store(sectors, Ordering::Relaxed);
                 self.given_up = false;
                 self.life.attached(self.now());
                 Standing::count(&standing.connects);
-                let seats: Vec<Seat> = self.seats.keys().copied().collect();
-                for seat in seats {
-                    if self.controller.is_some() {
-                        self.connect(seat);
-                    }
+                for (mailbox, queue) in self.seats.values().zip(queues) {
+                    mailbox.send(Mail::Up(Box::new(queue)));
                 }
                 // Last: a path that is reinstated because its remote is live must find it so on every reactor.
-                self.hub.standing.set_state(self.life.state());
+                standing.set_state(self.life.state());
             }
             Err(reason) => {
+                self.controller = None;
                 Standing::count(&standing.failed_attempts);
                 standing.set_error(reason);
                 self.life.refused(self.now());

@@ -250,7 +250,8 @@ impl Link {
         };
         let queue = &connected.queue;
         let under_way = queue.outstanding() > 0;
-        if !under_way && !queue.has_unsent() && !stirred && inner.waiting.is_empty() {
+        let idle = !under_way && !queue.has_unsent() && !queue.has_unread();
+        if idle && !stirred && inner.waiting.is_empty() {
             return;
         }
         if let Err(error) = inner.receive(ended) {
@@ -284,6 +285,13 @@ impl Link {
         {
             self.lose(inner, error.to_string(), ended);
         }
+    }
+
+    /// Whether another turn does something though nothing happens meanwhile.
+    pub(super) fn may_go_on(&self) -> bool {
+        let inner = self.inner.borrow();
+        let connected = inner.connected.as_deref();
+        connected.is_some_and(|connected| connected.queue.may_go_on())
     }
 
     /// When it wants to be polled though nothing has come; `u64::MAX` for never.

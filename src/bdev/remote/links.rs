@@ -133,7 +133,8 @@ impl Links {
         // A socket that took a part takes no more at the second attempt, and from then on says when it does again.
         self.send(ended);
         self.send(ended);
-        !self.look()
+        let mut links = self.links.iter().filter_map(Weak::upgrade);
+        !links.any(|link| link.may_go_on()) && !self.look()
     }
 
     /// When the first link wants to be polled; `u64::MAX` for never.

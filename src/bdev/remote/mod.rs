@@ -57,6 +57,9 @@ const QUEUE_DEPTH: usize = 128;
 /// How long each step of connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an attempt to connect may take as a whole: no order is taken meanwhile.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A remote namespace, and how its connections are treated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteSpec {

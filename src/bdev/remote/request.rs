@@ -133,8 +133,8 @@ impl Request {
     pub(super) fn answered(mut self, completion: &Completion, transferred: u32) -> Next {
         let mut status = verdict(completion.status);
         if status.is_ok() {
-            // A read that "succeeds" without its data has failed.
-            if self.walk.op() == Op::Read && transferred != self.length() {
+            // A read or a write that "succeeds" without its data has failed.
+            if matches!(self.walk.op(), Op::Read | Op::Write) && transferred != self.length() {
                 status = Status::IoError;
             } else if self.walk.goes_on() {
                 return Next::Again(self);

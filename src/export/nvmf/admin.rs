@@ -226,9 +226,22 @@ impl<L: Lend> Session<L> {
         let Some(index) = self.slots.find(command_id) else {
             return false;
         };
+        // A fused pair is carried out as its first, and what ends that ends both.
+        let index = match self.slots.get(index).partner {
+            Some(first)
+                if matches!(
+                    self.slots.get(first).phase,
+                    Phase::Running | Phase::AwaitsRetry
+                ) =>
+            {
+                first
+            }
+            _ => index,
+        };
         match self.slots.get(index).phase {
             Phase::AwaitsBuffer | Phase::AwaitsRetry => {
                 self.waiting.retain(|&waiting| waiting != index);
+                self.waiting_reads.retain(|&waiting| waiting != index);
                 self.slots.get_mut(index).note(Status::ABORT_REQUESTED);
                 match self.slots.get(index).partner {
                     // The pair fails when both halves have come.

@@ -14,7 +14,7 @@ pub enum Phase {
     Free,
     /// Waits for a buffer to receive its data into.
     AwaitsBuffer,
-    /// Has its data, and waits for a buffer to be carried out with.
+    /// Has its data, if any, and waits for a buffer to be carried out with, or for other reads.
     AwaitsRetry,
     /// An R2T is out; its data is under way.
     AwaitsData,

@@ -67,8 +67,9 @@ pub struct Export {
     target: Arc<Target>,
     client: ClientId,
     cores: u16,
-    /// Held by a change of ANA state until every core has it, so that two changes at once do not meet in different orders.
-    ana_change: Mutex<()>,
+    /// Held by a change of namespaces or of ANA state until every core has it, so that two changes at once do not meet in different orders, and hosts
+    /// are not told of the one because the other is complete.
+    change: Mutex<()>,
 }
 
 impl Export {
@@ -99,7 +100,7 @@ impl Export {
             target,
             client,
             cores: engine.cores(),
-            ana_change: Mutex::default(),
+            change: Mutex::default(),
         })
     }
 
@@ -118,6 +119,7 @@ impl Export {
         nqn: &str,
         config: &NamespaceConfig,
     ) -> Result<(), ConfigError> {
+        let _changing = self.lock_change();
         let subsystem = self.target.add_namespace(nqn, config)?;
         self.namespaces_changed(engine, subsystem, None);
         Ok(())
@@ -134,6 +136,7 @@ impl Export {
         nqn: &str,
         nsid: u32,
     ) -> Result<(DeviceId, Receiver<()>), ConfigError> {
+        let _changing = self.lock_change();
         let (subsystem, device) = self.target.remove_namespace(nqn, nsid)?;
         Ok((
             device,
@@ -150,7 +153,7 @@ impl Export {
         engine: &Engine,
         config: &SubsystemConfig,
     ) -> Result<(), ConfigError> {
-        let _changing = self.lock_ana();
+        let _changing = self.lock_change();
         let subsystem = self.target.add_subsystem(config)?;
         // Before any host finds a namespace in it.
         self.ana_changed(engine, subsystem, config.ana);
@@ -164,6 +167,7 @@ impl Export {
     /// # Errors
     /// Why not; nothing has changed then.
     pub fn remove_subsystem(&self, engine: &Engine, nqn: &str) -> Result<(), ConfigError> {
+        let _changing = self.lock_change();
         let (subsystem, sessions) = self.target.remove_subsystem(nqn)?;
         self.namespaces_changed(engine, subsystem, None);
         self.discovery_changed(engine, &sessions);
@@ -186,7 +190,7 @@ impl Export {
     /// # Errors
     /// Why not; nothing has changed then.
     pub fn set_ana(&self, engine: &Engine, nqn: &str, ana: AnaState) -> Result<(), ConfigError> {
-        let _changing = self.lock_ana();
+        let _changing = self.lock_change();
         if let Some((subsystem, sessions)) = self.target.set_ana(nqn, ana)? {
             self.close(engine, &sessions);
             self.ana_changed(engine, subsystem, ana);
@@ -267,9 +271,9 @@ impl Export {
         all_left
     }
 
-    fn lock_ana(&self) -> MutexGuard<'_, ()> {
+    fn lock_change(&self) -> MutexGuard<'_, ()> {
         // It guards an order of messages, not a value that could be left half-changed.
-        self.ana_change
+        self.change
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }

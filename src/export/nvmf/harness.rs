@@ -228,11 +228,19 @@ impl Harness {
         self.output.clear();
     }
 
-    /// A controller whose admin queue is elsewhere, and this connection as its I/O queue 1.
+    /// A controller whose admin queue is elsewhere, and this connection as its I/O queue 1 of 64 entries.
     ///
     /// # Panics
     /// If the target refused its own harness.
     pub fn connect_io(&mut self, digests: Digests, flow_control: bool) {
+        self.connect_io_of(64, digests, flow_control);
+    }
+
+    /// The same, with a queue of so many entries.
+    ///
+    /// # Panics
+    /// If the target refused its own harness.
+    pub fn connect_io_of(&mut self, entries: u16, digests: Digests, flow_control: bool) {
         let admission = self
             .target
             .connect_admin(NQN, HOST, HOST_ID, key(1))
@@ -245,7 +253,7 @@ impl Harness {
         } else {
             Connect::ATTRIBUTE_NO_FLOW_CONTROL
         };
-        let request = connect_command(NQN, 1, 63, attributes);
+        let request = connect_command(NQN, 1, entries - 1, attributes);
         let data = connect_data(NQN, admission.controller_id);
         self.feed(&capsule_with(&request, &data, digests), usize::MAX);
         assert!(self.session.queue.is_some(), "connected");

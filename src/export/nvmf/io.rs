@@ -4,7 +4,7 @@ use super::command::{Memory, Phase, Slot};
 use super::config::NAMESPACES_MAX;
 use super::namespace::LocalNamespace;
 use super::queue::Plan;
-use super::session::{Context, Session, TRANSFER_BYTES_MAX};
+use super::session::{Context, READ_BYTES_MAX, Session, TRANSFER_BYTES_MAX};
 use crate::dm::{self, DeviceId, Op};
 use crate::export::backend::{Backend, Lend, Request};
 use crate::export::stats::Kind;
@@ -150,10 +150,7 @@ impl<L: Lend> Session<L> {
             io::READ => {
                 let bytes = self.check_range(index, transfer_max, false, cx)? as u32;
                 self.check_read_pointer(index, bytes)?;
-                let slot = self.slots.get_mut(index);
-                slot.size = bytes;
-                slot.read_bytes = bytes;
-                self.read_bytes += u64::from(bytes);
+                self.slots.get_mut(index).size = bytes;
                 Ok(Plan::Execute)
             }
             io::WRITE => Ok(Plan::Receive(
@@ -228,11 +225,12 @@ impl<L: Lend> Session<L> {
     pub(super) fn execute_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let command = self.slots.get(index).command;
         match command.opcode() {
-            io::READ if self.digests.data => {
-                if !self.read_to_buffer(index, cx) {
-                    self.slots.get_mut(index).phase = Phase::AwaitsRetry;
-                    self.waiting.push_back(index);
-                }
+            io::READ if self.may_read() && self.waiting_reads.is_empty() => {
+                self.begin_read(index, cx);
+            }
+            io::READ => {
+                self.slots.get_mut(index).phase = Phase::AwaitsRetry;
+                self.waiting_reads.push_back(index);
             }
             io::FLUSH => self.flush(index, cx),
             io::DATASET_MANAGEMENT => self.deallocate(index, cx),
@@ -245,11 +243,50 @@ impl<L: Lend> Session<L> {
                 if code == io::WRITE {
                     self.write(index, extent, cx);
                 } else {
-                    // Read, Compare, Verify.
+                    // Compare, Verify.
                     self.read(index, extent, cx);
                 }
             }
         }
+    }
+
+    /// Whether one more read may begin ([`READ_BYTES_MAX`]).
+    #[inline]
+    fn may_read(&self) -> bool {
+        self.read_bytes <= READ_BYTES_MAX
+    }
+
+    /// Begins a read that the bound on reads lets pass.
+    #[inline]
+    fn begin_read<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get_mut(index);
+        slot.read_bytes = slot.size;
+        self.read_bytes += u64::from(slot.size);
+        if self.digests.data {
+            if !self.read_to_buffer(index, cx) {
+                self.slots.get_mut(index).phase = Phase::AwaitsRetry;
+                self.waiting.push_back(index);
+            }
+        } else if let Some(extent) = self.extent(index, cx) {
+            self.read(index, extent, cx);
+        } else {
+            self.fail(index, Status::LBA_OUT_OF_RANGE.do_not_retry(), cx);
+        }
+    }
+
+    /// Begins reads that waited until the bound lets them pass. True if there were any.
+    pub(super) fn serve_waiting_reads<B: Backend<Lend = L>>(
+        &mut self,
+        cx: &mut Context<'_, B>,
+    ) -> bool {
+        let mut worked = false;
+        while self.may_read()
+            && let Some(index) = self.waiting_reads.pop_front()
+        {
+            self.begin_read(index, cx);
+            worked = true;
+        }
+        worked
     }
 
     fn request(&self, index: u16, op: Op, extent: Extent, fua: bool) -> Request {

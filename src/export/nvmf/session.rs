@@ -54,7 +54,7 @@ const SLOTS_BEFORE_CONNECT: u16 = 4;
 /// window. What is in flight already adds at most a queue's worth of reads, and those of a device that lends cost no memory.
 pub const OUTPUT_BYTES_MAX: u64 = 4 << 20;
 
-/// Bytes of reads that one connection may have between device and socket: a device that fills buffers instead of lending its own memory
+/// Bytes of reads that one connection may have between device and socket, further reads wait: a device that fills buffers instead of lending its own memory
 /// takes that much of the core's for it, and keeps it for as long as the host does not read.
 pub const READ_BYTES_MAX: u64 = 4 << 20;
 
@@ -162,6 +162,9 @@ pub struct Session<L> {
     pub(super) receive: Receive,
     /// Commands that wait for a buffer, in order.
     pub(super) waiting: VecDeque<u16>,
+    /// Reads beyond [`READ_BYTES_MAX`], in order. They keep nothing else from being carried out: what comes behind them may be what frees the memory
+    /// that others wait for.
+    pub(super) waiting_reads: VecDeque<u16>,
     /// Pool buffers held, in bytes.
     pub(super) buffer_bytes: usize,
     /// Bytes of reads between device and socket.
@@ -204,6 +207,7 @@ impl<L: Lend> Session<L> {
             transmit: Transmit::new(usize::from(SLOTS_BEFORE_CONNECT), HEADER_BYTES_PER_COMMAND),
             receive: Receive::default(),
             waiting: VecDeque::new(),
+            waiting_reads: VecDeque::new(),
             buffer_bytes: 0,
             read_bytes: 0,
             pinned: 0,
@@ -234,9 +238,7 @@ impl<L: Lend> Session<L> {
     /// Whether there is no room for another command now.
     #[inline]
     pub(super) fn is_blocked(&self) -> bool {
-        self.slots.is_full()
-            || self.transmit.pending_bytes() > OUTPUT_BYTES_MAX
-            || self.read_bytes > READ_BYTES_MAX
+        self.slots.is_full() || self.transmit.pending_bytes() > OUTPUT_BYTES_MAX
     }
 
     /// Whether nothing may be said any more: the connection is over, or a TermReq was its last word.
@@ -334,6 +336,9 @@ impl<L: Lend> Session<L> {
         if !self.waiting.is_empty() {
             worked |= self.serve_waiting(cx);
         }
+        if !self.waiting_reads.is_empty() {
+            worked |= self.serve_waiting_reads(cx);
+        }
         if self.receive.has_bytes() && !self.is_blocked() {
             worked |= self.process(cx);
         }
@@ -349,6 +354,7 @@ impl<L: Lend> Session<L> {
         self.leave_controller(cx);
         self.receive.clear(&mut cx.local.chunks);
         self.waiting.clear();
+        self.waiting_reads.clear();
         self.fused_first = None;
         let taken: Vec<u16> = self.slots.taken().collect();
         for index in taken {

@@ -195,7 +195,7 @@ impl BlockingSession {
     pub fn finish(&mut self, slot: u16) -> Result<Outcome, Error> {
         let deadline = Instant::now() + self.timeout;
         loop {
-            // Before the poll: what has ended has, also when the target is gone since.
+            // Before the poll, and before its error: what has ended has, also when the target is gone since.
             if let Some(outcome) = self.buffers.0[usize::from(slot)].ended.take() {
                 return Ok(outcome);
             }
@@ -205,8 +205,9 @@ impl BlockingSession {
                     after: self.timeout,
                 });
             }
-            self.poll()?;
+            let polled = self.poll();
             if self.buffers.0[usize::from(slot)].ended.is_none() {
+                polled?;
                 wait(self.session.stream(), self.session.has_unsent(), deadline);
             }
         }

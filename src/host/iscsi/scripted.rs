@@ -586,6 +586,31 @@ fn a_target_that_is_gone_or_silent_is_told() {
     script.join().unwrap();
 }
 
+/// What has ended has ended well, whatever becomes of the session before it is awaited, or with the same bytes.
+#[test]
+fn an_outcome_that_is_there_is_not_lost_with_the_session() {
+    let (address, script) = listen(|peer| {
+        peer.log_in(PLAIN);
+        let mut stream = Vec::new();
+        for _ in 0..2 {
+            let mut header = Header::new(opcode::RESPONSE, FINAL);
+            header.put(16, peer.receive().0.task_tag());
+            stream.extend(peer.pdu(header, &[], true));
+        }
+        // No PDU of a target has this operation code.
+        stream.extend(peer.pdu(Header::new(0x3F, FINAL), &[], true));
+        peer.say(&stream);
+    });
+    let mut session = open(&address, false);
+    let flush = command::synchronize_cache();
+    let first = session.start(0, &flush, Payload::None).unwrap();
+    let second = session.start(0, &flush, Payload::None).unwrap();
+    assert!(session.finish(first).is_ok());
+    script.join().unwrap();
+    assert!(session.finish(second).is_ok());
+    assert!(session.flush(0).is_err());
+}
+
 /// Logins that come to nothing, each with its sentence.
 #[test]
 fn a_login_that_is_refused_says_why() {

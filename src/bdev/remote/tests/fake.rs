@@ -58,6 +58,8 @@ pub struct State {
     pub identity: NamespaceIdentity,
     /// Data of reads does not fit its digest.
     pub corrupt: bool,
+    /// I/O commands succeed before any data has come or gone, and are not done.
+    pub skips: bool,
     pub volatile_cache: bool,
     pub metadata_bytes: u16,
     pub block_shift: u8,
@@ -97,6 +99,7 @@ impl Fake {
                 ..NamespaceIdentity::default()
             },
             corrupt: false,
+            skips: false,
             volatile_cache: true,
             metadata_bytes: 0,
             block_shift: 12,
@@ -222,6 +225,10 @@ fn serve(mut peer: Peer, state: &Mutex<State>, way: Way) {
             return;
         }
         let command = pdu::decode_command(&bytes);
+        if connection.is_some() && state.lock().unwrap().skips {
+            peer.respond(&Completion::new(command.command_id(), Status::SUCCESS));
+            continue;
+        }
         let mut data = Peer::data(&layout, &bytes).to_vec();
         let wanted = match opcode::direction(command.opcode()) {
             opcode::Direction::HostToController => command.data_pointer().size as usize,

@@ -149,6 +149,20 @@ fn errors_of_the_disk_are_not_errors_of_the_way() {
     assert_eq!(report(&bdev).losses, 0);
 }
 
+/// A command that "succeeds" without its data has failed.
+#[test]
+fn a_success_without_the_data_is_an_error() {
+    let fake = Fake::start();
+    let bdev = open(spec(fake.address)).expect("open");
+    let mut bench = bench(&bdev, Patience::FailsFast);
+    // More than a capsule carries.
+    let data = [1; 16 * BLOCK];
+    fake.state().skips = true;
+    assert_eq!(bench.write(0, &data, 0, false), Status::IoError);
+    fake.state().skips = false;
+    assert_eq!(bench.write(0, &data, 0, false), Status::Ok);
+}
+
 /// What cannot be used is refused with its reason, and leaves nothing behind.
 #[test]
 fn what_cannot_be_used_is_refused() {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod ana;
+mod bounds;
 mod host;
 mod hostile;
 mod io;
