@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::app::said;
 use super::rpc::Refused;
 use super::world::World;
+use crate::dm::DeviceId;
 
 /// The discovery subsystem, which every SPDK target has; hosts find it where it listens.
 const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
@@ -58,7 +59,7 @@ pub struct Namespace {
     /// Its number.
     pub nsid: u32,
     /// The mapped device.
-    pub device: String,
+    pub device: DeviceId,
     /// What hosts know it by, in the form of 8-4-4-4-12 digits; SPDK's own choice when left out.
     pub uuid: Option<String>,
 }
@@ -91,7 +92,6 @@ impl Export {
             listeners: listeners.to_vec(),
             own: own.collect(),
         };
-        let whole = |refused: Refused| (None, refused.to_string());
         let own = export.own.iter().map(|(_, listener)| listener);
         let transports: BTreeSet<&str> = listeners.iter().chain(own).map(transport).collect();
         for transport in transports {
@@ -100,7 +100,7 @@ impl Export {
                 .map_err(|refused| (None, said(&refused.to_string())))?;
         }
         for subsystem in subsystems {
-            export.create(subsystem).map_err(whole)?;
+            export.create(subsystem).map_err(|reason| (None, reason))?;
         }
         export.world.listens(export.addresses());
         // Last of all: whoever connects finds everything there.
@@ -156,9 +156,10 @@ impl Export {
     /// Serves a device as one more namespace.
     ///
     /// # Errors
-    /// What SPDK has against it.
+    /// What SPDK has against it, or against the device.
     pub fn add_namespace(&self, nqn: &str, namespace: &Namespace) -> Result<(), String> {
-        let mut params = json!({ "nsid": namespace.nsid, "bdev_name": namespace.device });
+        let bdev = self.world.bdev_name(namespace.device)?;
+        let mut params = json!({ "nsid": namespace.nsid, "bdev_name": bdev });
         if let Some(uuid) = &namespace.uuid {
             params["uuid"] = uuid.clone().into();
         }
@@ -214,7 +215,7 @@ impl Export {
         Ok(subsystems)
     }
 
-    fn create(&self, subsystem: &Subsystem) -> Result<(), Refused> {
+    fn create(&self, subsystem: &Subsystem) -> Result<(), String> {
         let Subsystem {
             nqn, serial, model, ..
         } = subsystem;
@@ -226,20 +227,15 @@ impl Export {
             "ana_reporting": true,
             "max_namespaces": crate::config::NSID_MAX,
         });
-        self.call("nvmf_create_subsystem", params)?;
+        self.say("nvmf_create_subsystem", params)?;
         for host in subsystem.hosts.iter().flatten() {
-            self.call(
+            self.say(
                 "nvmf_subsystem_add_host",
                 json!({ "nqn": nqn, "host": host }),
             )?;
         }
         for namespace in &subsystem.namespaces {
-            self.add_namespace(nqn, namespace)
-                .map_err(|message| Refused {
-                    method: "nvmf_subsystem_add_ns".into(),
-                    code: 0,
-                    message,
-                })?;
+            self.add_namespace(nqn, namespace)?;
         }
         Ok(())
     }

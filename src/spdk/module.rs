@@ -156,6 +156,12 @@ impl Publication {
         unsafe { self.0.as_ref() }
     }
 
+    /// Its name in SPDK, which it keeps.
+    pub fn name(&self) -> String {
+        let name = &self.published().name;
+        name.to_string_lossy().into_owned()
+    }
+
     /// Tells SPDK of another size; on SPDK's own thread. False when hosts could not follow: the block size is another.
     pub fn resize(&self, limits: &Limits) -> bool {
         let published = self.published();

@@ -61,6 +61,8 @@ struct Mapped {
     name: String,
     /// There once it has had a table.
     bdev: Option<Publication>,
+    /// What its table can do, and why SPDK did not take it as a bdev.
+    refused: Option<(Arc<Limits>, String)>,
 }
 
 impl World {
@@ -164,6 +166,23 @@ impl World {
     /// Calls a method of SPDK's JSON-RPC.
     pub(super) fn rpc(&self, method: &str, params: Value) -> Result<Value, Refused> {
         self.app.rpc.call(method, params)
+    }
+
+    /// The name in SPDK of a device's own bdev. Not the device's: it may have been renamed, and its name may be another's there.
+    ///
+    /// # Errors
+    /// It has none: it never had a table, or SPDK has a bdev of that name already.
+    pub(super) fn bdev_name(&self, device: DeviceId) -> Result<String, String> {
+        let published = self.published.clone();
+        // After whatever the thread was told of the device before.
+        self.on_app_thread(move || published.bdev_name(device))
+            .unwrap_or_else(|| Err("the engine is stopping".into()))
+    }
+
+    /// What a device is called now.
+    pub(super) fn device_name(&self, device: DeviceId) -> Option<String> {
+        let devices = self.published.lock();
+        devices.get(&device).map(|mapped| mapped.name.clone())
     }
 
     /// Notes where hosts connect, who are hung up on when the engine stops.
@@ -329,8 +348,32 @@ impl Published {
         self.0.lock().expect("no holder of this lock can panic")
     }
 
+    /// The name in SPDK of a device's own bdev, or why it has none.
+    fn bdev_name(&self, device: DeviceId) -> Result<String, String> {
+        let devices = self.lock();
+        let mapped = devices.get(&device).ok_or("the device was removed")?;
+        match (&mapped.bdev, &mapped.refused) {
+            (Some(bdev), _) => Ok(bdev.name()),
+            (None, Some((_, reason))) => Err(reason.clone()),
+            (None, None) => Err(format!(
+                "device '{}' has no table yet, and so no bdev",
+                mapped.name
+            )),
+        }
+    }
+
+    /// Gives a device its bdev under its new name, if SPDK did not take it under the old one. On SPDK's own thread.
+    fn show_renamed(&self, device: DeviceId) {
+        let mut devices = self.lock();
+        let mapped = devices.get_mut(&device);
+        if let Some((limits, _)) = mapped.and_then(|mapped| mapped.refused.take()) {
+            drop(devices);
+            self.show(device, &limits);
+        }
+    }
+
     /// Gives a device its bdev, or its bdev another size. On SPDK's own thread.
-    fn show(&self, device: DeviceId, limits: &Limits) {
+    fn show(&self, device: DeviceId, limits: &Arc<Limits>) {
         let mut devices = self.lock();
         let Some(mapped) = devices.get_mut(&device) else {
             return;
@@ -342,13 +385,21 @@ impl Published {
             // Nobody holds it: the mapper does not let the block size change under hosts (LC-16).
             drop(mapped.bdev.take().map(Publication::withdraw));
         }
+        mapped.refused = None;
         match Publication::new(device, &mapped.name, limits) {
             Ok(bdev) => mapped.bdev = Some(bdev),
-            Err(errno) => eprintln!(
-                "polldm: SPDK does not take device '{}' as a bdev: {}",
-                mapped.name,
-                errno_name(errno)
-            ),
+            Err(errno) => {
+                let reason = match errno {
+                    libc::EEXIST => "SPDK has another bdev of this name; rename the device".into(),
+                    errno => errno_name(errno),
+                };
+                let refused = format!(
+                    "SPDK does not take device '{}' as a bdev: {reason}",
+                    mapped.name
+                );
+                eprintln!("polldm: {refused}");
+                mapped.refused = Some((limits.clone(), refused));
+            }
         }
     }
 }
@@ -384,12 +435,19 @@ impl engine::World for World {
         let mapped = devices.entry(device).or_insert_with(|| Mapped {
             name: name.into(),
             bdev: None,
+            refused: None,
         });
         mapped.name = name.into();
         if let Some(bdev) = mapped.bdev {
             let name = name.to_owned();
             drop(devices);
             self.shared.app_thread.send(move || bdev.also_named(&name));
+        } else if mapped.refused.is_some() {
+            drop(devices);
+            let published = self.published.clone();
+            self.shared
+                .app_thread
+                .send(move || published.show_renamed(device));
         }
     }
 

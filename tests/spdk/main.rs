@@ -7,6 +7,7 @@
 
 mod commands;
 mod engine;
+mod exports;
 mod initiator;
 mod iscsi;
 #[allow(dead_code, reason = "tests/stories uses the rest")]

@@ -1,0 +1,71 @@
+//! What is exported is the device that was named, whatever it was called before and whatever else SPDK has by that name.
+
+use std::fs;
+
+use crate::process::{Served, free_port};
+use crate::{NQN, alone, configuration};
+
+const TABLE: &str = "0 2048 linear ram1 0";
+
+/// A node with a device that is exported, and room for others.
+fn start() -> Served {
+    let bdevs = "  - malloc: { name: ram0, size: 16MiB }\n  - malloc: { name: ram1, size: 16MiB }";
+    Served::start(&configuration(free_port(), bdevs, "0 32768 linear ram0 0"))
+}
+
+/// A device whose bdev has a name that another device has by now is exported under its own; that other one has no bdev until it is renamed.
+#[test]
+fn a_name_that_was_given_away_exports_its_new_owner_or_nothing() {
+    let _alone = alone();
+    let served = start();
+    served.told(&["dm", "create", "first", "--table", TABLE]);
+    served.told(&["dm", "rename", "first", "second"]);
+    served.told(&[
+        "dm",
+        "create",
+        "first",
+        "--table",
+        "0 4096 linear ram1 4096",
+    ]);
+    let add = |nsid, device| ["export", "add-ns", NQN, "--nsid", nsid, "--device", device];
+    let refused = served.refuses(&add("2", "first"));
+    assert!(refused.contains("another bdev of this name"), "{refused}");
+    served.told(&["dm", "rename", "first", "third"]);
+    served.told(&add("2", "third"));
+    served.told(&add("3", "second"));
+    let exports: serde_json::Value =
+        serde_json::from_str(&served.told(&["export", "ls", "--json"])).expect("JSON");
+    assert_eq!(
+        exports["nvmf"]["subsystems"][0]["namespaces"]
+            .as_array()
+            .map(Vec::len),
+        Some(3),
+        "{exports}"
+    );
+    assert_eq!(served.end(), Some(0));
+}
+
+/// A device that has the name of a bdev of SPDK's own is refused, and that bdev is not exported past the mapper in its place.
+#[test]
+fn a_bdev_of_spdk_is_not_exported_for_a_device_of_its_name() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("raw.json");
+    fs::write(
+        &config,
+        r#"{ "subsystems": [ { "subsystem": "bdev", "config": [
+            { "method": "bdev_malloc_create", "params": { "name": "vol0", "num_blocks": 32768, "block_size": 512 } }
+        ] } ] }"#,
+    )
+    .expect("written");
+    let bdev = format!(
+        "  - spdk-json: {{ name: raw, bdev: vol0, config: \"{}\" }}",
+        config.display()
+    );
+    let text = configuration(free_port(), &bdev, "0 2048 linear raw 0");
+    let complaints = Served::refused(&text);
+    assert!(
+        complaints.contains("another bdev of this name"),
+        "{complaints}"
+    );
+}
