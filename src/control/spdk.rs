@@ -34,7 +34,7 @@ fn subsystem(export: &Export, told: &Value) -> Subsystem {
         _ => AnaState::Optimized,
     };
     Subsystem {
-        nqn,
+        nqn: nqn.clone(),
         hosts: match told["allow_any_host"].as_bool() {
             Some(true) => None,
             _ => Some(
@@ -47,10 +47,13 @@ fn subsystem(export: &Export, told: &Value) -> Subsystem {
         ana,
         namespaces: list(&told["namespaces"])
             .iter()
-            .map(|namespace| Namespace {
-                nsid: namespace["nsid"].as_u64().unwrap_or_default() as u32,
-                device: text(&namespace["bdev_name"]),
-                uuid: text(&namespace["uuid"]),
+            .map(|namespace| {
+                let nsid = namespace["nsid"].as_u64().unwrap_or_default() as u32;
+                Namespace {
+                    nsid,
+                    device: export.device_name(&nqn, nsid).unwrap_or_default(),
+                    uuid: text(&namespace["uuid"]),
+                }
             })
             .collect(),
         controllers: Vec::new(),

@@ -276,8 +276,7 @@ pub(super) fn remove_namespace(
     let device = export
         .remove_namespace(nqn, nsid)
         .map_err(ExportError::Spdk)?;
-    let entry = engine.info(&device).map_err(ExportError::Device)?.entry;
-    engine.close(entry.id);
+    engine.close(device);
     Ok(())
 }
 

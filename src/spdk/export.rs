@@ -1,11 +1,11 @@
 //! Mapped devices as namespaces of SPDK's NVMe-oF target, over TCP, RDMA and vfio-user.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 
@@ -71,6 +71,8 @@ pub struct Export {
     listeners: Vec<Listener>,
     /// Those of one subsystem, by its NQN.
     own: Vec<(String, Listener)>,
+    /// The device of each namespace, by NQN and NSID: its bdev's name in SPDK need not be its own.
+    devices: Mutex<BTreeMap<(String, u32), DeviceId>>,
 }
 
 impl Export {
@@ -91,6 +93,7 @@ impl Export {
             world,
             listeners: listeners.to_vec(),
             own: own.collect(),
+            devices: Mutex::default(),
         };
         let own = export.own.iter().map(|(_, listener)| listener);
         let transports: BTreeSet<&str> = listeners.iter().chain(own).map(transport).collect();
@@ -164,20 +167,41 @@ impl Export {
             params["uuid"] = uuid.clone().into();
         }
         let params = json!({ "nqn": nqn, "namespace": params });
-        self.say("nvmf_subsystem_add_ns", params)
+        self.say("nvmf_subsystem_add_ns", params)?;
+        self.devices()
+            .insert((nqn.into(), namespace.nsid), namespace.device);
+        Ok(())
     }
 
     /// Takes a namespace away from its hosts. The device that it served.
     ///
     /// # Errors
     /// When there is no such namespace.
-    pub fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<String, String> {
-        let device = self.device_of(nqn, nsid)?;
+    pub fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<DeviceId, String> {
+        let key = (nqn.to_owned(), nsid);
+        // Taken, so that of two who remove it one lets go of the device.
+        let device = self.devices().remove(&key);
+        let device =
+            device.ok_or_else(|| format!("there is no namespace {nsid} in a subsystem '{nqn}'"))?;
         self.say(
             "nvmf_subsystem_remove_ns",
             json!({ "nqn": nqn, "nsid": nsid }),
-        )?;
+        )
+        .inspect_err(|_| {
+            self.devices().insert(key, device);
+        })?;
         Ok(device)
+    }
+
+    /// What the device of a namespace is called now.
+    pub fn device_name(&self, nqn: &str, nsid: u32) -> Option<String> {
+        let device = self.devices().get(&(nqn.to_owned(), nsid)).copied();
+        self.world.device_name(device?)
+    }
+
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<(String, u32), DeviceId>> {
+        let devices = self.devices.lock();
+        devices.expect("no holder of this lock can panic")
     }
 
     /// Changes the ANA state of a subsystem at every listener; `state` in SPDK's words.
@@ -238,21 +262,6 @@ impl Export {
             self.add_namespace(nqn, namespace)?;
         }
         Ok(())
-    }
-
-    /// The device that a namespace serves.
-    fn device_of(&self, nqn: &str, nsid: u32) -> Result<String, String> {
-        let subsystems = self.subsystems()?;
-        let subsystem = subsystems
-            .iter()
-            .find(|subsystem| subsystem["nqn"] == nqn)
-            .ok_or_else(|| format!("there is no subsystem '{nqn}'"))?;
-        let mut namespaces = subsystem["namespaces"].as_array().into_iter().flatten();
-        let namespace = namespaces.find(|namespace| namespace["nsid"] == nsid);
-        namespace
-            .and_then(|namespace| namespace["bdev_name"].as_str())
-            .map(str::to_owned)
-            .ok_or_else(|| format!("subsystem '{nqn}' has no namespace {nsid}"))
     }
 
     fn call(&self, method: &str, params: Value) -> Result<Value, Refused> {

@@ -45,6 +45,26 @@ fn a_name_that_was_given_away_exports_its_new_owner_or_nothing() {
     assert_eq!(served.end(), Some(0));
 }
 
+/// A namespace is taken away from the device that it is of: renamed since it was added, while another has its name of then.
+#[test]
+fn a_renamed_device_is_shown_and_let_go_of() {
+    let _alone = alone();
+    let served = start();
+    served.told(&["dm", "create", "old", "--table", TABLE]);
+    let add = ["export", "add-ns", NQN, "--nsid", "2", "--device", "old"];
+    served.told(&add);
+    served.told(&["dm", "rename", "old", "new"]);
+    served.told(&["dm", "create", "old", "--table", "0 4096 linear ram1 4096"]);
+    let exports = served.told(&["export", "ls"]);
+    assert!(exports.contains("namespace 2: new"), "{exports}");
+    served.told(&["export", "remove-ns", NQN, "--nsid", "2"]);
+    let again = served.refuses(&["export", "remove-ns", NQN, "--nsid", "2"]);
+    assert!(again.contains("there is no namespace 2"), "{again}");
+    served.told(&["dm", "remove", "new"]);
+    served.told(&["dm", "remove", "old"]);
+    assert_eq!(served.end(), Some(0));
+}
+
 /// A device that has the name of a bdev of SPDK's own is refused, and that bdev is not exported past the mapper in its place.
 #[test]
 fn a_bdev_of_spdk_is_not_exported_for_a_device_of_its_name() {
