@@ -413,13 +413,12 @@ impl Opener {
             Spec::Nvme { .. } | Spec::Spdk(SpdkSpec::Nvme { .. }) => "nvme",
             Spec::Spdk(SpdkSpec::Json { .. }) => "spdk-json",
         };
-        // Says that it has no cache and cannot flush, whatever is beneath it.
-        let is_uring = facts.module == "uring";
+        let flush = facts.flush && (facts.module != "nvme" || self.nvme_flushes());
         let volatile_cache = match spec {
             Spec::Malloc { volatile_cache, .. } => *volatile_cache,
-            _ => facts.write_cache || is_uring,
+            // Some, such as RAID and rbd, hand flushes on and say that they have no cache.
+            _ => facts.write_cache || flush || facts.may_hide_a_cache(),
         };
-        let flush = facts.flush && (facts.module != "nvme" || self.nvme_flushes());
         let declared = Lower {
             id,
             name: name.into(),
@@ -476,6 +475,12 @@ struct Facts {
 }
 
 impl Facts {
+    /// Whether it can have a cache beneath it of which it does not say so and which it cannot flush, as logical volumes and `uring` do. Only what
+    /// holds the data itself is believed.
+    fn may_hide_a_cache(&self) -> bool {
+        !self.flush && !matches!(&*self.module, "malloc" | "null" | "nvme" | "virtio_blk")
+    }
+
     /// Refuses what the mapper cannot do justice to.
     fn check(&self, name: &str) -> Result<(), Error> {
         let refuse = |what: String| Err(engine(&format!("bdev '{name}' {what}")));

@@ -8,6 +8,7 @@
 mod commands;
 mod engine;
 mod exports;
+mod flushes;
 mod initiator;
 mod iscsi;
 #[allow(dead_code, reason = "tests/stories uses the rest")]

@@ -1,0 +1,101 @@
+//! What a flush reaches, over bdevs that a configuration of SPDK's own makes. SPDK's bdev `error` beneath fails the flushes that it is sent, which shows
+//! that they were.
+
+use std::path::{Path, PathBuf};
+
+use polldm::nvme::Status;
+use serde_json::{Value, json};
+
+use crate::commands::{connect, status};
+use crate::process::{Served, free_port};
+use crate::{alone, configuration};
+
+/// A file in SPDK's form with these methods.
+fn written(directory: &Path, entries: &[Value]) -> PathBuf {
+    let file = directory.join("config.json");
+    let text = json!({ "subsystems": [ { "subsystem": "bdev", "config": entries } ] });
+    std::fs::write(&file, text.to_string()).expect("written");
+    file
+}
+
+/// A bdev of SPDK's, as a configuration names it.
+fn bdev(in_spdk: &str, config: &Path) -> String {
+    format!(
+        "  - spdk-json: {{ name: disk, bdev: {in_spdk}, config: \"{}\" }}",
+        config.display()
+    )
+}
+
+fn method(method: &str, params: Value) -> Value {
+    json!({ "method": method, "params": params })
+}
+
+/// A file's disk of 64 MiB, by SPDK's aio.
+fn aio(directory: &Path, name: &str) -> Value {
+    let file = directory.join(name);
+    let disk = std::fs::File::create(&file).expect("a file");
+    disk.set_len(64 << 20).expect("room");
+    method(
+        "bdev_aio_create",
+        json!({ "name": name, "filename": file, "block_size": 4096 }),
+    )
+}
+
+/// The bdev `EE_…` over a bdev, which fails the next `count` flushes.
+fn failing_flushes(base: &str, count: u32) -> [Value; 2] {
+    let inject = json!({ "name": format!("EE_{base}"), "io_type": "flush", "error_type": "failure", "num": count });
+    [
+        method("bdev_error_create", json!({ "base_name": base })),
+        method("bdev_error_inject_error", inject),
+    ]
+}
+
+/// A RAID of SPDK's says that it has no cache, and hands flushes on: to both legs, whose disks have one.
+#[test]
+fn a_flush_reaches_the_legs_of_a_raid() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut entries = Vec::new();
+    for leg in ["leg0", "leg1"] {
+        entries.push(aio(directory.path(), leg));
+        entries.extend(failing_flushes(leg, 1));
+    }
+    entries.push(method(
+        "bdev_raid_create",
+        json!({ "name": "Raid", "raid_level": "raid0", "strip_size_kb": 64, "base_bdevs": [ "EE_leg0", "EE_leg1" ] }),
+    ));
+    let config = written(directory.path(), &entries);
+    let port = free_port();
+    let text = configuration(port, &bdev("Raid", &config), "0 32768 linear disk 0");
+    let served = Served::start(&text);
+    let (_controller, mut queue) = connect(port);
+    queue.flush(1).expect_err("a leg failed it");
+    queue.flush(1).expect("flushed");
+    assert_eq!(served.end(), Some(0));
+}
+
+/// A logical volume of SPDK's has no flush, and says nothing of the caches beneath it: what they hold cannot be promised.
+#[test]
+fn a_flush_of_what_cannot_flush_is_not_supported() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let entries = [
+        aio(directory.path(), "leg0"),
+        method(
+            "bdev_lvol_create_lvstore",
+            json!({ "bdev_name": "leg0", "lvs_name": "store" }),
+        ),
+        method(
+            "bdev_lvol_create",
+            json!({ "lvol_name": "volume", "size_in_mib": 8, "lvs_name": "store" }),
+        ),
+    ];
+    let config = written(directory.path(), &entries);
+    let port = free_port();
+    let text = configuration(port, &bdev("store/volume", &config), "0 8192 linear disk 0");
+    let served = Served::start(&text);
+    let (_controller, mut queue) = connect(port);
+    let flushed = status(queue.flush(1));
+    assert!(flushed.is(Status::INVALID_OPCODE), "{flushed}");
+    assert_eq!(served.end(), Some(0));
+}
