@@ -269,6 +269,8 @@ impl Opener {
 
     /// Calls the methods of a configuration in SPDK's form, once.
     fn configure(&self, path: &Path) -> Result<(), Error> {
+        // First: SPDK takes no such options any more once it has a controller, which a configuration may attach.
+        let nvme_flushes = self.nvme_flushes();
         let mut done = self.done.lock().expect("no holder of this lock can panic");
         if done.configurations.contains(path) {
             return Ok(());
@@ -289,10 +291,13 @@ impl Opener {
                 let method = entry["method"]
                     .as_str()
                     .ok_or_else(|| wrong(format!("has an entry without `method`; {form}")))?;
-                let params = match &entry["params"] {
+                let mut params = match &entry["params"] {
                     Value::Null => json!({}),
                     params => params.clone(),
                 };
+                if nvme_flushes && method == "bdev_nvme_set_options" {
+                    params["enable_flush"] = true.into();
+                }
                 self.app
                     .rpc
                     .call(method, params)

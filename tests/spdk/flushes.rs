@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::commands::{connect, status};
 use crate::process::{Served, free_port};
-use crate::{alone, configuration};
+use crate::{NQN, alone, configuration};
 
 /// A file in SPDK's form with these methods.
 fn written(directory: &Path, entries: &[Value]) -> PathBuf {
@@ -98,4 +98,44 @@ fn a_flush_of_what_cannot_flush_is_not_supported() {
     let flushed = status(queue.flush(1));
     assert!(flushed.is(Status::INVALID_OPCODE), "{flushed}");
     assert_eq!(served.end(), Some(0));
+}
+
+/// NVMe bdevs flush whatever a saved configuration says: one with a controller, which the remote counts the flushes of.
+#[test]
+fn a_saved_configuration_does_not_switch_flushes_off() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (far_port, port) = (free_port(), free_port());
+    let far = configuration(
+        far_port,
+        "  - malloc: { name: ram0, size: 16MiB, volatile_cache: true }",
+        "0 32768 linear ram0 0",
+    );
+    let far = Served::start(&far.replace("engine: spdk\nspdk: { hugepages: off }\n", ""));
+    let attach = json!({
+        "name": "far", "trtype": "TCP", "adrfam": "IPv4", "traddr": "127.0.0.1",
+        "trsvcid": far_port.to_string(), "subnqn": NQN
+    });
+    let options = method("bdev_nvme_set_options", json!({ "enable_flush": false }));
+    let attach = method("bdev_nvme_attach_controller", attach);
+    for entries in [vec![options, attach.clone()], vec![attach]] {
+        let config = written(directory.path(), &entries);
+        let text = configuration(port, &bdev("farn1", &config), "0 32768 linear disk 0");
+        let served = Served::start(&text);
+        let before = flushes(&far);
+        let (_controller, mut queue) = connect(port);
+        queue.flush(1).expect("flushed");
+        assert!(flushes(&far) > before, "it reached the remote");
+        assert_eq!(served.end(), Some(0));
+    }
+    assert_eq!(far.end(), Some(0));
+}
+
+/// How many flushes the device of a node has had.
+fn flushes(served: &Served) -> u64 {
+    let stats: Value = serde_json::from_str(&served.told(&["stats", "--json"])).expect("JSON");
+    let operations = stats["devices"][0]["operations"].as_array();
+    let mut operations = operations.expect("a list").iter();
+    let flushes = operations.find(|one| one["operation"] == "flush");
+    flushes.map_or(0, |one| one["ios"].as_u64().expect("a number"))
 }
