@@ -421,6 +421,8 @@ impl Opener {
         let flush = facts.flush && (facts.module != "nvme" || self.nvme_flushes());
         let volatile_cache = match spec {
             Spec::Malloc { volatile_cache, .. } => *volatile_cache,
+            // Nothing of ours is in its cache, and SPDK flushes nothing that is not open to be written.
+            _ if read_only => false,
             // Some, such as RAID and rbd, hand flushes on and say that they have no cache.
             _ => facts.write_cache || flush || facts.may_hide_a_cache(),
         };

@@ -139,3 +139,26 @@ fn flushes(served: &Served) -> u64 {
     let flushes = operations.find(|one| one["operation"] == "flush");
     flushes.map_or(0, |one| one["ios"].as_u64().expect("a number"))
 }
+
+/// A flush has nothing to do on what is only read, and so does not keep a device from being suspended.
+#[test]
+fn a_read_only_file_is_suspended_and_flushed() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("disk");
+    let disk = std::fs::File::create(&file).expect("a file");
+    disk.set_len(16 << 20).expect("room");
+    let port = free_port();
+    let bdev = format!(
+        "  - file: {{ name: disk, path: {}, read_only: true }}",
+        file.display()
+    );
+    let text = configuration(port, &bdev, "0 32768 linear disk 0");
+    let text = text.replace("name: vol0", "name: vol0\n    read_only: true");
+    let served = Served::start(&text);
+    let (_controller, mut queue) = connect(port);
+    queue.flush(1).expect("flushed");
+    served.told(&["dm", "suspend", "vol0"]);
+    served.told(&["dm", "resume", "vol0"]);
+    assert_eq!(served.end(), Some(0));
+}
