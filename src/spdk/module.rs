@@ -28,8 +28,11 @@ fn block_shift(limits: &Limits) -> u32 {
 /// What SPDK is told that a mapped device is.
 pub(super) const PRODUCT: &CStr = c"polldm device";
 
-/// Force unit access, in command dword 12 of NVMe's read, write and write zeroes (NVM Command Set, section 3.2).
+/// Force unit access, in command dword 12 of NVMe's write (NVM Command Set, section 3.2).
 const FUA: u32 = 1 << 30;
+
+/// Whether write zeroes has to be durable when it completes. SPDK's target does not hand on a host's bit, and who set it was promised that.
+const WRITE_ZEROES_FUA: bool = true;
 
 /// What SPDK is told of us, and writes into while it has us.
 struct Module(UnsafeCell<spdk_bdev_module>);
@@ -317,7 +320,7 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     unsafe {
         let op = match u32::from((*io).type_) {
             spdk_sys::SPDK_BDEV_IO_TYPE_READ => Some(Op::Read),
-            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(&(*io).u.bdev) => Some(Op::Write),
+            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(io) => Some(Op::Write),
             _ => None,
         };
         let current = Thread::of_channel(channel);
@@ -330,11 +333,18 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     }
 }
 
-/// Whether an I/O has to be durable when it completes.
+/// Whether a write has to be durable when it completes. SPDK fills in command dword 12 of writes from a list of buffers, as its targets submit them;
+/// in one from a single buffer, for which it makes the list itself, in the I/O, is what the I/O before had left there.
+///
+/// # Safety
+/// `io` is a write that was submitted to us, and is not completed.
 #[inline(always)]
-fn has_fua(params: &spdk_sys::spdk_bdev_io_block_params) -> bool {
-    // SAFETY: an integer, whatever the command.
-    unsafe { params.nvme_cdw12.raw & FUA != 0 }
+unsafe fn has_fua(io: *mut spdk_bdev_io) -> bool {
+    // SAFETY: the caller's promise; the dword is an integer, whatever the command.
+    unsafe {
+        let params = &(*io).u.bdev;
+        params.nvme_cdw12.raw & FUA != 0 && !std::ptr::eq(params.iovs, &raw const (*io).iov)
+    }
 }
 
 /// # Safety
@@ -373,7 +383,13 @@ unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
     let status = match op {
         _ if published.withdrawn.get() => Status::IoError,
         Ok(op) => {
-            let ended = match original(published, io, params, op, has_fua(params)) {
+            let fua = match op {
+                // SAFETY: a write of ours, which is not completed.
+                Op::Write => unsafe { has_fua(io.as_ptr()) },
+                Op::WriteZeroes => WRITE_ZEROES_FUA,
+                _ => false,
+            };
+            let ended = match original(published, io, params, op, fua) {
                 // No system thread of a reactor's has no core.
                 Some(io) => {
                     core::submit(current, published.device, io).unwrap_or(Some(Status::IoError))
@@ -418,7 +434,7 @@ pub(super) fn original(
     Some(Io {
         tag: tag_of(io),
         op,
-        fua: fua && op != Op::Flush,
+        fua,
         sector,
         sectors,
         payload,

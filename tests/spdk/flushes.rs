@@ -3,12 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
+use polldm::host::Payload;
 use polldm::nvme::Status;
+use polldm::nvme::command::Command;
+use polldm::nvme::opcode::io;
 use serde_json::{Value, json};
 
 use crate::commands::{connect, status};
 use crate::process::{Served, free_port};
 use crate::{NQN, alone, configuration};
+
+/// Force unit access, in command dword 12 of a write of one block.
+const FUA: u32 = 1 << 30;
 
 /// A file in SPDK's form with these methods.
 fn written(directory: &Path, entries: &[Value]) -> PathBuf {
@@ -97,6 +103,35 @@ fn a_flush_of_what_cannot_flush_is_not_supported() {
     let (_controller, mut queue) = connect(port);
     let flushed = status(queue.flush(1));
     assert!(flushed.is(Status::INVALID_OPCODE), "{flushed}");
+    assert_eq!(served.end(), Some(0));
+}
+
+/// A host's write with FUA is flushed, and so is write zeroes; an unmap that comes after is not, though SPDK gives it the same I/O, in which the bit
+/// of the write still is.
+#[test]
+fn fua_is_of_the_write_that_has_it() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let malloc = json!({ "name": "ram", "num_blocks": 4096, "block_size": 4096 });
+    let mut entries = vec![method("bdev_malloc_create", malloc)];
+    entries.extend(failing_flushes("ram", 1000));
+    let config = written(directory.path(), &entries);
+    let port = free_port();
+    let text = configuration(port, &bdev("EE_ram", &config), "0 32768 linear disk 0");
+    let served = Served::start(&text);
+    let (_controller, mut queue) = connect(port);
+    let block = vec![1; 4096];
+    queue.write(1, 0, &block, 4096).expect("written");
+    for _ in 0..4 {
+        let mut write = Command::block_io(io::WRITE, 1, 0, 1);
+        write.set_dword(12, FUA);
+        let id = queue.start(write, Payload::Write(&block)).expect("sent");
+        let ended = queue.finish(id).expect("ended").completion.status;
+        assert!(!ended.is_success(), "its flush failed");
+        queue.deallocate(1, &[(8, 8)]).expect("unmapped");
+    }
+    let zeroed = status(queue.write_zeroes(1, 0, 1, false));
+    assert!(!zeroed.is_success(), "its flush failed");
     assert_eq!(served.end(), Some(0));
 }
 
