@@ -131,6 +131,11 @@ impl Publication {
         bdev.phys_blocklen = limits.block_bytes;
         bdev.blockcnt = limits.sectors >> published.shift;
         bdev.write_unit_size = 1;
+        // SPDK splits what is longer than the mapper, which counts sectors in 32 bits, can be told of.
+        let blocks_max = 1 << (31 - published.shift);
+        bdev.max_unmap = blocks_max;
+        bdev.max_unmap_segments = 1;
+        bdev.max_write_zeroes = blocks_max;
         bdev.module = MODULE.0.get();
         bdev.fn_table = &raw const FUNCTIONS;
         let bdev: *mut spdk_bdev = bdev;
