@@ -7,9 +7,10 @@
 //! A tag of the mapper is the address of the SPDK I/O: its upper half is the client, its lower half the command. No address of user space
 //! has the upper halves that the mapper keeps for itself.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, spdk_io_channel};
@@ -79,7 +80,7 @@ pub(super) struct Published {
     discard: bool,
     read_only: bool,
     /// The device is being removed; its number may be another's soon.
-    pub withdrawn: Cell<bool>,
+    withdrawn: AtomicBool,
     name: CString,
 }
 
@@ -100,6 +101,12 @@ impl Published {
         // SAFETY: the caller's promise: a bdev is there as long as there is I/O for it.
         unsafe { &*(*(*io).bdev).ctxt.cast() }
     }
+
+    /// Whether the device is being removed. Told to reactors without order: what they have begun by then ends before the removal goes on.
+    #[inline(always)]
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Relaxed)
+    }
 }
 
 impl Publication {
@@ -117,7 +124,7 @@ impl Publication {
             shift: block_shift(limits),
             discard: limits.discard,
             read_only: limits.read_only,
-            withdrawn: Cell::new(false),
+            withdrawn: AtomicBool::new(false),
             name,
         }));
         let address: *mut c_void = (&raw mut *published).cast();
@@ -203,7 +210,7 @@ impl Publication {
     /// Refuses all I/O from now on and unregisters the bdev; on SPDK's own thread. The receiver hears when everybody has let go of it.
     pub fn withdraw(self) -> Receiver<()> {
         let (sender, receiver) = bounded::<()>(1);
-        self.published().withdrawn.set(true);
+        self.published().withdrawn.store(true, Ordering::Relaxed);
         let context = Box::into_raw(Box::new(sender)).cast::<c_void>();
         // SAFETY: registered, and unregistered once: this takes the publication.
         unsafe {
@@ -378,7 +385,7 @@ unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
         }
         // One that is withdrawn may have given its number to another device.
         spdk_sys::SPDK_BDEV_IO_TYPE_RESET
-            if !published.withdrawn.get() && core::reset(published.device, io) =>
+            if !published.is_withdrawn() && core::reset(published.device, io) =>
         {
             return;
         }
@@ -386,7 +393,7 @@ unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
         _ => Err(Status::NotSupported),
     };
     let status = match op {
-        _ if published.withdrawn.get() => Status::IoError,
+        _ if published.is_withdrawn() => Status::IoError,
         Ok(op) => {
             let fua = match op {
                 // SAFETY: a write of ours, which is not completed.
