@@ -438,16 +438,14 @@ impl engine::World for World {
             refused: None,
         });
         mapped.name = name.into();
+        // Sent while it is locked: a removal takes the bdev from here first, so what it sends comes later.
+        let app_thread = self.shared.app_thread;
         if let Some(bdev) = mapped.bdev {
             let name = name.to_owned();
-            drop(devices);
-            self.shared.app_thread.send(move || bdev.also_named(&name));
+            app_thread.send(move || bdev.also_named(&name));
         } else if mapped.refused.is_some() {
-            drop(devices);
             let published = self.published.clone();
-            self.shared
-                .app_thread
-                .send(move || published.show_renamed(device));
+            app_thread.send(move || published.show_renamed(device));
         }
     }
 
