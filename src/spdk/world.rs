@@ -494,6 +494,10 @@ impl engine::World for World {
         for thread in self.shared.threads() {
             thread.call(Core::remove);
         }
+        // Only now: until then a core may have sent to another.
+        for thread in self.shared.threads() {
+            thread.call(Thread::exit_current);
+        }
         *stopped = true;
         self.app.stop().map_err(|()| not_stopped())
     }
