@@ -173,7 +173,7 @@ impl Export {
         Ok(())
     }
 
-    /// Takes a namespace away from its hosts. The device that it served.
+    /// Takes a namespace away from its hosts; what is parked at its device is aborted. The device that it served.
     ///
     /// # Errors
     /// When there is no such namespace.
@@ -183,14 +183,30 @@ impl Export {
         let device = self.devices().remove(&key);
         let device =
             device.ok_or_else(|| format!("there is no namespace {nsid} in a subsystem '{nqn}'"))?;
-        self.say(
-            "nvmf_subsystem_remove_ns",
-            json!({ "nqn": nqn, "nsid": nsid }),
-        )
-        .inspect_err(|_| {
-            self.devices().insert(key, device);
-        })?;
-        Ok(device)
+        let params = json!({ "nqn": nqn, "nsid": nsid });
+        let removed = self
+            .world
+            .rpc_aborting(device, "nvmf_subsystem_remove_ns", params);
+        match removed {
+            Err(refused) if self.has_namespace(nqn, nsid) => {
+                self.devices().insert(key, device);
+                Err(refused.to_string())
+            }
+            // One that is gone although SPDK was asked in vain: it had not answered in time when it was asked before.
+            _ => Ok(device),
+        }
+    }
+
+    /// Whether SPDK has a namespace, or does not say.
+    fn has_namespace(&self, nqn: &str, nsid: u32) -> bool {
+        let Ok(subsystems) = self.subsystems() else {
+            return true;
+        };
+        let mut of_nqn = subsystems.iter().filter(|told| told["nqn"] == nqn);
+        of_nqn.any(|told| {
+            let mut namespaces = told["namespaces"].as_array().into_iter().flatten();
+            namespaces.any(|namespace| namespace["nsid"] == nsid)
+        })
     }
 
     /// What the device of a namespace is called now.

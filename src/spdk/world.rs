@@ -274,6 +274,27 @@ impl World {
         Ok(())
     }
 
+    /// The same as [`World::rpc`], of a method that waits for the I/O of a device: what is parked there is aborted until it returns.
+    pub(super) fn rpc_aborting(
+        &self,
+        device: DeviceId,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, Refused> {
+        let (sender, ended) = bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = sender.send(self.rpc(method, params));
+            });
+            loop {
+                match ended.recv_timeout(ABORTED_EVERY) {
+                    Ok(answer) => return answer,
+                    Err(_) => self.abort_all(&[device]),
+                }
+            }
+        })
+    }
+
     /// Aborts what waits at devices: nobody will resume what is suspended, and SPDK's targets would wait for what it has parked.
     fn abort_all(&self, devices: &[DeviceId]) {
         let devices = devices.to_vec();

@@ -109,6 +109,26 @@ fn a_host_has_every_command_carried_out() {
     assert_eq!(served.end(), Some(0));
 }
 
+/// A namespace is taken away from a suspended device: what is parked there ends with an error, and the device is let go of.
+#[test]
+fn a_namespace_of_a_suspended_device_is_removed() {
+    let _alone = alone();
+    let (served, _controller, mut queue) = start();
+    served.told(&["dm", "suspend", "vol0"]);
+    let read = Command::block_io(io::READ, NSID, 0, 1);
+    let parked = queue.start(read, Payload::Read(BLOCK)).expect("sent");
+    queue.poll().expect("sent");
+    served.wait_for(&["stats", "vol0"], |stats| {
+        stats.contains("vol0            0       1")
+    });
+    served.told(&["export", "remove-ns", NQN, "--nsid", "1"]);
+    let ended = queue.finish(parked).expect("ended").completion.status;
+    assert!(!ended.is_success(), "{ended}");
+    served.told(&["dm", "resume", "vol0"]);
+    served.told(&["dm", "remove", "vol0"]);
+    assert_eq!(served.end(), Some(0));
+}
+
 /// AT-78 on this engine: a host's Abort ends one parked command; the one beside it waits for the resume.
 #[test]
 fn at_78_an_abort_ends_one_parked_command() {
