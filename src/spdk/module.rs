@@ -12,7 +12,6 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, spdk_io_channel};
 
 use super::core;
@@ -207,11 +206,11 @@ impl Publication {
         }
     }
 
-    /// Refuses all I/O from now on and unregisters the bdev; on SPDK's own thread. The receiver hears when everybody has let go of it.
-    pub fn withdraw(self) -> Receiver<()> {
-        let (sender, receiver) = bounded::<()>(1);
+    /// Refuses all I/O from now on and unregisters the bdev; on SPDK's own thread, as is `then`, when everybody has let go of it.
+    pub fn withdraw(self, then: impl FnOnce() + 'static) {
+        let then: Box<Then> = Box::new(Box::new(then));
         self.published().withdrawn.store(true, Ordering::Relaxed);
-        let context = Box::into_raw(Box::new(sender)).cast::<c_void>();
+        let context = Box::into_raw(then).cast::<c_void>();
         // SAFETY: registered, and unregistered once: this takes the publication.
         unsafe {
             spdk_sys::spdk_bdev_unregister(
@@ -220,13 +219,16 @@ impl Publication {
                 context,
             );
         }
-        receiver
     }
 }
 
+/// What follows when a bdev is gone.
+type Then = Box<dyn FnOnce()>;
+
 unsafe extern "C" fn unregistered(context: *mut c_void, _: c_int) {
-    // SAFETY: made by `withdraw`, for this one call. Whoever waits hears that it is gone.
-    drop(unsafe { Box::from_raw(context.cast::<Sender<()>>()) });
+    // SAFETY: made by `withdraw`, for this one call.
+    let then = unsafe { Box::from_raw(context.cast::<Then>()) };
+    then();
 }
 
 unsafe extern "C" fn destruct(context: *mut c_void) -> c_int {

@@ -29,6 +29,9 @@ const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
 /// How often a stop aborts what waits: I/O that is below can be pushed back onto a suspended device.
 const ABORTED_EVERY: Duration = Duration::from_millis(50);
 
+/// Between two looks whether a device has its next bdev.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// SPDK's reactors with their mappers.
 pub struct World {
     shared: Shared,
@@ -63,6 +66,8 @@ struct Mapped {
     bdev: Option<Publication>,
     /// What its table can do, and why SPDK did not take it as a bdev.
     refused: Option<(Arc<Limits>, String)>,
+    /// What its next bdev shows, when SPDK has let go of the one with other blocks.
+    next: Option<Arc<Limits>>,
 }
 
 impl World {
@@ -173,10 +178,19 @@ impl World {
     /// # Errors
     /// It has none: it never had a table, or SPDK has a bdev of that name already.
     pub(super) fn bdev_name(&self, device: DeviceId) -> Result<String, String> {
-        let published = self.published.clone();
-        // After whatever the thread was told of the device before.
-        self.on_app_thread(move || published.bdev_name(device))
-            .unwrap_or_else(|| Err("the engine is stopping".into()))
+        let deadline = Instant::now() + WITHDRAWN_WITHIN;
+        loop {
+            let published = self.published.clone();
+            // After whatever the thread was told of the device before.
+            let told = self.on_app_thread(move || {
+                (published.is_changing(device), published.bdev_name(device))
+            });
+            match told {
+                Some((true, _)) if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+                Some((_, name)) => return name,
+                None => return Err("the engine is stopping".into()),
+            }
+        }
     }
 
     /// What a device is called now.
@@ -326,7 +340,12 @@ impl World {
     /// Begins to take away the bdev of a device.
     fn withdrawal(&self, device: DeviceId) -> Option<Receiver<()>> {
         let bdev = self.published.lock().remove(&device)?.bdev?;
-        self.shared.app_thread.call(move || bdev.withdraw())
+        let (sender, withdrawn) = bounded(1);
+        let begun = self.shared.app_thread.call(move || {
+            // Disconnects, never sends.
+            bdev.withdraw(move || drop(sender));
+        });
+        begun.map(|()| withdrawn)
     }
 }
 
@@ -383,8 +402,28 @@ impl Published {
         }
     }
 
+    /// Whether a device waits for SPDK to let go of its bdev before it gets its next.
+    fn is_changing(&self, device: DeviceId) -> bool {
+        let devices = self.lock();
+        devices
+            .get(&device)
+            .is_some_and(|mapped| mapped.next.is_some())
+    }
+
+    /// Gives a device its next bdev: SPDK has let go of the one that has its name. On SPDK's own thread.
+    fn show_next(self: &Arc<Self>, device: DeviceId) {
+        // None when the device was removed meanwhile.
+        let mapped = self
+            .lock()
+            .get_mut(&device)
+            .and_then(|mapped| mapped.next.take());
+        if let Some(limits) = mapped {
+            self.show(device, &limits);
+        }
+    }
+
     /// Gives a device its bdev under its new name, if SPDK did not take it under the old one. On SPDK's own thread.
-    fn show_renamed(&self, device: DeviceId) {
+    fn show_renamed(self: &Arc<Self>, device: DeviceId) {
         let mut devices = self.lock();
         let mapped = devices.get_mut(&device);
         if let Some((limits, _)) = mapped.and_then(|mapped| mapped.refused.take()) {
@@ -394,17 +433,26 @@ impl Published {
     }
 
     /// Gives a device its bdev, or its bdev another size. On SPDK's own thread.
-    fn show(&self, device: DeviceId, limits: &Arc<Limits>) {
+    fn show(self: &Arc<Self>, device: DeviceId, limits: &Arc<Limits>) {
         let mut devices = self.lock();
         let Some(mapped) = devices.get_mut(&device) else {
             return;
         };
-        if let Some(bdev) = &mapped.bdev {
+        if let Some(next) = &mut mapped.next {
+            *next = limits.clone();
+            return;
+        }
+        if let Some(bdev) = mapped.bdev {
             if bdev.resize(limits) {
                 return;
             }
             // Nobody holds it: the mapper does not let the block size change under hosts (LC-16).
-            drop(mapped.bdev.take().map(Publication::withdraw));
+            mapped.bdev = None;
+            mapped.next = Some(limits.clone());
+            drop(devices);
+            let published = self.clone();
+            bdev.withdraw(move || published.show_next(device));
+            return;
         }
         mapped.refused = None;
         match Publication::new(device, &mapped.name, limits) {
@@ -457,6 +505,7 @@ impl engine::World for World {
             name: name.into(),
             bdev: None,
             refused: None,
+            next: None,
         });
         mapped.name = name.into();
         // Sent while it is locked: a removal takes the bdev from here first, so what it sends comes later.

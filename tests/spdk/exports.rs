@@ -45,6 +45,27 @@ fn a_name_that_was_given_away_exports_its_new_owner_or_nothing() {
     assert_eq!(served.end(), Some(0));
 }
 
+/// A device that nobody holds goes over to other blocks, and can be exported with them.
+#[test]
+fn a_device_with_other_blocks_is_exported() {
+    let _alone = alone();
+    let served = start();
+    let other = [
+        "bdev",
+        "add",
+        "malloc",
+        "name=ram2",
+        "size=16MiB",
+        "block_size=4096",
+    ];
+    served.told(&other);
+    served.told(&["dm", "create", "vol1", "--table", TABLE]);
+    let swap = ["dm", "swap", "vol1", "--table", "0 4096 linear ram2 0"];
+    served.told(&swap);
+    served.told(&["export", "add-ns", NQN, "--nsid", "2", "--device", "vol1"]);
+    assert_eq!(served.end(), Some(0));
+}
+
 /// A namespace is taken away from the device that it is of: renamed since it was added, while another has its name of then.
 #[test]
 fn a_renamed_device_is_shown_and_let_go_of() {
