@@ -11,6 +11,7 @@ mod exports;
 mod flushes;
 mod initiator;
 mod iscsi;
+mod passing;
 #[allow(dead_code, reason = "tests/stories uses the rest")]
 mod process;
 mod programs;
