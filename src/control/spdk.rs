@@ -7,6 +7,7 @@ use super::schema::{
     NvmfEvents, NvmfExport, Subsystem,
 };
 use crate::config::{AluaState, AnaState};
+use crate::dm::DeviceId;
 use crate::spdk::{self, Export};
 
 /// The NVMe-oF target, as SPDK tells of it. Connections and their events are SPDK's own affair: `rpc.py nvmf_get_stats` and `nvmf_subsystem_get_qpairs` tell of them.
@@ -33,7 +34,7 @@ fn subsystem(export: &Export, told: &Value) -> Subsystem {
         _ => AnaState::Optimized,
     };
     Subsystem {
-        nqn,
+        nqn: nqn.clone(),
         hosts: match told["allow_any_host"].as_bool() {
             Some(true) => None,
             _ => Some(
@@ -46,10 +47,13 @@ fn subsystem(export: &Export, told: &Value) -> Subsystem {
         ana,
         namespaces: list(&told["namespaces"])
             .iter()
-            .map(|namespace| Namespace {
-                nsid: namespace["nsid"].as_u64().unwrap_or_default() as u32,
-                device: text(&namespace["bdev_name"]),
-                uuid: text(&namespace["uuid"]),
+            .map(|namespace| {
+                let nsid = namespace["nsid"].as_u64().unwrap_or_default() as u32;
+                Namespace {
+                    nsid,
+                    device: export.device_name(&nqn, nsid).unwrap_or_default(),
+                    uuid: text(&namespace["uuid"]),
+                }
             })
             .collect(),
         controllers: Vec::new(),
@@ -58,11 +62,11 @@ fn subsystem(export: &Export, told: &Value) -> Subsystem {
 
 /// The iSCSI target. Connections are SPDK's own affair here, too: `rpc.py iscsi_get_connections`.
 pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
-    let unit = |(lun, device): &(u16, String)| IscsiLun {
+    let unit = |(lun, device): &(u16, DeviceId)| IscsiLun {
         lun: *lun,
-        device: device.clone(),
-        // What SPDK answers to an INQUIRY: the bdev's name.
-        serial: device.clone(),
+        device: export.device_name(*device).unwrap_or_default(),
+        // What SPDK answers to an INQUIRY.
+        serial: export.bdev_name(*device).unwrap_or_default(),
         initiators: None,
     };
     let group = |tag: &u16| IscsiGroup {

@@ -151,10 +151,10 @@ fn start_iscsi(
         let mut luns = Vec::with_capacity(target.luns.len());
         for lun in &target.luns {
             let name = &plan.devices[lun.device].name.value;
-            engine
+            let device = engine
                 .open(name)
                 .map_err(|error| plan.error_at(lun.span, &error.to_string(), None))?;
-            luns.push((lun.lun, name.clone()));
+            luns.push((lun.lun, device));
         }
         targets.push(Target {
             iqn: target.iqn.value.clone(),
@@ -223,12 +223,12 @@ fn subsystems(plan: &Plan, nvmf: &NvmfPlan, engine: &Engine) -> Result<Vec<Subsy
         let mut namespaces = Vec::with_capacity(subsystem.namespaces.len());
         for namespace in &subsystem.namespaces {
             let name = &plan.devices[namespace.device].name.value;
-            engine
+            let device = engine
                 .open(name)
                 .map_err(|error| plan.error_at(namespace.span, &error.to_string(), None))?;
             namespaces.push(Namespace {
                 nsid: namespace.nsid,
-                device: name.clone(),
+                device,
                 uuid: Some(format_uuid(&namespace.uuid.0)),
             });
         }
@@ -257,7 +257,7 @@ pub(super) fn add_namespace(
     let id = engine.open(device).map_err(ExportError::Device)?;
     let namespace = Namespace {
         nsid,
-        device: device.into(),
+        device: id,
         uuid: Some(format_uuid(&Uuid::derived(nqn, device).0)),
     };
     export.add_namespace(nqn, &namespace).map_err(|reason| {
@@ -276,8 +276,7 @@ pub(super) fn remove_namespace(
     let device = export
         .remove_namespace(nqn, nsid)
         .map_err(ExportError::Spdk)?;
-    let entry = engine.info(&device).map_err(ExportError::Device)?.entry;
-    engine.close(entry.id);
+    engine.close(device);
     Ok(())
 }
 

@@ -115,7 +115,7 @@ impl Core {
         CORE.set(Box::into_raw(core));
     }
 
-    /// Takes this system thread's core down: nothing is open below any more. The current thread of SPDK's ends.
+    /// Takes this system thread's core down: nothing is open below any more. SPDK's thread stays: other cores may still send to it.
     pub fn remove() {
         let core = CORE.replace(null());
         if core.is_null() {
@@ -126,7 +126,6 @@ impl Core {
         let mut poller = core.poller.get();
         // SAFETY: registered on this thread by `install`.
         unsafe { spdk_sys::spdk_poller_unregister(&mut poller) };
-        Thread::exit_current();
     }
 
     /// Lets a caller in, now or before whoever is in leaves; then delivers. `current` is SPDK's current thread.

@@ -269,6 +269,8 @@ impl Opener {
 
     /// Calls the methods of a configuration in SPDK's form, once.
     fn configure(&self, path: &Path) -> Result<(), Error> {
+        // First: SPDK takes no such options any more once it has a controller, which a configuration may attach.
+        let nvme_flushes = self.nvme_flushes();
         let mut done = self.done.lock().expect("no holder of this lock can panic");
         if done.configurations.contains(path) {
             return Ok(());
@@ -289,10 +291,13 @@ impl Opener {
                 let method = entry["method"]
                     .as_str()
                     .ok_or_else(|| wrong(format!("has an entry without `method`; {form}")))?;
-                let params = match &entry["params"] {
+                let mut params = match &entry["params"] {
                     Value::Null => json!({}),
                     params => params.clone(),
                 };
+                if nvme_flushes && method == "bdev_nvme_set_options" {
+                    params["enable_flush"] = true.into();
+                }
                 self.app
                     .rpc
                     .call(method, params)
@@ -413,13 +418,14 @@ impl Opener {
             Spec::Nvme { .. } | Spec::Spdk(SpdkSpec::Nvme { .. }) => "nvme",
             Spec::Spdk(SpdkSpec::Json { .. }) => "spdk-json",
         };
-        // Says that it has no cache and cannot flush, whatever is beneath it.
-        let is_uring = facts.module == "uring";
+        let flush = facts.flush && (facts.module != "nvme" || self.nvme_flushes());
         let volatile_cache = match spec {
             Spec::Malloc { volatile_cache, .. } => *volatile_cache,
-            _ => facts.write_cache || is_uring,
+            // Nothing of ours is in its cache, and SPDK flushes nothing that is not open to be written.
+            _ if read_only => false,
+            // Some, such as RAID and rbd, hand flushes on and say that they have no cache.
+            _ => facts.write_cache || flush || facts.may_hide_a_cache(),
         };
-        let flush = facts.flush && (facts.module != "nvme" || self.nvme_flushes());
         let declared = Lower {
             id,
             name: name.into(),
@@ -476,6 +482,12 @@ struct Facts {
 }
 
 impl Facts {
+    /// Whether it can have a cache beneath it of which it does not say so and which it cannot flush, as logical volumes and `uring` do. Only what
+    /// holds the data itself is believed.
+    fn may_hide_a_cache(&self) -> bool {
+        !self.flush && !matches!(&*self.module, "malloc" | "null" | "nvme" | "virtio_blk")
+    }
+
     /// Refuses what the mapper cannot do justice to.
     fn check(&self, name: &str) -> Result<(), Error> {
         let refuse = |what: String| Err(engine(&format!("bdev '{name}' {what}")));

@@ -1,17 +1,18 @@
 //! Mapped devices as namespaces of SPDK's NVMe-oF target, over TCP, RDMA and vfio-user.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 
 use super::app::said;
 use super::rpc::Refused;
 use super::world::World;
+use crate::dm::DeviceId;
 
 /// The discovery subsystem, which every SPDK target has; hosts find it where it listens.
 const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
@@ -58,7 +59,7 @@ pub struct Namespace {
     /// Its number.
     pub nsid: u32,
     /// The mapped device.
-    pub device: String,
+    pub device: DeviceId,
     /// What hosts know it by, in the form of 8-4-4-4-12 digits; SPDK's own choice when left out.
     pub uuid: Option<String>,
 }
@@ -70,6 +71,8 @@ pub struct Export {
     listeners: Vec<Listener>,
     /// Those of one subsystem, by its NQN.
     own: Vec<(String, Listener)>,
+    /// The device of each namespace, by NQN and NSID: its bdev's name in SPDK need not be its own.
+    devices: Mutex<BTreeMap<(String, u32), DeviceId>>,
 }
 
 impl Export {
@@ -90,8 +93,8 @@ impl Export {
             world,
             listeners: listeners.to_vec(),
             own: own.collect(),
+            devices: Mutex::default(),
         };
-        let whole = |refused: Refused| (None, refused.to_string());
         let own = export.own.iter().map(|(_, listener)| listener);
         let transports: BTreeSet<&str> = listeners.iter().chain(own).map(transport).collect();
         for transport in transports {
@@ -100,7 +103,7 @@ impl Export {
                 .map_err(|refused| (None, said(&refused.to_string())))?;
         }
         for subsystem in subsystems {
-            export.create(subsystem).map_err(whole)?;
+            export.create(subsystem).map_err(|reason| (None, reason))?;
         }
         export.world.listens(export.addresses());
         // Last of all: whoever connects finds everything there.
@@ -156,27 +159,65 @@ impl Export {
     /// Serves a device as one more namespace.
     ///
     /// # Errors
-    /// What SPDK has against it.
+    /// What SPDK has against it, or against the device.
     pub fn add_namespace(&self, nqn: &str, namespace: &Namespace) -> Result<(), String> {
-        let mut params = json!({ "nsid": namespace.nsid, "bdev_name": namespace.device });
+        let bdev = self.world.bdev_name(namespace.device)?;
+        let mut params = json!({ "nsid": namespace.nsid, "bdev_name": bdev });
         if let Some(uuid) = &namespace.uuid {
             params["uuid"] = uuid.clone().into();
         }
         let params = json!({ "nqn": nqn, "namespace": params });
-        self.say("nvmf_subsystem_add_ns", params)
+        self.say("nvmf_subsystem_add_ns", params)?;
+        self.devices()
+            .insert((nqn.into(), namespace.nsid), namespace.device);
+        Ok(())
     }
 
-    /// Takes a namespace away from its hosts. The device that it served.
+    /// Takes a namespace away from its hosts; what is parked at its device is aborted. The device that it served.
     ///
     /// # Errors
     /// When there is no such namespace.
-    pub fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<String, String> {
-        let device = self.device_of(nqn, nsid)?;
-        self.say(
-            "nvmf_subsystem_remove_ns",
-            json!({ "nqn": nqn, "nsid": nsid }),
-        )?;
-        Ok(device)
+    pub fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<DeviceId, String> {
+        let key = (nqn.to_owned(), nsid);
+        // Taken, so that of two who remove it one lets go of the device.
+        let device = self.devices().remove(&key);
+        let device =
+            device.ok_or_else(|| format!("there is no namespace {nsid} in a subsystem '{nqn}'"))?;
+        let params = json!({ "nqn": nqn, "nsid": nsid });
+        let removed = self
+            .world
+            .rpc_aborting(device, "nvmf_subsystem_remove_ns", params);
+        match removed {
+            Err(refused) if self.has_namespace(nqn, nsid) => {
+                self.devices().insert(key, device);
+                Err(refused.to_string())
+            }
+            // One that is gone although SPDK was asked in vain: it had not answered in time when it was asked before.
+            _ => Ok(device),
+        }
+    }
+
+    /// Whether SPDK has a namespace, or does not say.
+    fn has_namespace(&self, nqn: &str, nsid: u32) -> bool {
+        let Ok(subsystems) = self.subsystems() else {
+            return true;
+        };
+        let mut of_nqn = subsystems.iter().filter(|told| told["nqn"] == nqn);
+        of_nqn.any(|told| {
+            let mut namespaces = told["namespaces"].as_array().into_iter().flatten();
+            namespaces.any(|namespace| namespace["nsid"] == nsid)
+        })
+    }
+
+    /// What the device of a namespace is called now.
+    pub fn device_name(&self, nqn: &str, nsid: u32) -> Option<String> {
+        let device = self.devices().get(&(nqn.to_owned(), nsid)).copied();
+        self.world.device_name(device?)
+    }
+
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<(String, u32), DeviceId>> {
+        let devices = self.devices.lock();
+        devices.expect("no holder of this lock can panic")
     }
 
     /// Changes the ANA state of a subsystem at every listener; `state` in SPDK's words.
@@ -214,7 +255,7 @@ impl Export {
         Ok(subsystems)
     }
 
-    fn create(&self, subsystem: &Subsystem) -> Result<(), Refused> {
+    fn create(&self, subsystem: &Subsystem) -> Result<(), String> {
         let Subsystem {
             nqn, serial, model, ..
         } = subsystem;
@@ -226,37 +267,17 @@ impl Export {
             "ana_reporting": true,
             "max_namespaces": crate::config::NSID_MAX,
         });
-        self.call("nvmf_create_subsystem", params)?;
+        self.say("nvmf_create_subsystem", params)?;
         for host in subsystem.hosts.iter().flatten() {
-            self.call(
+            self.say(
                 "nvmf_subsystem_add_host",
                 json!({ "nqn": nqn, "host": host }),
             )?;
         }
         for namespace in &subsystem.namespaces {
-            self.add_namespace(nqn, namespace)
-                .map_err(|message| Refused {
-                    method: "nvmf_subsystem_add_ns".into(),
-                    code: 0,
-                    message,
-                })?;
+            self.add_namespace(nqn, namespace)?;
         }
         Ok(())
-    }
-
-    /// The device that a namespace serves.
-    fn device_of(&self, nqn: &str, nsid: u32) -> Result<String, String> {
-        let subsystems = self.subsystems()?;
-        let subsystem = subsystems
-            .iter()
-            .find(|subsystem| subsystem["nqn"] == nqn)
-            .ok_or_else(|| format!("there is no subsystem '{nqn}'"))?;
-        let mut namespaces = subsystem["namespaces"].as_array().into_iter().flatten();
-        let namespace = namespaces.find(|namespace| namespace["nsid"] == nsid);
-        namespace
-            .and_then(|namespace| namespace["bdev_name"].as_str())
-            .map(str::to_owned)
-            .ok_or_else(|| format!("subsystem '{nqn}' has no namespace {nsid}"))
     }
 
     fn call(&self, method: &str, params: Value) -> Result<Value, Refused> {

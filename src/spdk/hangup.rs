@@ -5,6 +5,7 @@
 use std::fs;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -25,6 +26,13 @@ pub(super) fn hang_up(listeners: &Listeners) {
         return;
     };
     for file in files.flatten() {
+        // Nothing but sockets is opened again, not for a moment: a process that closes a file loses its locks on it, as are SPDK's on CPUs and
+        // PCI devices.
+        let is_socket = fs::read_link(file.path())
+            .is_ok_and(|target| target.as_os_str().as_bytes().starts_with(b"socket:["));
+        if !is_socket {
+            continue;
+        }
         let number = file.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(file) = number.and_then(owned) else {
             continue;
@@ -48,7 +56,7 @@ pub(super) fn hang_up(listeners: &Listeners) {
     }
 }
 
-/// A handle of our own to what an open file is; it may be no socket, of which asking for its address tells.
+/// A handle of our own to what an open file is.
 fn owned(number: RawFd) -> Option<OwnedFd> {
     if number < 0 {
         return None;
@@ -69,6 +77,7 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
     /// Of two listeners with a connection each, one is hung up on.
@@ -100,5 +109,26 @@ mod tests {
         let waits = (&other_host).read(&mut [0]).expect_err("nothing has come");
         assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
         TcpStream::connect(other.local_addr().expect("bound")).expect("still listens");
+    }
+
+    /// A process's locks on its files stay, as those by which SPDK takes CPUs for itself. A lock of an open file's own would be refused beside one.
+    #[test]
+    fn locks_are_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("lock");
+        let file = fs::File::create(&path).expect("a file");
+        let other = fs::File::options().write(true).open(&path);
+        let other = other.expect("the same file");
+        // SAFETY: integers, of which zeroes say "all of the file".
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as libc::c_short;
+        // SAFETY: an open file, and a lock that the call only reads.
+        let locked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &lock) };
+        assert_eq!(locked, 0);
+        hang_up(&Listeners::default());
+        // SAFETY: as above; the call writes what is in the way into the lock.
+        let asked = unsafe { libc::fcntl(other.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
+        assert_eq!(asked, 0);
+        assert_eq!(lock.l_type, libc::F_WRLCK as libc::c_short, "still locked");
     }
 }

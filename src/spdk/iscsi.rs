@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::app::said;
 use super::rpc::Refused;
 use super::world::World;
+use crate::dm::DeviceId;
 
 /// Whether the SPDK that this was built with has an iSCSI target.
 pub const HAS_ISCSI: bool = spdk_sys::HAS_ISCSI;
@@ -60,7 +61,7 @@ pub struct Target {
     /// Tags of the portal groups that it is reached through.
     pub groups: Vec<u16>,
     /// Numbers of its units, and their devices; a unit 0 among them.
-    pub luns: Vec<(u16, String)>,
+    pub luns: Vec<(u16, DeviceId)>,
 }
 
 /// A running export.
@@ -144,6 +145,19 @@ impl IscsiExport {
         &self.targets
     }
 
+    /// What a unit's device is called now.
+    pub fn device_name(&self, device: DeviceId) -> Option<String> {
+        self.world.device_name(device)
+    }
+
+    /// The name in SPDK of a unit's bdev, which is its serial number.
+    ///
+    /// # Errors
+    /// The device has no bdev.
+    pub fn bdev_name(&self, device: DeviceId) -> Result<String, String> {
+        self.world.bdev_name(device)
+    }
+
     /// What SPDK is told of CHAP; the secrets become the group of the number `tag`.
     fn authentication(&self, tag: u32, chap: Option<&Chap>) -> Result<Value, String> {
         let Some(chap) = chap else {
@@ -172,11 +186,15 @@ impl IscsiExport {
             "iscsi_create_initiator_group",
             json!({ "tag": tag, "initiators": initiators, "netmasks": ["ANY"] }),
         )?;
+        let unit = |(lun, device): &(u16, DeviceId)| {
+            let bdev = self.bdev_name(*device)?;
+            Ok(json!({ "lun_id": lun, "bdev_name": bdev }))
+        };
         let luns: Vec<Value> = target
             .luns
             .iter()
-            .map(|(lun, device)| json!({ "lun_id": lun, "bdev_name": device }))
-            .collect();
+            .map(unit)
+            .collect::<Result<_, String>>()?;
         let map = |group: &u16| json!({ "pg_tag": group, "ig_tag": tag });
         let maps: Vec<Value> = target.groups.iter().map(map).collect();
         let mut params = self.authentication(tag, target.chap.as_ref())?;

@@ -7,11 +7,11 @@
 //! A tag of the mapper is the address of the SPDK I/O: its upper half is the client, its lower half the command. No address of user space
 //! has the upper halves that the mapper keeps for itself.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, spdk_io_channel};
 
 use super::core;
@@ -28,8 +28,11 @@ fn block_shift(limits: &Limits) -> u32 {
 /// What SPDK is told that a mapped device is.
 pub(super) const PRODUCT: &CStr = c"polldm device";
 
-/// Force unit access, in command dword 12 of NVMe's read, write and write zeroes (NVM Command Set, section 3.2).
+/// Force unit access, in command dword 12 of NVMe's write (NVM Command Set, section 3.2).
 const FUA: u32 = 1 << 30;
+
+/// Whether write zeroes has to be durable when it completes. SPDK's target does not hand on a host's bit, and who set it was promised that.
+const WRITE_ZEROES_FUA: bool = true;
 
 /// What SPDK is told of us, and writes into while it has us.
 struct Module(UnsafeCell<spdk_bdev_module>);
@@ -76,7 +79,7 @@ pub(super) struct Published {
     discard: bool,
     read_only: bool,
     /// The device is being removed; its number may be another's soon.
-    pub withdrawn: Cell<bool>,
+    withdrawn: AtomicBool,
     name: CString,
 }
 
@@ -97,6 +100,12 @@ impl Published {
         // SAFETY: the caller's promise: a bdev is there as long as there is I/O for it.
         unsafe { &*(*(*io).bdev).ctxt.cast() }
     }
+
+    /// Whether the device is being removed. Told to reactors without order: what they have begun by then ends before the removal goes on.
+    #[inline(always)]
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Relaxed)
+    }
 }
 
 impl Publication {
@@ -114,7 +123,7 @@ impl Publication {
             shift: block_shift(limits),
             discard: limits.discard,
             read_only: limits.read_only,
-            withdrawn: Cell::new(false),
+            withdrawn: AtomicBool::new(false),
             name,
         }));
         let address: *mut c_void = (&raw mut *published).cast();
@@ -128,6 +137,11 @@ impl Publication {
         bdev.phys_blocklen = limits.block_bytes;
         bdev.blockcnt = limits.sectors >> published.shift;
         bdev.write_unit_size = 1;
+        // SPDK splits what is longer than the mapper, which counts sectors in 32 bits, can be told of.
+        let blocks_max = 1 << (31 - published.shift);
+        bdev.max_unmap = blocks_max;
+        bdev.max_unmap_segments = 1;
+        bdev.max_write_zeroes = blocks_max;
         bdev.module = MODULE.0.get();
         bdev.fn_table = &raw const FUNCTIONS;
         let bdev: *mut spdk_bdev = bdev;
@@ -154,6 +168,12 @@ impl Publication {
     fn published(&self) -> &Published {
         // SAFETY: it lives until it was unregistered, which takes the publication from its owner.
         unsafe { self.0.as_ref() }
+    }
+
+    /// Its name in SPDK, which it keeps.
+    pub fn name(&self) -> String {
+        let name = &self.published().name;
+        name.to_string_lossy().into_owned()
     }
 
     /// Tells SPDK of another size; on SPDK's own thread. False when hosts could not follow: the block size is another.
@@ -186,11 +206,11 @@ impl Publication {
         }
     }
 
-    /// Refuses all I/O from now on and unregisters the bdev; on SPDK's own thread. The receiver hears when everybody has let go of it.
-    pub fn withdraw(self) -> Receiver<()> {
-        let (sender, receiver) = bounded::<()>(1);
-        self.published().withdrawn.set(true);
-        let context = Box::into_raw(Box::new(sender)).cast::<c_void>();
+    /// Refuses all I/O from now on and unregisters the bdev; on SPDK's own thread, as is `then`, when everybody has let go of it.
+    pub fn withdraw(self, then: impl FnOnce() + 'static) {
+        let then: Box<Then> = Box::new(Box::new(then));
+        self.published().withdrawn.store(true, Ordering::Relaxed);
+        let context = Box::into_raw(then).cast::<c_void>();
         // SAFETY: registered, and unregistered once: this takes the publication.
         unsafe {
             spdk_sys::spdk_bdev_unregister(
@@ -199,13 +219,16 @@ impl Publication {
                 context,
             );
         }
-        receiver
     }
 }
 
+/// What follows when a bdev is gone.
+type Then = Box<dyn FnOnce()>;
+
 unsafe extern "C" fn unregistered(context: *mut c_void, _: c_int) {
-    // SAFETY: made by `withdraw`, for this one call. Whoever waits hears that it is gone.
-    drop(unsafe { Box::from_raw(context.cast::<Sender<()>>()) });
+    // SAFETY: made by `withdraw`, for this one call.
+    let then = unsafe { Box::from_raw(context.cast::<Then>()) };
+    then();
 }
 
 unsafe extern "C" fn destruct(context: *mut c_void) -> c_int {
@@ -311,7 +334,7 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     unsafe {
         let op = match u32::from((*io).type_) {
             spdk_sys::SPDK_BDEV_IO_TYPE_READ => Some(Op::Read),
-            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(&(*io).u.bdev) => Some(Op::Write),
+            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(io) => Some(Op::Write),
             _ => None,
         };
         let current = Thread::of_channel(channel);
@@ -324,11 +347,18 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     }
 }
 
-/// Whether an I/O has to be durable when it completes.
+/// Whether a write has to be durable when it completes. SPDK fills in command dword 12 of writes from a list of buffers, as its targets submit them;
+/// in one from a single buffer, for which it makes the list itself, in the I/O, is what the I/O before had left there.
+///
+/// # Safety
+/// `io` is a write that was submitted to us, and is not completed.
 #[inline(always)]
-fn has_fua(params: &spdk_sys::spdk_bdev_io_block_params) -> bool {
-    // SAFETY: an integer, whatever the command.
-    unsafe { params.nvme_cdw12.raw & FUA != 0 }
+unsafe fn has_fua(io: *mut spdk_bdev_io) -> bool {
+    // SAFETY: the caller's promise; the dword is an integer, whatever the command.
+    unsafe {
+        let params = &(*io).u.bdev;
+        params.nvme_cdw12.raw & FUA != 0 && !std::ptr::eq(params.iovs, &raw const (*io).iov)
+    }
 }
 
 /// # Safety
@@ -357,7 +387,7 @@ unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
         }
         // One that is withdrawn may have given its number to another device.
         spdk_sys::SPDK_BDEV_IO_TYPE_RESET
-            if !published.withdrawn.get() && core::reset(published.device, io) =>
+            if !published.is_withdrawn() && core::reset(published.device, io) =>
         {
             return;
         }
@@ -365,9 +395,15 @@ unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
         _ => Err(Status::NotSupported),
     };
     let status = match op {
-        _ if published.withdrawn.get() => Status::IoError,
+        _ if published.is_withdrawn() => Status::IoError,
         Ok(op) => {
-            let ended = match original(published, io, params, op, has_fua(params)) {
+            let fua = match op {
+                // SAFETY: a write of ours, which is not completed.
+                Op::Write => unsafe { has_fua(io.as_ptr()) },
+                Op::WriteZeroes => WRITE_ZEROES_FUA,
+                _ => false,
+            };
+            let ended = match original(published, io, params, op, fua) {
                 // No system thread of a reactor's has no core.
                 Some(io) => {
                     core::submit(current, published.device, io).unwrap_or(Some(Status::IoError))
@@ -412,7 +448,7 @@ pub(super) fn original(
     Some(Io {
         tag: tag_of(io),
         op,
-        fua: fua && op != Op::Flush,
+        fua,
         sector,
         sectors,
         payload,

@@ -87,7 +87,7 @@ impl Passed {
 pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> bool {
     // SAFETY: the caller's promise.
     let (published, params) = unsafe { (Published::of(io), &(*io).u.bdev) };
-    if published.withdrawn.get() {
+    if published.is_withdrawn() {
         return false;
     }
     let (Ok(sectors), Some(buffers)) = (

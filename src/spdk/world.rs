@@ -29,6 +29,9 @@ const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
 /// How often a stop aborts what waits: I/O that is below can be pushed back onto a suspended device.
 const ABORTED_EVERY: Duration = Duration::from_millis(50);
 
+/// Between two looks whether a device has its next bdev.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// SPDK's reactors with their mappers.
 pub struct World {
     shared: Shared,
@@ -61,6 +64,10 @@ struct Mapped {
     name: String,
     /// There once it has had a table.
     bdev: Option<Publication>,
+    /// What its table can do, and why SPDK did not take it as a bdev.
+    refused: Option<(Arc<Limits>, String)>,
+    /// What its next bdev shows, when SPDK has let go of the one with other blocks.
+    next: Option<Arc<Limits>>,
 }
 
 impl World {
@@ -166,6 +173,32 @@ impl World {
         self.app.rpc.call(method, params)
     }
 
+    /// The name in SPDK of a device's own bdev. Not the device's: it may have been renamed, and its name may be another's there.
+    ///
+    /// # Errors
+    /// It has none: it never had a table, or SPDK has a bdev of that name already.
+    pub(super) fn bdev_name(&self, device: DeviceId) -> Result<String, String> {
+        let deadline = Instant::now() + WITHDRAWN_WITHIN;
+        loop {
+            let published = self.published.clone();
+            // After whatever the thread was told of the device before.
+            let told = self.on_app_thread(move || {
+                (published.is_changing(device), published.bdev_name(device))
+            });
+            match told {
+                Some((true, _)) if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+                Some((_, name)) => return name,
+                None => return Err("the engine is stopping".into()),
+            }
+        }
+    }
+
+    /// What a device is called now.
+    pub(super) fn device_name(&self, device: DeviceId) -> Option<String> {
+        let devices = self.published.lock();
+        devices.get(&device).map(|mapped| mapped.name.clone())
+    }
+
     /// Notes where hosts connect, who are hung up on when the engine stops.
     pub(super) fn listens(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         let mut listeners = self
@@ -255,6 +288,27 @@ impl World {
         Ok(())
     }
 
+    /// The same as [`World::rpc`], of a method that waits for the I/O of a device: what is parked there is aborted until it returns.
+    pub(super) fn rpc_aborting(
+        &self,
+        device: DeviceId,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, Refused> {
+        let (sender, ended) = bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = sender.send(self.rpc(method, params));
+            });
+            loop {
+                match ended.recv_timeout(ABORTED_EVERY) {
+                    Ok(answer) => return answer,
+                    Err(_) => self.abort_all(&[device]),
+                }
+            }
+        })
+    }
+
     /// Aborts what waits at devices: nobody will resume what is suspended, and SPDK's targets would wait for what it has parked.
     fn abort_all(&self, devices: &[DeviceId]) {
         let devices = devices.to_vec();
@@ -286,7 +340,12 @@ impl World {
     /// Begins to take away the bdev of a device.
     fn withdrawal(&self, device: DeviceId) -> Option<Receiver<()>> {
         let bdev = self.published.lock().remove(&device)?.bdev?;
-        self.shared.app_thread.call(move || bdev.withdraw())
+        let (sender, withdrawn) = bounded(1);
+        let begun = self.shared.app_thread.call(move || {
+            // Disconnects, never sends.
+            bdev.withdraw(move || drop(sender));
+        });
+        begun.map(|()| withdrawn)
     }
 }
 
@@ -329,26 +388,87 @@ impl Published {
         self.0.lock().expect("no holder of this lock can panic")
     }
 
+    /// The name in SPDK of a device's own bdev, or why it has none.
+    fn bdev_name(&self, device: DeviceId) -> Result<String, String> {
+        let devices = self.lock();
+        let mapped = devices.get(&device).ok_or("the device was removed")?;
+        match (&mapped.bdev, &mapped.refused) {
+            (Some(bdev), _) => Ok(bdev.name()),
+            (None, Some((_, reason))) => Err(reason.clone()),
+            (None, None) => Err(format!(
+                "device '{}' has no table yet, and so no bdev",
+                mapped.name
+            )),
+        }
+    }
+
+    /// Whether a device waits for SPDK to let go of its bdev before it gets its next.
+    fn is_changing(&self, device: DeviceId) -> bool {
+        let devices = self.lock();
+        devices
+            .get(&device)
+            .is_some_and(|mapped| mapped.next.is_some())
+    }
+
+    /// Gives a device its next bdev: SPDK has let go of the one that has its name. On SPDK's own thread.
+    fn show_next(self: &Arc<Self>, device: DeviceId) {
+        // None when the device was removed meanwhile.
+        let mapped = self
+            .lock()
+            .get_mut(&device)
+            .and_then(|mapped| mapped.next.take());
+        if let Some(limits) = mapped {
+            self.show(device, &limits);
+        }
+    }
+
+    /// Gives a device its bdev under its new name, if SPDK did not take it under the old one. On SPDK's own thread.
+    fn show_renamed(self: &Arc<Self>, device: DeviceId) {
+        let mut devices = self.lock();
+        let mapped = devices.get_mut(&device);
+        if let Some((limits, _)) = mapped.and_then(|mapped| mapped.refused.take()) {
+            drop(devices);
+            self.show(device, &limits);
+        }
+    }
+
     /// Gives a device its bdev, or its bdev another size. On SPDK's own thread.
-    fn show(&self, device: DeviceId, limits: &Limits) {
+    fn show(self: &Arc<Self>, device: DeviceId, limits: &Arc<Limits>) {
         let mut devices = self.lock();
         let Some(mapped) = devices.get_mut(&device) else {
             return;
         };
-        if let Some(bdev) = &mapped.bdev {
+        if let Some(next) = &mut mapped.next {
+            *next = limits.clone();
+            return;
+        }
+        if let Some(bdev) = mapped.bdev {
             if bdev.resize(limits) {
                 return;
             }
             // Nobody holds it: the mapper does not let the block size change under hosts (LC-16).
-            drop(mapped.bdev.take().map(Publication::withdraw));
+            mapped.bdev = None;
+            mapped.next = Some(limits.clone());
+            drop(devices);
+            let published = self.clone();
+            bdev.withdraw(move || published.show_next(device));
+            return;
         }
+        mapped.refused = None;
         match Publication::new(device, &mapped.name, limits) {
             Ok(bdev) => mapped.bdev = Some(bdev),
-            Err(errno) => eprintln!(
-                "polldm: SPDK does not take device '{}' as a bdev: {}",
-                mapped.name,
-                errno_name(errno)
-            ),
+            Err(errno) => {
+                let reason = match errno {
+                    libc::EEXIST => "SPDK has another bdev of this name; rename the device".into(),
+                    errno => errno_name(errno),
+                };
+                let refused = format!(
+                    "SPDK does not take device '{}' as a bdev: {reason}",
+                    mapped.name
+                );
+                eprintln!("polldm: {refused}");
+                mapped.refused = Some((limits.clone(), refused));
+            }
         }
     }
 }
@@ -384,12 +504,18 @@ impl engine::World for World {
         let mapped = devices.entry(device).or_insert_with(|| Mapped {
             name: name.into(),
             bdev: None,
+            refused: None,
+            next: None,
         });
         mapped.name = name.into();
+        // Sent while it is locked: a removal takes the bdev from here first, so what it sends comes later.
+        let app_thread = self.shared.app_thread;
         if let Some(bdev) = mapped.bdev {
             let name = name.to_owned();
-            drop(devices);
-            self.shared.app_thread.send(move || bdev.also_named(&name));
+            app_thread.send(move || bdev.also_named(&name));
+        } else if mapped.refused.is_some() {
+            let published = self.published.clone();
+            app_thread.send(move || published.show_renamed(device));
         }
     }
 
@@ -437,6 +563,10 @@ impl engine::World for World {
             .expect("no holder of this lock can panic");
         for thread in self.shared.threads() {
             thread.call(Core::remove);
+        }
+        // Only now: until then a core may have sent to another.
+        for thread in self.shared.threads() {
+            thread.call(Thread::exit_current);
         }
         *stopped = true;
         self.app.stop().map_err(|()| not_stopped())

@@ -23,13 +23,19 @@ fn start() -> (Served, Controller, BlockingQueue) {
   - malloc: { name: ram1, size: 16MiB, block_size: 4096, volatile_cache: true }";
     let table = "0 128 linear ram0 0\n      128 32640 linear ram1 0";
     let served = Served::start(&configuration(port, bdevs, table));
+    let (controller, queue) = connect(port);
+    (served, controller, queue)
+}
+
+/// An I/O queue to the device of a node.
+pub fn connect(port: u16) -> (Controller, BlockingQueue) {
     let address = Address::new(([127, 0, 0, 1], port).into(), NQN);
     let mut options = HostOptions::new(HostIdentity::named("nqn.2026-11.io.polldm:host"));
     options.connection.timeout = PATIENCE;
     let mut controller = Controller::connect(&address, &options).expect("a controller");
     assert_eq!(controller.set_queue_count(1).expect("queues"), 1);
     let queue = controller.connect_io_queue(1, 16).expect("a queue");
-    (served, controller, queue)
+    (controller, queue)
 }
 
 fn fill(byte: u8, blocks: u32) -> Vec<u8> {
@@ -47,7 +53,7 @@ fn fillings(queue: &mut BlockingQueue, lba: u64, blocks: u32) -> Vec<u8> {
 }
 
 /// The status that a command ended with, and not the connection.
-fn status(result: Result<(), Error>) -> Status {
+pub fn status(result: Result<(), Error>) -> Status {
     match result {
         Ok(()) => Status::SUCCESS,
         Err(Error::Status { status, .. }) => status,
@@ -100,6 +106,26 @@ fn a_host_has_every_command_carried_out() {
     assert!(unknown.is(Status::INVALID_OPCODE), "{unknown}");
     let beyond = status(queue.write(NSID, 1 << 20, &fill(1, 1), BLOCK));
     assert!(beyond.is(Status::LBA_OUT_OF_RANGE), "{beyond}");
+    assert_eq!(served.end(), Some(0));
+}
+
+/// A namespace is taken away from a suspended device: what is parked there ends with an error, and the device is let go of.
+#[test]
+fn a_namespace_of_a_suspended_device_is_removed() {
+    let _alone = alone();
+    let (served, _controller, mut queue) = start();
+    served.told(&["dm", "suspend", "vol0"]);
+    let read = Command::block_io(io::READ, NSID, 0, 1);
+    let parked = queue.start(read, Payload::Read(BLOCK)).expect("sent");
+    queue.poll().expect("sent");
+    served.wait_for(&["stats", "vol0"], |stats| {
+        stats.contains("vol0            0       1")
+    });
+    served.told(&["export", "remove-ns", NQN, "--nsid", "1"]);
+    let ended = queue.finish(parked).expect("ended").completion.status;
+    assert!(!ended.is_success(), "{ended}");
+    served.told(&["dm", "resume", "vol0"]);
+    served.told(&["dm", "remove", "vol0"]);
     assert_eq!(served.end(), Some(0));
 }
 

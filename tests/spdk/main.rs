@@ -7,8 +7,11 @@
 
 mod commands;
 mod engine;
+mod exports;
+mod flushes;
 mod initiator;
 mod iscsi;
+mod passing;
 #[allow(dead_code, reason = "tests/stories uses the rest")]
 mod process;
 mod programs;
