@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 
+use crate::commands::connect;
 use crate::process::{Load, Served, free_port, polldm};
 use crate::{NQN, alone, configuration, is_clean, target};
 
@@ -142,4 +143,31 @@ fn only_what_a_configuration_makes_is_examined() {
     );
     let text = configuration(free_port(), &bdev, "0 32768 linear disk 0");
     assert_eq!(Served::start(&text).end(), Some(0));
+}
+
+/// A host unmaps 2 TiB at once, which are more sectors than the mapper counts in one I/O.
+#[test]
+fn two_tebibytes_are_unmapped_at_once() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (disk, config) = (
+        directory.path().join("disk"),
+        directory.path().join("config"),
+    );
+    let file = fs::File::create(&disk).expect("a file");
+    file.set_len(3 << 40).expect("a file with a hole");
+    let aio = serde_json::json!({ "name": "disk", "filename": disk, "block_size": 4096, "fallocate": true });
+    let method = serde_json::json!([ { "method": "bdev_aio_create", "params": aio } ]);
+    let text = serde_json::json!({ "subsystems": [ { "subsystem": "bdev", "config": method } ] });
+    fs::write(&config, text.to_string()).expect("written");
+    let bdev = format!(
+        "  - spdk-json: {{ name: large, bdev: disk, config: \"{}\" }}",
+        config.display()
+    );
+    let port = free_port();
+    let text = configuration(port, &bdev, "0 6442450944 linear large 0");
+    let served = Served::start(&text);
+    let (_controller, mut queue) = connect(port);
+    queue.deallocate(1, &[(0, 1 << 29)]).expect("unmapped");
+    assert_eq!(served.end(), Some(0));
 }
