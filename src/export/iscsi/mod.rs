@@ -11,6 +11,7 @@
 //! | [`chap`] | the proof of who is who |
 //! | `request` | what is neither login nor a SCSI command: NOP, text, logout |
 //! | `task`, `guide`, `command` | SCSI commands, the target as they see it, and the slots that they have |
+//! | `buffers` | what commands hold their data in, and wait for |
 //! | `line` | commands that wait for others: task attributes |
 //! | `manage` | task management |
 //! | `keeper`, [`Store`] | reservations that outlive the target |
@@ -26,6 +27,7 @@
 
 mod announce;
 mod background;
+mod buffers;
 mod changes;
 pub mod chap;
 mod command;

@@ -1,0 +1,179 @@
+//! The iSCSI target's verbs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use polldm::host::iscsi;
+use polldm::iscsi::secrets::Secrets;
+
+use super::Served;
+
+/// Who may log in, who sees what, where, and how it is proved: changed while an initiator is logged in, and what is wrong is said.
+#[test]
+fn an_iscsi_target_changes_while_it_serves() {
+    const IQN: &str = "iqn.2026-11.io.polldm:changing";
+    const NAME: &str = "iqn.2026-11.io.polldm:host";
+    let target = format!(
+        "exports: {{ iscsi: {{ portals: [ \"127.0.0.1:0\" ], targets: [ {{ iqn: \"{IQN}\", initiators: any, luns: [ {{ lun: 0, device: vol0 }} ] }} ] }} }}"
+    );
+    let served = Served::start(&target);
+    let address = served
+        .announced
+        .iter()
+        .find_map(|line| line.strip_prefix("iscsi: "))
+        .unwrap()
+        .to_owned();
+    let login = |address: &str, secrets: Option<&str>| {
+        let address = iscsi::Address::new(address.parse().unwrap(), IQN, 0);
+        let mut options = iscsi::SessionOptions::new().unwrap();
+        options.initiator = NAME.into();
+        options.proof = secrets.map(|text| {
+            let secrets = Secrets::parse(text).unwrap();
+            Arc::new(iscsi::login::Proof::of(&secrets).unwrap())
+        });
+        iscsi::login(&address, &options)
+    };
+    let refusal = |address: &str| login(address, None).err().unwrap().to_string();
+    let set = |change: &[&str]| served.told(&[&["iscsi", "set-target", IQN], change].concat());
+    let patience = Duration::from_secs(60);
+    let mut session = iscsi::BlockingSession::new(login(&address, None).unwrap(), patience);
+    session.settle(0).unwrap();
+
+    // Counters of the session, as text, JSON and for Prometheus.
+    session.read(0, 0, 8, 4096).unwrap();
+    let stats = served.told(&["stats", "--json"]);
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    let counted = &stats["sessions"][0];
+    assert_eq!(
+        (&counted["iqn"], &counted["initiator"]),
+        (&IQN.into(), &NAME.into())
+    );
+    let read = &counted["operations"][0];
+    assert_eq!(
+        (&read["operation"], &read["bytes"]),
+        (&"read".into(), &32_768.into())
+    );
+    assert_eq!(read["latency"]["count"], read["ios"]);
+    assert!(served.told(&["stats"]).contains(NAME));
+
+    // One more way, which ends; who came by it stays.
+    let added = served.told(&["iscsi", "add-portal", "127.0.0.1:0", "--portal-group", "1"]);
+    let added = added.trim();
+    assert_ne!(added, address);
+    assert!(served.told(&["iscsi", "ls"]).contains(added));
+    let mut other = iscsi::BlockingSession::new(login(added, None).unwrap(), patience);
+    other.settle(0).unwrap();
+    served.told(&["iscsi", "remove-portal", added]);
+    assert!(!served.told(&["iscsi", "ls"]).contains(added));
+    assert!(refusal(added).contains("connecting"), "{}", refusal(added));
+    other.read(0, 0, 1, 4096).unwrap();
+    drop(other);
+
+    // Sent away, and let in again.
+    set(&["--redirect", "192.0.2.8:3260"]);
+    assert!(refusal(&address).contains("192.0.2.8:3260"));
+    set(&["--no-redirect"]);
+
+    // A proof, which those who are in need not give; the file is read again when it has changed.
+    let secrets = served.directory.path().join("secrets");
+    let path = secrets.to_str().unwrap();
+    for secret in [
+        "initiator host first-secret-of-host",
+        "initiator host other-secret-of-host",
+    ] {
+        fs::write(&secrets, secret).unwrap();
+        fs::set_permissions(&secrets, PermissionsExt::from_mode(0o600)).unwrap();
+        set(&["--auth", "chap", "--secrets", path]);
+        assert!(refusal(&address).contains("proof"), "{}", refusal(&address));
+        drop(login(&address, Some(secret)).unwrap());
+    }
+    assert!(
+        served
+            .told(&["iscsi", "ls"])
+            .contains("authentication: chap")
+    );
+    session.read(0, 0, 1, 4096).unwrap();
+    set(&["--auth", "none"]);
+    drop(login(&address, None).unwrap());
+
+    // The unit is hidden, and shown again.
+    let lun = |who: &str| {
+        served.told(&["iscsi", "set-lun", IQN, "--lun", "0", "--initiator", who]);
+    };
+    lun("iqn.2026-11.io.polldm:other");
+    let gone = session.read(0, 0, 1, 4096).unwrap_err().to_string();
+    assert!(gone.contains("25h/00h"), "{gone}");
+    lun("any");
+    session.settle(0).unwrap();
+    session.read(0, 0, 1, 4096).unwrap();
+
+    // Those who may no longer log in go.
+    set(&[
+        "--initiator",
+        "192.0.2.0/24",
+        "--initiator",
+        "iqn.2026-11.io.polldm:other",
+    ]);
+    session.read(0, 0, 1, 4096).unwrap_err();
+    assert!(
+        refusal(&address).contains("may not use the target"),
+        "{}",
+        refusal(&address)
+    );
+    set(&["--initiator", "any"]);
+    drop(login(&address, None).unwrap());
+    served.told(&["iscsi", "keep-alive", "1h"]);
+
+    let iscsi = |words: &[&str], said: &str| {
+        let refused = served.ask(&[&["iscsi"], words].concat());
+        assert!(!refused.status.success(), "{words:?}");
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.contains(said), "{words:?}: {error}");
+    };
+    iscsi(&["set-target", IQN], "required");
+    iscsi(
+        &["set-target", "iqn.2026-11.io.polldm:none", "--no-redirect"],
+        "there is no target",
+    );
+    iscsi(
+        &["set-target", IQN, "--auth", "chap"],
+        "CHAP needs a file of secrets",
+    );
+    iscsi(
+        &[
+            "set-target",
+            IQN,
+            "--auth",
+            "mutual-chap",
+            "--secrets",
+            path,
+        ],
+        "no line `target",
+    );
+    iscsi(
+        &["set-target", IQN, "--redirect", "0.0.0.0:3260"],
+        "cannot connect to 0.0.0.0:3260",
+    );
+    iscsi(
+        &["set-target", IQN, "--initiator", "host7"],
+        "is no IP address",
+    );
+    iscsi(
+        &["set-lun", IQN, "--lun", "9", "--initiator", "any"],
+        "has no unit 9",
+    );
+    iscsi(
+        &["add-portal", &address, "--portal-group", "1"],
+        "another process does",
+    );
+    iscsi(
+        &["add-portal", "127.0.0.1:0", "--portal-group", "7"],
+        "there is no portal group 7",
+    );
+    iscsi(&["remove-portal", added], "there is no portal");
+    iscsi(&["keep-alive", "10ms"], "from 1s to 1h");
+    served.signal(libc::SIGTERM);
+    assert_eq!(served.end().0, Some(0));
+}
