@@ -113,7 +113,7 @@ enum Verb {
         #[arg(long = "initiator")]
         initiators: Vec<String>,
     },
-    /// Change who sees a unit: commands of those that no longer do are aborted
+    /// Change who sees a unit: commands of those that no longer do end
     SetLun {
         /// The target
         iqn: String,
@@ -124,7 +124,7 @@ enum Verb {
         #[arg(long = "initiator", required = true)]
         initiators: Vec<String>,
     },
-    /// Take a unit away from its initiators: commands to it are aborted
+    /// Take a unit away from its initiators: commands to it end
     RemoveLun {
         /// The target
         iqn: String,

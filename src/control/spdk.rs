@@ -82,6 +82,7 @@ pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
             Some(_) => IscsiAuthentication::Chap,
         },
         portal_groups: target.groups.iter().map(group).collect(),
+        explicit_alua: false,
         redirect: None,
         luns: target.luns.iter().map(unit).collect(),
     };
