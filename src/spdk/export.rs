@@ -259,7 +259,7 @@ impl Export {
         let Subsystem {
             nqn, serial, model, ..
         } = subsystem;
-        let params = json!({
+        let mut params = json!({
             "nqn": nqn,
             "serial_number": serial,
             "model_number": model,
@@ -267,7 +267,13 @@ impl Export {
             "ana_reporting": true,
             "max_namespaces": crate::config::NSID_MAX,
         });
-        self.say("nvmf_create_subsystem", params)?;
+        // No bound on the blocks of a discard: of one Linux concludes that there are discards, whatever else it is told (seen with 6.1). An SPDK
+        // that does not know the bound has none.
+        params["dmrsl"] = 0.into();
+        if self.call("nvmf_create_subsystem", params.clone()).is_err() {
+            params.as_object_mut().map(|params| params.remove("dmrsl"));
+            self.say("nvmf_create_subsystem", params)?;
+        }
         for host in subsystem.hosts.iter().flatten() {
             self.say(
                 "nvmf_subsystem_add_host",
