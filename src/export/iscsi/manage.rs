@@ -429,6 +429,8 @@ impl<L: Lend> Session<L> {
             Phase::Running | Phase::Background => {
                 let slot = self.slots.get_mut(index);
                 slot.mourners.push(Rc::clone(token));
+                // Of one that waits for what goes on by itself: that is not done. All others end as their I/O does.
+                slot.outcome = not_there();
                 self.abort_io(index, cx);
             }
             Phase::AwaitsBuffer | Phase::AwaitsData | Phase::InLine => {

@@ -266,7 +266,8 @@ impl<L: Lend> Session<L> {
             Work::Read(extent) => {
                 let extent = *extent;
                 let size = extent.sectors * 512;
-                if self.read_bytes + u64::from(size) > READ_BYTES_MAX && self.read_bytes > 0 {
+                // Whatever its size: a large one would wait for ever behind small ones.
+                if self.read_bytes > READ_BYTES_MAX {
                     return false;
                 }
                 // What a device lends can change until it is sent, a copy cannot.
