@@ -142,9 +142,20 @@ fn what_fails_says_so() {
     let mut harness = held(false);
     let (id, _) = harness.target.remove_unit(IQN, 0).expect("it is there");
     harness.changed(id);
+    let told = harness.take();
+    let answer = told
+        .iter()
+        .find(|told| told.header.opcode() == opcode::RESPONSE)
+        .expect("an answer");
+    assert_eq!(
+        (answer.header.0[3], answer.data[14]),
+        (2, 0x25),
+        "what was not done is not said to be"
+    );
     let writes = harness.backend.requests.len();
     finish(&mut harness);
     assert_eq!(harness.backend.requests.len(), writes);
+    assert!(harness.take().is_empty(), "answered once");
     harness.close();
 }
 
