@@ -44,12 +44,13 @@ const FUNCTIONS: &[&str] = &[
     "spdk_cpuset_set_cpu",
     "spdk_dma_(z?malloc|free)",
     "spdk_bdev_(open_ext|close|desc_get_bdev|get_io_channel)",
-    "spdk_bdev_get_(module_name|num_blocks|block_size|md_size|write_unit_size)",
+    "spdk_bdev_get_(module_name|module_ctx|num_blocks|block_size|md_size|write_unit_size)",
     "spdk_bdev_(has_write_cache|is_zoned|io_type_supported|unregister)",
     "spdk_bdev_(read|write|readv|writev|flush|unmap|write_zeroes)_blocks",
     "spdk_bdev_(register|notify_blockcnt_change|module_list_add|free_io|io_complete|io_complete_nvme_status)",
     "spdk_bdev_alias_(add|del_all)",
     "spdk_bdev_io_get_(nvme_status|thread|buf)",
+    "spdk_nvme_(ns_get_ctrlr|ctrlr_get_opts)",
     "polldm_log(_to)?",
 ];
 

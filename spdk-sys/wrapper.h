@@ -6,4 +6,5 @@
 #include <spdk/thread.h>
 #include <spdk/bdev.h>
 #include <spdk/bdev_module.h>
+#include <spdk/nvme.h>
 #include "shim.h"

@@ -136,6 +136,8 @@ pub enum SpdkSpec {
         config: Option<PathBuf>,
         /// The bdev's name in SPDK.
         bdev: String,
+        /// Whether there is a volatile cache beneath, in the operator's word; `None`: as far as the bdev tells.
+        volatile_cache: Option<bool>,
     },
 }
 

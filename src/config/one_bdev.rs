@@ -132,8 +132,15 @@ fn spdk_entry(mut keys: Map<String, Value>, spec: &SpdkSpec) -> Option<Value> {
             }
             "nvme"
         }
-        SpdkSpec::Json { config, bdev } => {
+        SpdkSpec::Json {
+            config,
+            bdev,
+            volatile_cache,
+        } => {
             keys.insert("bdev".into(), json!(bdev));
+            if let Some(word) = volatile_cache {
+                keys.insert("volatile_cache".into(), json!(word));
+            }
             if let Some(config) = config {
                 keys.insert("config".into(), json!(config.to_str()?));
             }

@@ -267,6 +267,9 @@ pub(super) struct SpdkJsonBdev {
     /// A file in the form of SPDK's own configuration (`rpc.py save_config` writes it); the methods that it lists are called before the bdev is
     /// looked for, once however many bdevs name it. A relative path counts from the directory of this file.
     pub config: Option<At<PathBuf>>,
+    /// Whether writes can be in a volatile cache beneath when they have completed. Needed only for a bdev that takes no flush (a logical volume, `uring`): `false` lets
+    /// flushes of it succeed, on your word; `true` refuses such a bdev. Left out, its flushes fail.
+    pub volatile_cache: Option<At<bool>>,
 }
 
 /// Whether I/O to a file bypasses the page cache (O_DIRECT).

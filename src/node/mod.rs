@@ -224,22 +224,16 @@ impl Node {
         }
         let nvmf = self.nvmf().ok_or(ExportError::NoExport)?;
         let id = self.engine.open(device).map_err(ExportError::Device)?;
-        // What the configuration would derive, so that hosts find the same disk when the namespace is written there later.
-        // A second namespace of one device gets another, made with the NSID: hosts refuse two of one UUID.
-        let derived = Uuid::derived(nqn, device).0;
-        let taken = nvmf
-            .snapshot(&self.engine)
-            .subsystems
-            .iter()
-            .any(|subsystem| {
-                let mut namespaces = subsystem.namespaces.iter();
-                namespaces.any(|namespace| namespace.uuid == derived)
-            });
+        let snapshot = nvmf.snapshot(&self.engine);
+        let subsystems = snapshot.subsystems.iter();
+        let taken = subsystems
+            .flat_map(|subsystem| &subsystem.namespaces)
+            .map(|namespace| namespace.uuid);
         let namespace = nvmf::NamespaceConfig {
             nsid,
             device: id,
             device_name: device.into(),
-            uuid: (!taken).then_some(derived),
+            uuid: uuid_if_free(nqn, device, taken),
         };
         nvmf.add_namespace(&self.engine, nqn, &namespace)
             .map_err(|error| {
@@ -288,4 +282,16 @@ impl Node {
     pub fn stop(&self) -> Result<(), NotStopped> {
         self.engine.stop(STOP_WITHIN)
     }
+}
+
+/// The UUID of a namespace that is added: what the configuration would derive, so that hosts find the same disk when the namespace is written there later.
+/// `None` if another has it (a second namespace of one device, or one of a device that was renamed since), because hosts refuse two of one UUID: then it is made
+/// with the NSID.
+fn uuid_if_free(
+    nqn: &str,
+    device: &str,
+    mut taken: impl Iterator<Item = [u8; 16]>,
+) -> Option<[u8; 16]> {
+    let derived = Uuid::derived(nqn, device).0;
+    (!taken.any(|uuid| uuid == derived)).then_some(derived)
 }

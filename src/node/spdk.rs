@@ -12,7 +12,7 @@ use crate::config::{
 };
 use crate::engine::Engine;
 use crate::export::listener;
-use crate::export::nvmf::target::format_uuid;
+use crate::export::nvmf::target::{format_uuid, uuid_of_namespace};
 use crate::iscsi::secrets::{Secret, Secrets};
 use crate::spdk::{
     Chap, Export, IscsiExport, Listener, Namespace, Options, Subsystem, Target, World,
@@ -254,11 +254,21 @@ pub(super) fn add_namespace(
     nsid: u32,
     device: &str,
 ) -> Result<(), ExportError> {
+    let subsystems = export.subsystems().map_err(ExportError::Spdk)?;
+    let namespaces = subsystems
+        .iter()
+        .filter_map(|subsystem| subsystem["namespaces"].as_array())
+        .flatten();
+    let taken = namespaces
+        .filter_map(|namespace| Uuid::parse(namespace["uuid"].as_str()?))
+        .map(|uuid| uuid.0);
+    let uuid = super::uuid_if_free(nqn, device, taken)
+        .unwrap_or_else(|| uuid_of_namespace(nqn, nsid, device));
     let id = engine.open(device).map_err(ExportError::Device)?;
     let namespace = Namespace {
         nsid,
         device: id,
-        uuid: Some(format_uuid(&Uuid::derived(nqn, device).0)),
+        uuid: Some(format_uuid(&uuid)),
     };
     export.add_namespace(nqn, &namespace).map_err(|reason| {
         engine.close(id);

@@ -167,7 +167,7 @@ impl Core {
     #[cold]
     fn make_passage(&self, current: Thread, channel: Channel) {
         // SAFETY: nobody is in: callers see to it.
-        let inside = unsafe { &*self.inside.get() };
+        let inside = unsafe { &mut *self.inside.get() };
         let Some(descriptor) = inside.lower.lacks_passage(channel, current) else {
             return;
         };
@@ -175,9 +175,9 @@ impl Core {
         // SAFETY: open as long as the mapper has its channel, which it cannot give back while this core is entered.
         let got = unsafe { spdk_sys::spdk_bdev_get_io_channel(descriptor) };
         let inside = self.inside(current);
-        if let Some(got) = NonNull::new(got) {
-            inside.lower.make_passage(channel, current, got);
-        }
+        inside
+            .lower
+            .make_passage(channel, current, NonNull::new(got));
         self.leave(current);
     }
 

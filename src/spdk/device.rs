@@ -1,12 +1,12 @@
 //! One backing device: a bdev of SPDK's, made if need be, and open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_void};
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::app::App;
 use super::memory::MEMORY_MIB_MIN;
 use super::module::{PRODUCT, errno_name};
+use super::queues::Queues;
 use super::rpc::Refused;
 use super::thread::Thread;
 use crate::bdev::{self, Bdev, Direct, Error, Foreign, NvmeAddress, RemoteSpec, SpdkSpec, Spec};
@@ -55,6 +56,8 @@ pub(super) struct Opener {
     app: Arc<App>,
     events: Sender<Event>,
     done: Mutex<Done>,
+    /// Of the controllers whose namespaces are open, by address.
+    queues: Mutex<BTreeMap<usize, Weak<Queues>>>,
 }
 
 /// What is done once.
@@ -70,6 +73,8 @@ struct Done {
 pub(super) struct Opened {
     descriptor: AtomicPtr<spdk_sys::spdk_bdev_desc>,
     block_shift: u32,
+    /// Of its controller, if it is a namespace of NVMe.
+    queues: Option<Arc<Queues>>,
     /// The registry's hold, and one for each channel.
     holds: AtomicU32,
     app: Arc<App>,
@@ -111,6 +116,10 @@ impl Opened {
 
     pub fn block_shift(&self) -> u32 {
         self.block_shift
+    }
+
+    pub fn queues(&self) -> Option<&Queues> {
+        self.queues.as_deref()
     }
 
     /// The open descriptor, held for a channel until [`Opened::release`].
@@ -176,6 +185,7 @@ impl Opener {
             app,
             events,
             done: Mutex::default(),
+            queues: Mutex::default(),
         }
     }
 
@@ -246,7 +256,7 @@ impl Opener {
                 let undo = delete(DETACH);
                 Ok((format!("{name}n{nsid}"), undo))
             }
-            Spec::Spdk(SpdkSpec::Json { config, bdev }) => {
+            Spec::Spdk(SpdkSpec::Json { config, bdev, .. }) => {
                 if let Some(config) = config {
                     self.configure(config)?;
                 }
@@ -352,6 +362,24 @@ impl Opener {
         }
     }
 
+    /// The I/O queues of a controller, which all its namespaces share.
+    fn queues_of(&self, controller: Controller) -> Arc<Queues> {
+        let mut all = self
+            .queues
+            .lock()
+            .expect("no holder of this lock can panic");
+        all.retain(|_, queues| queues.strong_count() > 0);
+        let known = all.get(&controller.address).and_then(Weak::upgrade);
+        // Another controller may have come to lie where one was whose last namespace is being closed.
+        known
+            .filter(|queues| queues.granted() == controller.queues)
+            .unwrap_or_else(|| {
+                let queues = Arc::new(Queues::new(controller.queues));
+                all.insert(controller.address, Arc::downgrade(&queues));
+                queues
+            })
+    }
+
     /// Opens a bdev that is there.
     fn open_made(
         &self,
@@ -402,6 +430,9 @@ impl Opener {
         let opened = Arc::new(Opened {
             descriptor: AtomicPtr::new(facts.descriptor as *mut _),
             block_shift: (facts.block_bytes / 512).trailing_zeros(),
+            queues: facts
+                .controller
+                .map(|controller| self.queues_of(controller)),
             holds: AtomicU32::new(1),
             app: self.app.clone(),
             undo,
@@ -419,10 +450,29 @@ impl Opener {
             Spec::Spdk(SpdkSpec::Json { .. }) => "spdk-json",
         };
         let flush = facts.flush && (facts.module != "nvme" || self.nvme_flushes());
+        let word = match spec {
+            Spec::Spdk(SpdkSpec::Json { volatile_cache, .. }) => *volatile_cache,
+            _ => None,
+        };
+        match word {
+            Some(true) if !flush => {
+                return Err(engine(&format!(
+                    "bdev '{in_spdk}' takes no flush, so nothing that is in the cache beneath it (`volatile_cache: true`) can be made durable"
+                )));
+            }
+            Some(false) if flush => {
+                return Err(engine(&format!(
+                    "bdev '{in_spdk}' takes flushes, and is sent them: leave `volatile_cache: false` out"
+                )));
+            }
+            _ => {}
+        }
         let volatile_cache = match spec {
             Spec::Malloc { volatile_cache, .. } => *volatile_cache,
             // Nothing of ours is in its cache, and SPDK flushes nothing that is not open to be written.
             _ if read_only => false,
+            // The operator's word, for a bdev that cannot be asked.
+            _ if word == Some(false) => false,
             // Some, such as RAID and rbd, hand flushes on and say that they have no cache.
             _ => facts.write_cache || flush || facts.may_hide_a_cache(),
         };
@@ -479,6 +529,14 @@ struct Facts {
     write_cache: bool,
     flush: bool,
     unmap: bool,
+    controller: Option<Controller>,
+}
+
+/// An NVMe controller: where it lies in memory, and how many I/O queues it has granted.
+#[derive(Clone, Copy)]
+struct Controller {
+    address: usize,
+    queues: usize,
 }
 
 impl Facts {
@@ -559,6 +617,31 @@ unsafe fn open(name: &CStr, write: bool, id: LowerId, events: Sender<Event>) -> 
             write_cache: spdk_sys::spdk_bdev_has_write_cache(bdev),
             flush: supports(spdk_sys::SPDK_BDEV_IO_TYPE_FLUSH),
             unmap: supports(spdk_sys::SPDK_BDEV_IO_TYPE_UNMAP),
+            controller: match module.to_bytes() {
+                b"nvme" => controller(descriptor),
+                _ => None,
+            },
+        })
+    }
+}
+
+/// The controller of a namespace; `None` if it is gone already.
+///
+/// # Safety
+/// To be called on SPDK's own thread, with an open descriptor of a bdev of SPDK's module `nvme`.
+unsafe fn controller(descriptor: *mut spdk_sys::spdk_bdev_desc) -> Option<Controller> {
+    // SAFETY: the caller's promise: that module's context is the namespace, which belongs to a controller and stays while nothing else
+    // happens on this thread.
+    unsafe {
+        let namespace = spdk_sys::spdk_bdev_get_module_ctx(descriptor);
+        if namespace.is_null() {
+            return None;
+        }
+        let controller = spdk_sys::spdk_nvme_ns_get_ctrlr(namespace.cast());
+        let options = spdk_sys::spdk_nvme_ctrlr_get_opts(controller);
+        Some(Controller {
+            address: controller.addr(),
+            queues: (*options).num_io_queues as usize,
         })
     }
 }

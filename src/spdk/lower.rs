@@ -61,8 +61,8 @@ struct Open {
     device: Arc<Opened>,
     /// SPDK's, of the mapper's thread; null once it has been given back because the device was taken away.
     channel: *mut spdk_io_channel,
-    /// The same of other threads of this reactor, for what passes.
-    guests: Vec<(Thread, NonNull<spdk_io_channel>)>,
+    /// The same of other threads of this reactor, for what passes; `None` for one that gets none.
+    guests: Vec<(Thread, Option<NonNull<spdk_io_channel>>)>,
     descriptor: *mut spdk_sys::spdk_bdev_desc,
     /// Sectors to blocks: a shift to the right.
     block_shift: u32,
@@ -148,14 +148,14 @@ impl Lower {
     }
 
     /// Where a thread of this reactor submits what passes; counted as in flight from now. `None` if the device was taken away, or if the thread has no
-    /// channel to it yet.
+    /// channel to it (yet).
     #[inline(always)]
     pub fn passage(&mut self, channel: Channel, thread: Thread) -> Option<Below> {
         let open = self.channels[usize::from(channel.0)].as_mut()?;
         let (_, below) = open.guests.iter().find(|(guest, _)| *guest == thread)?;
         let below = Below {
             descriptor: open.descriptor,
-            channel: below.as_ptr(),
+            channel: (*below)?.as_ptr(),
             block_shift: open.block_shift,
         };
         if open.gone {
@@ -165,28 +165,38 @@ impl Lower {
         Some(below)
     }
 
-    /// What a thread lacks for that: the descriptor to get a channel of.
+    /// What a thread that has none yet may get itself a channel of; [`Lower::make_passage`] has to follow.
     pub fn lacks_passage(
-        &self,
+        &mut self,
         channel: Channel,
         thread: Thread,
     ) -> Option<*mut spdk_sys::spdk_bdev_desc> {
-        let open = self.channels[usize::from(channel.0)].as_ref()?;
-        let has = open.guests.iter().any(|(guest, _)| *guest == thread);
-        (!has && !open.gone).then_some(open.descriptor)
+        let mappers = usize::from(self.cores);
+        let open = self.channels[usize::from(channel.0)].as_mut()?;
+        if open.gone || open.guests.iter().any(|(guest, _)| *guest == thread) {
+            return None;
+        }
+        let queues = open.device.queues();
+        if queues.is_some_and(|queues| !queues.admits(thread, mappers)) {
+            open.guests.push((thread, None));
+            return None;
+        }
+        Some(open.descriptor)
     }
 
-    /// A thread has got itself a channel.
+    /// A thread has got itself a channel, or SPDK had no memory for one.
     pub fn make_passage(
         &mut self,
         channel: Channel,
         thread: Thread,
-        below: NonNull<spdk_io_channel>,
+        below: Option<NonNull<spdk_io_channel>>,
     ) {
         let open = self.channels[usize::from(channel.0)].as_mut();
-        open.expect("the mapper has it open")
-            .guests
-            .push((thread, below));
+        let open = open.expect("the mapper has it open");
+        if let (None, Some(queues)) = (below, open.device.queues()) {
+            queues.leaves(thread);
+        }
+        open.guests.push((thread, below));
     }
 
     /// A thread has nothing more to submit: its channels are given back.
@@ -262,11 +272,15 @@ impl Open {
     }
 
     fn give_back_to_guests(&mut self, whose: impl Fn(Thread) -> bool) {
+        let queues = self.device.queues();
         self.guests.retain(|(guest, channel)| {
             let gone = whose(*guest);
-            if gone {
+            if let (true, Some(channel)) = (gone, channel) {
                 // SAFETY: got by the guest, has nothing in flight, and is given back once.
                 unsafe { put(*guest, *channel) };
+                if let Some(queues) = queues {
+                    queues.leaves(*guest);
+                }
             }
             !gone
         });
@@ -340,6 +354,14 @@ impl Env for Lower {
             .by_id(lower)
             .ok_or("the bdev was removed")?;
         let device = Opened::of(&bdev).ok_or("the bdev is of another engine")?;
+        let reactors = usize::from(self.cores);
+        if let Some(queues) = device.queues().filter(|queues| queues.granted() < reactors) {
+            return Err(format!(
+                "its NVMe controller grants {} I/O queue{}, and each of the {reactors} reactors needs one",
+                queues.granted(),
+                if queues.granted() == 1 { "" } else { "s" },
+            ));
+        }
         let descriptor = device.hold().ok_or("the bdev was removed")?;
         // SAFETY: the descriptor is open as long as the device is held; this is the mapper's thread.
         let channel = unsafe { spdk_sys::spdk_bdev_get_io_channel(descriptor) };

@@ -14,6 +14,7 @@
 //! | `passing` | reads and writes that go through without a slot of the mapper's |
 //! | `lower`, `payload` | what is beneath the mapper: [`crate::dm::Env`] over SPDK's channels |
 //! | `device` | one backing device: an open bdev |
+//! | `queues` | I/O queues of an NVMe controller beneath: how many there are, and whose |
 //! | `module` | mapped devices as SPDK bdevs |
 //! | `reset` | a host's reset of one |
 //! | `world` | all of it, as the control plane reaches it |
@@ -48,6 +49,7 @@ mod module;
 mod passing;
 mod payload;
 mod pci;
+mod queues;
 mod reset;
 mod rpc;
 mod thread;

@@ -45,6 +45,23 @@ fn a_name_that_was_given_away_exports_its_new_owner_or_nothing() {
     assert_eq!(served.end(), Some(0));
 }
 
+/// Two namespaces have two UUIDs, also when the one's device had the name before that the other's has now.
+#[test]
+fn no_two_namespaces_have_one_uuid() {
+    let _alone = alone();
+    let served = start();
+    served.told(&["dm", "rename", "vol0", "first"]);
+    served.told(&["dm", "create", "second", "--table", TABLE]);
+    served.told(&["dm", "rename", "second", "vol0"]);
+    served.told(&["export", "add-ns", NQN, "--nsid", "2", "--device", "vol0"]);
+    let exports: serde_json::Value =
+        serde_json::from_str(&served.told(&["export", "ls", "--json"])).expect("JSON");
+    let namespaces = &exports["nvmf"]["subsystems"][0]["namespaces"];
+    assert_eq!(namespaces[1]["device"], "vol0", "{exports}");
+    assert_ne!(namespaces[0]["uuid"], namespaces[1]["uuid"], "{exports}");
+    assert_eq!(served.end(), Some(0));
+}
+
 /// A device that nobody holds goes over to other blocks, and can be exported with them.
 #[test]
 fn a_device_with_other_blocks_is_exported() {

@@ -80,13 +80,10 @@ fn a_flush_reaches_the_legs_of_a_raid() {
     assert_eq!(served.end(), Some(0));
 }
 
-/// A logical volume of SPDK's has no flush, and says nothing of the caches beneath it: what they hold cannot be promised.
-#[test]
-fn a_flush_of_what_cannot_flush_is_not_supported() {
-    let _alone = alone();
-    let directory = tempfile::tempdir().expect("a directory");
-    let entries = [
-        aio(directory.path(), "leg0"),
+/// A logical volume of SPDK's, `store/volume`.
+fn logical_volume(directory: &Path) -> [Value; 3] {
+    [
+        aio(directory, "leg0"),
         method(
             "bdev_lvol_create_lvstore",
             json!({ "bdev_name": "leg0", "lvs_name": "store" }),
@@ -95,15 +92,57 @@ fn a_flush_of_what_cannot_flush_is_not_supported() {
             "bdev_lvol_create",
             json!({ "lvol_name": "volume", "size_in_mib": 8, "lvs_name": "store" }),
         ),
-    ];
-    let config = written(directory.path(), &entries);
+    ]
+}
+
+/// A logical volume of SPDK's has no flush, and says nothing of the caches beneath it: what they hold cannot be promised, but on an operator's word.
+#[test]
+fn a_flush_of_what_cannot_flush_is_not_supported() {
+    let _alone = alone();
     let port = free_port();
-    let text = configuration(port, &bdev("store/volume", &config), "0 8192 linear disk 0");
-    let served = Served::start(&text);
-    let (_controller, mut queue) = connect(port);
-    let flushed = status(queue.flush(1));
-    assert!(flushed.is(Status::INVALID_OPCODE), "{flushed}");
-    assert_eq!(served.end(), Some(0));
+    for (word, is_flushed) in [("", false), (", volatile_cache: false", true)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = written(directory.path(), &logical_volume(directory.path()));
+        let bdev = bdev("store/volume", &config).replace(" }", &format!("{word} }}"));
+        let served = Served::start(&configuration(port, &bdev, "0 8192 linear disk 0"));
+        let (_controller, mut queue) = connect(port);
+        let flushed = status(queue.flush(1));
+        assert_eq!(flushed.is_success(), is_flushed, "{flushed}");
+        assert_eq!(flushed.is(Status::INVALID_OPCODE), !is_flushed, "{flushed}");
+        if is_flushed {
+            served.told(&["dm", "suspend", "vol0"]);
+            served.told(&["dm", "resume", "vol0"]);
+        }
+        assert_eq!(served.end(), Some(0));
+    }
+}
+
+/// An operator's word that cannot be true, or cannot be kept.
+#[test]
+fn a_word_about_caches_that_the_bdev_contradicts_is_refused() {
+    let _alone = alone();
+    for (in_spdk, word, reason) in [
+        (
+            "plain",
+            false,
+            "bdev 'plain' takes flushes, and is sent them",
+        ),
+        (
+            "store/volume",
+            true,
+            "bdev 'store/volume' takes no flush, so nothing that is in the cache beneath it",
+        ),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut entries = logical_volume(directory.path()).to_vec();
+        entries.push(aio(directory.path(), "plain"));
+        let config = written(directory.path(), &entries);
+        let word = format!(", volatile_cache: {word} }}");
+        let bdev = bdev(in_spdk, &config).replace(" }", &word);
+        let text = configuration(free_port(), &bdev, "0 8192 linear disk 0");
+        let said = Served::refused(&text);
+        assert!(said.contains(reason), "{said}");
+    }
 }
 
 /// A host's write with FUA is flushed, and so is write zeroes; an unmap that comes after is not, though SPDK gives it the same I/O, in which the bit

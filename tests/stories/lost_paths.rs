@@ -14,7 +14,7 @@ use crate::ways::{NvmfTgt, Transport, Way, until_connected};
 use crate::{BLOCK, BLOCK_SECTORS};
 
 /// Sectors of a device that is on a remote.
-const SECTORS: u64 = 16384;
+pub const SECTORS: u64 = 16384;
 
 /// The disk, and two ways to it.
 pub struct Paths<W = Remote> {

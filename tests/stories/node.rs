@@ -37,6 +37,20 @@ pub struct Node {
     _alone: Option<MutexGuard<'static, ()>>,
 }
 
+fn alone() -> Option<MutexGuard<'static, ()>> {
+    cfg!(feature = "spdk").then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What is said of these bdevs and this table on two reactors of SPDK's, where they cannot be had.
+#[cfg(feature = "spdk")]
+pub fn refused_on_two_reactors(bdevs: &str, table: &str) -> String {
+    let _alone = alone();
+    Served::refused(&format!(
+        "engine: spdk\nspdk: {{ hugepages: off }}\nreactors: {{ count: 2 }}\nbdevs:\n{bdevs}devices:\n  \
+         - {{ name: vol, table: \"{table}\" }}\n"
+    ))
+}
+
 /// The entry of `bdevs:` for a namespace behind NVMe/TCP.
 pub fn bdev(name: &str, address: SocketAddr, nqn: &str) -> String {
     format!(
@@ -85,8 +99,7 @@ impl Node {
     }
 
     fn start_with(bdevs: &str, table: &str, exports: &str, port: u16) -> Node {
-        let alone = cfg!(feature = "spdk")
-            .then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+        let alone = alone();
         let served = Served::start(&format!(
             "{ENGINE}bdevs:\n{bdevs}devices:\n  - name: vol\n    table: |\n      {table}\nexports:\n{exports}"
         ));

@@ -32,6 +32,37 @@ fn nvmf_tgt_is_pulled_with_io_in_flight() {
     }
 }
 
+/// Controllers that grant a host one I/O queue. One reactor gets it, and SPDK's target does without one of its own; two reactors cannot have the device,
+/// which is said at once.
+#[cfg(feature = "spdk")]
+#[test]
+fn nvmf_tgt_grants_one_queue() {
+    use crate::load::Load;
+    use crate::lost_paths::SECTORS;
+    use crate::node::{self, Node};
+    use crate::ways::{NvmfTgt, Way};
+
+    let disk = tempfile::NamedTempFile::new().expect("a file");
+    let made = disk.as_file().set_len(SECTORS * 512);
+    made.expect("room for a disk");
+    let Some(way) = NvmfTgt::granting(1, Tcp, disk.path()) else {
+        return;
+    };
+    let table = format!("0 {SECTORS} linear r0 0");
+    let node = Node::start(&way.bdev("r0"), &table);
+    let load = Load::start(&node);
+    load.after(300);
+    node.dm("swap", &["--table", &table]);
+    load.after(300);
+    load.demand_flawless();
+    load.stop();
+    node.end();
+
+    let said = node::refused_on_two_reactors(&way.bdev("r0"), &table);
+    let reason = "its NVMe controller grants 1 I/O queue, and each of the 2 reactors needs one";
+    assert!(said.contains(reason), "{said}");
+}
+
 /// A way over vfio-user is pulled, which SPDK notices by the time that its commands take, 30 s; the table is swapped for one of the other way, noflush. The
 /// way does not come back by itself, but when its bdev is taken away and added again.
 #[cfg(feature = "spdk")]

@@ -87,6 +87,9 @@ fn words_over_tcp(name: &str, address: SocketAddr) -> Vec<String> {
 /// What hosts know the disk of an `nvmf_tgt` by: its own choice would be another after every start, and no host takes such a disk back.
 const UUID: &str = "5a7c3e60-91b4-4f0e-8f1d-2c6b0d9e4a11";
 
+/// I/O queues that an `nvmf_tgt` grants a host, as SPDK's default is.
+const QUEUES: u16 = 127;
+
 /// How hosts reach an `nvmf_tgt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -110,6 +113,11 @@ pub struct NvmfTgt {
 impl NvmfTgt {
     /// One whose disk is this file; `None` where there is no such program.
     pub fn start(transport: Transport, disk: &Path) -> Option<NvmfTgt> {
+        NvmfTgt::granting(QUEUES, transport, disk)
+    }
+
+    /// The same, whose controllers grant a host at most so many I/O queues.
+    pub fn granting(queues: u16, transport: Transport, disk: &Path) -> Option<NvmfTgt> {
         program("nvmf_tgt")?;
         let directory = tempfile::tempdir().expect("a directory");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -126,7 +134,9 @@ impl NvmfTgt {
                 { "method": "bdev_aio_create", "params": { "name": "disk", "filename": disk, "block_size": crate::BLOCK } }
             ] },
             { "subsystem": "nvmf", "config": [
-                { "method": "nvmf_create_transport", "params": { "trtype": listen_address["trtype"] } },
+                { "method": "nvmf_create_transport", "params": {
+                    "trtype": listen_address["trtype"], "max_io_qpairs_per_ctrlr": queues
+                } },
                 { "method": "nvmf_create_subsystem", "params": { "nqn": NQN, "allow_any_host": true } },
                 { "method": "nvmf_subsystem_add_ns", "params": {
                     "nqn": NQN, "namespace": { "nsid": 1, "bdev_name": "disk", "uuid": UUID, "nguid": UUID.replace('-', "") }

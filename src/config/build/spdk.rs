@@ -106,6 +106,7 @@ pub(super) fn json(
             Some(path) => Some(surroundings.path(path)?.value),
         },
         bdev: bdev.bdev.value,
+        volatile_cache: bdev.volatile_cache.map(|word| word.value),
     };
     Ok(of_spdk(bdev.name, spec))
 }

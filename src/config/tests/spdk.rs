@@ -82,6 +82,15 @@ fn an_entry_of_spdk_reads_as_it_was_told() {
             SpdkSpec::Json {
                 config: Some("/etc/raid.json".into()),
                 bdev: "Raid0".into(),
+                volatile_cache: None,
+            },
+        ),
+        (
+            "spdk-json: { name: a, bdev: lvs/a, volatile_cache: false }",
+            SpdkSpec::Json {
+                config: None,
+                bdev: "lvs/a".into(),
+                volatile_cache: Some(false),
             },
         ),
     ] {

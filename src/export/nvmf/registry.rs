@@ -136,13 +136,18 @@ impl Subsystem {
 }
 
 pub(super) fn make_namespace(nqn: &str, config: &NamespaceConfig) -> Arc<Namespace> {
-    let made = || uuid_from_names(&[nqn, &config.nsid.to_string(), &config.device_name]);
+    let made = || uuid_of_namespace(nqn, config.nsid, &config.device_name);
     Arc::new(Namespace {
         nsid: config.nsid,
         device: config.device,
         device_name: config.device_name.clone(),
         uuid: config.uuid.unwrap_or_else(made),
     })
+}
+
+/// The UUID of a namespace that was given none, which stays the same over restarts.
+pub fn uuid_of_namespace(nqn: &str, nsid: u32, device: &str) -> [u8; 16] {
+    uuid_from_names(&[nqn, &nsid.to_string(), device])
 }
 
 /// A UUID as people write it.

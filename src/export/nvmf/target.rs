@@ -13,7 +13,7 @@ use super::config::{Config, ConfigError, Hosts, SubsystemConfig};
 use super::namespace::{Namespace, uuid_from_names};
 use super::registry::{Controller, State, Subsystem};
 
-pub use super::registry::format_uuid;
+pub use super::registry::{format_uuid, uuid_of_namespace};
 use crate::dm::CoreId;
 use crate::nvme::log::AnaState;
 
