@@ -227,3 +227,46 @@ fn the_load_generator_verifies_the_target() {
         }
     }
 }
+
+/// A namespace over NVMe/TCP and the mapper alone, measured in turn by the command.
+#[test]
+fn two_targets_are_measured_in_turn() {
+    let node = Node::start();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mapper.yaml");
+    let plan = "bdevs: [ null: { name: a, size: 8MiB } ]\ndevices: [ { name: vol0, table: 0 16384 linear a 0 } ]\n";
+    std::fs::write(&file, plan).unwrap();
+    let device = format!("dm:{}#vol0", file.display());
+    let bench = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_polldm"));
+        let address = node.address().to_string();
+        let against = ["bench", &address, "--against", &device, "--warmup", "0"];
+        command.args(against).args(more).output().unwrap()
+    };
+    let output = bench(&["--rounds", "6", "--time", "600ms", "--json"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(told["rounds"], 6);
+    assert_eq!(told["targets"][1]["target"], device);
+    let interval = &told["ratio"]["iops"];
+    let ends = ["low", "median", "high"].map(|end| interval[end].as_f64().unwrap());
+    assert!(0.0 < ends[0] && ends.is_sorted(), "{text}");
+    for (more, reason) in [
+        (&["--rounds", "5"][..], "5 is not in 6..=100000"),
+        (
+            &["--time", "50ms"],
+            "--rounds 60: --time has to be 1 ms at least for each",
+        ),
+        (&["--verify"], "cannot be used with"),
+        (
+            &["--header-digest"],
+            "only nvme-tcp and iscsi targets have digests",
+        ),
+    ] {
+        let output = bench(more);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(reason), "{more:?}: {said}");
+    }
+}

@@ -12,6 +12,7 @@
 //! | [`mod@run`] | all jobs, the progress line, the files |
 //! | [`report`] | text, JSON, histogram log |
 //! | [`plot`] | percentile plot |
+//! | [`against`] | two targets in turn, and how sure their difference is |
 //! | [`gaps`] | how long hosts wait around swaps |
 //! | [`cores`] | pinning, processor time |
 //!
@@ -22,6 +23,7 @@
 //! Every run ends by itself: after warm-up and time, with ten seconds for what is still outstanding, and
 //! with `--verify` a bounded time for reading everything back.
 
+pub mod against;
 pub mod backend;
 pub mod cores;
 pub mod gaps;
@@ -37,9 +39,10 @@ pub mod run;
 mod testing;
 pub mod workload;
 
+pub use against::{Comparison, compare};
 pub use backend::{Backend, Data, Done, Geometry, Kind, NoData, Request, Target};
 pub use iscsi::IscsiTarget;
 pub use nvme_tcp::NvmeTcpTarget;
 pub use options::{Options, TargetAddress};
 pub use report::{Measured, Report};
-pub use run::{execute, execute_with, run};
+pub use run::{execute, execute_in_turn, run};

@@ -1,9 +1,11 @@
 //! The command line of a run, and what is wrong with it.
 
+use super::against;
 use super::backend::Geometry;
 use crate::host::address::SCHEME;
 use crate::host::{Address, iscsi};
 use clap::{Args, FromArgMatches as _, ValueEnum};
+use std::iter;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +20,9 @@ pub const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Least time from one swap to the next: enough for the swap, and for as long without one.
 pub const SWAP_EVERY_MIN: Duration = Duration::from_millis(1);
+
+/// Shortest part of the time that `--against` measures at once.
+pub const SLICE_MIN: Duration = Duration::from_millis(1);
 
 /// Highest rate per job: at one I/O per nanosecond the schedule's own arithmetic would run out.
 const RATE_MAX: u64 = 100_000_000;
@@ -172,6 +177,18 @@ pub struct Options {
     /// Use only this much of the target, from its start; all of it when left out
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
+    /// Measure another target in turn with this one, and tell which is faster and how sure that is. Each is measured for --time, in parts
+    #[arg(
+        long,
+        value_name = "TARGET",
+        conflicts_with_all = ["verify", "swap_every", "hgrm", "plot"]
+    )]
+    pub against: Option<TargetAddress>,
+    /// How often --against has both measured; 60 when left out
+    #[arg(long, value_name = "COUNT", requires = "against", value_parser = clap::value_parser!(u32).range(
+        i64::from(against::ROUNDS_MIN)..=i64::from(against::ROUNDS_MAX)
+    ))]
+    pub rounds: Option<u32>,
     /// Swap the device's table for an equal one every so often, and show how long the queues got no answer:
     /// 10ms, 1s. The load then runs on the reactors of the file, a queue on each (dm:FILE#DEVICE)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -270,20 +287,36 @@ impl Options {
             return Err(format!("--bs {}: has to be 1 byte to 4 GiB", self.bs));
         }
         self.validate_swaps()?;
-        if matches!(self.target, TargetAddress::Device { .. })
-            && (self.header_digest || self.data_digest)
-        {
-            return Err(
-                "--header-digest and --data-digest: only nvme-tcp and iscsi targets have digests"
-                    .into(),
-            );
+        if self.time / self.rounds() < SLICE_MIN && self.against.is_some() {
+            return Err(format!(
+                "--rounds {}: --time has to be {} ms at least for each",
+                self.rounds(),
+                SLICE_MIN.as_millis()
+            ));
         }
-        if !matches!(self.target, TargetAddress::Iscsi(_))
-            && (self.initiator.is_some() || self.secrets.is_some())
-        {
-            return Err("--initiator and --secrets: only iscsi targets are logged in to".into());
+        for target in iter::once(&self.target).chain(&self.against) {
+            if matches!(target, TargetAddress::Device { .. })
+                && (self.header_digest || self.data_digest)
+            {
+                return Err(
+                    "--header-digest and --data-digest: only nvme-tcp and iscsi targets have digests"
+                        .into(),
+                );
+            }
+            if !matches!(target, TargetAddress::Iscsi(_))
+                && (self.initiator.is_some() || self.secrets.is_some())
+            {
+                return Err(
+                    "--initiator and --secrets: only iscsi targets are logged in to".into(),
+                );
+            }
         }
         Ok(())
+    }
+
+    /// How often [`Options::against`] has both measured.
+    pub fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(against::ROUNDS)
     }
 
     fn validate_swaps(&self) -> Result<(), String> {

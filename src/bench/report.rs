@@ -310,17 +310,8 @@ impl Latency {
     }
 }
 
-impl Report {
-    /// Whether every I/O succeeded, everything written was read back, and nothing differed.
-    pub fn is_clean(&self) -> bool {
-        let verified = self
-            .verify
-            .as_ref()
-            .is_none_or(|verify| verify.mismatches == 0 && verify.unverified == 0);
-        self.errors.count == 0 && verified
-    }
-
-    /// The workload in one line.
+impl WorkloadReport {
+    /// All of it in one line.
     pub fn headline(&self) -> String {
         let WorkloadReport {
             rw,
@@ -331,7 +322,7 @@ impl Report {
             rate,
             flush_every,
             ..
-        } = &self.workload;
+        } = self;
         let mut line = rw.clone();
         if rw == "randrw" {
             let _ = write!(line, " ({read_percent} % reads)");
@@ -348,8 +339,23 @@ impl Report {
         if let Some(every) = flush_every {
             let _ = write!(line, ", a flush after every {every} writes");
         }
-        let _ = write!(line, ", {:.1} s", self.elapsed_s);
         line
+    }
+}
+
+impl Report {
+    /// Whether every I/O succeeded, everything written was read back, and nothing differed.
+    pub fn is_clean(&self) -> bool {
+        let verified = self
+            .verify
+            .as_ref()
+            .is_none_or(|verify| verify.mismatches == 0 && verify.unverified == 0);
+        self.errors.count == 0 && verified
+    }
+
+    /// The workload in one line, and how long it took.
+    pub fn headline(&self) -> String {
+        format!("{}, {:.1} s", self.workload.headline(), self.elapsed_s)
     }
 
     /// The report as JSON, on several lines.

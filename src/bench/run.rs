@@ -1,5 +1,6 @@
 //! A whole run: jobs on their threads, the main thread that tends the target and shows progress.
 
+use super::against::compare;
 use super::backend::{Backend, NoData, Target};
 use super::cores;
 use super::job::{Job, JobResult, Shared};
@@ -242,21 +243,8 @@ impl Progress {
 ///
 /// # Errors
 ///
-/// As [`run`], and a file that cannot be written.
-pub fn execute<T: Target>(
-    target: &mut T,
-    options: &Options,
-    output: &mut impl Write,
-) -> Result<bool, String> {
-    execute_with(options, output, || run(target, options))
-}
-
-/// The same for what `run` measures.
-///
-/// # Errors
-///
-/// As [`execute`].
-pub fn execute_with(
+/// Those of `run`, and a file that cannot be written.
+pub fn execute(
     options: &Options,
     output: &mut impl Write,
     run: impl FnOnce() -> Result<Measured, String>,
@@ -275,16 +263,36 @@ pub fn execute_with(
         file.write_all(svg.as_bytes())
             .map_err(|error| format!("--plot: {error}"))?;
     }
-    let mut text = if options.json {
-        measured.report.json()
-    } else {
-        measured.report.text()
+    let text = match options.json {
+        true => measured.report.json(),
+        false => measured.report.text(),
     };
-    text.push('\n');
-    output
-        .write_all(text.as_bytes())
-        .map_err(|error| format!("writing the report: {error}"))?;
+    write_report(output, &text)?;
     Ok(measured.report.is_clean())
+}
+
+/// Measures two targets in turn ([`compare`]) and writes what came of it to `output`. Whether no I/O failed.
+///
+/// # Errors
+///
+/// As [`compare`].
+pub fn execute_in_turn(
+    options: &Options,
+    output: &mut impl Write,
+    names: [String; 2],
+    run: impl FnMut(usize, &Options) -> Result<Measured, String>,
+) -> Result<bool, String> {
+    let comparison = compare(options, names, run)?;
+    let text = match options.json {
+        true => comparison.json(),
+        false => comparison.text(),
+    };
+    write_report(output, &text)?;
+    Ok(comparison.is_clean())
+}
+
+fn write_report(output: &mut impl Write, text: &str) -> Result<(), String> {
+    writeln!(output, "{text}").map_err(|error| format!("writing the report: {error}"))
 }
 
 fn create(path: Option<&std::path::Path>) -> Result<Option<std::fs::File>, String> {
@@ -452,7 +460,10 @@ mod tests {
         });
         let mut target = MemoryTarget::new(64, Fault::None);
         let mut output = Vec::new();
-        assert_eq!(execute(&mut target, &options, &mut output), Ok(true));
+        assert_eq!(
+            execute(&options, &mut output, || run(&mut target, &options)),
+            Ok(true)
+        );
         assert!(output.starts_with(b"{\n"));
         let log = std::fs::read_to_string(folder.path().join("a.hlog")).unwrap();
         assert!(log.contains("Tag=read,"), "{log}");
@@ -462,7 +473,7 @@ mod tests {
                 .starts_with("<svg")
         );
         let options = short(|o| o.plot = Some(folder.path().join("none/a.svg")));
-        let error = execute(&mut target, &options, &mut output).unwrap_err();
+        let error = execute(&options, &mut output, || run(&mut target, &options)).unwrap_err();
         assert!(error.contains("none/a.svg"), "{error}");
     }
 }

@@ -20,6 +20,8 @@ pub fn options(change: impl FnOnce(&mut Options)) -> Options {
         verify: false,
         flush_every: None,
         size: None,
+        against: None,
+        rounds: None,
         swap_every: None,
         seed: 1,
         cores: None,

@@ -1,14 +1,21 @@
 //! `polldm bench`: how fast is a target, and how late are its slowest answers?
 
 use std::io;
+#[cfg(feature = "spdk")]
+use std::{path::PathBuf, rc::Rc};
 
 use clap::Args;
 
 use super::{Engine, Failure, NoSocket};
-use crate::bench::{IscsiTarget, NvmeTcpTarget, Options, TargetAddress, execute, execute_with};
+use crate::bench::{
+    IscsiTarget, Measured, NvmeTcpTarget, Options, TargetAddress, execute, execute_in_turn,
+    run as load,
+};
 use crate::config;
 #[cfg(feature = "spdk")]
-use crate::node::spdk_load::Loaded;
+use crate::config::Plan;
+#[cfg(feature = "spdk")]
+use crate::node::spdk_load::{self, Loaded};
 use crate::node::{DeviceTarget, swaps};
 
 const EXAMPLES: &str = "\
@@ -23,6 +30,7 @@ Examples:
   polldm bench dm:conf/quickstart.yaml#vol1 --qd 128
   polldm bench dm:conf/quickstart.yaml#vol1 --qd 128 --swap-every 10ms
   polldm bench dm:conf/spdk.yaml#data --qd 128 --engine spdk
+  polldm bench dm:conf/spdk.yaml#data --against dm:conf/spdk.yaml#near
 
 NQN stands for the subsystem's name; nsid may be left out where it has only
 one namespace. IQN stands for the name of an iSCSI target, the number after it
@@ -48,44 +56,91 @@ pub(super) struct Bench {
 pub(super) fn run(bench: &Bench) -> Result<(), Failure> {
     let options = &bench.options;
     options.validate().map_err(Failure::Usage)?;
-    let clean = match &options.target {
-        TargetAddress::NvmeTcp(address) => {
-            let mut target =
-                NvmeTcpTarget::connect(address, options).map_err(Failure::Operation)?;
-            execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
-        }
-        TargetAddress::Iscsi(address) => {
-            let mut target = IscsiTarget::connect(address, options).map_err(Failure::Operation)?;
-            execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
-        }
-        TargetAddress::Device { file, device } if options.swap_every.is_some() => {
-            let plan = config::load_for(file, bench.engine.map(config::Engine::from))?;
-            let device = swaps::Swapped::open(&plan, device)?;
-            let run = || device.run(options);
-            execute_with(options, &mut io::stdout().lock(), run).map_err(Failure::Operation)?
-        }
-        TargetAddress::Device { file, device } => {
-            let plan = config::load_for(file, bench.engine.map(config::Engine::from))?;
-            #[cfg(feature = "spdk")]
-            if plan.engine == config::Engine::Spdk {
-                let loaded = Loaded::open(&plan, device)?;
-                let run = || loaded.run(options);
-                let clean = execute_with(options, &mut io::stdout().lock(), run)
-                    .map_err(Failure::Operation)?;
-                return concluded(clean);
-            }
-            let mut target = DeviceTarget::open(&plan, device)?;
-            execute(&mut target, options, &mut io::stdout().lock()).map_err(Failure::Operation)?
+    let mut opener = Opener::new(bench.engine);
+    let mut run = opener.open(&options.target, options)?;
+    let output = &mut io::stdout().lock();
+    let clean = match &options.against {
+        None => execute(options, output, || run(options)),
+        Some(against) => {
+            let mut other = opener.open(against, options)?;
+            let names = [&options.target, against].map(ToString::to_string);
+            execute_in_turn(options, output, names, |side, slice| match side {
+                0 => run(slice),
+                _ => other(slice),
+            })
         }
     };
-    concluded(clean)
+    match clean.map_err(Failure::Operation)? {
+        true => Ok(()),
+        false => {
+            let reason = "some I/O failed, or read what had not been written: see the report";
+            Err(Failure::Operation(reason.into()))
+        }
+    }
 }
 
-fn concluded(clean: bool) -> Result<(), Failure> {
-    if clean {
-        Ok(())
-    } else {
-        let reason = "some I/O failed, or read what had not been written: see the report";
-        Err(Failure::Operation(reason.into()))
+/// Measures a target once.
+type Run = Box<dyn FnMut(&Options) -> Result<Measured, String>>;
+
+/// Makes what has to be there before a target is measured.
+struct Opener {
+    engine: Option<Engine>,
+    /// SPDK's engine, which a process has once, and the file that it is of.
+    #[cfg(feature = "spdk")]
+    loaded: Option<(PathBuf, Rc<Loaded>)>,
+}
+
+impl Opener {
+    fn new(engine: Option<Engine>) -> Opener {
+        Opener {
+            engine,
+            #[cfg(feature = "spdk")]
+            loaded: None,
+        }
+    }
+
+    fn open(&mut self, address: &TargetAddress, options: &Options) -> Result<Run, Failure> {
+        Ok(match address.clone() {
+            // Anew each time: what the run before has left has no part in it.
+            TargetAddress::NvmeTcp(address) => Box::new(move |options| {
+                load(&mut NvmeTcpTarget::connect(&address, options)?, options)
+            }),
+            TargetAddress::Iscsi(address) => Box::new(move |options| {
+                load(&mut IscsiTarget::connect(&address, options)?, options)
+            }),
+            TargetAddress::Device { file, device } => {
+                let plan = config::load_for(&file, self.engine.map(config::Engine::from))?;
+                if options.swap_every.is_some() {
+                    let swapped = swaps::Swapped::open(&plan, &device)?;
+                    return Ok(Box::new(move |options| swapped.run(options)));
+                }
+                #[cfg(feature = "spdk")]
+                if plan.engine == config::Engine::Spdk {
+                    return self.open_on_spdk(file, &plan, &device);
+                }
+                let mut target = DeviceTarget::open(&plan, &device)?;
+                Box::new(move |options| load(&mut target, options))
+            }
+        })
+    }
+
+    #[cfg(feature = "spdk")]
+    fn open_on_spdk(&mut self, file: PathBuf, plan: &Plan, device: &str) -> Result<Run, Failure> {
+        let bdev = spdk_load::in_spdk(plan, device)?;
+        let loaded = match &self.loaded {
+            Some((of, loaded)) if *of == file => Rc::clone(loaded),
+            Some((of, _)) => {
+                return Err(Failure::Usage(format!(
+                    "SPDK starts once in a process: both devices have to be of one file, {}",
+                    of.display()
+                )));
+            }
+            None => {
+                let loaded = Rc::new(Loaded::open(plan)?);
+                self.loaded = Some((file, Rc::clone(&loaded)));
+                loaded
+            }
+        };
+        Ok(Box::new(move |options| loaded.run(&bdev, options)))
     }
 }

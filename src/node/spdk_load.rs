@@ -26,41 +26,38 @@ const DEPTH_MAX: usize = 4096;
 /// What a [`Done`] says of an I/O that failed.
 const FAILED: u32 = 1;
 
-/// A running engine, one of whose bdevs is measured.
+/// A running engine, whose bdevs are measured.
 pub struct Loaded {
     node: Node,
     world: Arc<World>,
-    /// Its name in SPDK.
-    bdev: String,
 }
 
 impl Loaded {
-    /// Starts the bdevs and devices of a plan, without its exports; `name` is the device, or the bdev, to be measured.
+    /// Starts the bdevs and devices of a plan, without its exports.
     ///
     /// # Errors
-    /// What could not be opened, at its place in the configuration; or that there is no such device.
-    pub fn open(plan: &Plan, name: &str) -> Result<Loaded, Error> {
-        let bdev = in_spdk(plan, name)?;
+    /// What could not be opened, at its place in the configuration.
+    pub fn open(plan: &Plan) -> Result<Loaded, Error> {
         let plan = Plan {
             nvmf: None,
             iscsi: None,
             ..plan.clone()
         };
         let (node, world) = spdk::start(&plan)?;
-        Ok(Loaded { node, world, bdev })
+        Ok(Loaded { node, world })
     }
 
-    /// Runs the load, with one queue on each reactor.
+    /// Runs the load on a bdev, by its name in SPDK ([`in_spdk`]), with one queue on each reactor.
     ///
     /// # Errors
     /// A sentence for the user: an option that does not fit, a target that hangs.
-    pub fn run(&self, options: &Options) -> Result<Measured, String> {
+    pub fn run(&self, bdev: &str, options: &Options) -> Result<Measured, String> {
         let started = SystemTime::now();
         let mut options = options.clone();
         options.jobs = self.world.reactors();
-        let geometry = self.geometry()?;
+        let geometry = self.geometry(bdev)?;
         let load = Load {
-            bdev: self.bdev.clone(),
+            bdev: bdev.to_owned(),
             units: options.fit(&geometry)?,
             block_bytes: geometry.block_size,
             shared: Arc::default(),
@@ -82,8 +79,8 @@ impl Loaded {
         ))
     }
 
-    fn geometry(&self) -> Result<Geometry, String> {
-        let name = self.bdev.clone();
+    fn geometry(&self, bdev: &str) -> Result<Geometry, String> {
+        let name = bdev.to_owned();
         let host = self.world.on_app_thread(move || {
             Host::open(&name, 0, 0).map(|host| (host.block_bytes(), host.blocks()))
         });
@@ -133,7 +130,10 @@ impl Drop for Loaded {
 }
 
 /// The name in SPDK of a device of a plan, or of a bdev.
-fn in_spdk(plan: &Plan, name: &str) -> Result<String, Error> {
+///
+/// # Errors
+/// That there is no such device.
+pub fn in_spdk(plan: &Plan, name: &str) -> Result<String, Error> {
     if let Some(bdev) = plan.bdev(name) {
         return Ok(match &bdev.kind {
             BdevKind::Spdk(SpdkSpec::Nvme { nsid, .. }) => format!("{name}n{nsid}"),
