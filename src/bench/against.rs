@@ -28,8 +28,10 @@ pub struct Comparison {
     pub targets: [Side; 2],
     /// How.
     pub workload: WorkloadReport,
-    /// Rounds, in each of which both were measured.
+    /// Rounds that count: in each of them both were measured.
     pub rounds: usize,
+    /// Rounds in which one of them completed nothing, which have no ratio.
+    pub idle_rounds: usize,
     /// The measured time of one target in one round, in seconds.
     pub slice_s: f64,
     /// The target's figures over those of the other.
@@ -82,7 +84,7 @@ struct Slice {
 /// Measures both in turn; who comes first changes with each round. `run` measures one of them, 0 or 1, once.
 ///
 /// # Errors
-/// The first of `run`, and a round in which a target completed nothing.
+/// The first of `run`; that hardly anything was completed.
 pub fn compare(
     options: &Options,
     names: [String; 2],
@@ -90,32 +92,35 @@ pub fn compare(
 ) -> Result<Comparison, String> {
     let rounds = options.rounds();
     let mut slice = options.clone();
+    (slice.against, slice.rounds) = (None, None);
     slice.time /= rounds;
     slice.warmup /= rounds;
     let mut slices = [Vec::new(), Vec::new()];
     let mut errors = [0; 2];
     let mut workload = None;
     for round in 0..rounds {
-        let order = if round.is_multiple_of(2) {
-            [0, 1]
-        } else {
-            [1, 0]
-        };
-        for side in order {
+        let first = usize::from(!round.is_multiple_of(2));
+        let mut measured = [None, None];
+        for side in [first, 1 - first] {
             let report = run(side, &slice)?.report;
-            if report.total.ios == 0 {
-                return Err(format!(
-                    "{}: nothing was completed in {:?}; use fewer --rounds, or more --time",
-                    names[side], slice.time
-                ));
-            }
             errors[side] += report.errors.count;
-            slices[side].push(Slice {
+            measured[side] = (report.total.ios > 0).then_some(Slice {
                 iops: report.total.iops,
                 latency: report.total.latency_us,
             });
             workload = Some(report.workload);
         }
+        if let [Some(one), Some(other)] = measured {
+            slices[0].push(one);
+            slices[1].push(other);
+        }
+    }
+    let counted = slices[0].len();
+    if counted < ROUNDS_MIN as usize {
+        return Err(format!(
+            "both completed something in {counted} of {rounds} rounds of {:?}; use fewer --rounds, or more --time",
+            slice.time
+        ));
     }
     let ratio = |figure: fn(&Slice) -> f64| {
         let both = slices[0].iter().zip(&slices[1]);
@@ -142,7 +147,8 @@ pub fn compare(
     Ok(Comparison {
         targets,
         workload: workload.expect("there are rounds"),
-        rounds: rounds as usize,
+        rounds: counted,
+        idle_rounds: rounds as usize - counted,
         slice_s: slice.time.as_secs_f64(),
         ratio: Ratios {
             iops: ratio(|slice| slice.iops),
@@ -221,6 +227,14 @@ impl Comparison {
                 "{name:<8}{median:>8.3}   {low:.3} to {high:.3}   {verdict}"
             );
         }
+        if self.idle_rounds > 0 {
+            let _ = writeln!(
+                text,
+                "\nnot counted, because one of the two completed nothing: {} of {} rounds",
+                thousands(self.idle_rounds as u64),
+                thousands((self.rounds + self.idle_rounds) as u64)
+            );
+        }
         text.truncate(text.trim_end().len());
         text
     }
@@ -254,11 +268,13 @@ mod tests {
         let mut order = Vec::new();
         let options = options(|options| {
             options.time = Duration::from_millis(60);
+            options.against = Some("dm:test.yaml#vol1".parse().unwrap());
             options.rounds = Some(6);
         });
         let mut targets = [(); 2].map(|()| MemoryTarget::new(256, Fault::None));
         let comparison = compare(&options, names(), |side, slice| {
             assert_eq!(slice.time, Duration::from_millis(10));
+            assert_eq!(slice.against, None);
             order.push(side);
             run(&mut targets[side], slice)
         });
@@ -273,6 +289,38 @@ mod tests {
         assert!(
             text.contains("  one\n") && text.contains("  other\n"),
             "{text}"
+        );
+    }
+
+    /// Where one of them completes nothing there is no ratio; where that is the rule there is no comparison.
+    #[test]
+    fn a_round_without_an_answer_does_not_count() {
+        let options = options(|options| {
+            options.time = Duration::from_millis(70);
+            options.rounds = Some(7);
+        });
+        let mut target = MemoryTarget::new(256, Fault::None);
+        let mut runs = 0;
+        let comparison = compare(&options, names(), |_, slice| {
+            runs += 1;
+            let mut measured = run(&mut target, slice)?;
+            if runs == 3 {
+                measured.report.total.ios = 0;
+            }
+            Ok(measured)
+        });
+        let comparison = comparison.expect("measured");
+        assert_eq!((comparison.rounds, comparison.idle_rounds), (6, 1));
+        let told = "not counted, because one of the two completed nothing: 1 of 7 rounds";
+        assert!(comparison.text().ends_with(told), "{}", comparison.text());
+        let error = compare(&options, names(), |_, slice| {
+            let mut measured = run(&mut target, slice)?;
+            measured.report.total.ios = 0;
+            Ok(measured)
+        });
+        assert_eq!(
+            error.expect_err("nothing was completed"),
+            "both completed something in 0 of 7 rounds of 10ms; use fewer --rounds, or more --time"
         );
     }
 
