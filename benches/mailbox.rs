@@ -149,6 +149,7 @@ fn devices(criterion: &mut Criterion) {
         bytes,
         block_bytes,
         volatile_cache,
+        atomic_writes: false,
     };
     registry.add("malloc", malloc).expect("malloc");
     let mut core = Core::new(0);

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use polldm::dm::{
-    Answer, CloneId, CopyId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId, LowerIo, Mapper,
-    Message, Op, Payload, Request, Status, Submit, Table, Tag, Tamper, Ticket,
+    Answer, AtomicWrites, CloneId, CopyId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId,
+    LowerIo, Mapper, Message, Op, Payload, Request, Status, Submit, Table, Tag, Tamper, Ticket,
 };
 
 /// Originals under way at once.
@@ -127,6 +127,7 @@ fn lower(name: &str) -> Option<Lower> {
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: 4096,
+        atomic_writes: AtomicWrites::NONE,
         read_only: false,
         keep: Default::default(),
     })

@@ -37,6 +37,7 @@ impl Node {
             bytes: 8 << 20,
             block_bytes: BLOCK,
             volatile_cache: false,
+            atomic_writes: false,
         };
         bdevs.add("ram0", spec).unwrap();
         let cpus = available_cpus().unwrap();

@@ -1,5 +1,6 @@
 //! The iSCSI initiator and the load generator against our own target, over loopback sockets: each checks the other.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const IQN: &str = "iqn.2026-11.io.polldm:initiator";
 /// Longer than anything takes on a loaded machine; a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A target on two cores with two units of 8 MiB: 0 in blocks of 512 bytes, 1 in blocks of 4,096.
+/// A target on two cores with two units of 8 MiB: 0 in blocks of 512 bytes, 1 in blocks of 4,096, which can be written atomically.
 struct Node {
     export: Export,
     engine: Engine,
@@ -50,6 +51,7 @@ impl Node {
                 bytes: 8 << 20,
                 block_bytes,
                 volatile_cache: true,
+                atomic_writes: lun == 1,
             };
             bdevs.add(&bdev, spec).unwrap();
             let device = engine.create(&device_name, "", false).unwrap();
@@ -221,6 +223,78 @@ fn any_command_can_be_sent() {
 }
 
 /// CHAP both ways; without a secret, with a wrong one, and with a target that cannot prove itself there is no session.
+fn write_atomic(lba: u64, block_count: u16) -> Cdb {
+    let mut cdb = Cdb::default();
+    cdb.0[0] = 0x9C;
+    cdb.0[2..10].copy_from_slice(&lba.to_be_bytes());
+    cdb.0[12..14].copy_from_slice(&block_count.to_be_bytes());
+    cdb
+}
+
+/// MAXIMUM ATOMIC TRANSFER LENGTH, ATOMIC ALIGNMENT and what follows of the Block Limits page.
+fn atomic_limits(session: &mut BlockingSession, lun: u16) -> [u32; 5] {
+    let mut inquiry = Cdb::default();
+    inquiry.0[..5].copy_from_slice(&[0x12, 1, 0xB0, 0, 64]);
+    let page = session.run(lun, &inquiry, Payload::Read(64)).unwrap().data;
+    std::array::from_fn(|index| {
+        let at = 44 + 4 * index;
+        u32::from_be_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]])
+    })
+}
+
+/// Readers and a writer on two cores: whoever reads a megabyte, which takes many segments of TCP, finds all of an atomic write of it or
+/// nothing. A unit whose device lends what it holds does not offer that, and another table takes it back.
+#[test]
+fn an_atomic_write_is_read_whole() {
+    let node = Node::start(None);
+    let address = node.address(1);
+    let mut writer = session(&address, |_| {});
+    assert_eq!(atomic_limits(&mut writer, 1), [256, 0, 0, 256, 256]);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| session(&address, |_| {}))
+            .map(|mut reader| {
+                scope.spawn(move || {
+                    let (mut found, mut reads) = (BTreeSet::new(), 0);
+                    while reads < 40 || found.len() < 5 {
+                        let data = reader.read(1, 0, 256, 4096).unwrap();
+                        let first = data[0];
+                        assert!(data.iter().all(|byte| *byte == first), "torn");
+                        found.insert(first);
+                        reads += 1;
+                    }
+                })
+            })
+            .collect();
+        let mut data = vec![0; 1 << 20];
+        while readers.iter().any(|reader| !reader.is_finished()) {
+            data.fill(data[0].wrapping_add(1));
+            let cdb = write_atomic(0, 256);
+            let outcome = writer.run(1, &cdb, Payload::Write(&data)).unwrap();
+            assert!(outcome.status.is_good(), "{}", outcome.status);
+        }
+    });
+
+    let data = bytes(8192, 3);
+    node.engine
+        .load("vol1", "0 8 zero\n8 16376 linear ram1 8", false)
+        .unwrap();
+    node.engine.resume("vol1", Default::default()).unwrap();
+    let outcome = writer.run(1, &write_atomic(4, 2), Payload::Write(&data));
+    let told = outcome.unwrap().status;
+    assert!(told.is(Key::UnitAttention, Code::INQUIRY_DATA_CHANGED));
+    let outcome = writer.run(1, &write_atomic(4, 2), Payload::Write(&data));
+    let refused = outcome.unwrap().status;
+    assert!(refused.is(Key::IllegalRequest, Code::INVALID_OPCODE));
+    assert_eq!(atomic_limits(&mut writer, 1), [0; 5]);
+
+    let mut other = session(&node.address(0), |_| {});
+    assert_eq!(atomic_limits(&mut other, 0), [0; 5]);
+    let outcome = other.run(0, &write_atomic(0, 2), Payload::Write(&data[..1024]));
+    let refused = outcome.unwrap().status;
+    assert!(refused.is(Key::IllegalRequest, Code::INVALID_OPCODE));
+}
+
 #[test]
 fn who_cannot_prove_it_is_not_let_in() {
     const SECRETS: &str = "initiator host secret-of-the-host\ntarget polldm secret-of-the-target";

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use polldm::dm::{
-    Answer, CloneId, CopyId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId, LowerIo, Mapper,
-    Message, Op, Payload, Request, Status, Submit, Table, Tag, Tamper, Ticket,
+    Answer, AtomicWrites, CloneId, CopyId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId,
+    LowerIo, Mapper, Message, Op, Payload, Request, Status, Submit, Table, Tag, Tamper, Ticket,
 };
 
 thread_local! {
@@ -172,6 +172,7 @@ fn add(mapper: &mut Mapper<Tiny>, env: &mut Tiny, device: DeviceId, ordered: boo
             write_zeroes: true,
             transfer_sectors_max: 64,
             optimal_write_bytes: 4096,
+            atomic_writes: AtomicWrites::NONE,
             read_only: false,
             keep: Default::default(),
         })

@@ -32,6 +32,8 @@ pub struct Channel {
 pub(super) enum ChannelBody {
     Null(Rc<Cell<bool>>),
     Malloc(Weak<RegionHandle>),
+    /// A malloc device that lends nothing of its own.
+    MallocCopied(Weak<RegionHandle>),
     File(Weak<FileHandle>),
     Nvme(Weak<NamespaceHandle>, Patience),
     Remote(Weak<Link>, Patience),
@@ -74,6 +76,9 @@ impl Channel {
     ) -> Channel {
         let body = match &handle {
             Handle::Null(gone) => ChannelBody::Null(Rc::clone(gone)),
+            Handle::Malloc(region) if facts.writes_atomically() => {
+                ChannelBody::MallocCopied(Rc::downgrade(region))
+            }
             Handle::Malloc(region) => ChannelBody::Malloc(Rc::downgrade(region)),
             Handle::File(file) => ChannelBody::File(Rc::downgrade(file)),
             Handle::Nvme(namespace) => ChannelBody::Nvme(Rc::downgrade(namespace), patience),
@@ -119,6 +124,15 @@ impl Channel {
                     return Submit::Done(status);
                 }
                 malloc::submit(core, region, io, clone)
+            }
+            ChannelBody::MallocCopied(region) => {
+                let Some(region) = region.upgrade().filter(|region| !region.is_gone()) else {
+                    return GONE;
+                };
+                if let Some(status) = self.refuses(io) {
+                    return Submit::Done(status);
+                }
+                malloc::submit_copied(core, region, io, clone)
             }
             ChannelBody::File(file) => {
                 let Some(file) = file.upgrade().filter(|file| !file.is_gone()) else {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::dm::limits::Keep;
-use crate::dm::{DeviceId, Lower, LowerId};
+use crate::dm::{AtomicWrites, DeviceId, Lower, LowerId};
 
 use super::channel::{Channel, Handle};
 use super::core::Core;
@@ -20,6 +20,8 @@ use super::passthrough::{Namespace, NvmeReport};
 use super::region::Region;
 use super::remote::{Remote, Standing};
 use super::uses::Uses;
+use crate::reactor::BUFFER_BYTES_MAX;
+
 use super::{Patience, RemoteSpec, SECTOR_BYTES, Spec};
 
 /// A backing device.
@@ -65,6 +67,11 @@ impl Facts {
 
     pub(super) fn name(&self) -> &str {
         &self.declared.name
+    }
+
+    /// Whether some of its writes are atomic.
+    pub(super) fn writes_atomically(&self) -> bool {
+        self.declared.atomic_writes != AtomicWrites::NONE
     }
 
     /// What it can do, as of now; nothing is kept by it.
@@ -157,8 +164,32 @@ impl Bdev {
             ..able(id, name)
         };
         let declared = match (&body, spec) {
-            (Body::Malloc(_), Spec::Malloc { volatile_cache, .. }) => Lower {
-                volatile_cache: *volatile_cache,
+            (
+                Body::Malloc(_),
+                Spec::Malloc {
+                    volatile_cache,
+                    atomic_writes,
+                    ..
+                },
+            ) => {
+                let lower = Lower {
+                    volatile_cache: *volatile_cache,
+                    ..lower
+                };
+                match atomic_writes {
+                    false => lower,
+                    // A power cut takes all of it, so it leaves no part of a write. Reads are copied into buffers of the pool.
+                    true => Lower {
+                        atomic_writes: AtomicWrites::ALL,
+                        transfer_sectors_max: (BUFFER_BYTES_MAX as u64 / SECTOR_BYTES) as u32,
+                        ..lower
+                    },
+                }
+            }
+            // Of a write it keeps no part. Reads into memory of the reader's leave that as it is, discarded or not.
+            (Body::Null, _) => Lower {
+                atomic_writes: AtomicWrites::ALL,
+                discard_zeroes: false,
                 ..lower
             },
             (Body::File(file), _) => Lower {
@@ -167,11 +198,7 @@ impl Bdev {
                 transfer_sectors_max: (TRANSFER_BYTES_MAX as u64 / SECTOR_BYTES) as u32,
                 ..lower
             },
-            // Reads into memory of the reader's leave it as it is, discarded or not.
-            _ => Lower {
-                discard_zeroes: false,
-                ..lower
-            },
+            _ => unreachable!("opened elsewhere"),
         };
         Ok(Bdev {
             facts: Arc::new(Facts::new(kind, declared)),
@@ -375,6 +402,7 @@ fn able(id: LowerId, name: &str) -> Lower {
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: 4096,
+        atomic_writes: AtomicWrites::NONE,
         read_only: false,
         keep: Keep::default(),
     }

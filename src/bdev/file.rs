@@ -89,7 +89,7 @@ pub(super) fn submit(
                 false => Step::WriteZeroes,
             }
         }
-        Op::CompareAndWrite => return Submit::Done(Status::NotSupported),
+        Op::CompareAndWrite | Op::WriteAtomic => return Submit::Done(Status::NotSupported),
     }
     ring.start(request);
     Submit::Pending

@@ -13,6 +13,31 @@ use super::region::RegionHandle;
 /// giving a gigabyte back to the system takes some hundred milliseconds.
 const ZERO_AT_ONCE_BYTES: u64 = 64 << 10;
 
+/// The same as [`submit`], but that a read is lent a copy, which no write changes while it is on its way to a host.
+pub(super) fn submit_copied(
+    core: &mut Core,
+    region: Rc<RegionHandle>,
+    io: &LowerIo<Payload>,
+    clone: CloneId,
+) -> Submit {
+    if io.op != Op::Read || io.payload.as_memory().is_some() {
+        return submit(core, region, io, clone);
+    }
+    let length = io.payload.length() as usize;
+    let Some(buffer) = core.buffers().take(length) else {
+        return Submit::Busy;
+    };
+    let copy = buffer.as_mut_ptr();
+    let source = region.at(io.sector * SECTOR_BYTES, length);
+    // SAFETY: the source is valid for `length` bytes, by `Region::at`, and so is the buffer, which is nobody else's; as the owner it
+    // keeps them there.
+    unsafe {
+        copy.copy_from_nonoverlapping(source, length);
+        io.payload.lend_bytes(copy, Owner::Buffer(buffer));
+    }
+    Submit::Done(Status::Ok)
+}
+
 /// Submits one I/O. 4 KiB from cache: 13 ns lent (with giving back), 39 ns copied, 83 ns written.
 #[inline(always)]
 pub(super) fn submit(
@@ -63,6 +88,6 @@ pub(super) fn submit(
         }
         // Memory is as durable as it gets.
         Op::Flush => Submit::Done(Status::Ok),
-        Op::CompareAndWrite => Submit::Done(Status::NotSupported),
+        Op::CompareAndWrite | Op::WriteAtomic => Submit::Done(Status::NotSupported),
     }
 }

@@ -94,6 +94,8 @@ pub enum Spec {
         block_bytes: u32,
         /// Whether to declare a volatile write cache, so that hosts send flushes (which do nothing here).
         volatile_cache: bool,
+        /// Whether it writes atomically. What reads have found has to hold still then until it is sent, so it is copied and not lent.
+        atomic_writes: bool,
     },
     /// A regular file or a block device.
     File {

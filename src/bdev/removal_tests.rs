@@ -14,6 +14,7 @@ fn malloc() -> Spec {
         bytes: BYTES,
         block_bytes: 512,
         volatile_cache: false,
+        atomic_writes: false,
     }
 }
 

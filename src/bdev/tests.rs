@@ -1,7 +1,7 @@
 //! Every kind of device against the same slow, obvious oracle; and what only a file can get wrong.
 
 use super::*;
-use crate::dm::{CloneId, LowerIo, Op, Payload as _, Status, Submit};
+use crate::dm::{AtomicWrites, CloneId, LowerIo, Op, Payload as _, Status, Submit};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
@@ -273,7 +273,7 @@ proptest! {
     fn malloc_is_a_vector(steps in prop::collection::vec(step(), 1..60), small in any::<bool>()) {
         let block_bytes = if small { 512 } else { 4096 };
         let bytes = DEVICE_BLOCKS * u64::from(block_bytes);
-        compare(Spec::Malloc { bytes, block_bytes, volatile_cache: false }, block_bytes, &steps);
+        compare(Spec::Malloc { bytes, block_bytes, volatile_cache: false, atomic_writes: false }, block_bytes, &steps);
     }
 
     #[test]
@@ -314,6 +314,7 @@ fn what_is_lent_outlives_the_device() {
         bytes: 1 << 20,
         block_bytes: 512,
         volatile_cache: true,
+        atomic_writes: false,
     };
     let bdev = registry.add("ram", spec.clone()).expect("open");
     assert!(matches!(
@@ -340,6 +341,35 @@ fn what_is_lent_outlives_the_device() {
     assert_eq!(bytes, &[7; 512]);
 }
 
+/// What a malloc device that writes atomically has lent is not changed by a later write: it is a copy, in a buffer of the pool.
+#[test]
+fn what_an_atomic_device_has_lent_holds_still() {
+    for (atomic_writes, found) in [(false, 2), (true, 1)] {
+        let spec = Spec::Malloc {
+            bytes: 1 << 20,
+            block_bytes: 512,
+            volatile_cache: false,
+            atomic_writes,
+        };
+        let bdev = open(spec).expect("open");
+        let declared = bdev.declare().atomic_writes;
+        assert_eq!(declared != AtomicWrites::NONE, atomic_writes);
+        let mut bench = Bench::new(&bdev, Core::new(POOL_BYTES));
+        assert_eq!(bench.write(8, &[1; 512], 0, false), Status::Ok);
+        let mut list = LendList::default();
+        // SAFETY: `list` outlives the I/O.
+        let payload = unsafe { Payload::lent(NonNull::from(&mut list), 512) };
+        assert_eq!(bench.run(Op::Read, false, 8, 1, payload), Status::Ok);
+        assert_eq!(bench.core.buffers().bytes_taken() > 0, atomic_writes);
+        assert_eq!(bench.write(8, &[2; 512], 0, false), Status::Ok);
+        // SAFETY: the segment is still there.
+        let bytes = unsafe { std::slice::from_raw_parts(list.segments()[0].as_ptr(), 512) };
+        assert_eq!(bytes, &[found; 512]);
+        list.clear();
+        assert_eq!(bench.core.buffers().bytes_taken(), 0);
+    }
+}
+
 /// A discard of a large range does not hold up the reactor: it takes many polls, and I/O goes on in between.
 #[test]
 fn large_zeroing_is_cut_into_turns() {
@@ -347,6 +377,7 @@ fn large_zeroing_is_cut_into_turns() {
         bytes: 64 << 20,
         block_bytes: 512,
         volatile_cache: false,
+        atomic_writes: false,
     });
     assert_eq!(bench.write(0, &[1; 512], 0, false), Status::Ok);
     assert_eq!(bench.write((64 << 11) - 1, &[1; 512], 0, false), Status::Ok);
@@ -368,6 +399,7 @@ fn io_beyond_the_device_or_off_its_blocks_fails() {
         bytes: 1 << 20,
         block_bytes: 4096,
         volatile_cache: false,
+        atomic_writes: false,
     });
     for (sector, sectors) in [(2048, 8), (2040, 16), (u64::MAX - 7, 8), (1, 8), (0, 1)] {
         let status = bench.run(Op::WriteZeroes, false, sector, sectors, Payload::empty());
@@ -384,6 +416,7 @@ fn a_device_can_grow_and_shrink() {
             bytes: 1 << 20,
             block_bytes: 512,
             volatile_cache: false,
+            atomic_writes: false,
         },
         file_spec(&path, 1 << 20, 512, Direct::Auto),
     ] {

@@ -64,8 +64,12 @@ impl BdevPlan {
         }
         let kind = match &self.kind {
             BdevKind::Null => "null",
-            BdevKind::Malloc { volatile_cache } => {
+            BdevKind::Malloc {
+                volatile_cache,
+                atomic_writes,
+            } => {
                 put("volatile_cache", json!(volatile_cache));
+                put("atomic_writes", json!(atomic_writes));
                 "malloc"
             }
             BdevKind::File(file) => {

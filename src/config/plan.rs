@@ -113,6 +113,8 @@ pub enum BdevKind {
     Malloc {
         /// Behave as a disk with a volatile write cache.
         volatile_cache: bool,
+        /// Offer atomic writes.
+        atomic_writes: bool,
     },
     /// Nowhere.
     Null,

@@ -155,6 +155,9 @@ pub(super) struct MallocBdev {
     /// Behave as a disk with a volatile write cache: what was not flushed may be lost. Default: false. For tests.
     #[schemars(extend("default" = false))]
     pub volatile_cache: Option<At<bool>>,
+    /// Offer atomic writes. Reads are copied then, instead of being sent from where they lie. Default: false.
+    #[schemars(extend("default" = false))]
+    pub atomic_writes: Option<At<bool>>,
 }
 
 /// A backing device that keeps nothing.

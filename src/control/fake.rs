@@ -77,6 +77,7 @@ pub(crate) fn ram0() -> dm::Lower {
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: 4096,
+        atomic_writes: dm::AtomicWrites::NONE,
         read_only: false,
         keep: Default::default(),
     }

@@ -217,6 +217,15 @@ impl<C> Bound<C> {
         &self.table.lowers[channel.0 as usize]
     }
 
+    /// What is asked of a channel for a clone that does `op`, of an original that is to do `whole`: a mapped device beneath writes as one
+    /// what is to be written as one, or says that it cannot.
+    pub fn op_below(&self, channel: ChannelIndex, whole: Op, op: Op) -> Op {
+        match (whole, op, &self.channels[channel.0 as usize]) {
+            (Op::WriteAtomic, Op::Write, Channel::Device(_)) => Op::WriteAtomic,
+            _ => op,
+        }
+    }
+
     /// Where the target's own sectors begin in the table.
     pub fn start(&self, place: u32) -> u64 {
         self.places[place as usize].start
@@ -380,7 +389,9 @@ impl<C> Bound<C> {
     /// [`Bound::flush_through`].
     pub fn mark_unflushed<P>(&mut self, io: &Io<P>) -> bool {
         let marked = match io.op {
-            Op::Write | Op::CompareAndWrite => self.mark_written(io.sector, io.sectors),
+            Op::Write | Op::CompareAndWrite | Op::WriteAtomic => {
+                self.mark_written(io.sector, io.sectors)
+            }
             Op::WriteZeroes => self.mark_zeroed(io.sector, io.sectors),
             // What a discard leaves behind is nobody's data: there is nothing to make durable.
             Op::Read | Op::Flush | Op::Discard => return false,

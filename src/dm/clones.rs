@@ -54,6 +54,18 @@ impl<E: Env> Mapper<E> {
         self.release(env, slot);
     }
 
+    /// Issues an atomic write: one clone, since its table does not cut it.
+    pub(super) fn issue_whole(&mut self, env: &mut E, slot: u32) {
+        let original = &mut self.originals[slot];
+        original.stage = Stage::Data;
+        let (id, sector, sectors) = (original.device, original.io.sector, original.io.sectors);
+        self.hold(slot);
+        let (piece, _) = self.live(id).piece(sector, sectors);
+        assert_eq!(piece.sectors, sectors, "checked by the table's limits");
+        self.issue(env, slot, piece.place, piece.within, sectors, 0);
+        self.release(env, slot);
+    }
+
     /// Sends a discard or write-zeroes to every target of its range, each as often as the target asks (IO-9).
     pub(super) fn fan_out_range(&mut self, env: &mut E, slot: u32) {
         let original = &mut self.originals[slot];
@@ -224,9 +236,10 @@ impl<E: Env> Mapper<E> {
             (Op::Flush, Err(status)) => return self.complete_piece(env, clone, status),
             _ => original.io.payload,
         };
+        let (whole, forced) = (original.io.op, original.io.fua);
         let io = LowerIo {
-            op,
-            fua: fua && op == Op::Write && original.io.fua,
+            op: self.live(id).op_below(channel, whole, op),
+            fua: fua && op == Op::Write && forced,
             sector,
             sectors,
             payload,
@@ -359,7 +372,7 @@ impl<P: Payload> Original<P> {
         match (self.stage, self.io.op) {
             (Stage::PostFlush, _) => Op::Flush,
             (Stage::Compare, _) => Op::Read,
-            (_, Op::CompareAndWrite) => Op::Write,
+            (_, Op::CompareAndWrite | Op::WriteAtomic) => Op::Write,
             (_, op) => op,
         }
     }

@@ -48,6 +48,8 @@ defects! {
         "A second sequence begins while the device is being suspended",
     CompareWithoutSequence "compare-without-sequence" "IO-21"
         "A compare-and-write does not have the device to itself",
+    AtomicWithoutSequence "atomic-without-sequence" "IO-21"
+        "An atomic write does not have the device to itself",
     DrainedEarly "drained-early" "IO-18"
         "A core says that it has drained while its last original is under way",
     NotDrained "not-drained" "SU-6"

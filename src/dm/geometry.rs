@@ -1,5 +1,6 @@
 //! What front ends tell their hosts of a mapped device.
 
+use super::limits::AtomicWrites;
 use super::table::Limits;
 
 /// What a mapped device is like, as bound now; a copy that the I/O path can look at without a count.
@@ -19,6 +20,8 @@ pub struct Geometry {
     pub write_zeroes: bool,
     /// The size and alignment of writes that it does best, in bytes.
     pub optimal_write_bytes: u32,
+    /// Which writes it does whole or not at all.
+    pub atomic_writes: AtomicWrites,
     /// Refuses writes.
     pub read_only: bool,
 }
@@ -34,6 +37,7 @@ impl Geometry {
             discard_zeroes: limits.discard_zeroes,
             write_zeroes: limits.write_zeroes,
             optimal_write_bytes: limits.optimal_write_bytes,
+            atomic_writes: limits.atomic_writes,
             read_only: limits.read_only,
         }
     }

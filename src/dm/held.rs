@@ -471,7 +471,7 @@ impl<E: Env> Mapper<E> {
             original, sectors, ..
         } = self.pieces[clone];
         let original = &self.originals[original];
-        let (id, fua) = (original.device, original.io.fua);
+        let (id, whole, fua) = (original.device, original.io.op, original.io.fua);
         assert_eq!(
             original.op_of_stage(),
             Op::Write,
@@ -486,10 +486,10 @@ impl<E: Env> Mapper<E> {
         assert_eq!(piece.copy, None, "one copy at a time");
         (piece.channel, piece.note, piece.copy) = (channel, Note::NONE, Some(copy));
         piece.held_since_ns = None;
-        let lower = &self.live(id).table.lowers[channel.0 as usize];
+        let live = self.live(id);
         let io = LowerIo {
-            op: Op::Write,
-            fua: fua && lower.fua,
+            op: live.op_below(channel, whole, Op::Write),
+            fua: fua && live.lower(channel).fua,
             sector,
             sectors,
             payload,

@@ -25,6 +25,9 @@ pub enum Op {
     /// Compare and, if equal, write, as one: atomic against every other I/O of the device and never executed twice
     /// (IO-21, AT-77). The payload is three times the range: what to compare with, what to write, room to read into.
     CompareAndWrite,
+    /// Write the payload as one: every other I/O of the device finds all of it or nothing, and so does whoever looks after a
+    /// power cut. Only where the device says so ([`super::limits::AtomicWrites`]); [`super::Status::NotSupported`] elsewhere.
+    WriteAtomic,
 }
 
 /// What a front end gets back with a completion: which of its queues, and which command there. The mapper only carries it.
@@ -56,7 +59,7 @@ pub struct Io<P> {
     pub tag: Tag,
     /// What to do.
     pub op: Op,
-    /// With [`Op::Write`], [`Op::WriteZeroes`] and [`Op::CompareAndWrite`]: durable when it completes (force unit access).
+    /// With everything that writes but a discard: durable when it completes (force unit access).
     pub fua: bool,
     /// First sector.
     pub sector: u64,
@@ -69,7 +72,8 @@ pub struct Io<P> {
 /// What a lower device is asked to do: one clone, at a position of that device.
 #[derive(Clone, Copy, Debug)]
 pub struct LowerIo<P> {
-    /// What to do; never [`Op::CompareAndWrite`], which the mapper does in steps.
+    /// What to do; of an engine's device never [`Op::CompareAndWrite`] or [`Op::WriteAtomic`], which the mapper does in steps, with
+    /// reads and writes.
     pub op: Op,
     /// Durable at completion. Only set for a lower device that declared FUA ([`super::limits::Lower::fua`]).
     pub fua: bool,

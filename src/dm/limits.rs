@@ -39,6 +39,8 @@ pub struct Lower {
     pub transfer_sectors_max: u32,
     /// The size and alignment of writes it does best, in bytes; at least the block size.
     pub optimal_write_bytes: u32,
+    /// Which writes it does whole or not at all.
+    pub atomic_writes: AtomicWrites,
     /// Refuses writes.
     pub read_only: bool,
     /// Keeps it from being taken away.
@@ -76,8 +78,78 @@ impl Lower {
             write_zeroes: limits.write_zeroes,
             transfer_sectors_max: 0,
             optimal_write_bytes: limits.optimal_write_bytes,
+            atomic_writes: limits.atomic_writes,
             read_only: limits.read_only,
             keep: Keep::default(),
+        }
+    }
+}
+
+/// Which writes a device does whole or not at all, even if its power is cut, or it fails, while it writes. What reads find
+/// meanwhile is the mapper's affair ([`super::io::Op::WriteAtomic`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtomicWrites {
+    /// The longest, in sectors; 0 for none at all.
+    pub sectors_max: u32,
+    /// They cross no multiple of this many sectors: a power of two, or 0 for no such boundary.
+    pub boundary_sectors: u32,
+}
+
+impl AtomicWrites {
+    /// No write.
+    pub const NONE: AtomicWrites = AtomicWrites {
+        sectors_max: 0,
+        boundary_sectors: 0,
+    };
+
+    /// Every write.
+    pub const ALL: AtomicWrites = AtomicWrites {
+        sectors_max: u32::MAX,
+        boundary_sectors: 0,
+    };
+
+    /// Whether a write of `sectors`, at least one, from `sector` is among them.
+    pub fn include(self, sector: u64, sectors: u32) -> bool {
+        let block = |sector: u64| sector.checked_div(u64::from(self.boundary_sectors));
+        let last = sector + u64::from(sectors) - 1;
+        sectors <= self.sectors_max && block(sector) == block(last)
+    }
+
+    /// Those that are among `other`, too.
+    pub fn and(self, other: AtomicWrites) -> AtomicWrites {
+        let boundaries = [self.boundary_sectors, other.boundary_sectors].into_iter();
+        AtomicWrites {
+            sectors_max: self.sectors_max.min(other.sectors_max),
+            // The multiples of the smaller power of two are those of the larger one as well.
+            boundary_sectors: boundaries.filter(|sectors| *sectors > 0).min().unwrap_or(0),
+        }
+    }
+
+    /// Those of no more than so many sectors.
+    pub fn up_to(self, sectors: u32) -> AtomicWrites {
+        AtomicWrites {
+            sectors_max: self.sectors_max.min(sectors),
+            ..self
+        }
+    }
+
+    /// Those that are left when a table cuts writes at a sector and its multiples; 0 is where every device begins.
+    pub fn cut_at(self, sector: u64) -> AtomicWrites {
+        if sector == 0 {
+            return self;
+        }
+        let boundary_sectors = 1 << sector.trailing_zeros().min(31);
+        self.and(AtomicWrites {
+            boundary_sectors,
+            ..AtomicWrites::ALL
+        })
+    }
+
+    /// The same writes where every sector has a number that is greater, or smaller, by `sectors`.
+    pub fn moved_by(self, sectors: u64) -> AtomicWrites {
+        match self.boundary_sectors {
+            0 => self,
+            _ => self.cut_at(sectors),
         }
     }
 }

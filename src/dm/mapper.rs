@@ -353,12 +353,15 @@ impl<E: Env> Mapper<E> {
         let steps = match op {
             _ if for_home => None,
             Op::Flush if device.ordered => Some(Steps::Flush),
-            Op::Write | Op::WriteZeroes | Op::CompareAndWrite if device.ordered && fua => {
+            Op::Write | Op::WriteZeroes | Op::CompareAndWrite | Op::WriteAtomic
+                if device.ordered && fua =>
+            {
                 Some(Steps::FlushDataFlush)
             }
             Op::CompareAndWrite if !env.planted(Defect::CompareWithoutSequence) => {
                 Some(Steps::Data)
             }
+            Op::WriteAtomic if !env.planted(Defect::AtomicWithoutSequence) => Some(Steps::Data),
             _ => None,
         };
         if let Some(steps) = steps {
@@ -369,6 +372,7 @@ impl<E: Env> Mapper<E> {
             Op::Read | Op::Write => self.issue_pieces(env, slot, Stage::Data),
             Op::CompareAndWrite if compared => self.issue_pieces(env, slot, Stage::Data),
             Op::CompareAndWrite => self.issue_pieces(env, slot, Stage::Compare),
+            Op::WriteAtomic => self.issue_whole(env, slot),
             Op::Flush => self.fan_out_flush(env, slot),
             Op::Discard | Op::WriteZeroes => self.fan_out_range(env, slot),
         }
@@ -473,11 +477,15 @@ impl<C> Device<C> {
             .sector
             .checked_add(u64::from(io.sectors))
             .is_some_and(|end| end <= live.limits.sectors);
-        if inside && io.sectors > 0 {
-            Ok(())
-        } else {
-            Err(Status::IoError)
+        if !inside || io.sectors == 0 {
+            return Err(Status::IoError);
         }
+        // By the table itself: the device's limits may be those of the table before it.
+        let whole = live.table.limits.atomic_writes;
+        if io.op == Op::WriteAtomic && !whole.include(io.sector, io.sectors) {
+            return Err(Status::NotSupported);
+        }
+        Ok(())
     }
 
     /// Closes the gate for one more reason.

@@ -54,7 +54,7 @@ pub use env::{CopyId, Env, Submit};
 pub use error::{Errno, Error};
 pub use geometry::Geometry;
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
-pub use limits::{Lower, LowerId};
+pub use limits::{AtomicWrites, Lower, LowerId};
 pub use mapper::Mapper;
 pub use message::{
     Answer, Event, Info, Message, Reply, Request, SuspendOptions, TargetLine, Ticket,

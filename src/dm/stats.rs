@@ -166,7 +166,7 @@ impl Stats {
     pub(super) fn of(&mut self, op: Op) -> &mut Counters {
         match op {
             Op::Read => &mut self.read,
-            Op::Write | Op::CompareAndWrite => &mut self.write,
+            Op::Write | Op::CompareAndWrite | Op::WriteAtomic => &mut self.write,
             Op::Flush => &mut self.flush,
             Op::Discard | Op::WriteZeroes => &mut self.discard,
         }

@@ -371,6 +371,8 @@ fn limits_after(old: Option<&Limits>, new: &Table, open: bool) -> Result<Arc<Lim
             sectors,
             // Whether it takes writes is the table's own affair (1.4, step 4).
             read_only: own.read_only,
+            // As it is which writes it would leave whole.
+            atomic_writes: old.atomic_writes.and(own.atomic_writes),
             ..old.clone()
         }));
     }

@@ -311,6 +311,7 @@ fn height(id: DeviceId, next: impl Fn(DeviceId) -> BTreeSet<DeviceId>) -> usize 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dm::AtomicWrites;
 
     const A: DeviceId = DeviceId(0);
     const B: DeviceId = DeviceId(1);
@@ -325,6 +326,7 @@ mod tests {
             discard_zeroes: false,
             write_zeroes: false,
             optimal_write_bytes: block_bytes,
+            atomic_writes: AtomicWrites::NONE,
             read_only: false,
         })
     }

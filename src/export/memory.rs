@@ -1,7 +1,7 @@
 //! A device in memory in place of the engine: what the protocols' own tests and fuzzers work on. Nothing here is used by a running target.
 
 use super::backend::{Backend, Lend, Request};
-use crate::dm::{DeviceId, Geometry, Op, Status};
+use crate::dm::{AtomicWrites, DeviceId, Geometry, Op, Status};
 use crate::reactor::{BufferPool, PoolBuffer};
 
 /// Blocks of the device, of 512 bytes each.
@@ -77,6 +77,7 @@ impl MemoryBackend {
                 discard_zeroes: true,
                 write_zeroes: true,
                 optimal_write_bytes: 4096,
+                atomic_writes: AtomicWrites::NONE,
                 read_only: false,
             }),
             ordered: false,
@@ -132,7 +133,7 @@ impl MemoryBackend {
                     (*held.lend).0.push((first.as_ptr(), first.len()));
                     (*held.lend).0.push((second.as_ptr(), second.len()));
                 }
-                Op::Write => {
+                Op::Write | Op::WriteAtomic => {
                     self.bytes[range].copy_from_slice(std::slice::from_raw_parts(at, size))
                 }
                 Op::WriteZeroes | Op::Discard => self.bytes[range].fill(0),

@@ -318,10 +318,14 @@ pub(super) fn spec(bdev: &BdevPlan) -> bdev::Spec {
     let block_bytes = bdev.block_size;
     let size = bdev.size.as_ref().map(|size| size.value);
     match &bdev.kind {
-        BdevKind::Malloc { volatile_cache } => bdev::Spec::Malloc {
+        BdevKind::Malloc {
+            volatile_cache,
+            atomic_writes,
+        } => bdev::Spec::Malloc {
             bytes: size.unwrap_or(0),
             block_bytes,
             volatile_cache: *volatile_cache,
+            atomic_writes: *atomic_writes,
         },
         BdevKind::Null => bdev::Spec::Null {
             bytes: size.unwrap_or(0),

@@ -383,6 +383,11 @@ pub struct Namespace {
     pub atomic_write_power_fail: u16,
     /// NACWU: blocks, minus one.
     pub atomic_compare_write: u16,
+    /// NABO: the block of the first atomic boundary.
+    pub atomic_boundary_offset: u16,
+    /// NABSPF: blocks between the boundaries that no write crosses which is to be atomic through a power failure, minus one; 0 when there
+    /// are none.
+    pub atomic_boundary_power_fail: u16,
     /// NOIOB: blocks that an I/O better not crosses a multiple of; 0 when there is no such boundary.
     pub optimal_boundary: u16,
     /// NVMCAP in bytes.
@@ -423,6 +428,8 @@ impl Namespace {
         put_u16(page, 34, self.atomic_write);
         put_u16(page, 36, self.atomic_write_power_fail);
         put_u16(page, 38, self.atomic_compare_write);
+        put_u16(page, 42, self.atomic_boundary_offset);
+        put_u16(page, 44, self.atomic_boundary_power_fail);
         put_u16(page, 46, self.optimal_boundary);
         put_u128(page, 48, self.capacity_bytes);
         put_u16(page, 64, self.write_granularity);
@@ -451,6 +458,8 @@ impl Namespace {
             atomic_write: get_u16(page, 34),
             atomic_write_power_fail: get_u16(page, 36),
             atomic_compare_write: get_u16(page, 38),
+            atomic_boundary_offset: get_u16(page, 42),
+            atomic_boundary_power_fail: get_u16(page, 44),
             optimal_boundary: get_u16(page, 46),
             capacity_bytes: u128::from_le_bytes(get_array(page, 48)),
             write_granularity: get_u16(page, 64),

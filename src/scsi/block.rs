@@ -62,8 +62,8 @@ fn write_plan(extent: Extent, fua: bool) -> Plan {
 /// The range of a command that moves its blocks: no protection information, and no more than fits one transfer (SBC-3, 6.6.4, MAXIMUM TRANSFER LENGTH).
 pub(super) fn range(call: &Call<'_>) -> Result<(u64, u32, Extent), Outcome> {
     let cdb = &call.cdb;
-    if Cdb::length(cdb.opcode()) != 6 && cdb.byte(1) & PROTECT != 0 {
-        return Err(Sense::invalid_field(1, Some(7)).into());
+    if Cdb::length(cdb.opcode()) != 6 {
+        check_protect(cdb)?;
     }
     let (lba, count) = cdb.range();
     let extent = call.extent(lba, count)?;
@@ -76,6 +76,14 @@ pub(super) fn range(call: &Call<'_>) -> Result<(u64, u32, Extent), Outcome> {
         return Err(Sense::invalid_field(at, None).into());
     }
     Ok((lba, count, extent))
+}
+
+/// There is no protection information that RDPROTECT, WRPROTECT or VRPROTECT could be about.
+pub(super) fn check_protect(cdb: &Cdb) -> Result<(), Outcome> {
+    if cdb.byte(1) & PROTECT != 0 {
+        return Err(Sense::invalid_field(1, Some(7)).into());
+    }
+    Ok(())
 }
 
 /// Whether FUA is set, or the write cache is off.

@@ -2,12 +2,13 @@
 //!
 //! REPORT SUPPORTED OPERATION CODES tells initiators what stands here, so it cannot claim anything else.
 
+use super::atomic::Atomic;
 use super::cdb::{Cdb, opcode as op};
 use super::sense::{Code, Outcome, Sense};
 use super::serve::Call;
 use super::{
-    Plan, block, copy, inquiry, job, mode, opcodes, persistent, port_groups, report, reserve,
-    sanitize,
+    Plan, atomic, block, copy, inquiry, job, mode, opcodes, persistent, port_groups, report,
+    reserve, sanitize,
 };
 
 /// What a command needs of its unit: which reservations are in its way (SPC-4, table 66; SBC-3, table 12), and whether it has to be ready.
@@ -60,9 +61,13 @@ impl Entry {
         }
     }
 
-    /// Whether the target has it: SET TARGET PORT GROUPS is there where initiators may change states.
+    /// Whether the unit has it: SET TARGET PORT GROUPS is there where initiators may change states, WRITE ATOMIC where the device beneath
+    /// writes more than a block atomically.
     pub(super) fn is_there(&self, call: &Call<'_>) -> bool {
-        self.needs != Needs::Ways || call.directory.is_explicit()
+        match self.opcode {
+            op::WRITE_ATOMIC_16 => Atomic::of(&call.geometry).is_offered(),
+            _ => self.needs != Needs::Ways || call.directory.is_explicit(),
+        }
     }
 
     /// SANITIZE itself, which is the way out of a failed one.
@@ -182,6 +187,8 @@ pub(super) const CATALOG: &[Entry] = &[
         Flush, job::synchronize_cache),
     command(&[op::WRITE_SAME_16, 0x09, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Write, job::write_same),
+    command(&[op::WRITE_ATOMIC_16, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        Write, atomic::write_atomic),
     without_medium(action(&[op::SERVICE_ACTION_IN_16, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
         Ready, report::capacity_16)),
     action(&[op::SERVICE_ACTION_IN_16, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],

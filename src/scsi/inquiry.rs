@@ -4,7 +4,7 @@ use super::cdb::Cdb;
 use super::sense::{Outcome, Sense};
 use super::serve::{Call, Limits};
 use super::unit::Identity;
-use super::{Plan, copy, padded};
+use super::{Atomic, Plan, copy, padded};
 use crate::dm::Geometry;
 
 /// Claimed versions (SPC-4, table 144): SAM-5, SPC-4, SBC-3, iSCSI.
@@ -223,7 +223,7 @@ fn ports(ports: &[Port]) -> Vec<u8> {
     body
 }
 
-/// Block Limits (SBC-3, 6.6.4).
+/// Block Limits (SBC-3, 6.6.4; of atomic writes, SBC-4).
 fn limits(geometry: &Geometry) -> Vec<u8> {
     let limits = Limits::of(geometry);
     let mut body = vec![0; 60];
@@ -241,6 +241,15 @@ fn limits(geometry: &Geometry) -> Vec<u8> {
         put(20, limits.unmap_descriptors);
         put(24, 1);
     }
+    let Atomic {
+        blocks_max,
+        alignment,
+    } = limits.atomic;
+    let atomic = [blocks_max, alignment, alignment, blocks_max, blocks_max];
+    (40..)
+        .step_by(4)
+        .zip(atomic)
+        .for_each(|(at, value)| put(at, value));
     body[32..40].copy_from_slice(&u64::from(limits.write_same_blocks).to_be_bytes());
     body
 }

@@ -3,7 +3,7 @@
 //! A job does no I/O. Whoever carries it gives it the initiator's data and a piece of work memory, submits the steps that it asks for, and
 //! asks again when all of them have ended; so every job is the same few calls for an export, for tests and for the fuzzer.
 
-use super::block::{is_through, miscompare, range};
+use super::block::{self, is_through, miscompare, range};
 use super::cdb::{Cdb, opcode as op};
 use super::sanitize::Overwrite;
 use super::sense::{Code, Key, Outcome, Sense};
@@ -84,7 +84,8 @@ pub struct Work<'a> {
 #[derive(Debug)]
 enum Kind {
     Parameters(Parameters),
-    Flush,
+    /// A flush, or an atomic write: one step.
+    Once(Op),
     Unmap,
     /// WRITE SAME; `unmap` allows it to deallocate.
     WriteSame {
@@ -186,6 +187,18 @@ impl Job {
         }
     }
 
+    /// WRITE ATOMIC of a range that may be written so.
+    pub(super) fn write_atomic(
+        call: &Call<'_>,
+        extent: Extent,
+        fua: bool,
+    ) -> Result<Plan, Outcome> {
+        let mut job = Self::new(call, Kind::Once(Op::WriteAtomic), extent);
+        job.fua = fua;
+        job.data_bytes = extent.sectors * 512;
+        job.plan()
+    }
+
     fn plan(self) -> Result<Plan, Outcome> {
         Ok(Plan::Job(Box::new(self)))
     }
@@ -204,6 +217,7 @@ impl Job {
             self.kind,
             Kind::CompareAndWrite
                 | Kind::OrWrite
+                | Kind::Once(Op::WriteAtomic)
                 | Kind::WriteSame { .. }
                 | Kind::Verify { writes: true, .. }
                 | Kind::Short { .. }
@@ -264,15 +278,21 @@ impl Job {
                 mode::selected(&call, &self.cdb, work.data)?;
                 Ok(Vec::new())
             }
-            Kind::Flush if first => {
+            Kind::Once(op) if first => {
                 self.under_way = 1;
-                Ok(vec![self.whole(Op::Flush, Place::Nothing)])
+                let has_data = op == Op::WriteAtomic;
+                let place = if has_data {
+                    Place::Data(0)
+                } else {
+                    Place::Nothing
+                };
+                Ok(vec![self.whole(op, place)])
             }
             Kind::Unmap if first => {
                 self.under_way = 1;
                 unmap_steps(work)
             }
-            Kind::Flush | Kind::Unmap | Kind::Copy(_) | Kind::Sanitize => Ok(Vec::new()),
+            Kind::Once(_) | Kind::Unmap | Kind::Copy(_) | Kind::Sanitize => Ok(Vec::new()),
             Kind::WriteSame { unmap, zeroes } => self.write_same(unmap, zeroes, work),
             Kind::CompareAndWrite => self.compare_and_write(first, work),
             Kind::Verify {
@@ -528,13 +548,6 @@ fn long_range(call: &Call<'_>) -> Result<(u64, u32, Extent), Outcome> {
     Ok((lba, count, extent))
 }
 
-fn check_protect(cdb: &Cdb) -> Result<(), Outcome> {
-    if cdb.byte(1) & 0xE0 != 0 {
-        return Err(Sense::invalid_field(1, Some(7)).into());
-    }
-    Ok(())
-}
-
 /// SYNCHRONIZE CACHE(10), SYNCHRONIZE CACHE(16) (SBC-3, 5.26): the whole cache is flushed, whatever the range.
 pub(super) fn synchronize_cache(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     long_range(call)?;
@@ -542,7 +555,7 @@ pub(super) fn synchronize_cache(call: &mut Call<'_>) -> Result<Plan, Outcome> {
         sector: 0,
         sectors: 0,
     };
-    let mut job = Job::new(call, Kind::Flush, whole);
+    let mut job = Job::new(call, Kind::Once(Op::Flush), whole);
     job.in_background = call.cdb.bit(1, 1);
     job.plan()
 }
@@ -620,7 +633,7 @@ fn unmap_steps(work: &Work<'_>) -> Result<Vec<Step>, Outcome> {
 /// WRITE SAME(10), WRITE SAME(16) (SBC-3, 5.42, 5.43).
 pub(super) fn write_same(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     let cdb = call.cdb;
-    check_protect(&cdb)?;
+    block::check_protect(&cdb)?;
     let (anchor, unmap) = (cdb.bit(1, 4), cdb.bit(1, 3));
     let no_data = cdb.opcode() == op::WRITE_SAME_16 && cdb.bit(1, 0);
     // ANC_SUP is 0: blocks cannot be anchored. Nor can they be unmapped where a device cannot.
@@ -662,7 +675,7 @@ pub(super) fn write_same(call: &mut Call<'_>) -> Result<Plan, Outcome> {
 /// COMPARE AND WRITE (SBC-3, 5.3).
 pub(super) fn compare_and_write(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     let cdb = call.cdb;
-    check_protect(&cdb)?;
+    block::check_protect(&cdb)?;
     let count = u32::from(cdb.byte(13));
     let extent = call.extent(cdb.u64(2), count)?;
     if count > Limits::of(&call.geometry).compare_and_write_blocks {
@@ -703,7 +716,7 @@ pub(super) fn or_write(call: &mut Call<'_>) -> Result<Plan, Outcome> {
 /// VERIFY(10), VERIFY(12), VERIFY(16) (SBC-3, 5.29).
 pub(super) fn verify(call: &mut Call<'_>) -> Result<Plan, Outcome> {
     let cdb = call.cdb;
-    check_protect(&cdb)?;
+    block::check_protect(&cdb)?;
     let check = cdb.byte(1) >> 1 & 3;
     let (_, count, extent) = match check {
         0 | 3 => long_range(call)?,

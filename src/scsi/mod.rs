@@ -12,6 +12,7 @@
 //! | `catalog` | every command that is carried out, once: its CDB, what it needs, who does it |
 //! | `serve` | what every command goes through before it is carried out |
 //! | `block`, `job` | commands that move blocks, and those that take several steps |
+//! | `atomic` | WRITE ATOMIC, and which writes it is offered for |
 //! | `copy` | EXTENDED COPY between the units of a target, and RECEIVE COPY RESULTS |
 //! | `sanitize` | SANITIZE |
 //! | `inquiry`, `mode`, `report`, `opcodes` | commands that ask or set |
@@ -20,6 +21,7 @@
 //! | [`mod@unit`] | a logical unit, and one nexus's view of it |
 //! | [`sense`], [`lun`] | sense data; logical unit numbers |
 
+mod atomic;
 mod block;
 mod catalog;
 pub mod cdb;
@@ -38,6 +40,7 @@ pub mod sense;
 mod serve;
 pub mod unit;
 
+pub use atomic::Atomic;
 pub use cdb::Cdb;
 pub use inquiry::Port;
 pub use job::{Action, Job, Place, Step, Work};

@@ -81,6 +81,7 @@ impl Code {
     pub const SANITIZE_FAILED: Code = Code(0x31, 0x03);
     pub const SAVING_NOT_SUPPORTED: Code = Code(0x39, 0x00);
     pub const MEDIUM_NOT_PRESENT: Code = Code(0x3A, 0x00);
+    pub const INQUIRY_DATA_CHANGED: Code = Code(0x3F, 0x03);
     pub const REPORTED_LUNS_CHANGED: Code = Code(0x3F, 0x0E);
     pub const INTERNAL_TARGET_FAILURE: Code = Code(0x44, 0x00);
     pub const DATA_PHASE_ERROR: Code = Code(0x4B, 0x00);

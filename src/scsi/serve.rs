@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::atomic::Atomic;
 use super::catalog::{self, Entry, Needs};
 use super::cdb::{Cdb, opcode};
 use super::inquiry::{self, Port};
@@ -35,6 +36,8 @@ pub struct Limits {
     pub optimal_blocks: u32,
     /// COMPARE AND WRITE.
     pub compare_and_write_blocks: u32,
+    /// WRITE ATOMIC.
+    pub atomic: Atomic,
     /// All ranges of UNMAP together.
     pub unmap_blocks: u32,
     /// Ranges of UNMAP.
@@ -54,6 +57,7 @@ impl Limits {
             optimal_blocks: (geometry.optimal_write_bytes / block_bytes).max(1),
             // A compare-and-write has three times its range in one buffer; the field has a byte.
             compare_and_write_blocks: (TRANSFER_BYTES_MAX / 3 / block_bytes).min(255),
+            atomic: Atomic::of(geometry),
             unmap_blocks: UNMAP_BLOCKS_MAX,
             unmap_descriptors: UNMAP_DESCRIPTORS_MAX,
             write_same_blocks: WRITE_SAME_BLOCKS_MAX,

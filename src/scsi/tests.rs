@@ -6,8 +6,9 @@ use super::catalog::CATALOG;
 use super::sense::{Code, Key};
 use super::unit::Identity;
 use super::*;
-use crate::dm::{Geometry, Op, Status};
+use crate::dm::{AtomicWrites, Geometry, Op, Status};
 
+mod atomic;
 mod copy;
 mod persistent;
 mod rights;
@@ -99,6 +100,7 @@ impl Disk {
                 discard_zeroes: true,
                 write_zeroes: false,
                 optimal_write_bytes: block_bytes,
+                atomic_writes: AtomicWrites::NONE,
                 read_only: false,
             },
             bytes: vec![0xEE; sectors as usize * 512],
@@ -200,7 +202,9 @@ impl Disk {
         match (step.op, step.place) {
             (Op::Read, Place::Scratch(at)) => scratch[at..at + size].copy_from_slice(blocks),
             (Op::Write, Place::Scratch(at)) => blocks.copy_from_slice(&scratch[at..at + size]),
-            (Op::Write, Place::Data(at)) => blocks.copy_from_slice(&data[at..at + size]),
+            (Op::Write | Op::WriteAtomic, Place::Data(at)) => {
+                blocks.copy_from_slice(&data[at..at + size])
+            }
             (Op::Discard | Op::WriteZeroes, Place::Nothing) => blocks.fill(0),
             (Op::Flush, Place::Nothing) => {}
             (Op::CompareAndWrite, Place::Scratch(at)) => {
@@ -253,6 +257,7 @@ fn the_catalog_is_what_it_says() {
         );
     }
     let mut disk = Disk::new(512);
+    disk.geometry.atomic_writes = AtomicWrites::ALL;
     let (outcome, all) = disk.run(0, &[0xA3, 0x0C, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0], &[]);
     assert!(outcome.is_good());
     assert_eq!(all.len(), 4 + CATALOG.len() * 8);

@@ -367,7 +367,7 @@ impl Device {
         let (sector, length) = (wanted.sector, wanted.sectors as usize * SECTOR);
         match wanted.op {
             Op::Read => (vec![0xee; length], false),
-            Op::Write => {
+            Op::Write | Op::WriteAtomic => {
                 let mut bytes = vec![0; length];
                 fill(&mut bytes, number, sector);
                 (bytes, false)

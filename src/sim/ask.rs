@@ -76,6 +76,14 @@ impl Ask {
         }
     }
 
+    /// An atomic write of sectors full of `byte`.
+    pub fn atomic(sector: u64, sectors: u32, byte: u8) -> Ask {
+        Ask {
+            op: Op::WriteAtomic,
+            ..Ask::fill(sector, sectors, byte)
+        }
+    }
+
     /// The same with force-unit-access.
     pub fn fua(self) -> Ask {
         Ask { fua: true, ..self }

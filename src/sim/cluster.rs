@@ -9,9 +9,9 @@ use super::world::{Seen, Shared, World};
 use super::{Ask, Bytes, Disk, Random};
 use crate::dm::mapper::home;
 use crate::dm::{
-    Answer, CloneId, CoreId, DeviceId, Env as _, Errno, Event, Info, Io, Lower, LowerId, LowerIo,
-    Mapper, Message, Op, Passing, Reply, Request, Status, Submit, SuspendOptions, Table, Tag,
-    Ticket,
+    Answer, AtomicWrites, CloneId, CoreId, DeviceId, Env as _, Errno, Event, Info, Io, Lower,
+    LowerId, LowerIo, Mapper, Message, Op, Passing, Reply, Request, Status, Submit, SuspendOptions,
+    Table, Tag, Ticket,
 };
 
 /// Steps after which a world that is still busy is taken to be in a loop; no run comes near it.
@@ -116,6 +116,7 @@ impl Cluster {
             write_zeroes: true,
             transfer_sectors_max: 0,
             optimal_write_bytes: 512,
+            atomic_writes: AtomicWrites::ALL,
             read_only: false,
             keep: Default::default(),
         };

@@ -321,7 +321,9 @@ impl Disk {
                 "write-zeroes to '{}' (TG-1)",
                 lower.name
             ),
-            Op::Flush | Op::CompareAndWrite => unreachable!("{:?} reached a lower device", io.op),
+            Op::Flush | Op::CompareAndWrite | Op::WriteAtomic => {
+                unreachable!("{:?} reached a lower device", io.op)
+            }
         }
     }
 
@@ -364,7 +366,7 @@ impl Disk {
                     }
                 }
             }
-            Op::CompareAndWrite => unreachable!("refused at submission"),
+            Op::CompareAndWrite | Op::WriteAtomic => unreachable!("refused at submission"),
         }
         Status::Ok
     }

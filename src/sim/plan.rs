@@ -6,7 +6,7 @@ use std::fmt;
 use super::layout::Layout;
 use super::{Disk, Random};
 use crate::dm::target::TYPES;
-use crate::dm::{Lower, LowerId, Op, Status, SuspendOptions};
+use crate::dm::{AtomicWrites, Lower, LowerId, Op, Status, SuspendOptions};
 
 /// Hosts; host h submits on core h modulo the number of cores. More than the cores, so that several share one.
 pub const HOSTS: u64 = 6;
@@ -471,6 +471,7 @@ impl Plan {
                 write_zeroes: true,
                 transfer_sectors_max: *random.pick(&[0, 0, 0, 5]),
                 optimal_write_bytes: 512,
+                atomic_writes: AtomicWrites::ALL,
                 read_only: false,
                 keep: Default::default(),
             },
@@ -620,7 +621,8 @@ impl Plan {
                 0..6 => (Op::Read, HOST_SECTORS),
                 6 => (Op::Discard, HOST_SECTORS),
                 7 => (Op::WriteZeroes, HOST_SECTORS),
-                8 | 9 => (Op::CompareAndWrite, 2),
+                8 => (Op::CompareAndWrite, 2),
+                9 => (Op::WriteAtomic, 4),
                 _ => (Op::Write, HOST_SECTORS),
             }
         };
@@ -629,7 +631,7 @@ impl Plan {
             device,
             host,
             op,
-            fua: fua && matches!(op, Op::Write | Op::WriteZeroes | Op::CompareAndWrite),
+            fua: fua && !matches!(op, Op::Read | Op::Discard | Op::Flush),
             sector,
             sectors: 1 + random.below(sectors_max.min(HOST_SECTORS - sector)),
         }

@@ -162,7 +162,8 @@ impl Underway {
                     || (self.op != Op::Flush && self.sector + self.sectors > end)
             }
             Status::Aborted => removed || aborted,
-            Status::NotSupported => error_table,
+            // Tables cut where they like.
+            Status::NotSupported => error_table || self.op == Op::WriteAtomic,
             Status::Miscompare => self.op == Op::CompareAndWrite && !self.certain,
             _ => false,
         }

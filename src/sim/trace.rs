@@ -14,6 +14,7 @@ pub(super) fn op(op: Op) -> &'static str {
         Op::Discard => "discard",
         Op::WriteZeroes => "write-zeroes",
         Op::CompareAndWrite => "compare-and-write",
+        Op::WriteAtomic => "atomic write",
     }
 }
 

@@ -96,6 +96,11 @@ pub(super) struct Watch {
     pub step: u64,
 }
 
+/// Whether an operation has the device to itself, whatever the flush policy.
+fn is_one(op: Op) -> bool {
+    matches!(op, Op::CompareAndWrite | Op::WriteAtomic)
+}
+
 impl Watch {
     pub fn new(plan: &Plan, cores: u16, trace: Option<Lines>) -> Watch {
         let device = Device {
@@ -167,7 +172,7 @@ impl Watch {
             ..
         } = *io;
         let state = &mut self.devices[device];
-        let exclusive = op == Op::CompareAndWrite || (state.ordered && fua);
+        let exclusive = is_one(op) || (state.ordered && fua);
         let sequenced = exclusive || (state.ordered && op == Op::Flush);
         if sequenced {
             self.messages_max += MESSAGES_PER_SEQUENCE * self.cores + MESSAGES_BESIDES;
@@ -315,7 +320,7 @@ impl Watch {
             return;
         }
         command.started = true;
-        if command.exclusive && state.ordered && command.op != Op::CompareAndWrite {
+        if command.exclusive && state.ordered && !is_one(command.op) {
             self.barriers.push(number);
         }
         // What a core was given, it starts in that order, whatever held it up (SU-13).
@@ -418,7 +423,7 @@ impl Watch {
             }
             _ => {}
         }
-        let once = command.op != Op::CompareAndWrite || command.written <= command.sectors;
+        let once = !is_one(command.op) || command.written <= command.sectors;
         assert!(once, "#{number} was executed twice (IO-21, AT-77)");
     }
 

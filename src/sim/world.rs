@@ -71,7 +71,7 @@ pub struct Shared {
     /// The checks and the trace of a simulation; tests of the mapper bring their own.
     pub(super) watch: Option<Watch>,
     /// The defect that is planted.
-    pub(super) defect: Option<Defect>,
+    pub defect: Option<Defect>,
     /// Private copies of writes that are out, by number.
     pub copies: BTreeMap<u32, Bytes>,
     /// How many there may be at once.

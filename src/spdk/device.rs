@@ -20,7 +20,7 @@ use super::rpc::Refused;
 use super::thread::Thread;
 use crate::bdev::{self, Bdev, Direct, Error, Foreign, NvmeAddress, RemoteSpec, SpdkSpec, Spec};
 use crate::dm::limits::Keep;
-use crate::dm::{Lower, LowerId};
+use crate::dm::{AtomicWrites, Lower, LowerId};
 
 /// Seconds after which SPDK tries again to reach an NVMe controller that it has lost.
 const RECONNECT_DELAY_SECONDS: u32 = 1;
@@ -201,6 +201,12 @@ impl Opener {
                 self.call("bdev_null_create", sized(name, *bytes, *block_bytes))?;
                 Ok((name.into(), delete("bdev_null_delete")))
             }
+            Spec::Malloc {
+                atomic_writes: true,
+                ..
+            } => Err(engine(
+                "`atomic_writes` is the native engine's; leave it out, SPDK's bdevs promise nothing of the kind",
+            )),
             Spec::Malloc {
                 bytes, block_bytes, ..
             } => {
@@ -491,6 +497,7 @@ impl Opener {
             // The bdev layer splits what is too large.
             transfer_sectors_max: 0,
             optimal_write_bytes: facts.block_bytes.max(4096),
+            atomic_writes: AtomicWrites::NONE,
             read_only,
             keep: Keep::default(),
         };

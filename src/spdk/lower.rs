@@ -481,7 +481,9 @@ impl Env for Lower {
                     Some(ended),
                     argument,
                 ),
-                (Op::CompareAndWrite, _) => unreachable!("the mapper does it in steps"),
+                (Op::CompareAndWrite | Op::WriteAtomic, _) => {
+                    unreachable!("the mapper does it in steps")
+                }
             }
         };
         if result == 0 {

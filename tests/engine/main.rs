@@ -42,6 +42,7 @@ fn malloc(megabytes: u64) -> Spec {
         bytes: megabytes << 20,
         block_bytes: 4096,
         volatile_cache: false,
+        atomic_writes: false,
     }
 }
 

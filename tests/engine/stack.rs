@@ -425,6 +425,7 @@ fn lc_16_a_device_beneath_keeps_what_is_used_of_it() {
         bytes: 4 << 20,
         block_bytes: 512,
         volatile_cache: false,
+        atomic_writes: false,
     };
     let engine = engine(&[("a", malloc(4)), ("b", small)], 2);
     device(&engine, "base", "0 4096 linear a 0");

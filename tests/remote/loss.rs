@@ -73,6 +73,7 @@ fn a_remote_that_stands_still_stalls_no_reactor() {
         bytes: 8 << 20,
         block_bytes: 4096,
         volatile_cache: false,
+        atomic_writes: false,
     };
     engine.add_bdev("ram", &ram).unwrap();
     let far = device(&engine, "far", "0 16384 linear r0 0");

@@ -1,7 +1,7 @@
 //! What a namespace and its controller say of themselves, as limits and abilities of a backing device.
 
 use crate::bdev::SECTOR_BYTES;
-use crate::dm::Lower;
+use crate::dm::{AtomicWrites, Lower};
 use crate::nvme::bytes::get_u16;
 use crate::nvme::identify::{
     self, CACHE_PRESENT, NAMESPACE_WRITE_PROTECTED, NvmLimits, namespace_feature, optional_io,
@@ -45,6 +45,8 @@ pub(in crate::bdev) struct Traits {
     pub(in crate::bdev) transfer_sectors_max: u32,
     /// What writes should be multiples of, in bytes.
     pub(in crate::bdev) optimal_write_bytes: u32,
+    /// Which writes are atomic through a power failure.
+    pub(in crate::bdev) atomic_writes: AtomicWrites,
 }
 
 impl Traits {
@@ -100,6 +102,7 @@ impl Traits {
             transfer_sectors_max: whole_blocks(limits.transfer_bytes_max),
             optimal_write_bytes: u32::try_from(granularity * block_bytes)
                 .unwrap_or(block_bytes as u32),
+            atomic_writes: atomic_writes(&namespace, controller, block_shift),
         })
     }
 
@@ -119,9 +122,33 @@ impl Traits {
             write_zeroes: self.write_zeroes,
             transfer_sectors_max: self.transfer_sectors_max,
             optimal_write_bytes: self.optimal_write_bytes,
+            atomic_writes: self.atomic_writes,
             read_only: self.read_only,
             ..lower
         }
+    }
+}
+
+/// Which writes of a namespace are atomic through a power failure (NVM Command Set 1.0, 2.1.4.2): those of NAWUPF, or AWUPF, that cross no
+/// boundary. Boundaries that do not begin at block 0, or are no power of two apart, are more than a table can reckon with: none is.
+fn atomic_writes(
+    namespace: &identify::Namespace,
+    controller: &identify::Controller,
+    block_shift: u32,
+) -> AtomicWrites {
+    let has_own = namespace.features & namespace_feature::ATOMICITY != 0;
+    let last = match namespace.atomic_write_power_fail {
+        own if has_own && own > 0 => own,
+        _ => controller.atomic_write_power_fail,
+    };
+    let all = AtomicWrites::ALL.up_to((u32::from(last) + 1) << block_shift);
+    let boundary = u32::from(namespace.atomic_boundary_power_fail) + 1;
+    match (boundary, namespace.atomic_boundary_offset) {
+        (1, _) => all,
+        (boundary, 0) if boundary.is_power_of_two() => {
+            all.cut_at(u64::from(boundary) << block_shift)
+        }
+        _ => AtomicWrites::NONE,
     }
 }
 
@@ -233,6 +260,43 @@ mod tests {
         let untold = of(None);
         assert_eq!(untold.geometry.zeroes_sectors_max, 256);
         assert!(!untold.discard && !untold.write_zeroes && !untold.volatile_cache);
+    }
+
+    /// Atomic through a power failure: the namespace's own unit where it has one, else the controller's, up to the boundaries.
+    #[test]
+    fn atomic_writes_are_those_that_no_power_failure_tears() {
+        let of = |features, own, boundary, offset| {
+            let mut page = [0; identify::PAGE_SIZE];
+            identify::Namespace {
+                size: 8,
+                block_shift: 12,
+                features,
+                atomic_write: 255,
+                atomic_write_power_fail: own,
+                atomic_boundary_power_fail: boundary,
+                atomic_boundary_offset: offset,
+                ..Default::default()
+            }
+            .encode(&mut page);
+            let controller = identify::Controller {
+                atomic_write: 127,
+                atomic_write_power_fail: 3,
+                ..Default::default()
+            };
+            let traits = Traits::new(1, &page, &controller, &limits(128 << 10, None));
+            traits.expect("supported").atomic_writes
+        };
+        let atomic = |sectors_max, boundary_sectors| AtomicWrites {
+            sectors_max,
+            boundary_sectors,
+        };
+        let own = namespace_feature::ATOMICITY;
+        assert_eq!(of(0, 7, 0, 0), atomic(32, 0), "NAWUPF does not hold");
+        assert_eq!(of(own, 7, 0, 0), atomic(64, 0));
+        assert_eq!(of(own, 0, 0, 0), atomic(32, 0), "as the controller's");
+        assert_eq!(of(own, 7, 15, 0), atomic(64, 128));
+        assert_eq!(of(own, 7, 14, 0), AtomicWrites::NONE);
+        assert_eq!(of(own, 7, 15, 8), AtomicWrites::NONE);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Walk {
                 command.set_dword(11, DEALLOCATE);
                 command
             }
-            Op::Flush | Op::CompareAndWrite => Command::new(io::FLUSH, nsid),
+            Op::Flush | Op::CompareAndWrite | Op::WriteAtomic => Command::new(io::FLUSH, nsid),
         };
         if self.fua && matches!(self.op, Op::Write | Op::WriteZeroes) {
             command.set_force_unit_access();

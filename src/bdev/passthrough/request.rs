@@ -96,7 +96,7 @@ pub(in crate::bdev) fn submit(
             request.hold(buffer);
         }
         Op::Flush | Op::WriteZeroes => {}
-        Op::CompareAndWrite => return Submit::Done(Status::NotSupported),
+        Op::CompareAndWrite | Op::WriteAtomic => return Submit::Done(Status::NotSupported),
     }
     ring.start(request);
     Submit::Pending

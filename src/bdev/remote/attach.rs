@@ -47,6 +47,9 @@ impl Found {
         if now.transfer_sectors_max < before.transfer_sectors_max {
             return changed("its largest transfer is smaller");
         }
+        if now.atomic_writes.and(before.atomic_writes) != before.atomic_writes {
+            return changed("it writes less atomically");
+        }
         let less = |now: bool, before: bool| before && !now;
         if less(now.discard, before.discard) || less(now.write_zeroes, before.write_zeroes) {
             return changed("it takes no discards, or no write-zeroes, any more");

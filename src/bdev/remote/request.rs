@@ -84,7 +84,7 @@ impl Request {
             Op::Read => Submission::Incoming(self.length()),
             Op::Write => Submission::Outgoing(self.length()),
             Op::Discard => Submission::Outgoing(DatasetRange::SIZE as u32),
-            Op::WriteZeroes | Op::Flush | Op::CompareAndWrite => Submission::None,
+            Op::WriteZeroes | Op::Flush | Op::CompareAndWrite | Op::WriteAtomic => Submission::None,
         };
         (self.walk.command(geometry), submission)
     }

@@ -68,6 +68,7 @@ pub(super) fn bdev_plan(bdev: Bdev, surroundings: &Surroundings<'_>) -> Result<B
             size: Some(size(&bdev.size)?),
             kind: BdevKind::Malloc {
                 volatile_cache: bdev.volatile_cache.is_some_and(|flag| flag.value),
+                atomic_writes: bdev.atomic_writes.is_some_and(|flag| flag.value),
             },
         },
         Bdev::Null(bdev) => BdevPlan {

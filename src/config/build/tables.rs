@@ -11,7 +11,7 @@ use crate::config::some_of;
 use crate::config::source::{Problem, Source};
 use crate::dm::table::SECTORS_MAX;
 use crate::dm::target::{Refusal, Resolve};
-use crate::dm::{DeviceId, LEVELS_MAX, Limits, Lower, LowerId, Table};
+use crate::dm::{AtomicWrites, DeviceId, LEVELS_MAX, Limits, Lower, LowerId, Table};
 use crate::suggest::nearest;
 
 /// What a name in a table stands for: its index in the plan's bdevs, or among the devices as written.
@@ -195,6 +195,7 @@ fn bdev(index: usize, bdev: &BdevPlan) -> Lower {
         write_zeroes: false,
         transfer_sectors_max: 0,
         optimal_write_bytes: bdev.block_size,
+        atomic_writes: AtomicWrites::NONE,
         read_only: bdev.read_only(),
         keep: Default::default(),
     }

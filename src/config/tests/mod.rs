@@ -108,7 +108,8 @@ exports: { nvmf: { listeners: [ '[::1]:0', '[::1]:0' ], subsystems: [
     assert_eq!(
         plan.bdevs[0].kind,
         BdevKind::Malloc {
-            volatile_cache: false
+            volatile_cache: false,
+            atomic_writes: false,
         }
     );
     let BdevKind::File(file) = &plan.bdevs[1].kind else {

@@ -19,7 +19,7 @@ fn meaning(plan: &BdevPlan) -> String {
 fn an_entry_means_what_it_means_in_a_file() {
     for text in [
         "malloc: { name: ram0, size: 1GiB }",
-        "malloc: { name: ram0, size: 1GiB, block_size: 4096, volatile_cache: true }",
+        "malloc: { name: ram0, size: 1GiB, block_size: 4096, volatile_cache: true, atomic_writes: true }",
         "null: { name: n, size: 1TiB }",
         "file: { name: f, path: /srv/f, direct: on }",
         "file: { name: f, path: \"/srv/a b: {c}\", size: 1MiB, direct: off }",

@@ -111,7 +111,7 @@ r##"error: unknown key `blocksize`
 2 |   - malloc: { name: x, size: 1MiB, blocksize: 4096 }
   |                                    ^^^^^^^^^
   |
-  = help: did you mean `block_size`? The keys here are `name`, `size`, `block_size`, `volatile_cache`"##),
+  = help: did you mean `block_size`? The keys here are `name`, `size`, `block_size`, `volatile_cache`, `atomic_writes`"##),
     (File, r##"bdevs:
   - malloc: { name: x }
 "##,

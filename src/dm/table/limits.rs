@@ -1,7 +1,7 @@
 //! What a table as a whole can do, from what its targets and lower devices can (LC-14).
 
 use super::super::io::Op;
-use super::super::limits::Lower;
+use super::super::limits::{AtomicWrites, Lower};
 use super::super::target::{Arguments, Refusal};
 use super::Segment;
 
@@ -25,6 +25,8 @@ pub struct Limits {
     pub write_zeroes: bool,
     /// Writes of this many bytes, so aligned, are best; at least the block size.
     pub optimal_write_bytes: u32,
+    /// Which writes are done whole or not at all: the table leaves them whole, and every device that they may go to does so.
+    pub atomic_writes: AtomicWrites,
     /// The mapped device refuses writes: some lower device does.
     pub read_only: bool,
 }
@@ -57,6 +59,7 @@ impl Limits {
             discard_zeroes: all(Op::Discard) && lowers.iter().all(|lower| lower.discard_zeroes),
             write_zeroes: all(Op::WriteZeroes),
             optimal_write_bytes: u32::try_from(optimal).unwrap_or(block_bytes),
+            atomic_writes: atomic_writes(segments, lowers, block_bytes / 512),
             read_only: lowers.iter().any(|lower| lower.read_only),
         }
     }
@@ -98,6 +101,31 @@ impl Limits {
             whole("the start on the lower device", start)?;
         }
         Ok(())
+    }
+}
+
+/// Which writes a table leaves whole and all of its lower devices do whole or not at all.
+fn atomic_writes(segments: &[Segment], lowers: &[Lower], block_sectors: u32) -> AtomicWrites {
+    let mut all = AtomicWrites::ALL;
+    for segment in segments {
+        all = all
+            .cut_at(segment.start)
+            .cut_at(segment.target.io_sectors_max().into());
+        for (channel, start, _) in segment.target.areas(segment.sectors) {
+            let lower = &lowers[channel.0 as usize];
+            let moved = lower.atomic_writes.moved_by(start.abs_diff(segment.start));
+            all = all.and(moved);
+            if lower.transfer_sectors_max > 0 {
+                all = all.up_to(lower.transfer_sectors_max);
+            }
+        }
+    }
+    if all.boundary_sectors > 0 {
+        all = all.up_to(all.boundary_sectors);
+    }
+    match all.sectors_max / block_sectors * block_sectors {
+        0 => AtomicWrites::NONE,
+        sectors => all.up_to(sectors),
     }
 }
 

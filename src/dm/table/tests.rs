@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::limits::LowerId;
+use super::super::limits::{AtomicWrites, LowerId};
 use super::super::target::{Ask, ChannelIndex, Map, Note};
 use super::*;
 
@@ -21,6 +21,7 @@ pub(crate) fn lower(id: u32, name: &str, sectors: u64, block_bytes: u32) -> Lowe
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: block_bytes,
+        atomic_writes: AtomicWrites::NONE,
         read_only: false,
         keep: Default::default(),
     }
@@ -164,6 +165,67 @@ fn limits_are_those_of_the_weakest_device() {
             .limits
             .discard
     );
+}
+
+/// Which writes a table leaves whole: those that cross neither the end of a target nor a chunk, nor what is a boundary beneath, as far as
+/// it lies on one above.
+#[test]
+fn atomic_writes_are_those_that_nothing_cuts() {
+    let of = |text: &str, sectors_max: u32, boundary_sectors: u32, transfer_sectors_max: u32| {
+        let resolve = |name: &str| {
+            let lower = resolve(name)?;
+            let atomic_writes = AtomicWrites {
+                sectors_max,
+                boundary_sectors,
+            };
+            Some(match name {
+                "b" => Lower {
+                    atomic_writes: AtomicWrites::ALL,
+                    ..lower
+                },
+                _ => Lower {
+                    atomic_writes,
+                    transfer_sectors_max,
+                    ..lower
+                },
+            })
+        };
+        let atomic = Table::parse(text, &resolve).unwrap().limits.atomic_writes;
+        (atomic.sectors_max, atomic.boundary_sectors)
+    };
+    const ANY: u32 = u32::MAX;
+    for (text, expected) in [
+        ("0 960 linear a 0", (ANY, 0)),
+        ("0 960 linear a 7", (ANY, 0)),
+        ("0 960 zero", (ANY, 0)),
+        ("0 960 error", (ANY, 0)),
+        ("0 960 delay a 0 1", (ANY, 0)),
+        ("0 960 flakey a 0 1 1", (ANY, 0)),
+        ("0 960 multipath 0 0 1 1 round-robin 0 1 0 a", (ANY, 0)),
+        ("0 96 linear a 0\n96 32 linear a 96", (32, 32)),
+        ("0 96 linear a 0\n96 5 zero\n101 3 error", (1, 1)),
+        ("0 960 striped 2 16 a 0 b 3", (16, 16)),
+        ("0 960 striped 2 12 a 0 b 0", (4, 4)),
+        ("0 8 zero\n8 960 striped 2 16 a 0 b 0", (8, 8)),
+    ] {
+        assert_eq!(of(text, ANY, 0, 0), expected, "{text}");
+    }
+    for (text, expected) in [
+        ("0 960 linear a 0", (64, 128)),
+        ("0 960 linear a 32", (32, 32)),
+        ("0 128 linear b 0\n128 512 linear a 0", (64, 128)),
+        ("0 960 striped 2 16 a 0 b 0", (16, 16)),
+        ("0 960 striped 2 16 a 4 b 0", (4, 4)),
+    ] {
+        assert_eq!(of(text, 64, 128, 0), expected, "{text}");
+    }
+    let whole = "0 960 linear a 0";
+    assert_eq!(of("0 960 linear a 5", 24, 0, 0), (24, 0));
+    assert_eq!(of(whole, 24, 0, 20), (20, 0), "cut by what it takes");
+    assert_eq!(of(whole, 0, 0, 0), (0, 0));
+    assert_eq!(of("0 960 striped 2 16 a 0 b 0", 0, 0, 0), (0, 0));
+    assert_eq!(of("0 960 linear big 0", 12, 0, 0), (8, 0), "whole blocks");
+    assert_eq!(of("0 960 linear big 0", 7, 0, 0), (0, 0));
 }
 
 /// Every sector that `striped` maps, against dealing out chunks one by one.

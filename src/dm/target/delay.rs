@@ -31,7 +31,9 @@ impl Kind {
         match op {
             Op::Read => Kind::Read,
             Op::Flush => Kind::Flush,
-            Op::Write | Op::Discard | Op::WriteZeroes | Op::CompareAndWrite => Kind::Write,
+            Op::Write | Op::Discard | Op::WriteZeroes | Op::CompareAndWrite | Op::WriteAtomic => {
+                Kind::Write
+            }
         }
     }
 }

@@ -406,7 +406,7 @@ impl Model {
         );
         let byte = match ask.op {
             Op::Read if status == Status::Ok => return self.demand_contents(range.start, bytes),
-            Op::Write => ask.bytes[0],
+            Op::Write | Op::WriteAtomic => ask.bytes[0],
             Op::CompareAndWrite => ask.bytes[ask.bytes.len() / 3],
             Op::WriteZeroes => 0,
             Op::Read | Op::Flush | Op::Discard => return,

@@ -48,7 +48,7 @@ impl Oracle {
         match ask.op {
             Op::Flush => (Status::Ok, Vec::new()),
             Op::Read => (of_data, found),
-            Op::Write => {
+            Op::Write | Op::WriteAtomic => {
                 range.for_each(|at| self.put(at, sector_of(&ask.bytes, at)));
                 (of_data, Vec::new())
             }

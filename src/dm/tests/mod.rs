@@ -1,6 +1,7 @@
 //! The mapper as a whole, on several cores, against what the semantics say. Tests are named by the ids they show.
 
 mod acceptance;
+mod atomic;
 mod delay;
 mod exchange;
 mod exclusive;

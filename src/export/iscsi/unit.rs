@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::target::{Served, ServedUnit, Target, TargetId};
 use crate::dm::{DeviceId, Geometry};
 use crate::export::stats::CommandStats;
-use crate::scsi::Unit;
+use crate::scsi::sense::Code;
+use crate::scsi::{Atomic, Unit};
 
 /// The numbers that units can have: LUNs of a byte.
 pub const LUNS: std::ops::Range<u16> = 0..256;
@@ -59,17 +60,22 @@ impl LocalUnit {
         local
     }
 
-    /// Takes over a new geometry; true if the unit's size is another now.
-    pub fn set_geometry(&mut self, geometry: Option<Geometry>) -> bool {
-        let geometry =
+    /// Takes over a new geometry; what initiators have to be told of it: that the size is another (SBC-3, 4.7.1), that what INQUIRY says of
+    /// atomic writes is.
+    pub fn set_geometry(&mut self, geometry: Option<Geometry>) -> [Option<Code>; 2] {
+        let now =
             geometry.filter(|geometry| geometry.sectors >= u64::from(geometry.block_bytes / 512));
-        let size = |geometry: &Geometry| (geometry.sectors, geometry.block_bytes);
-        let changed = match (&self.geometry, &geometry) {
-            (Some(before), Some(now)) => size(before) != size(now),
-            _ => false,
+        let before = std::mem::replace(&mut self.geometry, now);
+        let (Some(before), Some(now)) = (before, now) else {
+            return [None; 2];
         };
-        self.geometry = geometry;
-        changed
+        let size = |geometry: &Geometry| (geometry.sectors, geometry.block_bytes);
+        let resized = size(&before) != size(&now);
+        let writes_otherwise = Atomic::of(&before) != Atomic::of(&now);
+        [
+            resized.then_some(Code::CAPACITY_CHANGED),
+            writes_otherwise.then_some(Code::INQUIRY_DATA_CHANGED),
+        ]
     }
 }
 

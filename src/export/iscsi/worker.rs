@@ -19,7 +19,6 @@ use crate::export::connection::Connection;
 use crate::export::frame::{Frame, SessionKey};
 use crate::export::protocol::{Protocol, Stage};
 use crate::reactor::Readiness;
-use crate::scsi::sense::Code;
 
 /// What every connection of a core works with.
 pub struct Shared {
@@ -467,9 +466,10 @@ impl FrontEnd for Worker {
         let geometry = core.limits(device).map(|limits| Geometry::of(limits));
         let announces = self.shared.local.core == crate::export::frame::ACCEPTING_CORE;
         for unit in self.shared.local.units.of_device(device) {
-            // Every core hears of it, one tells the initiators (SBC-3, 4.7.1).
-            if unit.set_geometry(geometry) && announces {
-                unit.unit.attend(None, Code::CAPACITY_CHANGED);
+            // Every core hears of it, one tells the initiators.
+            let news = unit.set_geometry(geometry);
+            for code in news.into_iter().flatten().filter(|_| announces) {
+                unit.unit.attend(None, code);
             }
         }
     }

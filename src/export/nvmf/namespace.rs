@@ -278,6 +278,7 @@ pub fn uuid_from_names(names: &[&str]) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dm::AtomicWrites;
     use crate::export::stats::Kind;
 
     fn geometry(sectors: u64, block_bytes: u32) -> Geometry {
@@ -289,6 +290,7 @@ mod tests {
             discard_zeroes: true,
             write_zeroes: true,
             optimal_write_bytes: block_bytes,
+            atomic_writes: AtomicWrites::NONE,
             read_only: false,
         }
     }

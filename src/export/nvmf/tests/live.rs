@@ -33,6 +33,7 @@ impl Node {
             bytes: 64 << 20,
             block_bytes: 512,
             volatile_cache: false,
+            atomic_writes: false,
         };
         bdevs.add("ram0", spec).unwrap();
         let cpus = available_cpus().unwrap();

@@ -6,7 +6,7 @@ mod queueing;
 mod texts;
 
 use super::super::super::io::{CoreId, Op};
-use super::super::super::limits::{Lower, LowerId};
+use super::super::super::limits::{AtomicWrites, Lower, LowerId};
 use super::super::super::{Errno, Status, Table};
 use super::super::*;
 use super::Multipath;
@@ -28,6 +28,7 @@ fn lower(id: u32, name: &str) -> Lower {
         write_zeroes: true,
         transfer_sectors_max: 0,
         optimal_write_bytes: 512,
+        atomic_writes: AtomicWrites::NONE,
         read_only: false,
         keep: Default::default(),
     }
