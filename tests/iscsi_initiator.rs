@@ -267,8 +267,11 @@ fn an_atomic_write_is_read_whole() {
             })
             .collect();
         let mut data = vec![0; 1 << 20];
-        while readers.iter().any(|reader| !reader.is_finished()) {
-            data.fill(data[0].wrapping_add(1));
+        for round in (0..=u8::MAX).cycle() {
+            if readers.iter().all(|reader| reader.is_finished()) {
+                break;
+            }
+            data.fill(round);
             let cdb = write_atomic(0, 256);
             let outcome = writer.run(1, &cdb, Payload::Write(&data)).unwrap();
             assert!(outcome.status.is_good(), "{}", outcome.status);
