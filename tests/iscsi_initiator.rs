@@ -160,6 +160,46 @@ fn what_is_written_is_read() {
     }
 }
 
+/// Bursts far shorter than a write, several of them asked for at once (MaxOutstandingR2T), some of the data unasked before them.
+#[test]
+fn several_bursts_are_on_their_way_at_once() {
+    let node = Node::start(None);
+    let address = node.address(0);
+    for (salt, (outstanding_ready, initial_ready)) in
+        [(4, false), (4, true), (1, true), (65_535, false)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut session = session(&address, |options| {
+            options.data_digest = salt == 1;
+            options.offer = Offer {
+                initial_ready,
+                burst_bytes: 64 << 10,
+                outstanding_ready,
+                ..Offer::default()
+            };
+        });
+        let data: Vec<Vec<u8>> = (0..4)
+            .map(|index| bytes(1 << 20, index + 16 * salt as u8))
+            .collect();
+        let begun: Vec<u16> = data
+            .iter()
+            .enumerate()
+            .map(|(index, data)| {
+                let cdb = command::write(2048 * index as u64, 2048, false);
+                session.start(0, &cdb, Payload::Write(data)).unwrap()
+            })
+            .collect();
+        for slot in begun {
+            assert!(session.finish(slot).unwrap().status.is_good());
+        }
+        for (index, data) in data.iter().enumerate() {
+            let read = session.read(0, 2048 * index as u64, 2048, 512).unwrap();
+            assert!(read == *data, "{outstanding_ready} {initial_ready}");
+        }
+    }
+}
+
 /// A CDB goes as it is; status, sense data and lengths come back as they are.
 #[test]
 fn any_command_can_be_sent() {

@@ -118,14 +118,18 @@ pub struct Slot<L> {
     pub data_out: u32,
     /// Bytes received so far.
     pub received: u32,
-    /// Where what is under way now ends: the end of what was asked for, or of what may come unasked.
+    /// Where what is under way now ends: the end of the burst, or of what may come unasked.
     pub burst_end: u32,
+    /// Where what has been asked for ends: that of the last R2T.
+    pub asked_end: u32,
     /// The next DataSN, and R2TSN.
     pub data_sn: u32,
     /// R2Ts so far.
     pub ready_sn: u32,
     /// The tag of the R2T that is answered now; [`NO_TAG`] for unsolicited data.
     pub transfer_tag: u32,
+    /// R2Ts of this slot, those of earlier commands included, so that no tag is that of another R2T that may still be answered.
+    pub transfers: u16,
     /// Bytes of data to the initiator, and how many of them are queued.
     pub data_in: u32,
     /// Bytes of it that are queued.
@@ -167,9 +171,11 @@ impl<L: Default> Default for Slot<L> {
             data_out: 0,
             received: 0,
             burst_end: 0,
+            asked_end: 0,
             data_sn: 0,
             ready_sn: 0,
             transfer_tag: NO_TAG,
+            transfers: 0,
             data_in: 0,
             emitted: 0,
             read_bytes: 0,
@@ -294,6 +300,7 @@ impl<L: Default> Slots<L> {
         slot.data_out = 0;
         slot.received = 0;
         slot.burst_end = 0;
+        slot.asked_end = 0;
         slot.data_sn = 0;
         slot.ready_sn = 0;
         slot.transfer_tag = NO_TAG;

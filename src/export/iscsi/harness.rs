@@ -165,32 +165,37 @@ impl Harness {
         let mut rest = bytes;
         while !rest.is_empty() {
             let count = rest.len().min(piece.max(1));
-            let taken = self.with(|session, cx| {
-                let Some(room) = session.input(cx) else {
-                    return 0;
-                };
-                let mut given = 0;
-                for space in room {
-                    let size = space.iov_len.min(count - given);
-                    // SAFETY: `input` says that so much may be written there.
-                    unsafe {
-                        std::ptr::copy_nonoverlapping(
-                            rest[given..].as_ptr(),
-                            space.iov_base.cast::<u8>(),
-                            size,
-                        );
-                    }
-                    given += size;
-                }
-                session.received(given, cx);
-                given
-            });
+            let taken = self.give(&rest[..count]);
             self.drain();
             if taken == 0 {
                 break;
             }
             rest = &rest[taken..];
         }
+    }
+
+    /// The connection takes what it has room for of `bytes`, once; nothing of what it says is read.
+    pub fn give(&mut self, bytes: &[u8]) -> usize {
+        self.with(|session, cx| {
+            let Some(room) = session.input(cx) else {
+                return 0;
+            };
+            let mut given = 0;
+            for space in room {
+                let size = space.iov_len.min(bytes.len() - given);
+                // SAFETY: `input` says that so much may be written there.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        bytes[given..].as_ptr(),
+                        space.iov_base.cast::<u8>(),
+                        size,
+                    );
+                }
+                given += size;
+            }
+            session.received(given, cx);
+            given
+        })
     }
 
     /// Takes all that the target has to say, and lets it go on.

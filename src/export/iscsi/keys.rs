@@ -12,6 +12,10 @@ pub const BURST_BYTES_MAX: u32 = 1 << 20;
 /// The most data that may come unasked for.
 pub const FIRST_BURST_BYTES_MAX: u32 = 64 * 1024;
 
+/// The most R2Ts of a command that are outstanding at once (MaxOutstandingR2T): an initiator with short bursts has the next ones to answer while
+/// one is under way. Each asks for room in a buffer that is there already.
+pub const OUTSTANDING_READY_MAX: u32 = 8;
+
 /// How the answer to a key comes about (RFC 7143, 6.2).
 #[derive(Clone, Copy)]
 enum Rule {
@@ -210,7 +214,6 @@ const KEYS: &[Key] = &[
             ours: 0,
         },
     ),
-    // One R2T asks for a whole burst of a command; more at once would gain nothing.
     normal(
         key(
             "MaxOutstandingR2T",
@@ -218,7 +221,7 @@ const KEYS: &[Key] = &[
             Rule::Minimum {
                 low: 1,
                 high: 65_535,
-                ours: 1,
+                ours: OUTSTANDING_READY_MAX,
             },
         ),
         |parameters, value| parameters.outstanding_ready = value.number(),
@@ -455,7 +458,10 @@ mod tests {
             ("MaxBurstLength=511", "MaxBurstLength=Reject"),
             ("FirstBurstLength=262144", "FirstBurstLength=65536"),
             ("MaxConnections=8", "MaxConnections=1"),
-            ("MaxOutstandingR2T=4", "MaxOutstandingR2T=1"),
+            ("MaxOutstandingR2T=1", "MaxOutstandingR2T=1"),
+            ("MaxOutstandingR2T=4", "MaxOutstandingR2T=4"),
+            ("MaxOutstandingR2T=65535", "MaxOutstandingR2T=8"),
+            ("MaxOutstandingR2T=0", "MaxOutstandingR2T=Reject"),
             ("DefaultTime2Wait=2", "DefaultTime2Wait=2"),
             ("DefaultTime2Retain=20", "DefaultTime2Retain=0"),
             ("DataPDUInOrder=No", "DataPDUInOrder=Yes"),

@@ -5,6 +5,7 @@
 
 use super::command::{Memory, Phase, Reply};
 use super::session::{Session, WINDOW};
+use super::task::transfer_tag;
 use crate::export::backend::Lend;
 use crate::iscsi::pdu::{
     self, DIGEST_BYTES, FINAL, HEADER_BYTES, Header, NO_TAG, OVERFLOW, RejectReason, STATUS,
@@ -317,17 +318,20 @@ impl<L: Lend> Session<L> {
         true
     }
 
-    /// R2T for the next burst of a command (RFC 7143, 11.8).
-    pub(super) fn put_ready(&mut self, index: u16, size: u32) {
+    /// R2T for the burst of a command that follows what has been asked for (RFC 7143, 11.8).
+    pub(super) fn put_ready(&mut self, index: u16, burst_bytes: u32) {
         let slot = self.slots.get_mut(index);
+        let size = burst_bytes.min(slot.data_out - slot.asked_end);
+        slot.transfers = slot.transfers.wrapping_add(1);
         let mut header = Header::new(opcode::READY, FINAL);
         header.put_lun(slot.header.lun());
         header.put(16, slot.header.task_tag());
-        header.put(20, slot.transfer_tag);
+        header.put(20, transfer_tag(index, slot.transfers));
         header.put(36, slot.ready_sn);
-        header.put(40, slot.received);
+        header.put(40, slot.asked_end);
         header.put(44, size);
         slot.ready_sn = slot.ready_sn.wrapping_add(1);
+        slot.asked_end += size;
         self.put_control(header, Vec::new());
     }
 

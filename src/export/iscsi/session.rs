@@ -189,8 +189,6 @@ pub struct Session<L> {
     pub(super) expected_sn: u32,
     /// Commands of the window that have not been answered.
     pub(super) unanswered: u32,
-    /// Makes target transfer tags differ from those of earlier commands in the same slot.
-    pub(super) transfer_count: u16,
     /// Whether it ended for a violation of the protocol.
     pub(super) violated: bool,
     /// Whether it waits for memory that others have.
@@ -237,7 +235,6 @@ impl<L: Lend> Session<L> {
             stat_sn: 1,
             expected_sn: 0,
             unanswered: 0,
-            transfer_count: 0,
             violated: false,
             starved: false,
             negotiation: Negotiation::default(),

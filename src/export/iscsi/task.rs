@@ -233,18 +233,30 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// Asks for the next burst of a command's data, for which there is a buffer.
+    /// Asks for the next bursts of a command's data, for which there is a buffer, and awaits the first of those that have been asked for.
+    /// All but the last are of one length, so what is outstanding says which R2T is answered now.
     pub(super) fn ask(&mut self, index: u16) {
-        self.transfer_count = self.transfer_count.wrapping_add(1) & 0x7FFF;
         let burst_bytes = self.parameters.burst_bytes;
-        let tag = u32::from(self.transfer_count) << 16 | u32::from(index);
+        let outstanding_max = self.parameters.outstanding_ready;
         let slot = self.slots.get_mut(index);
-        let size = (slot.data_out - slot.received).min(burst_bytes);
+        if slot.transfer_tag == NO_TAG {
+            slot.asked_end = slot.received;
+        }
+        let mut outstanding = (slot.asked_end - slot.received).div_ceil(burst_bytes);
+        while self.slots.get(index).asked_end < self.slots.get(index).data_out {
+            // More than one only while there is room: what waits for some is bounded by one R2T of each command.
+            if outstanding == outstanding_max || outstanding > 0 && !self.control.is_empty() {
+                break;
+            }
+            self.put_ready(index, burst_bytes);
+            outstanding += 1;
+        }
+        let slot = self.slots.get_mut(index);
+        let answered_now = slot.transfers.wrapping_sub(outstanding as u16 - 1);
         slot.phase = Phase::AwaitsData;
-        slot.transfer_tag = tag;
+        slot.transfer_tag = transfer_tag(index, answered_now);
         slot.data_sn = 0;
-        slot.burst_end = slot.received + size;
-        self.put_ready(index, size);
+        slot.burst_end = slot.asked_end.min(slot.received + burst_bytes);
     }
 
     /// Carries out a command whose data, if any, is there.
@@ -661,6 +673,11 @@ impl<L: Lend> Session<L> {
             }
         }
     }
+}
+
+/// The tag of an R2T of a slot; never [`NO_TAG`], as no slot has that number.
+pub(super) fn transfer_tag(index: u16, number: u16) -> u32 {
+    u32::from(number) << 16 | u32::from(index)
 }
 
 /// Bytes that the initiator means to send.

@@ -25,6 +25,9 @@ const REQUESTS_MAX: u32 = 16;
 /// Most text of one answer, in however many PDUs.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// R2Ts of a command that may be outstanding: the next burst is asked for while one is on its way, which matters where bursts are short.
+const OUTSTANDING_READY: u32 = 8;
+
 /// Bytes of a challenge to the target, more than any digest has.
 const CHALLENGE_BYTES: usize = 32;
 
@@ -99,6 +102,8 @@ pub struct Offer {
     pub burst_bytes: u32,
     /// FirstBurstLength.
     pub first_burst_bytes: u32,
+    /// MaxOutstandingR2T.
+    pub outstanding_ready: u32,
 }
 
 impl Default for Offer {
@@ -108,6 +113,7 @@ impl Default for Offer {
             immediate_data: true,
             burst_bytes: NUMBER_MAX,
             first_burst_bytes: NUMBER_MAX,
+            outstanding_ready: OUTSTANDING_READY,
         }
     }
 }
@@ -290,7 +296,10 @@ impl Login<'_> {
                 "FirstBurstLength",
                 &options.offer.first_burst_bytes.to_string(),
             ),
-            ("MaxOutstandingR2T", "1"),
+            (
+                "MaxOutstandingR2T",
+                &options.offer.outstanding_ready.to_string(),
+            ),
             ("MaxConnections", "1"),
             ("DataPDUInOrder", "Yes"),
             ("DataSequenceInOrder", "Yes"),
@@ -310,6 +319,10 @@ impl Login<'_> {
                 break;
             }
         }
+        // More than was offered is not for the target to say (RFC 7143, 13.17).
+        parameters.outstanding_ready = parameters
+            .outstanding_ready
+            .min(options.offer.outstanding_ready);
         let refused = (options.header_digest && !parameters.header_digest)
             || (options.data_digest && !parameters.data_digest);
         if refused {
@@ -439,6 +452,7 @@ fn take(parameters: &mut Parameters, name: &str, value: &str) -> Result<(), Erro
         "MaxRecvDataSegmentLength" => parameters.send_bytes_max = number(512)?,
         "MaxBurstLength" => parameters.burst_bytes = number(512)?,
         "FirstBurstLength" => parameters.first_burst_bytes = number(512)?,
+        "MaxOutstandingR2T" => parameters.outstanding_ready = number(1)?,
         "ErrorRecoveryLevel" if value != "0" => return Err(WRONG),
         "DataPDUInOrder" | "DataSequenceInOrder" if !flag()? => return Err(WRONG),
         _ => {}

@@ -45,7 +45,7 @@ pub struct Ending<'a> {
 pub(super) struct Sent<'a> {
     pub(super) slots: &'a mut [Slot],
     pub(super) free: &'a mut Vec<u16>,
-    pub(super) bursts: &'a mut VecDeque<u16>,
+    pub(super) bursts: &'a mut VecDeque<Burst>,
     pub(super) ping: &'a mut Option<([u8; 8], u32)>,
     pub(super) sequence: &'a mut Sequence,
 }
@@ -89,7 +89,6 @@ impl Sent<'_> {
             transferred = transferred.min(size.saturating_sub(end.residual));
         }
         slot.data = None;
-        slot.burst = None;
         self.free.push(index);
         client.complete(&Ending {
             slot: index,
@@ -179,6 +178,8 @@ pub struct Receive {
     data_digest: bool,
     /// The largest burst that the target may ask for.
     burst_bytes: u32,
+    /// The most R2Ts of a command that may wait to be answered.
+    outstanding_ready: u32,
     body: Option<Body>,
 }
 
@@ -190,6 +191,7 @@ impl Receive {
             header_digest: parameters.header_digest,
             data_digest: parameters.data_digest,
             burst_bytes: parameters.burst_bytes,
+            outstanding_ready: parameters.outstanding_ready,
             body: None,
         }
     }
@@ -296,7 +298,7 @@ impl Receive {
                 true
             }
             opcode::READY => {
-                take_ready(&header, self.burst_bytes, sent)?;
+                self.take_ready(&header, sent)?;
                 false
             }
             opcode::NOP_IN => {
@@ -321,6 +323,44 @@ impl Receive {
             ended,
             waits: false,
         })
+    }
+
+    /// Notes an R2T (RFC 7143, 11.8); the sending half answers it.
+    fn take_ready(&self, header: &Header, sent: &mut Sent<'_>) -> Result<(), Error> {
+        let index = sent.find(header)?;
+        let slot = &mut sent.slots[usize::from(index)];
+        let Some(Submission::Outgoing(size)) = slot.data else {
+            return Err(Error::Protocol("an R2T for a command that writes nothing"));
+        };
+        let (offset, wanted) = (header.u32(40), header.u32(44));
+        if header.transfer_tag() == NO_TAG {
+            return Err(Error::Protocol("an R2T without a transfer tag"));
+        }
+        if slot.ready_count == self.outstanding_ready {
+            return Err(Error::Protocol(
+                "more R2Ts wait to be answered than was agreed on",
+            ));
+        }
+        if header.u32(36) != slot.next_sn || offset != slot.done {
+            return Err(Error::Protocol("an R2T out of its order"));
+        }
+        if wanted == 0 || wanted > size - slot.done || wanted > self.burst_bytes {
+            return Err(Error::Protocol(
+                "an R2T asks for more than there is, or than was agreed on",
+            ));
+        }
+        slot.done += wanted;
+        slot.next_sn = slot.next_sn.wrapping_add(1);
+        slot.ready_count += 1;
+        sent.bursts.push_back(Burst {
+            slot: index,
+            tag: slot.tag,
+            transfer_tag: header.transfer_tag(),
+            offset,
+            left: wanted,
+            data_sn: 0,
+        });
+        Ok(())
     }
 }
 
@@ -431,40 +471,6 @@ fn take_response<C: Client>(
     Ok(())
 }
 
-/// Notes an R2T (RFC 7143, 11.8); the sending half answers it.
-fn take_ready(header: &Header, burst_bytes: u32, sent: &mut Sent<'_>) -> Result<(), Error> {
-    let index = sent.find(header)?;
-    let slot = &mut sent.slots[usize::from(index)];
-    let Some(Submission::Outgoing(size)) = slot.data else {
-        return Err(Error::Protocol("an R2T for a command that writes nothing"));
-    };
-    let (offset, wanted) = (header.u32(40), header.u32(44));
-    if header.transfer_tag() == NO_TAG {
-        return Err(Error::Protocol("an R2T without a transfer tag"));
-    }
-    if slot.burst.is_some() {
-        return Err(Error::Protocol("an R2T before the last one was answered"));
-    }
-    if header.u32(36) != slot.next_sn || offset != slot.done {
-        return Err(Error::Protocol("an R2T out of its order"));
-    }
-    if wanted == 0 || wanted > size - slot.done || wanted > burst_bytes {
-        return Err(Error::Protocol(
-            "an R2T asks for more than there is, or than was agreed on",
-        ));
-    }
-    slot.done += wanted;
-    slot.next_sn = slot.next_sn.wrapping_add(1);
-    slot.burst = Some(Burst {
-        transfer_tag: header.transfer_tag(),
-        offset,
-        left: wanted,
-        data_sn: 0,
-    });
-    sent.bursts.push_back(index);
-    Ok(())
-}
-
 /// NOP-In (RFC 7143, 11.19): an answer, of which there can be none, as nothing is asked; or a question.
 fn take_nop(header: &Header, sent: &mut Sent<'_>) -> Result<(), Error> {
     if header.task_tag() != NO_TAG {
@@ -533,7 +539,7 @@ mod tests {
         receive: Receive,
         slots: Vec<Slot>,
         free: Vec<u16>,
-        bursts: VecDeque<u16>,
+        bursts: VecDeque<Burst>,
         ping: Option<([u8; 8], u32)>,
         sequence: Sequence,
     }

@@ -302,6 +302,50 @@ fn a_large_write_goes_as_it_may() {
     }
 }
 
+/// R2Ts that come together are answered in their order, also behind data that goes unasked; a command that ends before has nothing more to send.
+#[test]
+fn several_r2ts_are_answered_in_their_order() {
+    for (ends_early, answered) in [(false, 20_000), (true, 8192 + 4000)] {
+        let keys = format!("{PLAIN} MaxOutstandingR2T=3");
+        let (address, script) = listen(move |peer| {
+            let said = peer.log_in(&keys);
+            assert_eq!(said["MaxOutstandingR2T"], "8");
+            let (header, mut stored) = peer.receive();
+            let tag = header.task_tag();
+            // The first before the unasked data has come, as that goes on its way without it.
+            for (number, size) in [(0, 4000), (1, 4000), (2, 3808)] {
+                peer.ready(tag, number, 8192 + number * 4000, size);
+            }
+            stored.extend(peer.receive_burst(tag, NO_TAG, 4096));
+            for number in 0..if ends_early { 1 } else { 3 } {
+                let at = stored.len() as u32;
+                stored.extend(peer.receive_burst(tag, 0x700 + number, at));
+            }
+            peer.respond(tag, if ends_early { 8 } else { 0 }, &[]);
+            if ends_early {
+                // What was on its way already, and then the next command.
+                loop {
+                    let (header, _) = peer.receive();
+                    if header.opcode() == opcode::COMMAND {
+                        peer.respond(header.task_tag(), 0, &[]);
+                        break;
+                    }
+                }
+            }
+            stored
+        });
+        let mut session = open(&address, false);
+        let cdb = command::write(0, 625, false);
+        let data = bytes(20_000);
+        let outcome = session.run(0, &cdb, Payload::Write(&data)).unwrap();
+        assert_eq!(outcome.status.is_good(), !ends_early);
+        if ends_early {
+            session.flush(0).unwrap();
+        }
+        assert_eq!(script.join().unwrap(), data[..answered]);
+    }
+}
+
 /// Data in several PDUs, ended with the last of them or by a response, however TCP cuts it up.
 #[test]
 fn a_read_takes_data_in_pieces() {
@@ -453,7 +497,7 @@ fn a_ping_is_answered() {
 #[test]
 fn what_must_not_be_said_ends_the_session() {
     type Script = fn(&mut Peer, u32);
-    let cases: [(bool, &str, Script); 17] = [
+    let cases: [(bool, &str, Script); 18] = [
         (false, "no command", |peer, tag| {
             peer.respond(tag ^ 0x10000, 0, &[])
         }),
@@ -493,6 +537,18 @@ fn what_must_not_be_said_ends_the_session() {
         }),
         (true, "R2T out of its order", |peer, tag| {
             peer.ready(tag, 0, 0, 8)
+        }),
+        (true, "more R2Ts wait", |peer, tag| {
+            let both = [(0, 8192), (1, 8200)].map(|(number, offset)| {
+                let mut header = Header::new(opcode::READY, FINAL);
+                header.put(16, tag);
+                header.put(20, number);
+                header.put(36, number);
+                header.put(40, offset);
+                header.put(44, 8);
+                peer.pdu(header, &[], false)
+            });
+            peer.say(&both.concat());
         }),
         (false, "nothing asked for", |peer, tag| {
             let mut header = Header::new(opcode::TEXT_RESPONSE, FINAL);

@@ -74,8 +74,8 @@ pub(super) struct Slot {
     pub(super) next_sn: u32,
     /// A data digest did not match.
     pub(super) is_corrupt: bool,
-    /// Data that is to be sent in Data-Out PDUs; one burst at a time (MaxOutstandingR2T is 1).
-    pub(super) burst: Option<Burst>,
+    /// R2Ts that have not been answered as a whole.
+    pub(super) ready_count: u32,
 }
 
 impl Slot {
@@ -90,9 +90,12 @@ impl Slot {
     }
 }
 
-/// What is left of a burst.
+/// What is left of a burst: data that is to be sent in Data-Out PDUs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Burst {
+    /// Slot and task tag of its command, which may have ended before.
+    pub(super) slot: u16,
+    pub(super) tag: u32,
     /// Target transfer tag; [`NO_TAG`] where nobody asked.
     pub(super) transfer_tag: u32,
     pub(super) offset: u32,
@@ -108,7 +111,7 @@ const FREE: Slot = Slot {
     done: 0,
     next_sn: 0,
     is_corrupt: false,
-    burst: None,
+    ready_count: 0,
 };
 
 /// Sequence numbers of a session (RFC 7143, 4.2.2).
@@ -154,8 +157,8 @@ pub struct Session {
     sequence: Sequence,
     send: SendBuffer,
     receive: Receive,
-    /// Slots with a burst to send, in the order they came.
-    bursts: VecDeque<u16>,
+    /// Bursts to send, in the order they came.
+    bursts: VecDeque<Burst>,
     /// LUN and target transfer tag of a NOP-In that is to be answered.
     ping: Option<([u8; 8], u32)>,
     /// Makes task tags differ from those of earlier commands in the same slot.
@@ -187,6 +190,8 @@ impl Session {
             true => immediate_bytes_max,
             false => first_burst,
         };
+        // What goes unasked, and as many as the target may ask for.
+        let bursts_max = depth * (1 + parameters.outstanding_ready as usize);
         Self {
             stream,
             immediate_bytes_max,
@@ -196,7 +201,7 @@ impl Session {
             sequence,
             send: SendBuffer::new(SEND_BYTES),
             receive: Receive::new(&parameters),
-            bursts: VecDeque::with_capacity(depth),
+            bursts: VecDeque::with_capacity(bursts_max),
             ping: None,
             generation: 0,
             is_dead: false,
@@ -303,13 +308,14 @@ impl Session {
             self.put_data(slot, 0, immediate, client);
         }
         if unasked > immediate {
-            self.slots[usize::from(slot)].burst = Some(Burst {
+            self.bursts.push_back(Burst {
+                slot,
+                tag,
                 transfer_tag: NO_TAG,
                 offset: immediate,
                 left: unasked - immediate,
                 data_sn: 0,
             });
-            self.bursts.push_back(slot);
         }
         Ok(slot)
     }
@@ -417,24 +423,27 @@ impl Session {
 
     /// Encodes Data-Out PDUs (RFC 7143, 11.7), in the order in which the bursts came, as far as the send buffer has room.
     fn send_bursts<C: Client>(&mut self, client: &mut C) {
-        while let Some(&index) = self.bursts.front() {
+        while let Some(&burst) = self.bursts.front() {
+            let index = burst.slot;
             let slot = &mut self.slots[usize::from(index)];
-            let Some(burst) = slot.burst else {
+            if slot.tag != burst.tag || slot.data.is_none() {
                 self.bursts.pop_front();
                 continue;
-            };
+            }
             let segment = self.parameters.send_bytes_max.min(SEGMENT_BYTES_MAX);
             let size = burst.left.min(segment);
             if !self.send.reserve(AROUND_BYTES + size as usize) {
                 return;
             }
             let left = burst.left - size;
-            slot.burst = (left > 0).then_some(Burst {
-                offset: burst.offset + size,
-                left,
-                data_sn: burst.data_sn.wrapping_add(1),
-                ..burst
-            });
+            if left == 0 {
+                self.bursts.pop_front();
+                slot.ready_count -= u32::from(burst.transfer_tag != NO_TAG);
+            } else if let Some(rest) = self.bursts.front_mut() {
+                rest.offset += size;
+                rest.left = left;
+                rest.data_sn = burst.data_sn.wrapping_add(1);
+            }
             let flags = if left == 0 { FINAL } else { 0 };
             let mut header = Header::new(opcode::DATA_OUT, flags);
             header.put_data_bytes(size as usize);

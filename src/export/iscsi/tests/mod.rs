@@ -9,5 +9,6 @@ mod kept;
 mod line;
 mod login;
 mod manage;
+mod ready;
 mod sanitize;
 mod ways;
