@@ -11,9 +11,9 @@ use super::{Connection, Failure, print, print_json};
 use crate::control::schema::{
     self, AddLunParams, AddPortalParams, AddTargetParams, AluaState, ExportLs, IscsiAddLun,
     IscsiAddPortal, IscsiAddTarget, IscsiAuthentication, IscsiRedirect, IscsiRemoveLun,
-    IscsiRemovePortal, IscsiRemoveTarget, IscsiSetAlua, IscsiSetKeepAlive, IscsiSetLun,
-    IscsiSetTarget, NoParams, RemoveLunParams, RemovePortalParams, RemoveTargetParams,
-    SetAluaParams, SetKeepAliveParams, SetLunParams, SetTargetParams,
+    IscsiRemovePortal, IscsiRemoveTarget, IscsiSetAlua, IscsiSetDiscovery, IscsiSetKeepAlive,
+    IscsiSetLun, IscsiSetTarget, NoParams, RemoveLunParams, RemovePortalParams, RemoveTargetParams,
+    SetAluaParams, SetDiscoveryParams, SetKeepAliveParams, SetLunParams, SetTargetParams,
 };
 
 const EXAMPLES: &str = "\
@@ -24,7 +24,10 @@ Examples:
   polldm iscsi remove-lun iqn.2026-11.io.polldm:more --lun 0
   polldm iscsi set-target iqn.2026-11.io.polldm:more --initiator 192.0.2.0/24
   polldm iscsi set-target iqn.2026-11.io.polldm:more --auth none
-  polldm iscsi add-portal '[2001:db8::8]:3260' --portal-group 1
+  polldm iscsi add-portal '[2001:db8::8]:3260' --portal-group 2
+  polldm iscsi set-target iqn.2026-11.io.polldm:more --portal-group 1 \\
+                                                     --portal-group 2
+  polldm iscsi set-discovery --auth chap --secrets /etc/polldm/chap
   polldm iscsi alua iqn.2026-11.io.polldm:more --portal-group 1 standby
   polldm iscsi sessions --json | jq '.[] | select(.outstanding > 0)'
 
@@ -68,9 +71,9 @@ enum Verb {
         #[arg(long)]
         explicit_alua: bool,
     },
-    /// Change who may log in to a target, how they prove it, where they are sent
+    /// Change who may log in to a target, how they prove it, which ways lead there, where they are sent
     ///
-    /// Sessions of initiators that may no longer log in end; the others go on.
+    /// What is not named stays. Sessions of initiators that may no longer log in, or not the way they came, end; the others go on.
     #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
     SetTarget {
         /// Its name
@@ -84,6 +87,15 @@ enum Verb {
         /// A file of CHAP secrets; one that has changed is read again
         #[arg(long, requires = "auth")]
         secrets: Option<PathBuf>,
+        /// Tag of a portal group that it is reached through from now on, only those; may be repeated
+        #[arg(long = "portal-group", group = "change")]
+        portal_groups: Vec<u16>,
+        /// Initiators may change its ALUA states
+        #[arg(long, group = "change")]
+        explicit_alua: bool,
+        /// They may not any more
+        #[arg(long, group = "change", conflicts_with = "explicit_alua")]
+        no_explicit_alua: bool,
         /// Address and port where they are sent instead
         #[arg(long, value_name = "ADDRESS", group = "change")]
         redirect: Option<SocketAddr>,
@@ -146,14 +158,23 @@ enum Verb {
     AddPortal {
         /// Address and port; port 0 lets the system choose
         address: SocketAddr,
-        /// Tag of its group, one that there is
+        /// Tag of its group; a new one makes a group, for set-target to name
         #[arg(long)]
         portal_group: u16,
     },
-    /// Listen on an address no longer; connections that came by it stay
+    /// Listen on an address no longer; connections that came by it stay. The last of a group takes the group away
     RemovePortal {
         /// Address and port
         address: SocketAddr,
+    },
+    /// Change what initiators are asked before they are shown which targets there are
+    SetDiscovery {
+        /// How they prove who they are
+        #[arg(long, value_enum)]
+        auth: IscsiAuthentication,
+        /// A file of CHAP secrets; one that has changed is read again
+        #[arg(long)]
+        secrets: Option<PathBuf>,
     },
     /// Change how long initiators may be silent before they are asked, then ended
     KeepAlive {
@@ -206,6 +227,9 @@ pub(super) fn run(command: IscsiCommand, connection: &Connection) -> Result<(), 
             initiators,
             auth,
             secrets,
+            portal_groups,
+            explicit_alua,
+            no_explicit_alua,
             redirect,
             permanent,
             no_redirect,
@@ -214,6 +238,8 @@ pub(super) fn run(command: IscsiCommand, connection: &Connection) -> Result<(), 
             initiators: some(initiators),
             authentication: auth,
             secrets: secrets.map(absolute).transpose()?,
+            portal_groups: (!portal_groups.is_empty()).then_some(portal_groups),
+            explicit_alua: (explicit_alua || no_explicit_alua).then_some(explicit_alua),
             redirect: redirect.map(|address| IscsiRedirect {
                 address: address.to_string(),
                 permanent,
@@ -272,6 +298,12 @@ pub(super) fn run(command: IscsiCommand, connection: &Connection) -> Result<(), 
             let address = address.to_string();
             client.call::<IscsiRemovePortal>(&RemovePortalParams { address })?
         }
+        Verb::SetDiscovery { auth, secrets } => {
+            client.call::<IscsiSetDiscovery>(&SetDiscoveryParams {
+                authentication: auth,
+                secrets: secrets.map(absolute).transpose()?,
+            })?
+        }
         Verb::KeepAlive { time } => client.call::<IscsiSetKeepAlive>(&SetKeepAliveParams {
             milliseconds: time.as_millis() as u64,
         })?,
@@ -299,6 +331,9 @@ pub(super) fn text(iscsi: &schema::IscsiExport) -> String {
     });
     let portals: Vec<String> = portals.collect();
     let mut text = format!("iSCSI on {}\n", portals.join(", "));
+    if iscsi.discovery != IscsiAuthentication::None {
+        text.push_str(&format!("discovery: {}\n", iscsi.discovery.name()));
+    }
     for target in &iscsi.targets {
         let initiators = match &target.initiators {
             None => "any".to_owned(),

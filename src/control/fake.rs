@@ -539,6 +539,7 @@ impl Backend for Fake {
             iscsi: Some(IscsiExport {
                 portals: vec!["127.0.0.1:3260".into()],
                 portal_tags: vec![1],
+                discovery: Default::default(),
                 targets: vec![IscsiTarget {
                     iqn: "iqn.2026-11.io.polldm:disks".into(),
                     initiators: None,
@@ -682,6 +683,10 @@ impl IscsiTargets for Fake {
     }
 
     fn remove_portal(&self, _: &RemovePortalParams) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn set_discovery(&self, _: &SetDiscoveryParams) -> Result<(), Error> {
         Ok(())
     }
 

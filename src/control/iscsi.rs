@@ -4,9 +4,9 @@ use super::backend::Service;
 use super::schema::{
     AddLunParams, AddPortalParams, AddTargetParams, Done, IscsiAddLun, IscsiAddPortal,
     IscsiAddTarget, IscsiRemoveLun, IscsiRemovePortal, IscsiRemoveTarget, IscsiSetAlua,
-    IscsiSetKeepAlive, IscsiSetLun, IscsiSetTarget, PortalResult, RemoveLunParams,
-    RemovePortalParams, RemoveTargetParams, Serve, SessionStats, SetAluaParams, SetKeepAliveParams,
-    SetLunParams, SetTargetParams, UnitStats,
+    IscsiSetDiscovery, IscsiSetKeepAlive, IscsiSetLun, IscsiSetTarget, PortalResult,
+    RemoveLunParams, RemovePortalParams, RemoveTargetParams, Serve, SessionStats, SetAluaParams,
+    SetDiscoveryParams, SetKeepAliveParams, SetLunParams, SetTargetParams, UnitStats,
 };
 use crate::dm::Error;
 
@@ -27,7 +27,7 @@ pub trait IscsiTargets {
     /// Changes a target.
     ///
     /// # Errors
-    /// ENXIO without such a target, EINVAL for what is wrong with the change.
+    /// ENXIO without such a target or portal group, EINVAL for what is wrong with the change.
     fn set_target(&self, params: &SetTargetParams) -> Result<(), Error>;
 
     /// Removes a target and ends its sessions; answers when no I/O of them is in flight.
@@ -63,7 +63,7 @@ pub trait IscsiTargets {
     /// Listens on one more address; answers it with its port.
     ///
     /// # Errors
-    /// ENXIO without such a group, EINVAL for an address that is none or cannot be had.
+    /// EINVAL for a tag that is none, for an address that is none or cannot be had.
     fn add_portal(&self, params: &AddPortalParams) -> Result<String, Error>;
 
     /// Listens on an address no longer.
@@ -71,6 +71,12 @@ pub trait IscsiTargets {
     /// # Errors
     /// ENXIO without such a portal, EINVAL for an address that is none.
     fn remove_portal(&self, params: &RemovePortalParams) -> Result<(), Error>;
+
+    /// Changes what discovery asks of initiators.
+    ///
+    /// # Errors
+    /// EINVAL for what is wrong with the secrets, ENXIO without an iSCSI target.
+    fn set_discovery(&self, params: &SetDiscoveryParams) -> Result<(), Error>;
 
     /// Changes how long initiators may be silent.
     ///
@@ -124,6 +130,12 @@ impl Serve<IscsiSetLun> for Service {
 impl Serve<IscsiRemovePortal> for Service {
     fn serve(&self, params: RemovePortalParams) -> Result<Done, Error> {
         self.backend.remove_portal(&params).map(|()| Done {})
+    }
+}
+
+impl Serve<IscsiSetDiscovery> for Service {
+    fn serve(&self, params: SetDiscoveryParams) -> Result<Done, Error> {
+        self.backend.set_discovery(&params).map(|()| Done {})
     }
 }
 

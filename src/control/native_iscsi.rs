@@ -9,8 +9,8 @@ use super::native::{command_stats, export_error};
 use super::schema::{
     AddLunParams, AddPortalParams, AddTargetParams, IscsiAuthentication, IscsiConnection,
     IscsiEvents, IscsiExport, IscsiGroup, IscsiLun, IscsiRedirect, IscsiTarget, RemoveLunParams,
-    RemovePortalParams, RemoveTargetParams, SessionStats, SetAluaParams, SetKeepAliveParams,
-    SetLunParams, SetTargetParams, UnitStats,
+    RemovePortalParams, RemoveTargetParams, SessionStats, SetAluaParams, SetDiscoveryParams,
+    SetKeepAliveParams, SetLunParams, SetTargetParams, UnitStats,
 };
 use crate::dm::{Errno, Error};
 use crate::export::iscsi;
@@ -62,16 +62,9 @@ impl IscsiTargets for Node {
     }
 
     fn set_target(&self, params: &SetTargetParams) -> Result<(), Error> {
-        let secrets = params.secrets.as_ref().map(Path::new);
-        let chap = match (params.authentication, secrets) {
+        let chap = match (params.authentication, &params.secrets) {
             (None, None) => None,
-            (Some(IscsiAuthentication::None), None) => Some(None),
-            (Some(IscsiAuthentication::Chap), Some(path)) => Some(Some((path, false))),
-            (Some(IscsiAuthentication::MutualChap), Some(path)) => Some(Some((path, true))),
-            (Some(IscsiAuthentication::None), Some(_)) => {
-                return Err(invalid("without authentication there are no secrets"));
-            }
-            (Some(_), None) => return Err(invalid("CHAP needs a file of secrets")),
+            (Some(wanted), secrets) => Some(authentication(wanted, secrets.as_ref())?),
             (None, Some(_)) => {
                 return Err(invalid(
                     "secrets are for the authentication `chap` or `mutual-chap`",
@@ -88,13 +81,17 @@ impl IscsiTargets for Node {
             ))),
             None => params.no_redirect.then_some(None),
         };
-        if (&params.initiators, chap, redirect) == (&None, None, None) {
+        let asked = (&params.initiators, chap, redirect);
+        let ways = (&params.portal_groups, params.explicit_alua);
+        if asked == (&None, None, None) && ways == (&None, None) {
             return Err(invalid("nothing to change"));
         }
         let wanted = ChangedTarget {
             iqn: &params.iqn,
             initiators: params.initiators.as_deref(),
             chap,
+            groups: params.portal_groups.as_deref(),
+            explicit_alua: params.explicit_alua,
             redirect,
         };
         Node::set_target(self, &wanted).map_err(export_error)
@@ -135,9 +132,39 @@ impl IscsiTargets for Node {
         Node::remove_portal(self, address).map_err(export_error)
     }
 
+    fn set_discovery(&self, params: &SetDiscoveryParams) -> Result<(), Error> {
+        let chap = authentication(params.authentication, params.secrets.as_ref())?;
+        Node::set_discovery(self, chap).map_err(export_error)
+    }
+
     fn set_keep_alive(&self, params: &SetKeepAliveParams) -> Result<(), Error> {
         let span = Duration::from_millis(params.milliseconds);
         self.set_iscsi_keep_alive(span).map_err(export_error)
+    }
+}
+
+/// A file of secrets, and whether the target has to prove itself as well; `None` for no proof at all.
+fn authentication(
+    wanted: IscsiAuthentication,
+    secrets: Option<&String>,
+) -> Result<Option<(&Path, bool)>, Error> {
+    match (wanted, secrets.map(Path::new)) {
+        (IscsiAuthentication::None, None) => Ok(None),
+        (IscsiAuthentication::None, Some(_)) => {
+            Err(invalid("without authentication there are no secrets"))
+        }
+        (IscsiAuthentication::Chap, Some(path)) => Ok(Some((path, false))),
+        (IscsiAuthentication::MutualChap, Some(path)) => Ok(Some((path, true))),
+        (_, None) => Err(invalid("CHAP needs a file of secrets")),
+    }
+}
+
+/// What has to be proved, as it is told: `true` where the target has to as well.
+fn shown(chap: Option<bool>) -> IscsiAuthentication {
+    match chap {
+        None => IscsiAuthentication::None,
+        Some(false) => IscsiAuthentication::Chap,
+        Some(true) => IscsiAuthentication::MutualChap,
     }
 }
 
@@ -193,11 +220,7 @@ pub(super) fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
             address: redirect.address.to_string(),
             permanent: redirect.is_permanent,
         }),
-        authentication: match target.chap {
-            None => IscsiAuthentication::None,
-            Some(false) => IscsiAuthentication::Chap,
-            Some(true) => IscsiAuthentication::MutualChap,
-        },
+        authentication: shown(target.chap),
         luns: target
             .luns
             .iter()
@@ -222,6 +245,7 @@ pub(super) fn iscsi_export(snapshot: &iscsi::Snapshot) -> IscsiExport {
             .map(|(address, _)| address.to_string())
             .collect(),
         portal_tags: snapshot.addresses.iter().map(|(_, tag)| *tag).collect(),
+        discovery: shown(snapshot.discovery),
         targets: snapshot.targets.iter().map(target).collect(),
         connections: snapshot.connections.iter().map(connection).collect(),
     }

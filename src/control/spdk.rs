@@ -60,6 +60,14 @@ fn subsystem(export: &Export, told: &Value) -> Subsystem {
     }
 }
 
+fn authentication(chap: Option<&spdk::Chap>) -> IscsiAuthentication {
+    match chap {
+        None => IscsiAuthentication::None,
+        Some(chap) if chap.mutual => IscsiAuthentication::MutualChap,
+        Some(_) => IscsiAuthentication::Chap,
+    }
+}
+
 /// The iSCSI target. Connections are SPDK's own affair here, too: `rpc.py iscsi_get_connections`.
 pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
     let unit = |(lun, device): &(u16, DeviceId)| IscsiLun {
@@ -76,11 +84,7 @@ pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
     let target = |target: &spdk::Target| IscsiTarget {
         iqn: target.iqn.clone(),
         initiators: target.initiators.clone(),
-        authentication: match &target.chap {
-            None => IscsiAuthentication::None,
-            Some(chap) if chap.mutual => IscsiAuthentication::MutualChap,
-            Some(_) => IscsiAuthentication::Chap,
-        },
+        authentication: authentication(target.chap.as_ref()),
         portal_groups: target.groups.iter().map(group).collect(),
         explicit_alua: false,
         redirect: None,
@@ -93,6 +97,7 @@ pub(super) fn iscsi_export(export: &spdk::IscsiExport) -> IscsiExport {
             .map(|(address, _)| address.to_string())
             .collect(),
         portal_tags: export.portals().iter().map(|(_, tag)| *tag).collect(),
+        discovery: authentication(export.discovery()),
         targets: export.targets().iter().map(target).collect(),
         connections: Vec::new(),
         events: IscsiEvents::default(),

@@ -9,7 +9,7 @@ use super::{ExportError, Node};
 use crate::config::{AluaState, KEEP_ALIVE_MAX, KEEP_ALIVE_MIN, LUN_MAX, Uuid, check_iscsi_name};
 use crate::dm::DeviceId;
 use crate::export::iscsi::{
-    self, Chap, Initiators, LunConfig, Redirect, TargetChange, TargetConfig,
+    self, Chap, Initiators, LunConfig, PORTALS_MAX, Redirect, TargetChange, TargetConfig,
 };
 use crate::iscsi::secrets::Secrets;
 use crate::scsi::Access;
@@ -38,6 +38,10 @@ pub struct ChangedTarget<'a> {
     pub initiators: Option<&'a [String]>,
     /// A file of CHAP secrets, and whether the target has to prove itself as well; or that initiators' names are believed.
     pub chap: Option<Option<(&'a Path, bool)>>,
+    /// The portal groups that it is reached through.
+    pub groups: Option<&'a [u16]>,
+    /// Initiators may change its ALUA states.
+    pub explicit_alua: Option<bool>,
     /// Where initiators are sent, and whether for good; or that they are let in.
     pub redirect: Option<Option<(SocketAddr, bool)>>,
 }
@@ -59,13 +63,10 @@ impl Node {
     pub fn add_target(&self, wanted: &NewTarget<'_>) -> Result<(), ExportError> {
         let export = self.iscsi_target()?;
         check_iscsi_name(wanted.iqn).map_err(ExportError::Invalid)?;
-        let known = export.groups();
-        let groups = wanted.groups.unwrap_or(known);
-        if let Some(unknown) = groups.iter().find(|tag| !known.contains(tag)) {
-            let unknown = *unknown;
-            let message = format!("there is no portal group {unknown}");
-            return Err(ExportError::Invalid(message));
-        }
+        let groups = match wanted.groups {
+            Some(tags) => groups(tags)?,
+            None => export.groups(),
+        };
         let config = TargetConfig {
             iqn: wanted.iqn.to_owned(),
             initiators: initiators(wanted.initiators)?,
@@ -83,7 +84,7 @@ impl Node {
             .map_err(ExportError::Iscsi)
     }
 
-    /// Changes a target. Sessions of initiators that may no longer log in end.
+    /// Changes a target. Sessions of initiators that may no longer log in, or not the way they came, end.
     ///
     /// # Errors
     /// What is wrong with it, or that there is no such target.
@@ -101,6 +102,8 @@ impl Node {
         let change = TargetChange {
             initiators: initiators.transpose()?,
             chap: chap.transpose()?,
+            groups: wanted.groups.map(groups).transpose()?,
+            explicit_alua: wanted.explicit_alua,
             redirect: redirect.transpose()?,
         };
         export
@@ -120,12 +123,14 @@ impl Node {
             .map_err(ExportError::Iscsi)
     }
 
-    /// Listens on one more address of a portal group; answers it, with the port that the system chose for port 0.
+    /// Listens on one more address of a portal group, which may be new; answers it, with the port that the system chose for port 0.
     ///
     /// # Errors
-    /// When there is no such group, or the address cannot be had.
+    /// When the tag is none, or the address cannot be had.
     pub fn add_portal(&self, address: SocketAddr, group: u16) -> Result<SocketAddr, ExportError> {
-        self.iscsi_target()?
+        let export = self.iscsi_target()?;
+        groups(&[group])?;
+        export
             .add_portal(&self.engine, address, group)
             .map_err(ExportError::Iscsi)
     }
@@ -138,6 +143,17 @@ impl Node {
         self.iscsi_target()?
             .remove_portal(&self.engine, address)
             .map_err(ExportError::Iscsi)
+    }
+
+    /// Changes what discovery asks of initiators: a file of CHAP secrets, and whether the target has to prove itself as well; or nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn set_discovery(&self, wanted: Option<(&Path, bool)>) -> Result<(), ExportError> {
+        let export = self.iscsi_target()?;
+        let chap = wanted.map(|(path, mutual)| chap(path, mutual));
+        export.set_discovery(chap.transpose()?);
+        Ok(())
     }
 
     /// Changes how long an initiator may be silent before it is asked whether it is there, and then before it is gone.
@@ -239,6 +255,22 @@ fn initiators(list: Option<&[String]>) -> Result<Initiators, ExportError> {
         }
         Some(list) => Initiators::parse(list).map_err(ExportError::Invalid),
     }
+}
+
+/// The tags of portal groups, in the order that an operator has given.
+fn groups(tags: &[u16]) -> Result<Vec<u16>, ExportError> {
+    let message = if tags.is_empty() {
+        "no initiator could reach a target without a portal group".to_owned()
+    } else if tags.contains(&0) {
+        "0 is not the tag of a portal group; tags go from 1 to 65535".to_owned()
+    } else if tags.len() > PORTALS_MAX {
+        format!("a target is reached through at most {PORTALS_MAX} portal groups")
+    } else if let Some(twice) = (1..tags.len()).find(|&at| tags[..at].contains(&tags[at])) {
+        format!("portal group {} is listed twice", tags[twice])
+    } else {
+        return Ok(tags.to_vec());
+    };
+    Err(ExportError::Invalid(message))
 }
 
 fn redirect(address: SocketAddr, is_permanent: bool) -> Result<Redirect, ExportError> {

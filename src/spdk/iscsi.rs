@@ -68,6 +68,7 @@ pub struct Target {
 pub struct IscsiExport {
     world: Arc<World>,
     portals: Vec<(SocketAddr, u16)>,
+    discovery: Option<Chap>,
     targets: Vec<Target>,
 }
 
@@ -109,6 +110,7 @@ impl IscsiExport {
         let export = IscsiExport {
             world,
             portals: portals.to_vec(),
+            discovery: discovery.cloned(),
             targets: targets.to_vec(),
         };
         export
@@ -138,6 +140,11 @@ impl IscsiExport {
     /// Where initiators can connect, with the tags of the groups.
     pub fn portals(&self) -> &[(SocketAddr, u16)] {
         &self.portals
+    }
+
+    /// What initiators are asked before they are shown which targets there are.
+    pub fn discovery(&self) -> Option<&Chap> {
+        self.discovery.as_ref()
     }
 
     /// The targets, as they were made; they do not change.

@@ -71,6 +71,41 @@ fn an_iscsi_target_changes_while_it_serves() {
     other.read(0, 0, 1, 4096).unwrap();
     drop(other);
 
+    // A way of its own, in a group that was not there: nobody is let in before the target is said to be reached so.
+    let second = served.told(&["iscsi", "add-portal", "127.0.0.1:0", "--portal-group", "7"]);
+    let second = second.trim();
+    assert!(
+        served
+            .told(&["iscsi", "ls"])
+            .contains(&format!("{second} (group 7)"))
+    );
+    assert!(refusal(second).contains("there is no target of this name"));
+    set(&[
+        "--portal-group",
+        "1",
+        "--portal-group",
+        "7",
+        "--explicit-alua",
+    ]);
+    let ls = served.told(&["iscsi", "ls"]);
+    assert!(ls.contains("portal group 7: optimized"), "{ls}");
+    assert!(ls.contains("initiators may change these states"), "{ls}");
+    served.told(&["iscsi", "alua", IQN, "--portal-group", "7", "non-optimized"]);
+    let mut other = iscsi::BlockingSession::new(login(second, None).unwrap(), patience);
+    other.settle(0).unwrap();
+    session.settle(0).unwrap();
+    // It goes, and who came by it; with its last portal the group is no more.
+    set(&["--portal-group", "1", "--no-explicit-alua"]);
+    other.read(0, 0, 1, 4096).unwrap_err();
+    assert!(refusal(second).contains("there is no target of this name"));
+    session.settle(0).unwrap();
+    served.told(&["iscsi", "remove-portal", second]);
+    let ls = served.told(&["iscsi", "ls"]);
+    assert!(
+        !ls.contains("group 7") && !ls.contains("may change"),
+        "{ls}"
+    );
+
     // Sent away, and let in again.
     set(&["--redirect", "192.0.2.8:3260"]);
     assert!(refusal(&address).contains("192.0.2.8:3260"));
@@ -95,6 +130,21 @@ fn an_iscsi_target_changes_while_it_serves() {
             .contains("authentication: chap")
     );
     session.read(0, 0, 1, 4096).unwrap();
+    served.told(&[
+        "iscsi",
+        "set-discovery",
+        "--auth",
+        "chap",
+        "--secrets",
+        path,
+    ]);
+    assert!(
+        served
+            .told(&["iscsi", "ls"])
+            .contains("\ndiscovery: chap\n")
+    );
+    served.told(&["iscsi", "set-discovery", "--auth", "none"]);
+    assert!(!served.told(&["iscsi", "ls"]).contains("discovery"));
     set(&["--auth", "none"]);
     drop(login(&address, None).unwrap());
 
@@ -169,8 +219,41 @@ fn an_iscsi_target_changes_while_it_serves() {
         "another process does",
     );
     iscsi(
-        &["add-portal", "127.0.0.1:0", "--portal-group", "7"],
+        &["add-portal", "127.0.0.1:0", "--portal-group", "0"],
+        "tags go from 1 to 65535",
+    );
+    iscsi(
+        &["set-target", IQN, "--portal-group", "7"],
         "there is no portal group 7",
+    );
+    iscsi(
+        &[
+            "set-target",
+            IQN,
+            "--portal-group",
+            "1",
+            "--portal-group",
+            "1",
+        ],
+        "portal group 1 is listed twice",
+    );
+    let new = "iqn.2026-11.io.polldm:new";
+    iscsi(
+        &["add-target", new, "--portal-group", "7"],
+        "there is no portal group 7",
+    );
+    iscsi(&["set-discovery"], "--auth");
+    iscsi(
+        &["set-discovery", "--auth", "mutual-chap"],
+        "CHAP needs a file of secrets",
+    );
+    iscsi(
+        &["set-discovery", "--auth", "none", "--secrets", path],
+        "without authentication there are no secrets",
+    );
+    iscsi(
+        &["set-discovery", "--auth", "chap", "--secrets", "/none"],
+        "`/none` cannot be read",
     );
     iscsi(&["remove-portal", added], "there is no portal");
     iscsi(&["keep-alive", "10ms"], "from 1s to 1h");

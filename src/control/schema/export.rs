@@ -25,6 +25,9 @@ pub struct IscsiExport {
     /// The portal group of each.
     #[serde(default)]
     pub portal_tags: Vec<u16>,
+    /// What initiators are asked before they are shown which targets there are.
+    #[serde(default)]
+    pub discovery: IscsiAuthentication,
     /// Its targets.
     pub targets: Vec<IscsiTarget>,
     /// Every connection, those that have not logged in among them.
@@ -318,6 +321,12 @@ pub struct SetTargetParams {
     /// With CHAP: path of a file of secrets that the server can read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<String>,
+    /// Tags of the portal groups that it is reached through. Sessions by others end; in one that is new it is `optimized`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portal_groups: Option<Vec<u16>>,
+    /// Initiators may change the ALUA states of its portal groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explicit_alua: Option<bool>,
     /// Where they are sent: address and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<IscsiRedirect>,
@@ -344,7 +353,7 @@ pub struct SetLunParams {
 pub struct AddPortalParams {
     /// Address and port; port 0 lets the system choose.
     pub address: String,
-    /// The tag of its group.
+    /// The tag of its group, from 1; one that there is not yet makes a group.
     pub portal_group: u16,
 }
 
@@ -361,6 +370,17 @@ pub struct PortalResult {
 pub struct RemovePortalParams {
     /// Address and port.
     pub address: String,
+}
+
+/// What discovery asks of initiators from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetDiscoveryParams {
+    /// How they prove who they are.
+    pub authentication: IscsiAuthentication,
+    /// With CHAP: path of a file of secrets that the server can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<String>,
 }
 
 /// How long initiators may be silent.

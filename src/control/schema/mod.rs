@@ -146,8 +146,8 @@ methods! {
     NvmfSetAna = "nvmf.set_ana"(SetAnaParams) -> Done;
     /// Adds an iSCSI target.
     IscsiAddTarget = "iscsi.add_target"(AddTargetParams) -> Done;
-    /// Changes who may log in to an iSCSI target, how they prove it, and where they are sent. Sessions of initiators that may no longer log
-    /// in end; the others go on.
+    /// Changes who may log in to an iSCSI target, how they prove it, which ways lead there, and where they are sent. Sessions of initiators
+    /// that may no longer log in, or not the way they came, end; the others go on.
     IscsiSetTarget = "iscsi.set_target"(SetTargetParams) -> Done;
     /// Takes an iSCSI target away and ends its sessions.
     IscsiRemoveTarget = "iscsi.remove_target"(RemoveTargetParams) -> Done;
@@ -159,10 +159,13 @@ methods! {
     IscsiRemoveLun = "iscsi.remove_lun"(RemoveLunParams) -> Done;
     /// Changes the ALUA state of a target in a portal group; initiators that come through it are told.
     IscsiSetAlua = "iscsi.set_alua"(SetAluaParams) -> Done;
-    /// Listens on one more address; targets that are reached through its group are reached there as well.
+    /// Listens on one more address; targets that are reached through its group are reached there as well. A tag that is new makes a group,
+    /// through which no target is reached before `iscsi.set_target` says so.
     IscsiAddPortal = "iscsi.add_portal"(AddPortalParams) -> PortalResult;
     /// Listens on an address no longer; connections that came by it stay.
     IscsiRemovePortal = "iscsi.remove_portal"(RemovePortalParams) -> Done;
+    /// Changes what initiators are asked before they are shown which targets there are; discovery sessions that there are go on.
+    IscsiSetDiscovery = "iscsi.set_discovery"(SetDiscoveryParams) -> Done;
     /// Changes how long initiators may be silent.
     IscsiSetKeepAlive = "iscsi.set_keep_alive"(SetKeepAliveParams) -> Done;
     /// Counters and latency histograms.

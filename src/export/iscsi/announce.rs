@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::session::{Context, Session, State};
-use super::target::{Served, ServedUnit};
+use super::target::{Served, ServedUnit, TargetPort};
 use super::unit::{LUNS, LunSet};
 use crate::export::backend::{Backend, Lend};
 use crate::iscsi::pdu::{FINAL, Header, NO_TAG, opcode};
@@ -58,16 +58,18 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// Whether its initiator may log in to what the target is now.
+    /// Whether its initiator may log in to what the target is now, by the way it came.
     fn may_stay(&self, now: &Served) -> bool {
         let member = self.member.as_ref();
         member.is_none_or(|member| {
             let address = self.peer.map(|peer| peer.ip());
+            let nexus = member.nexus.as_ref();
             now.initiators.allow(&member.initiator, address)
+                && nexus.is_none_or(|(_, nexus)| now.port(nexus.port).is_some())
         })
     }
 
-    /// The session's target has been removed, or is no longer for its initiator.
+    /// The session's target has been removed, or is no longer for its initiator, or not by this way.
     pub fn target_removed(&mut self) {
         if self.is_open() {
             self.announce_end();
@@ -113,8 +115,8 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// A way to the target may be another now; initiators that come by others are told as well, because they may want to change over
-    /// (SPC-4, 5.15.2.3). Who has made it so knows.
+    /// A way to the target may be another now, or new, or gone, or for initiators to change; those that come by others are told as well, because
+    /// they may want to change over (SPC-4, 5.15.2.3). Who has made it so knows.
     fn access_changed(&mut self, before: &Served, served: &Served) {
         let Some((_, nexus)) = self
             .member
@@ -123,13 +125,22 @@ impl<L: Lend> Session<L> {
         else {
             return;
         };
-        let is_news = served.ports.iter().any(|port| {
+        let is_other = |port: &TargetPort| {
             !before.ports.contains(port) && port.altered != Altered::ByInitiator(nexus.id)
-        });
-        let units = served.units.iter().filter(|_| is_news);
-        for unit in units {
-            unit.unit
-                .attend_one(nexus.id, Code::ASYMMETRIC_STATE_CHANGED);
+        };
+        let is_gone = |port: &TargetPort| served.port(port.port.number).is_none();
+        let mut news = Vec::new();
+        if served.ports.iter().any(is_other) || before.ports.iter().any(is_gone) {
+            news.push(Code::ASYMMETRIC_STATE_CHANGED);
+        }
+        if before.explicit_alua != served.explicit_alua {
+            // The field TPGS.
+            news.push(Code::INQUIRY_DATA_CHANGED);
+        }
+        for unit in &served.units {
+            for code in &news {
+                unit.unit.attend_one(nexus.id, *code);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::config::{LunConfig, PORTALS_MAX, TARGETS_MAX, TargetChange, TargetConfig};
 use super::initiators::Initiators;
-use super::target::{Served, ServedUnit, State, Target, TargetId};
+use super::target::{Served, ServedUnit, State, Target, TargetId, TargetPort};
 use crate::dm::DeviceId;
 use crate::scsi::{Access, Altered, NexusId};
 
@@ -47,7 +47,10 @@ impl fmt::Display for ChangeError {
             Self::UnknownGroup(iqn, tag) => {
                 write!(f, "`{iqn}` is not reached through a portal group {tag}")
             }
-            Self::NoGroup(tag) => write!(f, "there is no portal group {tag}"),
+            Self::NoGroup(tag) => write!(
+                f,
+                "there is no portal group {tag}; the first portal with this tag makes one"
+            ),
             Self::UnknownPortal(address) => write!(f, "there is no portal {address}"),
             Self::TargetExists(iqn) => write!(f, "there is a target `{iqn}` already"),
             Self::UnitExists(iqn, lun) => write!(f, "`{iqn}` has a unit {lun} already"),
@@ -110,6 +113,10 @@ impl Target {
         if state.targets.iter().flatten().count() == TARGETS_MAX {
             return Err(ChangeError::TooManyTargets);
         }
+        let known = self.groups();
+        if let Some((tag, _)) = config.groups.iter().find(|(tag, _)| !known.contains(tag)) {
+            return Err(ChangeError::NoGroup(*tag));
+        }
         state.targets.push(Some(Arc::new(served)));
         Ok(TargetId(state.targets.len() as u32 - 1))
     }
@@ -126,17 +133,25 @@ impl Target {
         Ok((id, devices))
     }
 
-    /// Changes who may log in to a target, how they prove it, and where they are sent.
+    /// Changes who may log in to a target, how they prove it, which ways lead there, and where they are sent. By a way that is new it is reached
+    /// as well as can be; one that was there stays as it is.
     ///
     /// # Errors
     /// Why not; nothing has changed then.
     pub fn set_target(&self, iqn: &str, change: &TargetChange) -> Result<TargetId, ChangeError> {
         let mut state = self.lock();
         let (id, served) = state.find(iqn)?;
+        let known = self.groups();
+        let is_unknown = |tag: &&u16| !known.contains(tag) && served.port(**tag).is_none();
+        if let Some(tag) = change.groups.iter().flatten().find(is_unknown) {
+            return Err(ChangeError::NoGroup(*tag));
+        }
         let served = Arc::make_mut(served);
         let TargetChange {
             initiators,
             chap,
+            groups,
+            explicit_alua,
             redirect,
         } = change.clone();
         if let Some(initiators) = initiators {
@@ -144,6 +159,16 @@ impl Target {
         }
         if let Some(chap) = chap {
             served.chap = chap;
+        }
+        if let Some(groups) = groups {
+            let port = |&tag: &u16| {
+                let known = served.port(tag).cloned();
+                known.unwrap_or_else(|| TargetPort::new(&served.iqn, tag, Access::Optimized))
+            };
+            served.ports = groups.iter().map(port).collect();
+        }
+        if let Some(explicit_alua) = explicit_alua {
+            served.explicit_alua = explicit_alua;
         }
         if let Some(redirect) = redirect {
             served.redirect = redirect;
@@ -168,7 +193,7 @@ impl Target {
         Ok(id)
     }
 
-    /// A portal no longer listens; connections that it had stay.
+    /// A portal no longer listens; connections that it had stay, and so does the way of the targets that are reached through its group.
     ///
     /// # Errors
     /// When there is no such portal.

@@ -13,7 +13,7 @@ use crate::scsi::Access;
 /// Most targets: each costs a table per core.
 pub const TARGETS_MAX: usize = 256;
 
-/// Most portals.
+/// Most portals, and so most portal groups; a target is reached through no more of them.
 pub const PORTALS_MAX: usize = 64;
 
 /// What is served.
@@ -73,6 +73,10 @@ pub struct TargetChange {
     pub initiators: Option<Initiators>,
     /// How they prove it.
     pub chap: Option<Option<Chap>>,
+    /// The portal groups that it is reached through.
+    pub groups: Option<Vec<u16>>,
+    /// Initiators may change how well.
+    pub explicit_alua: Option<bool>,
     /// Where initiators are sent instead.
     pub redirect: Option<Option<Redirect>>,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::changes::ChangeError;
+use super::chap::Chap;
 use super::config::{Config, LunConfig, PORTALS_MAX, Redirect, TargetChange, TargetConfig};
 use super::initiators::Initiators;
 use super::keeper::Records;
@@ -64,6 +65,8 @@ pub struct LunSnapshot {
 pub struct Snapshot {
     /// Where it listens, each with the tag of its portal group.
     pub addresses: Vec<(SocketAddr, u16)>,
+    /// Whether initiators have to prove who they are for discovery; true when the target has to as well.
+    pub discovery: Option<bool>,
     /// Targets, in the order of the configuration.
     pub targets: Vec<TargetSnapshot>,
     /// Connections, in order of core.
@@ -184,8 +187,9 @@ impl Export {
         Ok((devices, self.changed(engine, id)))
     }
 
-    /// Changes who may log in to a target, how they prove it, and where they are sent. Sessions of initiators that may no longer log in end;
-    /// the others go on, whatever they would have to prove now. Returns when no core has commands of the former any more.
+    /// Changes who may log in to a target, how they prove it, which ways lead there, and where they are sent. Sessions of initiators that may no
+    /// longer log in, or not the way they came, end; the others go on, whatever they would have to prove now. Returns when no core has commands of
+    /// the former any more.
     ///
     /// # Errors
     /// Why not; nothing has changed then.
@@ -216,7 +220,7 @@ impl Export {
         Ok(())
     }
 
-    /// Listens on one more address of a portal group; answers it, with the port that the system chose for port 0.
+    /// Listens on one more address of a portal group, which may be new; answers it, with the port that the system chose for port 0.
     ///
     /// # Errors
     /// Why not; nothing has changed then.
@@ -226,9 +230,6 @@ impl Export {
         address: SocketAddr,
         group: u16,
     ) -> Result<SocketAddr, ChangeError> {
-        if !self.groups().contains(&group) {
-            return Err(ChangeError::NoGroup(group));
-        }
         if self.addresses().len() >= PORTALS_MAX {
             return Err(ChangeError::TooManyPortals);
         }
@@ -254,6 +255,11 @@ impl Export {
         engine.tell(ACCEPTING_CORE, self.client, Box::new(message));
         await_all(&closed);
         Ok(())
+    }
+
+    /// Changes what discovery asks of initiators, from the next login on.
+    pub fn set_discovery(&self, chap: Option<Chap>) {
+        self.target.set_discovery(chap);
     }
 
     /// Changes how long an initiator may be silent before it is asked whether it is there, and then before it is gone.
@@ -303,7 +309,7 @@ impl Export {
     }
 
     /// The tags of the portal groups there are.
-    pub fn groups(&self) -> &[u16] {
+    pub fn groups(&self) -> Vec<u16> {
         self.target.groups()
     }
 
@@ -345,6 +351,7 @@ impl Export {
         });
         Snapshot {
             addresses: self.addresses(),
+            discovery: self.target.discovery().map(|chap| chap.mutual),
             targets: targets.collect(),
             connections: self.ask(engine, Message::Connections),
             accepted: counters.accepted.load(Ordering::Relaxed),

@@ -202,7 +202,9 @@ impl<L: Lend> Session<L> {
             if !served.initiators.allow(&login.initiator, address) {
                 return Err(Status::AuthorizationFailed);
             }
+            // Or no longer reached this way.
             let group = login.group;
+            served.port(group).ok_or(Status::NotFound)?;
             match cx
                 .target
                 .admit(target, &port, group, key, login.was_waiting)
@@ -423,19 +425,19 @@ impl Login {
                 .served(target)
                 .ok_or(Status::Removed)?
                 .chap
-                .as_ref(),
+                .clone(),
             None => cx.target.discovery(),
         };
         let methods = self.negotiation.declared.methods.take();
         let keys = std::mem::take(&mut self.negotiation.declared.chap);
         if let Some(offered) = methods {
-            let ours = required.map_or("None", |_| "CHAP");
+            let ours = if required.is_some() { "CHAP" } else { "None" };
             if !offered.split(',').any(|offered| offered == ours) || keys != Keys::default() {
                 return Err(Status::AuthenticationFailed);
             }
             say(answer, "AuthMethod", ours);
             self.is_proven = required.is_none();
-            self.exchange = required.map(|chap| Exchange::new(chap.clone()));
+            self.exchange = required.map(Exchange::new);
             return Ok(!self.is_proven);
         }
         if let Some(exchange) = &mut self.exchange

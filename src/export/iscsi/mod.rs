@@ -56,7 +56,9 @@ mod worker;
 
 pub use changes::ChangeError;
 pub use chap::Chap;
-pub use config::{Config, LunConfig, PortalGroup, Redirect, TargetChange, TargetConfig};
+pub use config::{
+    Config, LunConfig, PORTALS_MAX, PortalGroup, Redirect, TargetChange, TargetConfig,
+};
 pub use export::{Export, LunSnapshot, Snapshot, StartError, TargetSnapshot};
 pub use initiators::Initiators;
 pub use message::{ConnectionReport, UnitReport};

@@ -51,6 +51,21 @@ pub struct TargetPort {
     pub altered: Altered,
 }
 
+impl TargetPort {
+    /// The port of a target in a portal group.
+    pub(super) fn new(iqn: &str, tag: u16, access: Access) -> Self {
+        Self {
+            port: Port {
+                number: tag,
+                group: tag,
+                name: format!("{iqn},t,0x{tag:04x}"),
+            },
+            access,
+            altered: Altered::Never,
+        }
+    }
+}
+
 /// A target at one moment: a change makes another, with the units that stay.
 #[derive(Clone)]
 pub struct Served {
@@ -72,15 +87,7 @@ pub struct Served {
 
 impl Served {
     pub(super) fn new(config: &TargetConfig, records: Option<&Records>) -> Result<Self, String> {
-        let port = |&(tag, access): &(u16, Access)| TargetPort {
-            port: Port {
-                number: tag,
-                group: tag,
-                name: format!("{},t,0x{tag:04x}", config.iqn),
-            },
-            access,
-            altered: Altered::Never,
-        };
+        let port = |&(tag, access): &(u16, Access)| TargetPort::new(&config.iqn, tag, access);
         let units = config.luns.iter();
         let units = units.map(|lun| ServedUnit::new(&config.iqn, lun, records));
         Ok(Self {
@@ -217,10 +224,8 @@ impl Counters {
 
 /// What all cores share.
 pub struct Target {
-    discovery: Option<Chap>,
+    discovery: Mutex<Option<Chap>>,
     keep_alive_ns: AtomicU64,
-    /// The portal groups there are.
-    groups: Vec<u16>,
     portals: Mutex<Vec<Portal>>,
     records: Option<Records>,
     state: Mutex<State>,
@@ -244,9 +249,8 @@ impl Target {
         });
         let targets = targets.collect::<Result<_, String>>()?;
         Ok(Self {
-            discovery: config.discovery.clone(),
+            discovery: Mutex::new(config.discovery.clone()),
             keep_alive_ns: AtomicU64::new(nanoseconds(config.keep_alive)),
-            groups: config.groups.iter().map(|group| group.tag).collect(),
             portals: Mutex::default(),
             state: Mutex::new(State {
                 targets,
@@ -315,10 +319,8 @@ impl Target {
         };
         let portals = self.portals();
         // A socket that no longer knows where it was reached is one that is closing.
-        portals.iter().find(reached).map_or_else(
-            || self.groups.first().copied().unwrap_or_default(),
-            |portal| portal.group,
-        )
+        let portal = portals.iter().find(reached).or(portals.first());
+        portal.map_or(0, |portal| portal.group)
     }
 
     /// All targets, in order.
@@ -337,8 +339,20 @@ impl Target {
     }
 
     /// What an initiator has to prove itself by for discovery.
-    pub fn discovery(&self) -> Option<&Chap> {
-        self.discovery.as_ref()
+    pub fn discovery(&self) -> Option<Chap> {
+        self.discovery_lock().clone()
+    }
+
+    /// Changes that, for logins that have not come so far yet.
+    pub fn set_discovery(&self, chap: Option<Chap>) {
+        *self.discovery_lock() = chap;
+    }
+
+    fn discovery_lock(&self) -> MutexGuard<'_, Option<Chap>> {
+        // As above.
+        self.discovery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many cores there are.
@@ -454,9 +468,15 @@ impl Target {
         of.map(|member| (member.nexus, member.key)).collect()
     }
 
-    /// The tags of the portal groups there are.
-    pub fn groups(&self) -> &[u16] {
-        &self.groups
+    /// The tags of the portal groups there are: those of the addresses that it listens on.
+    pub fn groups(&self) -> Vec<u16> {
+        let mut tags = Vec::new();
+        for (_, tag) in self.addresses() {
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        tags
     }
 }
 

@@ -347,6 +347,139 @@ fn a_target_is_for_others() {
     harness.close();
 }
 
+fn ways(groups: &[u16]) -> TargetChange {
+    TargetChange {
+        groups: Some(groups.to_vec()),
+        ..TargetChange::default()
+    }
+}
+
+/// Tags and states of REPORT TARGET PORT GROUPS.
+fn reported(harness: &mut Harness) -> Vec<(u8, u8)> {
+    let report = [0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+    let data = to(harness, 0, 1, &report, 256).remove(0).data;
+    let groups = data[4..].chunks(12);
+    groups.map(|group| (group[3], group[0])).collect()
+}
+
+/// A portal group that was not there at the start: a target is reached through it when it is told so, initiators are told of the new way, and
+/// those that came by one that goes go with it.
+#[test]
+fn a_way_comes_and_goes() {
+    let mut harness = Harness::new();
+    harness.login("HeaderDigest=None");
+    harness.attend();
+    assert_eq!(
+        harness.target.set_target(IQN, &ways(&[1, 2])),
+        Err(ChangeError::NoGroup(2))
+    );
+    let second = "127.0.0.1:3261".parse().expect("an address");
+    harness.target.listens(second, 2);
+    assert_eq!(harness.target.groups(), [1, 2]);
+    assert_eq!(reported(&mut harness), [(1, 0)], "nobody has said so");
+    let standby = harness.target.set_access(IQN, 1, Access::Standby);
+    harness.changed(standby.expect("it is there").expect("another state"));
+    assert_eq!(
+        sense(&to(&mut harness, 0, 1, &TEST_UNIT_READY, 0)),
+        (6, 0x2A, 6)
+    );
+    let change = TargetChange {
+        explicit_alua: Some(true),
+        ..ways(&[1, 2])
+    };
+    let id = harness.target.set_target(IQN, &change).expect("a group");
+    harness.changed(id);
+    assert_eq!(
+        sense(&to(&mut harness, 0, 1, &TEST_UNIT_READY, 0)),
+        (6, 0x2A, 6)
+    );
+    assert_eq!(
+        sense(&to(&mut harness, 0, 1, &TEST_UNIT_READY, 0)),
+        (6, 0x3F, 3)
+    );
+    assert_eq!(
+        reported(&mut harness),
+        [(1, 2), (2, 0)],
+        "what was there stays"
+    );
+    // A way goes that nobody came by; then the one that the session came by, with its command.
+    harness
+        .target
+        .set_target(IQN, &ways(&[1]))
+        .expect("a group");
+    harness.changed(id);
+    assert_eq!(
+        sense(&to(&mut harness, 0, 1, &TEST_UNIT_READY, 0)),
+        (6, 0x2A, 6)
+    );
+    assert_eq!(reported(&mut harness), [(1, 2)]);
+    let optimized = harness.target.set_access(IQN, 1, Access::Optimized);
+    harness.changed(optimized.expect("it is there").expect("another state"));
+    sense(&to(&mut harness, 0, 1, &TEST_UNIT_READY, 0));
+    harness.backend.hold = true;
+    assert!(to(&mut harness, 0, 2, &READ, 512).is_empty());
+    harness
+        .target
+        .set_target(IQN, &ways(&[2]))
+        .expect("a group");
+    harness.changed(id);
+    let told = harness.take();
+    assert_eq!((told.len(), told[0].header.opcode()), (1, opcode::ASYNC));
+    assert!(harness.session.is_farewell_sent());
+    harness.backend.status = Status::Aborted;
+    harness.finish();
+    // Without its last portal the group is no more; who is reached through it can stay so, and nobody else can come to be.
+    harness.target.close_portal(second).expect("it listens");
+    assert_eq!(harness.target.groups(), [1]);
+    harness
+        .target
+        .set_target(IQN, &ways(&[2, 1]))
+        .expect("it has been");
+    harness
+        .target
+        .set_target(IQN, &ways(&[1]))
+        .expect("a group");
+    assert_eq!(
+        harness.target.set_target(IQN, &ways(&[2])),
+        Err(ChangeError::NoGroup(2))
+    );
+    harness.close();
+}
+
+/// Whoever comes by a way is let in there or not, as it is now; also who was half way in.
+#[test]
+fn a_login_by_a_way_that_is_new() {
+    for (groups, half_way, status) in [
+        (&[1, 2][..], None, 0),
+        (&[1], None, 0x0203),
+        (&[1, 2], Some(&[1][..]), 0x0203),
+    ] {
+        let mut harness = Harness::new();
+        let second = "127.0.0.1:3261";
+        harness
+            .target
+            .listens(second.parse().expect("an address"), 2);
+        let change = |harness: &mut Harness, groups: &[u16]| {
+            let id = harness.target.set_target(IQN, &ways(groups));
+            harness.changed(id.expect("a group"));
+        };
+        change(&mut harness, groups);
+        at(&mut harness, second);
+        let mut answer = if let Some(then) = half_way {
+            let keys = format!("InitiatorName={INITIATOR}\0TargetName={IQN}\0");
+            harness.feed(&login_request(0x04, 1, &keys), usize::MAX);
+            assert_eq!(harness.take().remove(0).header.u16(36), 0);
+            change(&mut harness, then);
+            harness.feed(&login_request(0x87, 1, ""), usize::MAX);
+            harness.take()
+        } else {
+            vec![login(&mut harness)]
+        };
+        assert_eq!(answer.remove(0).header.u16(36), status);
+        harness.close();
+    }
+}
+
 /// An initiator that loses its right while it logs in is not let in.
 #[test]
 fn a_login_is_overtaken() {

@@ -147,6 +147,31 @@ fn discovery_has_a_proof_of_its_own() {
     harness.close();
 }
 
+/// What discovery asks for can change: it holds for the next login.
+#[test]
+fn discovery_asks_for_another_proof() {
+    let names = |method: &str| {
+        format!("InitiatorName={INITIATOR} SessionType=Discovery AuthMethod={method} ")
+    };
+    for (before, now) in [(chap(false), None), (None, chap(false))] {
+        let mut harness = proving(before);
+        harness.target.set_discovery(now.clone());
+        assert_eq!(harness.target.discovery(), now);
+        let (offered, refused) = match now {
+            Some(_) => ("CHAP", "None"),
+            None => ("None", "CHAP"),
+        };
+        let answer = say(&mut harness, 0x00, &names(offered));
+        assert_eq!(keys(&answer)["AuthMethod"], offered);
+        harness.close();
+        let mut harness = proving(None);
+        harness.target.set_discovery(now);
+        let answer = say(&mut harness, 0x00, &names(refused));
+        assert_eq!(answer.header.u16(36), 0x0201);
+        harness.close();
+    }
+}
+
 /// RFC 7143, 12.1.3: whatever is wrong with a proof is an authentication failure, and the connection ends.
 #[test]
 fn a_proof_that_is_none() {
