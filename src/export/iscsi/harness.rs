@@ -71,7 +71,14 @@ impl Harness {
 
     /// The same, to a target that is otherwise.
     pub fn serving(change: impl FnOnce(&mut Config)) -> Self {
-        Self::with_records(change, None).expect("without records there is nothing wrong with them")
+        Self::with_records(change, 1, None)
+            .expect("without records there is nothing wrong with them")
+    }
+
+    /// The same, on the first of several cores; what is on the others is a test's own affair.
+    pub fn on_first_of(cores: u16) -> Self {
+        Self::with_records(|_| {}, cores, None)
+            .expect("without records there is nothing wrong with them")
     }
 
     /// The same, to a target whose reservations outlive it.
@@ -79,11 +86,12 @@ impl Harness {
     /// # Errors
     /// What is wrong with the records.
     pub fn keeping(store: Store) -> Result<Self, String> {
-        Self::with_records(|_| {}, Some(store))
+        Self::with_records(|_| {}, 1, Some(store))
     }
 
     fn with_records(
         change: impl FnOnce(&mut Config),
+        cores: u16,
         store: Option<Store>,
     ) -> Result<Self, String> {
         let lun = LunConfig {
@@ -112,7 +120,7 @@ impl Harness {
         };
         change(&mut config);
         let (records, keeper) = store.map(Records::new).unzip();
-        let target = Target::new(&config, 1, records)?;
+        let target = Target::new(&config, cores, records)?;
         for group in &config.groups {
             for &portal in &group.portals {
                 target.listens(portal, group.tag);

@@ -19,6 +19,7 @@
 //! | `held` | requests that have come before their turn |
 //! | [`target`], `unit`, [`message`] | what cores know together, and tell each other |
 //! | `background` | what goes on after its command: SANITIZE |
+//! | `resize` | when initiators are told of a new size |
 //! | `changes` | what an operator changes while all runs |
 //! | [`initiators`] | who may log in, and who sees what |
 //! | `worker` | the same on a reactor |
@@ -45,6 +46,7 @@ mod manage;
 pub mod message;
 mod receive;
 mod request;
+mod resize;
 mod respond;
 pub mod session;
 mod store;

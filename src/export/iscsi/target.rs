@@ -12,6 +12,7 @@ use super::chap::Chap;
 use super::config::{Config, LunConfig, Redirect, TargetConfig};
 use super::initiators::Initiators;
 use super::keeper::Records;
+use super::resize::Resizes;
 use super::unit::LunSet;
 use crate::dm::{CoreId, DeviceId};
 use crate::export::frame::SessionKey;
@@ -228,6 +229,7 @@ pub struct Target {
     keep_alive_ns: AtomicU64,
     portals: Mutex<Vec<Portal>>,
     records: Option<Records>,
+    resizes: Resizes,
     state: Mutex<State>,
     connections: AtomicU32,
     loads: Vec<AtomicU32>,
@@ -257,6 +259,7 @@ impl Target {
                 ..State::default()
             }),
             records,
+            resizes: Resizes::default(),
             connections: AtomicU32::new(0),
             loads: (0..cores).map(|_| AtomicU32::new(0)).collect(),
             next_nexus: AtomicU64::new(1),
@@ -267,6 +270,11 @@ impl Target {
     /// Where reservations are kept that outlive the target.
     pub(super) fn records(&self) -> Option<&Records> {
         self.records.as_ref()
+    }
+
+    /// Devices that not all cores know alike.
+    pub(super) fn resizes(&self) -> &Resizes {
+        &self.resizes
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

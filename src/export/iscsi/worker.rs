@@ -464,14 +464,8 @@ impl FrontEnd for Worker {
 
     fn device_changed(&mut self, device: DeviceId, core: &mut Core<'_>) {
         let geometry = core.limits(device).map(|limits| Geometry::of(limits));
-        let announces = self.shared.local.core == crate::export::frame::ACCEPTING_CORE;
-        for unit in self.shared.local.units.of_device(device) {
-            // Every core hears of it, one tells the initiators.
-            let news = unit.set_geometry(geometry);
-            for code in news.into_iter().flatten().filter(|_| announces) {
-                unit.unit.attend(None, code);
-            }
-        }
+        let Shared { target, local } = &mut self.shared;
+        local.device_changed(target, device, geometry);
     }
 
     fn before_sleep(&mut self, core: &mut Core<'_>) -> bool {

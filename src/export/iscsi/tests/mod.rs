@@ -10,5 +10,6 @@ mod line;
 mod login;
 mod manage;
 mod ready;
+mod resize;
 mod sanitize;
 mod ways;
