@@ -128,6 +128,9 @@ pub trait Backend: Sized {
     /// Nanoseconds since some moment before.
     fn now(&self) -> u64;
 
+    /// Takes leave of the target, with nothing outstanding. What was measured stands, whatever comes of it.
+    fn end(&mut self) {}
+
     /// What an error code means.
     fn error_text(code: u32) -> String;
 }
@@ -157,6 +160,9 @@ pub trait Target {
     ///
     /// A sentence for the user; the run is then over.
     fn tend(&mut self) -> Result<(), String>;
+
+    /// Takes leave of it after a run, likewise.
+    fn end(&mut self) {}
 
     /// Processor time that the other side has used so far, where it can be known.
     fn target_cpu(&mut self) -> Option<Duration>;

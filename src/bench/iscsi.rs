@@ -1,6 +1,6 @@
 //! A logical unit over iSCSI as a target: one session, that is one connection, per job.
 
-use super::backend::{Backend, Data, Done, Geometry, Kind, Request, Target};
+use super::backend::{Backend, Data, Done, Geometry, Kind, NoData, Request, Target};
 use super::cores;
 use super::options::{DEPTH_MAX, JOBS_MAX, Options};
 use crate::host::iscsi::blocking::Capacity;
@@ -68,15 +68,10 @@ impl IscsiTarget {
             depth_max: (session.session().window() as usize).clamp(1, DEPTH_MAX),
             jobs_max: JOBS_MAX,
         };
-        let is_local = address
-            .resolve()?
-            .iter()
-            .any(|socket| socket.ip().is_loopback());
-        let process = if is_local {
-            cores::listener_of(address.port)
-        } else {
-            None
-        };
+        // Where it is, which may be elsewhere than it was looked for.
+        let peer = session.session().stream().peer_addr().ok();
+        let local = peer.filter(|peer| peer.ip().is_loopback());
+        let process = local.and_then(|peer| cores::listener_of(peer.port()));
         Ok(Self {
             address: address.clone(),
             options: session_options,
@@ -111,7 +106,13 @@ impl Target for IscsiTarget {
             session: session.into_session(),
             lun: Lun::encode(self.address.lun),
             block_size: self.geometry.block_size,
+            timeout: options.timeout,
         })
+    }
+
+    fn end(&mut self) {
+        // A target that does not answer closes the connection no less than this side does.
+        let _ = self.session.log_out();
     }
 
     fn tend(&mut self) -> Result<(), String> {
@@ -131,6 +132,7 @@ pub struct Seat {
     session: Session,
     lun: [u8; 8],
     block_size: u32,
+    timeout: Duration,
 }
 
 /// One job's session.
@@ -139,6 +141,7 @@ pub struct IscsiBackend {
     session: Session,
     lun: [u8; 8],
     block_size: u32,
+    timeout: Duration,
     /// The request of each slot.
     requests: Vec<Request>,
     origin: Instant,
@@ -213,6 +216,7 @@ impl Backend for IscsiBackend {
             session,
             lun,
             block_size,
+            timeout,
         } = seat;
         let unused = Request {
             lba: 0,
@@ -226,6 +230,7 @@ impl Backend for IscsiBackend {
             session,
             lun,
             block_size,
+            timeout,
             requests,
             origin: Instant::now(),
         })
@@ -274,6 +279,18 @@ impl Backend for IscsiBackend {
     #[inline]
     fn now(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
+    }
+
+    fn end(&mut self) {
+        let mut polling = Polling {
+            requests: &self.requests,
+            block_size: self.block_size,
+            data: &mut NoData,
+            done: &mut [],
+            count: 0,
+        };
+        // As for the session of the target's own.
+        let _ = self.session.log_out(self.timeout, &mut polling);
     }
 
     fn error_text(code: u32) -> String {

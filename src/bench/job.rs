@@ -504,6 +504,7 @@ impl<B: Backend, D: Data> Job<B, D> {
     /// What was measured.
     pub fn finish(mut self) -> (JobResult, D) {
         self.publish();
+        self.backend.end();
         (self.result, self.data)
     }
 }

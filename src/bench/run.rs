@@ -65,6 +65,7 @@ pub fn run<T: Target>(target: &mut T, options: &Options) -> Result<Measured, Str
         supervise(target, options, &shared, &receiver)
     });
     let results = results?;
+    target.end();
     Ok(Measured::new::<T::Backend>(options, results, cpu, started))
 }
 

@@ -106,10 +106,20 @@ fn an_iscsi_target_changes_while_it_serves() {
         "{ls}"
     );
 
-    // Sent away, and let in again.
-    set(&["--redirect", "192.0.2.8:3260"]);
-    assert!(refusal(&address).contains("192.0.2.8:3260"));
+    // Sent elsewhere, where they are let in, and let in here again.
+    let reached = |address: &str| {
+        let mut session = iscsi::BlockingSession::new(login(address, None).unwrap(), patience);
+        let peer = session.session().stream().peer_addr().unwrap();
+        session.log_out().unwrap();
+        peer.to_string()
+    };
+    let elsewhere = served.told(&["iscsi", "add-portal", "127.0.0.1:0", "--portal-group", "1"]);
+    for permanent in [&[][..], &["--permanent"]] {
+        set(&[&["--redirect", elsewhere.trim()], permanent].concat());
+        assert_eq!(reached(&address), elsewhere.trim());
+    }
     set(&["--no-redirect"]);
+    assert_eq!(reached(&address), address);
 
     // A proof, which those who are in need not give; the file is read again when it has changed.
     let secrets = served.directory.path().join("secrets");

@@ -40,6 +40,29 @@ impl Address {
         }
     }
 
+    /// The same unit elsewhere, as a target says it: host, port and the tag of a portal group, of which the last two may be missing
+    /// (TargetAddress; RFC 7143, 13.8).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Address`] when it cannot be read.
+    pub(super) fn moved(&self, elsewhere: &str) -> Result<Self, Error> {
+        let authority = match elsewhere.rsplit_once(',') {
+            Some((authority, _)) => authority,
+            None => elsewhere,
+        };
+        let (host, port) = split_authority_or(authority, PORT).ok_or_else(|| {
+            Error::Address(format!(
+                "the target sends initiators to \"{elsewhere}\", which is no address"
+            ))
+        })?;
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            ..self.clone()
+        })
+    }
+
     /// Every socket address the host name stands for.
     ///
     /// # Errors

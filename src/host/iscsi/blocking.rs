@@ -135,6 +135,15 @@ impl BlockingSession {
         &self.session
     }
 
+    /// Ends the session in good order; it is of no more use then, whatever comes of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::log_out`].
+    pub fn log_out(&mut self) -> Result<(), Error> {
+        self.session.log_out(self.timeout, &mut self.buffers)
+    }
+
     /// Starts a command for a unit, to be awaited with [`BlockingSession::finish`]; its slot, which is no other command's until then.
     ///
     /// # Errors

@@ -82,12 +82,8 @@ impl fmt::Display for Error {
                 write!(f, "{what}: no answer within {} ms", after.as_millis())
             }
             Self::Closed => f.write_str("the target closed the connection"),
-            Self::Refused { status, address } => {
-                write!(f, "the login was refused: {}", refusal(*status))?;
-                if let Some(address) = address {
-                    write!(f, "; it is to be found at {address}")?;
-                }
-                Ok(())
+            Self::Refused { status, .. } => {
+                write!(f, "the login was refused: {}", refusal(*status))
             }
             Self::Unproven(how) => write!(f, "the target did not prove who it is: {how}"),
             Self::Protocol(how) => write!(f, "the target broke the protocol: {how}"),

@@ -7,6 +7,7 @@ use super::session::{Sequence, Session};
 use crate::host::connection::Connection;
 use crate::iscsi::NAME_BYTES_MAX;
 use crate::iscsi::chap::{Algorithm, binary, hexadecimal};
+use crate::iscsi::login::Status;
 use crate::iscsi::pdu::{
     CONTINUES, HEADER_BYTES, Header, IMMEDIATE, LOGIN_BYTES_MAX, NO_TAG, TRANSIT, opcode, padding,
 };
@@ -24,6 +25,9 @@ const REQUESTS_MAX: u32 = 16;
 
 /// Most text of one answer, in however many PDUs.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Most addresses that a login is sent on to, one after the other; more are taken for a circle.
+pub(super) const REDIRECTIONS_MAX: u32 = 4;
 
 /// R2Ts of a command that may be outstanding: the next burst is asked for while one is on its way, which matters where bursts are short.
 const OUTSTANDING_READY: u32 = 8;
@@ -151,13 +155,35 @@ impl SessionOptions {
     }
 }
 
-/// Connects and logs in to the target of an address.
+/// Connects and logs in to the target of an address, or where that sends initiators (RFC 7143, 11.13.5). Whoever is there has to prove as much as
+/// the one that was asked.
 ///
 /// # Errors
 ///
 /// What the socket says, [`Error::Refused`], [`Error::Unproven`], [`Error::Protocol`], [`Error::Unsupported`] when the target refuses a
 /// digest.
 pub fn login(address: &Address, options: &SessionOptions) -> Result<Session, Error> {
+    let mut address = address.clone();
+    for _ in 0..=REDIRECTIONS_MAX {
+        match login_at(&address, options) {
+            Err(Error::Refused {
+                status,
+                address: Some(elsewhere),
+            }) if is_redirection(status) => address = address.moved(&elsewhere)?,
+            other => return other,
+        }
+    }
+    Err(Error::Unsupported(format!(
+        "the target sends initiators from one address to the next; the last after {REDIRECTIONS_MAX} of them was {}:{}",
+        address.host, address.port
+    )))
+}
+
+fn is_redirection(status: u16) -> bool {
+    status == Status::MovedTemporarily as u16 || status == Status::MovedPermanently as u16
+}
+
+fn login_at(address: &Address, options: &SessionOptions) -> Result<Session, Error> {
     if options.initiator.is_empty() || options.initiator.len() > NAME_BYTES_MAX {
         return Err(Error::Address(format!(
             "the name of an initiator has 1 to {NAME_BYTES_MAX} bytes"

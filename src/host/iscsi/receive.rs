@@ -4,7 +4,7 @@
 //! only a partial header is ever moved within it. PDUs without a payload for a command are small, and are awaited as a whole.
 
 use super::error::Error;
-use super::session::{Burst, Client, Sequence, Slot};
+use super::session::{Burst, Client, LOGOUT_TAG, Leaving, Sequence, Slot};
 use super::status::CommandStatus;
 use crate::host::queue::Submission;
 use crate::iscsi::pdu::{
@@ -48,6 +48,7 @@ pub(super) struct Sent<'a> {
     pub(super) bursts: &'a mut VecDeque<Burst>,
     pub(super) ping: &'a mut Option<([u8; 8], u32)>,
     pub(super) sequence: &'a mut Sequence,
+    pub(super) leaving: &'a mut Leaving,
 }
 
 impl Sent<'_> {
@@ -310,6 +311,13 @@ impl Receive {
                 take_async(&header)?;
                 false
             }
+            opcode::LOGOUT_RESPONSE
+                if *sent.leaving == Leaving::Asked && header.task_tag() == LOGOUT_TAG =>
+            {
+                sent.number(&header)?;
+                *sent.leaving = Leaving::Answered(header.0[2]);
+                false
+            }
             opcode::REJECT => {
                 return Err(Error::Rejected {
                     reason: header.0[2],
@@ -542,6 +550,7 @@ mod tests {
         bursts: VecDeque<Burst>,
         ping: Option<([u8; 8], u32)>,
         sequence: Sequence,
+        leaving: Leaving,
     }
 
     impl Half {
@@ -563,6 +572,7 @@ mod tests {
                     command_max: 9,
                     status: 0,
                 },
+                leaving: Leaving::No,
             }
         }
 
@@ -574,6 +584,7 @@ mod tests {
                 bursts: &mut self.bursts,
                 ping: &mut self.ping,
                 sequence: &mut self.sequence,
+                leaving: &mut self.leaving,
             };
             self.receive.parse(bytes.len(), &mut sent, seen)
         }

@@ -1,26 +1,26 @@
 //! The initiator against a scripted target: what goes over the wire in good order and in bad.
 //!
-//! A listener on an ephemeral port and a thread that says exactly what a test wants said. Everything it waits for is bounded by [`PATIENCE`].
+//! Logins are in `logins`. A listener on an ephemeral port and a thread that says exactly what a test wants said. Everything it waits for is bounded by [`PATIENCE`].
+
+mod logins;
 
 use super::blocking::BlockingSession;
-use super::login::{Proof, login};
+use super::login::login;
+use super::session::LOGOUT_TAG;
 use super::{Address, CommandStatus, Error, Payload, SessionOptions, command};
 use crate::host::peer::PATIENCE;
-use crate::iscsi::chap::{Algorithm, hexadecimal};
-use crate::iscsi::login::Status;
 use crate::iscsi::pdu::{
     FINAL, HEADER_BYTES, Header, Layout, NO_TAG, OVERFLOW, READS, STATUS, TRANSIT, UNDERFLOW,
     WRITES, digest, opcode, padding,
 };
-use crate::iscsi::secrets::Secrets;
 use crate::iscsi::text::pairs;
 use crate::scsi::Sense;
 use crate::scsi::sense::{Code, Key, SENSE_BYTES_MAX};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What the target says of itself at the end of a login, where a test says nothing else.
 const PLAIN: &str = "HeaderDigest=None DataDigest=None InitialR2T=No ImmediateData=Yes \
@@ -49,14 +49,7 @@ fn listen<T: Send + 'static>(
     let socket: SocketAddr = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        script(&mut Peer {
-            stream,
-            digests: false,
-            status_sn: 100,
-            command_sn: 1,
-            window: 8,
-        })
+        script(&mut Peer::new(stream))
     });
     (
         Address::new(socket, "iqn.2026-11.io.polldm:scripted", 0),
@@ -84,6 +77,17 @@ fn bytes(size: usize) -> Vec<u8> {
 }
 
 impl Peer {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream,
+            digests: false,
+            status_sn: 100,
+            command_sn: 1,
+            window: 8,
+        }
+    }
+
     /// A PDU, checked against its digests.
     fn receive(&mut self) -> (Header, Vec<u8>) {
         self.receive_or_end().expect("a PDU")
@@ -497,7 +501,7 @@ fn a_ping_is_answered() {
 #[test]
 fn what_must_not_be_said_ends_the_session() {
     type Script = fn(&mut Peer, u32);
-    let cases: [(bool, &str, Script); 18] = [
+    let cases: [(bool, &str, Script); 19] = [
         (false, "no command", |peer, tag| {
             peer.respond(tag ^ 0x10000, 0, &[])
         }),
@@ -553,6 +557,11 @@ fn what_must_not_be_said_ends_the_session() {
         (false, "nothing asked for", |peer, tag| {
             let mut header = Header::new(opcode::TEXT_RESPONSE, FINAL);
             header.put(16, tag);
+            peer.put(header, &[], true);
+        }),
+        (false, "nothing asked for", |peer, _| {
+            let mut header = Header::new(opcode::LOGOUT_RESPONSE, FINAL);
+            header.put(16, LOGOUT_TAG);
             peer.put(header, &[], true);
         }),
         (false, "longer than its kind", |peer, tag| {
@@ -667,131 +676,54 @@ fn an_outcome_that_is_there_is_not_lost_with_the_session() {
     assert!(session.flush(0).is_err());
 }
 
-/// Logins that come to nothing, each with its sentence.
+/// RFC 7143, 11.14: when commands have ended the target is asked to close the session, and has a time to answer; nothing follows.
 #[test]
-fn a_login_that_is_refused_says_why() {
-    type Script = fn(&mut Peer);
-    let cases: [(&str, Script); 9] = [
-        ("no target of this name", |peer| {
-            peer.answer_login(0, Status::NotFound as u16, "");
-        }),
-        ("--initiator says", |peer| {
-            peer.answer_login(0, Status::AuthorizationFailed as u16, "");
-        }),
-        ("is to be found at 192.0.2.1:3260,1", |peer| {
-            let status = Status::MovedTemporarily as u16;
-            peer.answer_login(0, status, "TargetAddress=192.0.2.1:3260,1");
-        }),
-        ("status 0317h", |peer| peer.answer_login(0, 0x0317, "")),
-        ("another stage", |peer| peer.answer_login(1 << 2, 0, "")),
-        ("stays in the security stage", |peer| {
-            peer.answer_login(0, 0, "")
-        }),
-        ("with something else", |peer| {
-            peer.put(Header::new(opcode::NOP_IN, FINAL), &[], true);
-        }),
-        ("longer than it may be", |peer| {
-            peer.put(Header::new(opcode::LOGIN_RESPONSE, 0), &[0; 8193], true);
-        }),
-        ("closed the connection", |_| {}),
-    ];
-    for (part, script) in cases {
-        let (address, script) = listen(move |peer| {
-            peer.receive_login(0);
-            script(peer);
-        });
-        let error = login(&address, &options(false)).unwrap_err().to_string();
-        assert!(error.contains(part), "{part}: {error}");
-        script.join().unwrap();
-    }
-}
-
-/// Digests that are refused, numbers that cannot be, and a login that goes on for ever.
-#[test]
-fn a_negotiation_that_comes_to_nothing_says_why() {
-    for (digests, keys, part) in [
-        (true, PLAIN, "does not use the header or data digests"),
-        (false, "MaxBurstLength=1", "a value that it cannot have"),
-        (false, "DataPDUInOrder=No", "a value that it cannot have"),
-        (false, "InitialR2T=Maybe", "a value that it cannot have"),
-        (false, "nothing", "no list of keys"),
+fn a_session_is_ended_in_good_order() {
+    for (response, part) in [
+        (Some(0), None),
+        (Some(2), Some("does not close a session")),
+        (None, Some("a logout: no answer within 20 ms")),
     ] {
         let (address, script) = listen(move |peer| {
-            peer.log_in(keys);
+            peer.log_in(DIGESTS);
+            if response.is_some() {
+                let tag = peer.receive().0.task_tag();
+                peer.respond(tag, 0, &[]);
+            }
+            let (header, data) = peer.receive();
+            assert_eq!((header.0[0], header.flags()), (0x46, FINAL));
+            assert_eq!(header.u32(24), peer.command_sn);
+            assert!(data.is_empty());
+            if let Some(response) = response {
+                // It may come too late for an answer.
+                let mut ping = Header::new(opcode::NOP_IN, FINAL);
+                ping.put(16, NO_TAG);
+                ping.put(20, 7);
+                peer.put(ping, &[], false);
+                let mut answer = Header::new(opcode::LOGOUT_RESPONSE, FINAL);
+                answer.0[2] = response;
+                answer.put(16, header.task_tag());
+                peer.put(answer, &[], true);
+            }
+            assert!(peer.receive_or_end().is_none());
         });
-        let error = login(&address, &options(digests)).unwrap_err().to_string();
-        assert!(error.contains(part), "{part}: {error}");
-        script.join().unwrap();
-    }
-    let (address, script) = listen(|peer| {
-        peer.receive_login(0);
-        peer.answer_login(TRANSIT | 1, 0, "");
-        while peer.receive_or_end().is_some() {
-            // C: more text follows, for ever.
-            peer.answer_login(0x40 | 1 << 2, 0, "");
+        let timeout = match response {
+            Some(_) => PATIENCE,
+            None => Duration::from_millis(20),
+        };
+        let session = login(&address, &options(true)).unwrap();
+        let mut session = BlockingSession::new(session, timeout);
+        if response.is_some() {
+            let flush = command::synchronize_cache();
+            session.start(0, &flush, Payload::None).unwrap();
         }
-    });
-    let error = login(&address, &options(false)).unwrap_err().to_string();
-    assert!(error.contains("does not come to an end"), "{error}");
-    script.join().unwrap();
-}
-
-/// RFC 7143, 12.1: both proofs, and what is said of a target whose own is none.
-#[test]
-fn both_sides_prove_who_they_are() {
-    const OWN: &str = "initiator host secret-of-the-host";
-    const BOTH: &str = "initiator host secret-of-the-host\ntarget polldm secret-of-the-target";
-    for (secrets, target_secret, refused) in [
-        (OWN, "secret-of-the-target", None),
-        (BOTH, "secret-of-the-target", None),
-        (
-            BOTH,
-            "secret-of-another",
-            Some("another than --secrets has"),
-        ),
-    ] {
-        let (address, script) = listen(move |peer| {
-            let all = format!("{OWN}\ntarget polldm {target_secret}");
-            let all = Secrets::parse(&all).unwrap();
-            let (header, said) = peer.receive_login(0);
-            assert_eq!(
-                (header.flags() & TRANSIT, &*said["AuthMethod"]),
-                (0, "CHAP")
-            );
-            peer.answer_login(0, 0, "AuthMethod=CHAP");
-            let (_, said) = peer.receive_login(0);
-            assert_eq!(said["CHAP_A"], "7,8,6,5");
-            peer.answer_login(0, 0, "CHAP_A=7 CHAP_I=9 CHAP_C=0x0102");
-            let (_, said) = peer.receive_login(0);
-            assert_eq!(said["CHAP_N"], "host");
-            let secret = &all.user("host").unwrap().secret;
-            let expected = Algorithm::Sha256.response(9, secret, &[1, 2]);
-            assert_eq!(said["CHAP_R"], hexadecimal(&expected));
-            let mut answer = String::new();
-            if let Some(identifier) = said.get("CHAP_I") {
-                let challenge = crate::iscsi::chap::binary(&said["CHAP_C"]).unwrap();
-                let (name, secret) = all.own().unwrap();
-                let identifier = identifier.parse().unwrap();
-                let response = Algorithm::Sha256.response(identifier, secret, &challenge);
-                answer = format!("CHAP_N={name} CHAP_R={}", hexadecimal(&response));
-            }
-            peer.answer_login(TRANSIT | 1, 0, &answer);
-            if peer.receive_or_end().is_some() {
-                peer.answer_login(TRANSIT | 1 << 2 | 3, 0, PLAIN);
-            }
-        });
-        let mut options = options(false);
-        let proof = Proof::of(&Secrets::parse(secrets).unwrap());
-        options.proof = Some(Arc::new(proof.unwrap()));
-        match (login(&address, &options), refused) {
-            (Ok(_), None) => {}
-            (Err(error), Some(part)) => {
-                assert!(error.to_string().contains(part), "{error}");
-            }
+        match (session.log_out(), part) {
+            (Ok(()), None) => {}
+            (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
             (result, _) => panic!("{result:?}"),
         }
+        assert!(matches!(session.flush(0), Err(Error::Closed)));
+        drop(session);
         script.join().unwrap();
     }
-    let several = format!("{OWN}\ninitiator other secret-of-the-other");
-    assert_eq!(Proof::of(&Secrets::parse(&several).unwrap()), None);
 }

@@ -8,7 +8,7 @@
 
 use super::error::Error;
 use super::receive::{Ending, Receive, Sent};
-use crate::host::connection::discard_unsent;
+use crate::host::connection::{discard_unsent, wait};
 use crate::host::queue::{DEPTH_MAX, Submission};
 use crate::host::wire::{self, SendBuffer};
 use crate::iscsi::pdu::{
@@ -19,6 +19,7 @@ use crate::iscsi::text::Parameters;
 use crate::scsi::Cdb;
 use std::collections::VecDeque;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// The send buffer: a batch of 64 writes of 4 KiB, or two of the largest data segments.
 const SEND_BYTES: usize = 512 << 10;
@@ -42,6 +43,9 @@ const SIMPLE: u8 = 1;
 const SLOT_BITS: u32 = 16;
 
 const _: () = assert!(DEPTH_MAX < 1 << SLOT_BITS);
+
+/// The task tag of a logout: no slot has this number.
+pub(super) const LOGOUT_TAG: u32 = (1 << SLOT_BITS) - 1;
 
 /// What a session's user does with data and the ends of commands. Calls come from within [`Session::submit`] and [`Session::poll`].
 pub trait Client {
@@ -114,6 +118,16 @@ const FREE: Slot = Slot {
     ready_count: 0,
 };
 
+/// How far a session is from its end in good order (RFC 7143, 11.14, 11.15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    No,
+    /// The target has been asked to close it.
+    Asked,
+    /// What it has answered.
+    Answered(u8),
+}
+
 /// Sequence numbers of a session (RFC 7143, 4.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequence {
@@ -142,7 +156,7 @@ impl Sequence {
     }
 }
 
-/// One session. Dropping it closes the connection, which ends it.
+/// One session. Dropping it closes the connection, which ends it; in good order it is ended by [`Session::log_out`].
 #[derive(Debug)]
 pub struct Session {
     stream: TcpStream,
@@ -163,6 +177,7 @@ pub struct Session {
     ping: Option<([u8; 8], u32)>,
     /// Makes task tags differ from those of earlier commands in the same slot.
     generation: u16,
+    leaving: Leaving,
     /// Set when the connection is of no more use.
     is_dead: bool,
 }
@@ -204,6 +219,7 @@ impl Session {
             bursts: VecDeque::with_capacity(bursts_max),
             ping: None,
             generation: 0,
+            leaving: Leaving::No,
             is_dead: false,
             parameters,
         }
@@ -351,6 +367,7 @@ impl Session {
                 bursts: &mut self.bursts,
                 ping: &mut self.ping,
                 sequence: &mut self.sequence,
+                leaving: &mut self.leaving,
             };
             completed += self.receive.parse(size, &mut sent, client)?;
             if size < space_size {
@@ -361,6 +378,55 @@ impl Session {
             self.send_all(client)?;
         }
         Ok(completed)
+    }
+
+    /// Ends the session in good order: waits for commands that are outstanding, then asks the target to close it and waits for its answer, all
+    /// within `timeout`. Whatever comes of it, the session is of no more use.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::poll`], [`Error::Timeout`], and [`Error::Protocol`] when the target does not close it.
+    pub fn log_out<C: Client>(&mut self, timeout: Duration, client: &mut C) -> Result<(), Error> {
+        let result = self.leave(timeout, client);
+        self.is_dead = true;
+        result
+    }
+
+    fn leave<C: Client>(&mut self, timeout: Duration, client: &mut C) -> Result<(), Error> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let polled = self.poll(client);
+            // Before the error: a target that has answered may be gone already.
+            match self.leaving {
+                Leaving::Answered(0) => return Ok(()),
+                Leaving::Answered(_) => {
+                    return Err(Error::Protocol("it does not close a session when asked to"));
+                }
+                Leaving::No | Leaving::Asked => polled?,
+            };
+            if Instant::now() >= deadline {
+                return Err(Error::Timeout {
+                    what: "a logout".into(),
+                    after: timeout,
+                });
+            }
+            let is_idle = self.outstanding() == 0 && self.leaving == Leaving::No;
+            if is_idle && self.send.reserve(AROUND_BYTES) {
+                self.ask_to_close();
+                self.leaving = Leaving::Asked;
+            }
+            wait(&self.stream, self.has_unsent(), deadline);
+        }
+    }
+
+    /// Logout Request: close the session (RFC 7143, 11.14). Immediate, so that it takes no CmdSN.
+    fn ask_to_close(&mut self) {
+        const CLOSE_SESSION: u8 = 0;
+        let mut header = Header::new(opcode::LOGOUT | IMMEDIATE, FINAL | CLOSE_SESSION);
+        header.put(16, LOGOUT_TAG);
+        header.put(24, self.sequence.command);
+        header.put(28, self.sequence.status);
+        self.put_header(&header);
     }
 
     /// Closes the connection at once: what the kernel has not sent yet is never sent.
@@ -380,6 +446,10 @@ impl Session {
 
     /// NOP-Out for a NOP-In that asks for one (RFC 7143, 11.18): immediate, so that it takes no CmdSN.
     fn answer_ping(&mut self) {
+        if self.leaving != Leaving::No {
+            self.ping = None;
+            return;
+        }
         if !self.send.reserve(AROUND_BYTES) {
             return;
         }
