@@ -63,10 +63,7 @@ impl Node {
     pub fn add_target(&self, wanted: &NewTarget<'_>) -> Result<(), ExportError> {
         let export = self.iscsi_target()?;
         check_iscsi_name(wanted.iqn).map_err(ExportError::Invalid)?;
-        let groups = match wanted.groups {
-            Some(tags) => groups(tags)?,
-            None => export.groups(),
-        };
+        let groups = groups(wanted.groups.unwrap_or(&export.groups()))?;
         let config = TargetConfig {
             iqn: wanted.iqn.to_owned(),
             initiators: initiators(wanted.initiators)?,

@@ -267,6 +267,11 @@ fn an_iscsi_target_changes_while_it_serves() {
     );
     iscsi(&["remove-portal", added], "there is no portal");
     iscsi(&["keep-alive", "10ms"], "from 1s to 1h");
+    // Without any portal no target can be added.
+    for portal in [&address, elsewhere.trim()] {
+        served.told(&["iscsi", "remove-portal", portal]);
+    }
+    iscsi(&["add-target", new], "no initiator could reach a target");
     served.signal(libc::SIGTERM);
     assert_eq!(served.end().0, Some(0));
 }
