@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::DEPTH;
@@ -14,8 +14,8 @@ use crate::bench::pattern::VerifyData;
 use crate::bench::workload::{Region, Workload};
 use crate::bench::{Backend as _, Done, Request};
 
-/// How long I/Os may take that are outstanding at the end, and then reading everything back.
-const END_WITHIN: Duration = Duration::from_secs(30);
+/// How long nothing may come back, once the load is over, before the target is called hung.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Turns without a completion after which the thread lets others have its processor: on a small machine it waits for them.
 const IDLE_TURNS: u32 = 64;
@@ -44,6 +44,10 @@ pub struct Shared {
     moment: AtomicU8,
     /// I/Os that ended so far, on all queues.
     pub completed: AtomicU64,
+    /// Queues that have had an answer.
+    pub begun: AtomicUsize,
+    /// Queues that have had an answer to what they submitted after the gap.
+    pub recovered: AtomicUsize,
 }
 
 impl Shared {
@@ -81,6 +85,10 @@ pub struct Queue {
     done: Vec<Done>,
     idle_turns: u32,
     now: u64,
+    /// When something came back last.
+    answered: u64,
+    begun: bool,
+    recovered: bool,
     phases: Phases,
     errors: BTreeMap<u32, u64>,
 }
@@ -119,6 +127,9 @@ impl Queue {
             done: vec![Done { tag: 0, error: 0 }; DEPTH],
             idle_turns: 0,
             now: 0,
+            answered: 0,
+            begun: false,
+            recovered: false,
             phases: Phases::default(),
             errors: BTreeMap::new(),
         })
@@ -149,9 +160,9 @@ impl Queue {
         }
         self.phases.end(self.now);
         if !self.shared.has_reached(Moment::GivenUp) {
-            let deadline = self.now + END_WITHIN.as_nanos() as u64;
-            self.drain(&mut backend, deadline)?;
-            self.read_back(&mut backend, deadline)?;
+            self.answered = self.now;
+            self.drain(&mut backend)?;
+            self.read_back(&mut backend)?;
         }
         Ok(QueueResult {
             phases: self.phases,
@@ -186,6 +197,7 @@ impl Queue {
             return Ok(());
         }
         self.idle_turns = 0;
+        self.answered = self.now;
         // Looked at before what has ended is told: what ends after the resume was seen is beyond the gap.
         let resumed = self.shared.has_reached(Moment::Resumed);
         if self.shared.has_reached(Moment::Pulling) {
@@ -209,25 +221,34 @@ impl Queue {
         self.shared
             .completed
             .fetch_add(count as u64, Ordering::Relaxed);
+        tell_once(&mut self.begun, true, &self.shared.begun);
+        let recovered = !self.phases.after.is_empty();
+        tell_once(&mut self.recovered, recovered, &self.shared.recovered);
         Ok(())
     }
 
-    fn drain(&mut self, backend: &mut NvmeTcpBackend, deadline: u64) -> Result<(), String> {
+    /// A turn at the end, when all that is outstanding has to come back.
+    fn turn_at_the_end(&mut self, backend: &mut NvmeTcpBackend) -> Result<(), String> {
+        self.turn(backend)?;
+        if self.now - self.answered < ANSWER_WITHIN.as_nanos() as u64 {
+            return Ok(());
+        }
+        Err(format!(
+            "{} I/Os did not come back within {} s",
+            DEPTH - self.free.len(),
+            ANSWER_WITHIN.as_secs()
+        ))
+    }
+
+    fn drain(&mut self, backend: &mut NvmeTcpBackend) -> Result<(), String> {
         while self.free.len() < DEPTH {
-            self.turn(backend)?;
-            if self.now >= deadline {
-                return Err(format!(
-                    "{} I/Os did not come back within {} s",
-                    DEPTH - self.free.len(),
-                    END_WITHIN.as_secs()
-                ));
-            }
+            self.turn_at_the_end(backend)?;
         }
         Ok(())
     }
 
     /// Reads and checks every place.
-    fn read_back(&mut self, backend: &mut NvmeTcpBackend, deadline: u64) -> Result<(), String> {
+    fn read_back(&mut self, backend: &mut NvmeTcpBackend) -> Result<(), String> {
         let mut unit = Some(0);
         while let Some(from) = unit {
             let mut from = from;
@@ -238,14 +259,16 @@ impl Queue {
                 from = after;
                 self.issue(request);
             }
-            self.turn(backend)?;
-            if self.now >= deadline {
-                return Err(format!(
-                    "reading back took more than {} s",
-                    END_WITHIN.as_secs()
-                ));
-            }
+            self.turn_at_the_end(backend)?;
         }
-        self.drain(backend, deadline)
+        self.drain(backend)
+    }
+}
+
+/// Counts a queue when something is so for the first time.
+fn tell_once(told: &mut bool, is_so: bool, count: &AtomicUsize) {
+    if is_so && !*told {
+        *told = true;
+        count.fetch_add(1, Ordering::Relaxed);
     }
 }

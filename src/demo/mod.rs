@@ -25,7 +25,7 @@ pub mod target;
 pub mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use load::{Moment, Queue, QueueResult, Shared};
@@ -53,6 +53,10 @@ const SLICES_HELD: u32 = 6;
 
 /// How often the one that directs looks whether the audience wants more, and keeps the connection alive.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The same while it only waits for the queues, and for how long.
+const LOOK_SOON: Duration = Duration::from_millis(1);
+const QUEUES_WITHIN: Duration = Duration::from_secs(30);
 
 /// How a demo is run.
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +179,7 @@ struct Director<'a, A> {
 impl<A: Audience> Director<'_, A> {
     fn direct(&mut self, tend: &mut dyn FnMut() -> Result<(), String>) -> Result<Waiting, Failure> {
         self.pause(SLICES_BEFORE, tend)?;
+        self.until_all(|shared| &shared.begun, tend)?;
         if self.audience.interrupted() {
             return Err(Failure::Interrupted);
         }
@@ -193,6 +198,7 @@ impl<A: Audience> Director<'_, A> {
         self.step("resumed", Demo::resume)?;
         self.shared.reach(Moment::Resumed);
         self.pause(SLICES - SLICES_BEFORE - SLICES_HELD, tend)?;
+        self.until_all(|shared| &shared.recovered, tend)?;
         if self.audience.interrupted() {
             return Err(Failure::Interrupted);
         }
@@ -214,6 +220,24 @@ impl<A: Audience> Director<'_, A> {
         };
         self.audience.done(&step);
         self.steps.push(step);
+        Ok(())
+    }
+
+    /// Waits until all queues are so far: on a busy machine a thread may have had no turn in all the time of a phase. One that never gets
+    /// there is told in the report.
+    fn until_all(
+        &mut self,
+        so_far: fn(&Shared) -> &AtomicUsize,
+        tend: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let deadline = Instant::now() + QUEUES_WITHIN;
+        while so_far(self.shared).load(Ordering::Relaxed) < QUEUES
+            && Instant::now() < deadline
+            && !self.audience.interrupted()
+        {
+            std::thread::sleep(LOOK_SOON);
+            tend()?;
+        }
         Ok(())
     }
 
