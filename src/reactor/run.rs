@@ -29,8 +29,8 @@ const TURNS_PER_LOOK: u32 = 16;
 const LOOK_INTERVAL_NS: u64 = 20_000;
 
 /// How much longer than the deadline of a stop its caller waits for the threads: one turn of any service is shorter by
-/// far, so a thread that is not back by then is stuck.
-const STOP_GRACE: Duration = Duration::from_millis(500);
+/// far, and so is the time for which a busy machine sets a thread aside; one that is not back by then is stuck.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// How a reactor waits for work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -112,7 +112,7 @@ fn an_idle_adaptive_reactor_does_not_turn() {
         let deadline = Instant::now() + LONG;
         while Instant::now() < deadline {
             let before = handle.stats()[0];
-            for _ in 0..1000 {
+            for _ in 0..100 {
                 std::thread::yield_now();
             }
             let after = handle.stats()[0];
@@ -335,10 +335,18 @@ fn no_wake_up_is_lost() {
         };
         assert!(handle.remote().send(token as usize % CORES, hop).is_ok());
     }
-    for _ in 0..TOKENS {
-        finishes
-            .recv_timeout(LONG)
-            .expect("a token was lost: a reactor sleeps on a full mailbox");
+    let mut finished = 0;
+    while finished < TOKENS {
+        let hops = HOPS.load(Ordering::Relaxed);
+        match finishes.recv_timeout(LONG) {
+            Ok(()) => finished += 1,
+            // A slow machine is no loss: there is one when the tokens stand still.
+            Err(_) => assert_ne!(
+                HOPS.load(Ordering::Relaxed),
+                hops,
+                "a token was lost: a reactor sleeps on a full mailbox"
+            ),
+        }
     }
     assert_eq!(HOPS.load(Ordering::Relaxed), TOKENS * HOPS_PER_TOKEN);
     let sleeps: u64 = handle.stats().iter().map(|stats| stats.sleeps).sum();

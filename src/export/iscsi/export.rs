@@ -26,7 +26,7 @@ use crate::export::listener::{self, BindError};
 use crate::scsi::Access;
 
 /// How long a question to a core may take before the answer goes without it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A target and what it serves.
 #[derive(Clone, Debug)]

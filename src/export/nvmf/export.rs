@@ -19,7 +19,7 @@ use crate::export::listener::{self, BindError};
 use crate::nvme::log::AnaState;
 
 /// How long a question to a core may take before the answer goes without it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the target did not start.
 #[derive(Debug)]
