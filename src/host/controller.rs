@@ -699,7 +699,7 @@ mod tests {
         assert!(script.join().unwrap().generations.is_empty());
     }
 
-    /// A Keep Alive goes out when a third of the timeout has passed, and not before its predecessor ended.
+    /// A Keep Alive is due when a third of the timeout has passed, goes out then, and not before its predecessor ended.
     #[test]
     fn keep_alive_is_sent_when_due() {
         let (address, script) = peer::listen(|mut peer| {
@@ -708,20 +708,29 @@ mod tests {
             serve_commands(&mut peer, COMMANDS_OF_CONNECT + 2, &mut state);
             state
         });
+        const HOUR: Duration = Duration::from_secs(3600);
+        let begun = Instant::now();
         let mut controller = Controller::connect(
             &peer::subsystem(address),
             &HostOptions {
-                // Long enough for an answer on a busy machine.
-                keep_alive_ms: 1500,
+                keep_alive_ms: 3 * HOUR.as_millis() as u32,
                 ..options()
             },
         )
         .unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while !script.is_finished() && Instant::now() < deadline {
-            // The script ends after its second Keep Alive; what fails after that is its absence.
-            if controller.tend().is_err() {
-                break;
+        for _ in 0..2 {
+            let due = controller.keep_alive_due.unwrap();
+            assert!(due >= begun + HOUR && due <= Instant::now() + HOUR);
+            controller.tend().unwrap();
+            assert!(controller.keep_alive.is_none(), "it is not due");
+            // An hour passes.
+            controller.keep_alive_due = Some(Instant::now());
+            controller.tend().unwrap();
+            assert!(controller.keep_alive.is_some());
+            let deadline = Instant::now() + PATIENCE;
+            // The script ends with its last answer; what fails after that is its absence.
+            while controller.keep_alive.is_some() && controller.tend().is_ok() {
+                assert!(Instant::now() < deadline, "it is answered");
             }
         }
         assert_eq!(script.join().unwrap().keep_alives, 2);

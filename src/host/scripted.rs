@@ -461,6 +461,8 @@ fn the_controllers_terminate_and_its_silence_are_told() {
     let mut queue = BlockingQueue::new(peer::open_queue(address, PLAIN, 4), short);
     assert!(matches!(queue.flush(1), Err(Error::Timeout { .. })));
     drop(script.join().unwrap());
+    // The end has come, so that there is time to find it.
+    wait(queue.queue_mut().stream(), false, Instant::now() + PATIENCE);
     assert!(matches!(queue.flush(1), Err(Error::Closed)));
 }
 
@@ -537,12 +539,13 @@ fn an_answer_that_drips_is_too_late() {
             data_size_max: 4096,
         };
         let mut stream = peer.stream();
-        // The request has no answer to wait for between two bytes, so this is the pause; it ends early when the host goes.
-        stream
-            .set_read_timeout(Some(Duration::from_millis(10)))
-            .unwrap();
         let mut bytes = [0; 128];
         stream.read_exact(&mut bytes).unwrap();
+        // The request has no answer to wait for between two bytes, so this is the pause; it ends early when the host goes. All pauses
+        // together are far longer than the host's patience, however late it begins to count.
+        stream
+            .set_read_timeout(Some(Duration::from_millis(150)))
+            .unwrap();
         for byte in response.encode() {
             peer.send(&[byte]);
             if stream.read(&mut bytes).is_ok() {
@@ -561,18 +564,21 @@ fn an_answer_that_drips_is_too_late() {
 #[test]
 fn connecting_ends_with_its_deadline() {
     let (address, script) = peer::listen(|mut peer| {
-        peer.initialize();
-        while peer.receive_or_end().is_ok() {}
+        if peer.initialize_or_end().is_ok() {
+            while peer.receive_or_end().is_ok() {}
+        }
     });
     let mut options = HostOptions::new(HostIdentity::named("nqn.2026-11.io.polldm:host"));
     options.connection.timeout = PATIENCE;
     options.connection.deadline = Some(Instant::now() + Duration::from_millis(100));
-    let address = peer::subsystem(address);
+    let subsystem = peer::subsystem(address);
     for _ in 0..2 {
         // At Connect; and then there is no time left to begin.
-        let error = Controller::connect(&address, &options).unwrap_err();
+        let error = Controller::connect(&subsystem, &options).unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
     }
+    // Set aside before it began, it has not connected; the script waits for somebody who does.
+    drop(std::net::TcpStream::connect(address));
     script.join().unwrap();
 }
 

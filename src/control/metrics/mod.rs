@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn a_scrape_over_a_real_socket_and_a_stop() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Where nobody else takes its port when it has ended.
+        let listener = TcpListener::bind("127.77.0.2:0").unwrap();
         let service = Service::new(Arc::new(Fake::with_devices()));
         let metrics = Metrics::start(listener, service).unwrap();
         for _ in 0..2 {

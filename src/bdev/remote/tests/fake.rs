@@ -68,7 +68,9 @@ pub struct State {
     pub keep_alives: usize,
     /// I/O connections so far.
     connections: usize,
-    streams: Vec<(Way, TcpStream)>,
+    /// Connections, and the numbers of those that were made, by which they are told apart.
+    streams: Vec<(Way, u64, TcpStream)>,
+    accepted: u64,
     /// Where an event can be told: the admin connection, and the command that waits for one.
     event: Option<(TcpStream, u16)>,
     ended: bool,
@@ -108,6 +110,7 @@ impl Fake {
             keep_alives: 0,
             connections: 0,
             streams: Vec::new(),
+            accepted: 0,
             event: None,
             ended: false,
         };
@@ -155,9 +158,9 @@ impl State {
         self.cut_if(|_| true);
     }
 
-    /// Closes the connections of some ways.
+    /// Closes the connections of some ways. What was sent on them and is not done by now never is.
     pub fn cut_if(&mut self, is_meant: impl Fn(Way) -> bool) {
-        for (_, stream) in self.streams.extract_if(.., |(way, _)| is_meant(*way)) {
+        for (.., stream) in self.streams.extract_if(.., |(way, ..)| is_meant(*way)) {
             // One that the host has closed meanwhile is closed.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -193,7 +196,7 @@ impl Drop for Fake {
 fn listen(listener: &TcpListener, state: &Arc<Mutex<State>>, way: Way) {
     let mut served = Vec::new();
     loop {
-        let peer = Peer::accept(listener);
+        let peer = Peer::accept_patiently(listener);
         let mut now = state.lock().unwrap();
         if now.ended {
             break;
@@ -201,10 +204,12 @@ fn listen(listener: &TcpListener, state: &Arc<Mutex<State>>, way: Way) {
         if now.closed {
             continue;
         }
-        now.streams.push((way, peer.stream()));
+        now.accepted += 1;
+        let number = now.accepted;
+        now.streams.push((way, number, peer.stream()));
         drop(now);
         let state = Arc::clone(state);
-        served.push(thread::spawn(move || serve(peer, &state, way)));
+        served.push(thread::spawn(move || serve(peer, &state, way, number)));
     }
     for thread in served {
         thread.join().unwrap();
@@ -212,7 +217,7 @@ fn listen(listener: &TcpListener, state: &Arc<Mutex<State>>, way: Way) {
 }
 
 /// One connection, to its end.
-fn serve(mut peer: Peer, state: &Mutex<State>, way: Way) {
+fn serve(mut peer: Peer, state: &Mutex<State>, way: Way, number: u64) {
     if peer.initialize_or_end().is_err() {
         return;
     }
@@ -238,6 +243,9 @@ fn serve(mut peer: Peer, state: &Mutex<State>, way: Way) {
             return;
         }
         let mut state = state.lock().unwrap();
+        if state.streams.iter().all(|(_, open, _)| *open != number) {
+            return;
+        }
         let answer = match connection {
             None => {
                 let answer = on_admin(&mut state, &peer, &mut configuration, &command, &data);
