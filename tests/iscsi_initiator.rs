@@ -71,7 +71,7 @@ impl Node {
                 tag: 1,
                 portals: vec!["127.0.0.1:0".parse().unwrap()],
             }],
-            keep_alive: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(3600),
             discovery: None,
             targets: vec![TargetConfig {
                 iqn: IQN.into(),

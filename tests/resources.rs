@@ -17,6 +17,9 @@ const IO_QUEUES: u16 = 3;
 /// What the allocator may keep of a round for the next one; a leak of as little as 4 KiB per connection would be twice as much.
 const MEMORY_SLACK_KIB: u64 = 2048;
 
+/// Longer than anything takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The connection that asked the last question may not be closed yet.
 const DESCRIPTOR_SLACK: usize = 2;
 
@@ -81,7 +84,9 @@ exports:
         let address = format!("nvme-tcp://{}/{NQN}", self.address)
             .parse()
             .unwrap();
-        let options = HostOptions::new(HostIdentity::random().unwrap());
+        let mut options = HostOptions::new(HostIdentity::random().unwrap());
+        options.connection.timeout = PATIENCE;
+        options.keep_alive_ms = 0;
         let mut controller = Controller::connect(&address, &options).unwrap();
         let mut queues = controller.connect_io_queues(IO_QUEUES, 32).unwrap();
         let data = [0x5A; 4096];

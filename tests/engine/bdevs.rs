@@ -48,7 +48,7 @@ fn pm_14_a_disk_is_pulled_under_load_and_plugged_in_again() {
         assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
         let bdevs = engine.list_bdevs();
         assert!(bdevs.len() == 1 && !bdevs[0].removed && bdevs[0].tables == 1);
-        engine.stop(Duration::from_secs(10)).unwrap();
+        engine.stop(Duration::from_secs(60)).unwrap();
     }
 }
 
@@ -72,7 +72,7 @@ fn pm_14_parked_io_outlives_the_disk_it_was_meant_for() {
     engine.resume("vol", Default::default()).unwrap();
     after(&seen, 1000);
     seen.demand_flawless();
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// A backing device stays as long as a live or an inactive table names it, and not longer: when an operator hears that the last such table
@@ -111,7 +111,7 @@ fn a_bdev_is_in_use_while_a_table_names_it() {
         engine.remove("vol").unwrap();
         assert!(!in_use("b"));
     }
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// A table line names a bdev or a mapped device, so one name is never both; and what an operator gets wrong is said with its errno.
@@ -167,5 +167,5 @@ fn bdevs_and_devices_share_their_names() {
     engine.remove_bdev("a", false).unwrap();
     engine.rename("vol", "a").unwrap();
     assert_eq!(engine.list_bdevs().len(), 1);
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }

@@ -136,7 +136,7 @@ fn a_delayed_io_ends_on_a_sleeping_reactor() {
         .all(|(before, after)| *before < after);
     assert!(slept, "or this test shows nothing");
     assert_eq!(engine.status("vol").unwrap()[0].text, "0 0 0");
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// On real buffers: what is written is changed on the way, the writer's bytes are not; what is read is changed for the reader.
@@ -146,7 +146,7 @@ fn bytes_are_corrupted_below_the_host() {
     let Errands { engine, .. } = Errands::new("0 8192 zero");
     let error = engine.load("vol", flakey, false).unwrap_err().to_string();
     assert!(error.contains("corrupt_bio_byte is there twice"), "{error}");
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 
     let errands = Errands::new("0 8192 flakey a 0 0 1 5 corrupt_bio_byte 5000 w 2 0");
     let engine = &errands.engine;
@@ -166,5 +166,5 @@ fn bytes_are_corrupted_below_the_host() {
     expected[8191] = 3;
     let found = errands.run(0, Op::Read, read());
     assert_eq!(found, (Status::Ok, expected));
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }

@@ -110,6 +110,6 @@ fn at_56_completions_submit_again() {
             let ended = end.recv_timeout(Duration::from_secs(100));
             ended.unwrap_or_else(|_| panic!("{table}: the chain has broken"));
         }
-        engine.stop(Duration::from_secs(10)).unwrap();
+        engine.stop(Duration::from_secs(60)).unwrap();
     }
 }

@@ -31,7 +31,7 @@ fn three_levels(engine: &Engine) {
 }
 
 fn stop(engine: &Engine) {
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, polldm::dm::Error>) -> (&'static str, String) {

@@ -41,7 +41,7 @@ fn a_table_is_swapped_under_load_without_an_error() {
     let stats = engine.stats("vol").unwrap();
     assert!(stats.read.ios > 0 && stats.write.ios > 0);
     assert_eq!(stats.read.errors + stats.write.errors, 0);
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// A suspended device parks I/O; nothing completes until it is resumed, and nothing is lost.
@@ -66,7 +66,7 @@ fn suspended_io_waits_and_is_not_lost() {
     engine.resume("vol", Default::default()).unwrap();
     after(&seen, 1000);
     assert_eq!(seen.failed.load(Ordering::Relaxed), 0);
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// I/O that a suspended device may only park for a while fails, on real reactors, in their sleep too.
@@ -94,5 +94,5 @@ fn parked_io_fails_when_its_time_is_up() {
         engine.fail_parked("vol").unwrap_err().errno.name(),
         "EINVAL"
     );
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }

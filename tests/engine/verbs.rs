@@ -52,7 +52,7 @@ fn mistakes_are_refused() {
         (1, "linear", "a 0")
     );
     engine.close(engine.open("new").unwrap());
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// AT-59: a device that is held goes with its last holder, unless that was taken back; its name is free then.
@@ -79,7 +79,7 @@ fn at_59_a_deferred_remove_waits_for_the_last_close() {
     assert_eq!(cancel().unwrap_err().errno.name(), "ENXIO");
     assert_eq!(engine.create("vol", "", false), Ok(device), "free again");
     assert_eq!(engine.remove_deferred("vol"), Ok(true), "nobody holds it");
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// LC-20: what is held stays, or goes later.
@@ -98,7 +98,7 @@ fn lc_20_remove_all() {
     assert_eq!(engine.remove_all(true).unwrap().deferred, ["b"]);
     engine.close(b);
     assert!(engine.list().is_empty());
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// AT-82, LC-24: a wait ends with an event, even one that gives the device another name; with its removal; and when whoever waits
@@ -144,14 +144,14 @@ fn at_82_waits_and_the_counter_of_events() {
         assert_eq!(waiter.join().unwrap().unwrap_err().errno.name(), "ENXIO");
     });
     assert_eq!(events(), 5);
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }
 
 /// A device whose creation comes to nothing leaves its name to the next.
 #[test]
 fn a_refused_create_gives_the_name_back() {
     let engine = engine(&[], 1);
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
     for _ in 0..2 {
         let refused = engine.create("vol", "u", false).unwrap_err();
         assert_eq!(refused.errno.name(), "ENXIO");

@@ -35,7 +35,8 @@ fn spec(remote: &Remote) -> RemoteSpec {
         host_nqn: None,
         header_digest: false,
         data_digest: false,
-        keep_alive: Duration::from_secs(5),
+        // A process that a busy machine sets aside is not lost.
+        keep_alive: Duration::from_secs(3600),
         reconnect_delay: Duration::from_millis(100),
         ctrl_loss_timeout: Duration::from_secs(3600),
         fast_io_fail_timeout: None,
@@ -102,5 +103,5 @@ fn until_well(seen: &Seen) {
 
 /// Ends an engine with nothing in flight.
 fn stop(engine: &Engine) {
-    engine.stop(Duration::from_secs(10)).unwrap();
+    engine.stop(Duration::from_secs(60)).unwrap();
 }

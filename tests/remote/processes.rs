@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use tempfile::TempDir;
 
@@ -11,6 +12,15 @@ const POLLDM: &str = env!("CARGO_BIN_EXE_polldm");
 
 /// The subsystem of every remote.
 pub const NQN: &str = "nqn.2026-11.io.polldm:remote";
+
+/// An address of this machine that no other remote has: nobody takes its port while the process is restarted, neither a listener nor an attempt
+/// to connect, which comes from another address.
+fn own_address() -> [u8; 4] {
+    static REMOTES: AtomicU8 = AtomicU8::new(0);
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let number = REMOTES.fetch_add(1, Ordering::Relaxed);
+    [127, 100 + number % 100, high, low]
+}
 
 /// A process with one device, `vol`, as namespace 1. It is killed when dropped.
 pub struct Remote {
@@ -23,7 +33,7 @@ impl Remote {
     /// One whose device is on this bdev, an entry of `bdevs:` that is named `disk`, with these reactors.
     pub fn start(reactors: u32, disk: &str) -> Remote {
         let directory = tempfile::tempdir().unwrap();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let any = SocketAddr::from((own_address(), 0));
         let disk = disk.replace("{directory}", directory.path().to_str().unwrap());
         let text = format!(
             "\

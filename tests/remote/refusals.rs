@@ -1,14 +1,9 @@
 //! What is wrong with a remote is said in one sentence: when a configuration is started, and by `bdev add`.
 
-use std::net::TcpListener;
-
 use super::processes::{NQN, Remote};
 
-/// A port where nobody listens.
-fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
+/// Where nobody listens, nor comes to: a port of another address than servers and clients are given without asking for one.
+const NOBODY: &str = "127.77.0.3:1";
 
 /// Every wrong word, by `bdev add` at a server, and in a configuration of its own.
 #[test]
@@ -16,10 +11,9 @@ fn what_cannot_be_connected_is_refused_in_one_sentence() {
     let remote = Remote::with_memory();
     let front = Remote::with_memory();
     let address = remote.address.to_string();
-    let nobody = format!("127.0.0.1:{}", closed_port());
     let other = "nqn.2026-11.io.polldm:other";
     for (address, nqn, nsid, words) in [
-        (nobody.as_str(), NQN, "1", "Connection refused"),
+        (NOBODY, NQN, "1", "Connection refused"),
         (&address, other, "1", "the target has no subsystem"),
         (
             &address,

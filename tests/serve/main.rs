@@ -376,7 +376,7 @@ fn a_stacks_life_from_the_command_line() {
 fn swap_messages_waits_and_removals_from_the_command_line() {
     let served = Served::start("");
     served.told(&["dm", "load", "vol0", "--table", "0 8 zero"]);
-    let swap = ["dm", "swap", "vol0", "--timeout", "10", "--table"];
+    let swap = ["dm", "swap", "vol0", "--timeout", "60", "--table"];
     served.told(&[&swap[..], &["0 131072 zero"]].concat());
     assert_eq!(served.told(&["dm", "table"]), "vol0: 0 131072 zero\n");
     assert_eq!(served.told(&["dm", "table", "--inactive"]), "vol0:\n");
@@ -384,7 +384,7 @@ fn swap_messages_waits_and_removals_from_the_command_line() {
     assert!(refused.starts_with("polldm: table line 1"), "{refused}");
     assert_eq!(served.told(&["dm", "table"]), "vol0: 0 131072 zero\n");
 
-    served.told(&["dm", "suspend", "--noflush", "--timeout", "5", "vol0"]);
+    served.told(&["dm", "suspend", "--noflush", "--timeout", "60", "vol0"]);
     assert_eq!(served.told(&["dm", "fail-parked", "vol0"]), "0 failed\n");
     let refused = served.refused(&["dm", "cancel", "vol0"], 1);
     assert!(refused.ends_with("(EINVAL)\n"), "{refused}");

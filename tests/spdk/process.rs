@@ -52,6 +52,8 @@ fn serve(directory: &Path, configuration: &str) -> Command {
 pub struct Served {
     child: Child,
     directory: tempfile::TempDir,
+    /// What it said before it was ready.
+    announced: Vec<String>,
 }
 
 impl Served {
@@ -61,13 +63,27 @@ impl Served {
         let mut child = serve(directory.path(), configuration)
             .spawn()
             .expect("it can be run");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let ready = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .any(|line| line.starts_with("ready after "));
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut announced = Vec::new();
+        let ready = lines.map_while(Result::ok).any(|line| {
+            let ready = line.starts_with("ready after ");
+            announced.push(line);
+            ready
+        });
         assert!(ready, "it ended before it was ready");
-        Served { child, directory }
+        Served {
+            child,
+            directory,
+            announced,
+        }
+    }
+
+    /// The port of the address that it says after these words that it listens at.
+    pub fn port_after(&self, words: &str) -> u16 {
+        let mut addresses = (self.announced.iter()).filter_map(|line| line.strip_prefix(words));
+        let address = addresses.next().expect("it says where it listens");
+        let address: std::net::SocketAddr = address.parse().expect("an address");
+        address.port()
     }
 
     /// What one says on standard error that does not start, with exit code 2: bad usage or configuration.

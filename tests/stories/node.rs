@@ -51,10 +51,19 @@ pub fn refused_on_two_reactors(bdevs: &str, table: &str) -> String {
     ))
 }
 
+/// The port in a configuration: the system chooses one, or, where a target has to be told, one that was free.
+fn listening_port() -> u16 {
+    if cfg!(feature = "spdk") {
+        free_port()
+    } else {
+        0
+    }
+}
+
 /// The entry of `bdevs:` for a namespace behind NVMe/TCP.
 pub fn bdev(name: &str, address: SocketAddr, nqn: &str) -> String {
     format!(
-        "  - nvme-tcp: {{ name: {name}, address: \"{address}\", nqn: {nqn}, reconnect_delay: 100ms, \
+        "  - nvme-tcp: {{ name: {name}, address: \"{address}\", nqn: {nqn}, keep_alive: 3600s, reconnect_delay: 100ms, \
          ctrl_loss_timeout: 3600s, io_timeout: 3600s }}\n"
     )
 }
@@ -79,30 +88,36 @@ impl Host {
 impl Node {
     /// One with these bdevs, and `vol` with this table as namespace 1.
     pub fn start(bdevs: &str, table: &str) -> Node {
-        let port = free_port();
+        let port = listening_port();
         let nvmf = format!(
             "  nvmf:\n    listeners: [ \"127.0.0.1:{port}\" ]\n    subsystems:\n      \
              - {{ nqn: {SUBSYSTEM}, hosts: any, namespaces: [ {{ nsid: 1, device: vol }} ] }}\n"
         );
-        Node::start_with(bdevs, table, &nvmf, port)
+        Node::start_with(bdevs, table, &nvmf, port, "nvme-tcp: ")
     }
 
     /// One whose `vol` is a logical unit over iSCSI; its URL.
     pub fn start_iscsi(bdevs: &str, table: &str) -> (Node, String) {
-        let port = free_port();
+        let port = listening_port();
         let iscsi = format!(
             "  iscsi:\n    portals: [ \"127.0.0.1:{port}\" ]\n    targets:\n      \
              - {{ iqn: {IQN}, initiators: any, luns: [ {{ lun: 0, device: vol }} ] }}\n"
         );
-        let node = Node::start_with(bdevs, table, &iscsi, port);
-        (node, format!("iscsi://127.0.0.1:{port}/{IQN}/0"))
+        let node = Node::start_with(bdevs, table, &iscsi, port, "iscsi: ");
+        let url = format!("iscsi://127.0.0.1:{}/{IQN}/0", node.port);
+        (node, url)
     }
 
-    fn start_with(bdevs: &str, table: &str, exports: &str, port: u16) -> Node {
+    /// With exports at `port`, or at the one that it says it listens at.
+    fn start_with(bdevs: &str, table: &str, exports: &str, port: u16, says: &str) -> Node {
         let alone = alone();
         let served = Served::start(&format!(
             "{ENGINE}bdevs:\n{bdevs}devices:\n  - name: vol\n    table: |\n      {table}\nexports:\n{exports}"
         ));
+        let port = match port {
+            0 => served.port_after(says),
+            port => port,
+        };
         Node {
             served,
             port,
