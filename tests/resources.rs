@@ -14,6 +14,9 @@ const NQN: &str = "nqn.2026-11.io.polldm:resources";
 const HOSTS: usize = 250;
 const IO_QUEUES: u16 = 3;
 
+/// Rounds after the first, of which one must leave nothing.
+const ROUNDS_MAX: usize = 4;
+
 /// What the allocator may keep of a round for the next one; a leak of as little as 4 KiB per connection would be twice as much.
 const MEMORY_SLACK_KIB: u64 = 2048;
 
@@ -140,16 +143,25 @@ impl Drop for Served {
     }
 }
 
-/// The first round warms everything up that is kept for good; the second must leave nothing.
+/// The first round warms everything up that is kept for good; after that one must leave nothing. How much the allocator keeps depends on which threads
+/// met, so a round may leave something; what leaks would be left by each.
 #[test]
 fn a_thousand_connections_leave_nothing_behind() {
     let served = Served::start();
-    let resident = served.round();
+    let mut resident = served.round();
     let descriptors = served.descriptors();
-    let resident_after = served.round();
+    let mut growth = u64::MAX;
+    for _ in 0..ROUNDS_MAX {
+        let after = served.round();
+        growth = after.saturating_sub(resident);
+        if growth <= MEMORY_SLACK_KIB {
+            break;
+        }
+        resident = after;
+    }
     // The questions asked above were connections too, of the control socket, and each is closed by a thread that has to get a turn.
     let mut descriptors_after = 0;
-    let back = (0..1000).any(|_| {
+    let back = (0..6000).any(|_| {
         descriptors_after = served.descriptors();
         let back = descriptors_after <= descriptors + DESCRIPTOR_SLACK;
         if !back {
@@ -162,7 +174,7 @@ fn a_thousand_connections_leave_nothing_behind() {
         "open descriptors went from {descriptors} to {descriptors_after}"
     );
     assert!(
-        resident_after <= resident + MEMORY_SLACK_KIB,
-        "resident memory went from {resident} to {resident_after} KiB"
+        growth <= MEMORY_SLACK_KIB,
+        "resident memory has grown in each round, by {growth} KiB in the last"
     );
 }

@@ -275,6 +275,7 @@ pub fn a_table_brings_a_way(mut paths: Paths<impl Way>) {
     load.after(300);
     paths.ways[0].restart();
     until_connected(&paths.ways[0]);
+    node.until_live("r0");
 
     paths.ways[1].kill();
     node.until_held(&load);
@@ -283,6 +284,7 @@ pub fn a_table_brings_a_way(mut paths: Paths<impl Way>) {
     load.after(300);
     paths.ways[1].restart();
     until_connected(&paths.ways[1]);
+    node.until_live("r1");
 
     let nothing = format!("0 {SECTORS} multipath 1 queue_if_no_path 0 0 0");
     node.dm("swap", &["--table", &nothing]);

@@ -184,6 +184,17 @@ impl Node {
             .wait_for(&["dm", "status", "vol"], |status| status.contains(&failed));
     }
 
+    /// Waits until a bdev that something has connected to is known to be back: I/O that comes before fails its path. SPDK does not tell.
+    pub fn until_live(&self, bdev: &str) {
+        self.served.wait_for(&["bdev", "ls", "--json"], |output| {
+            let all: serde_json::Value = serde_json::from_str(output).expect("JSON");
+            let bdevs = all["bdevs"].as_array().expect("a list");
+            let own = bdevs.iter().find(|own| own["name"] == bdev);
+            let remote = &own.expect("it is there")["remote"];
+            remote.is_null() || remote["state"] == "live"
+        });
+    }
+
     /// Waits until all of a load waits in the targets of `vol`, and nothing else is under way.
     pub fn until_held(&self, load: &Load) -> Counts {
         let all = load.outstanding();

@@ -302,7 +302,7 @@ fn data_written_on_one_core_is_read_on_another() {
 
 /// Sockets at these ports that some process has open: other tests' descriptors come and go, but have other ports.
 fn sockets_of(ports: &[u16]) -> usize {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path));
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
     let is_ours = |line: &&str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let port = columns[1].rsplit_once(':').map(|(_, port)| port);
