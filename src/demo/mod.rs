@@ -141,6 +141,10 @@ fn perform(
             Ok(_) => Moment::End,
             Err(_) => Moment::GivenUp,
         });
+        // Reading back may take longer than the target waits for a sign of life; a queue that loses it says so itself.
+        while running.iter().any(|thread| !thread.is_finished()) && host.tend().is_ok() {
+            std::thread::sleep(LOOK_SOON);
+        }
         let results: Vec<Result<QueueResult, String>> = running
             .into_iter()
             .map(|thread| {

@@ -126,6 +126,8 @@ impl Demo {
                 };
                 data.fill(&request, 0, &mut buffer);
                 queues[0].write(nsid, lba.into(), &buffer, BLOCK_BYTES)?;
+                // On a slow machine all of it takes longer than the target waits for a sign of life.
+                controller.tend()?;
             }
         }
         Ok(())

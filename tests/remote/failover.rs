@@ -7,9 +7,9 @@ use polldm::bdev::RemoteState;
 use polldm::dm::SuspendOptions;
 use polldm::engine::{Engine, never};
 
-use super::driver::{DEPTH, after, drive};
+use super::driver::{DEPTH, Seen, after, drive};
 use super::processes::Remote;
-use super::{SECTORS, add, device, engine, report, spec, stop, until, until_state, until_well};
+use super::{SECTORS, add, device, engine, report, spec, stop, until, until_state};
 
 /// The disk, and two ways to it.
 struct Paths {
@@ -50,6 +50,32 @@ fn multipath(queues: bool, paths: &[&str]) -> String {
     )
 }
 
+impl Paths {
+    /// A way comes back, with a connection that is not the one that was lost.
+    fn restart(&mut self, way: usize, engine: &Engine) {
+        let name = ["r0", "r1"][way];
+        until_state(engine, name, RemoteState::Connecting);
+        self.ways[way].restart();
+        until_state(engine, name, RemoteState::Live);
+    }
+}
+
+/// Reinstates a path until I/O runs on it: a reactor that has heard of its loss only now fails it once more.
+fn bring_back(engine: &Engine, path: &str, seen: &Seen) {
+    loop {
+        say(engine, &format!("reinstate_path {path}"));
+        let enough = seen.completed.load(Ordering::Relaxed) + 300;
+        loop {
+            if seen.completed.load(Ordering::Relaxed) >= enough {
+                return;
+            }
+            if has_failed(engine, path) {
+                break;
+            }
+        }
+    }
+}
+
 fn say(engine: &Engine, words: &str) {
     let words = words.split(' ').map(str::to_owned).collect();
     engine.message("vol", 0, words).unwrap();
@@ -73,10 +99,12 @@ fn at_01_mp_9_mp_10_a_multipath_goes_the_other_way() {
         paths.ways[way].kill();
         until(|| has_failed(&engine, name));
         after(&seen, 300);
-        paths.ways[way].restart();
-        until_state(&engine, name, RemoteState::Live);
-        say(&engine, &format!("reinstate_path {name}"));
-        assert!(!has_failed(&engine, name));
+        paths.restart(way, &engine);
+        until(|| {
+            say(&engine, &format!("reinstate_path {name}"));
+            after(&seen, 300);
+            !has_failed(&engine, name)
+        });
     }
     after(&seen, 300);
     seen.demand_flawless();
@@ -96,10 +124,14 @@ fn at_02_without_a_way_left_io_fails() {
     paths.ways[0].kill();
     until(|| seen.hit.load(Ordering::Relaxed) == u64::from(2 * DEPTH));
     assert_eq!(seen.transport.load(Ordering::Relaxed), 0);
-    paths.ways[0].restart();
-    until_state(&engine, "r0", RemoteState::Live);
-    say(&engine, "reinstate_path r0");
-    until_well(&seen);
+    paths.restart(0, &engine);
+    until(|| {
+        say(&engine, "reinstate_path r0");
+        let failed = seen.failed.load(Ordering::Relaxed);
+        after(&seen, 1000);
+        seen.failed.load(Ordering::Relaxed) == failed
+    });
+    assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
     stop(&engine);
 }
 
@@ -126,11 +158,10 @@ fn at_03_04_a_lost_way_makes_io_wait_and_a_flush_suspend_fails_it() {
         "each failed once"
     );
     assert_eq!(seen.transport.load(Ordering::Relaxed), 0);
-    paths.ways[0].restart();
-    until_state(&engine, "r0", RemoteState::Live);
+    paths.restart(0, &engine);
     say(&engine, "reinstate_path r0");
     engine.resume("vol", Default::default()).unwrap();
-    after(&seen, 300);
+    bring_back(&engine, "r0", &seen);
     assert_eq!(seen.failed.load(Ordering::Relaxed), u64::from(2 * DEPTH));
     assert_eq!(seen.stale.load(Ordering::Relaxed), 0);
     stop(&engine);
@@ -155,8 +186,7 @@ fn at_06_07_08a_what_waits_is_pushed_back_and_outlives_the_loss() {
             engine.resume("vol", NOFLUSH).unwrap();
             until_queued(&engine);
         }
-        paths.ways[0].restart();
-        until_state(&engine, "r0", RemoteState::Live);
+        paths.restart(0, &engine);
         if reinstated_while_suspended {
             engine.suspend("vol", NOFLUSH).unwrap();
         }
@@ -164,7 +194,7 @@ fn at_06_07_08a_what_waits_is_pushed_back_and_outlives_the_loss() {
         if reinstated_while_suspended {
             engine.resume("vol", NOFLUSH).unwrap();
         }
-        after(&seen, 300);
+        bring_back(&engine, "r0", &seen);
         seen.demand_flawless();
     }
     stop(&engine);
@@ -190,8 +220,7 @@ fn at_08b_at_09_a_new_table_brings_a_way() {
     after(&seen, 300);
     seen.demand_flawless();
 
-    paths.ways[0].restart();
-    until_state(&engine, "r0", RemoteState::Live);
+    paths.restart(0, &engine);
     paths.ways[1].kill();
     until_queued(&engine);
     engine

@@ -109,7 +109,7 @@ fn io_waits_for_a_lost_remote_for_a_time() {
     seen.demand_flawless();
     remote.kill();
     until(|| seen.hit.load(Ordering::Relaxed) == u64::from(2 * DEPTH));
-    assert_eq!(report(&engine, "r0").state, RemoteState::Connecting);
+    until_state(&engine, "r0", RemoteState::Connecting);
     remote.restart();
     until_state(&engine, "r0", RemoteState::Live);
     until_well(&seen);
