@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::harness::{NQN, capsule, connect};
 use super::super::{Config, Export, Hosts, NamespaceConfig, SubsystemConfig};
@@ -345,8 +345,12 @@ fn a_thousand_connections_leave_nothing_behind() {
     node.await_connections(1);
     let snapshot = node.export.snapshot(&node.engine);
     assert_eq!((snapshot.violations, snapshot.controllers.len()), (250, 1));
-    // The listeners, and the admin queue's connection.
-    assert_eq!(sockets_of(&ports), 2 + 1);
+    // The listeners, and the admin queue's connection; one that was closed before it was accepted goes when that has been.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while sockets_of(&ports) != 2 + 1 {
+        assert!(Instant::now() < deadline, "connections are left behind");
+        std::thread::yield_now();
+    }
     node.stop();
 }
 
