@@ -43,7 +43,7 @@ fn only(bytes: &[u8]) -> Option<u8> {
 /// has found a part of a write.
 fn is_torn_by_a_read(seed: u64, defect: Option<Defect>) -> bool {
     let mut random = Random::new(seed);
-    let mut cluster = cluster(3, seed, seed % 3 == 0);
+    let mut cluster = cluster(3, seed, seed.is_multiple_of(3));
     cluster.shared().defect = defect;
     answer_at_random(&cluster, &mut random);
     let (mut reads, mut writes) = (Vec::new(), Vec::new());
@@ -79,7 +79,7 @@ fn is_torn_by_a_read(seed: u64, defect: Option<Defect>) -> bool {
 /// An atomic write and another that is cut in the middle of it. Whether neither has the last word in every sector that both write.
 fn is_torn_by_a_write(seed: u64, defect: Option<Defect>) -> bool {
     let mut random = Random::new(seed);
-    let mut cluster = cluster(3, seed, seed % 3 == 0);
+    let mut cluster = cluster(3, seed, seed.is_multiple_of(3));
     cluster.shared().defect = defect;
     (0..2).for_each(|disk| cluster.disk(disk).answers = Answers::Later);
     let mut asks = vec![(0, Ask::atomic(2, 3, 1)), (1, Ask::fill(0, 6, 2))];
