@@ -3,6 +3,13 @@
 /// Bytes of the longest CDB that is carried out.
 pub const CDB_BYTES: usize = 16;
 
+/// Operation codes of CDBs that are longer (SPC-4, 4.2.3, 4.2.4), of which none is carried out.
+const EXTENDED_CDB: u8 = 0x7E;
+const VARIABLE_LENGTH_CDB: u8 = 0x7F;
+
+/// NACA in the CONTROL byte: if the command fails, its task set is at fault (SAM-5, 5.10).
+pub const NACA: u8 = 0x04;
+
 /// A command descriptor block, in the 16 bytes that iSCSI has for it; shorter ones are followed by zeroes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cdb(pub [u8; CDB_BYTES]);
@@ -99,11 +106,18 @@ impl Cdb {
         u64::from(self.u32(at)) << 32 | u64::from(self.u32(at + 4))
     }
 
-    /// NACA, and the byte that it is in: the CONTROL byte, the last one (SAM-5, 5.2).
-    #[inline]
+    /// The CONTROL byte (SAM-5, 5.2): the last one, or the second of what says itself how long it is. `None` for groups whose length is not
+    /// known.
+    pub fn control(opcode: u8) -> Option<usize> {
+        match opcode {
+            EXTENDED_CDB | VARIABLE_LENGTH_CDB => Some(1),
+            _ => Cdb::length(opcode).checked_sub(1),
+        }
+    }
+
+    /// NACA, with the byte that it is in, if it is set.
     pub fn naca(&self) -> Option<usize> {
-        let control = Cdb::length(self.opcode()).checked_sub(1)?;
-        self.bit(control, 2).then_some(control)
+        Cdb::control(self.opcode()).filter(|&control| self.0[control] & NACA != 0)
     }
 
     /// Length by group code (SPC-4, 4.2.5.1); 0 for groups whose length it does not tell.
@@ -140,6 +154,31 @@ impl Cdb {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// SAM-5, 5.2; SPC-4, 4.2.2 to 4.2.4.
+    #[test]
+    fn the_control_byte_of_every_length() {
+        for (opcode, control) in [
+            (0x00, Some(5)),
+            (0x28, Some(9)),
+            (0x5F, Some(9)),
+            (0x60, None),
+            (0x7E, Some(1)),
+            (0x7F, Some(1)),
+            (0x88, Some(15)),
+            (0xA8, Some(11)),
+            (0xC0, None),
+        ] {
+            assert_eq!(Cdb::control(opcode), control, "{opcode:02x}");
+            let mut cdb = Cdb([!NACA; CDB_BYTES]);
+            cdb.0[0] = opcode;
+            assert_eq!(cdb.naca(), None);
+            if let Some(control) = control {
+                cdb.0[control] = NACA;
+            }
+            assert_eq!(cdb.naca(), control);
+        }
+    }
 
     #[test]
     fn ranges_of_every_length() {

@@ -68,8 +68,8 @@ fn standard(peripheral: u8, vendor: &str, product: &str) -> Vec<u8> {
     data[0] = peripheral;
     // SPC-4.
     data[2] = 0x06;
-    // HISUP; response data format 2.
-    data[3] = 0x12;
+    // HISUP; response data format 2. NORMACA, where a task set can be at fault.
+    data[3] = 0x12 | u8::from(peripheral == 0) << 5;
     data[4] = (data.len() - 5) as u8;
     // TPGS: implicit. 3PC, where there is something to copy.
     data[5] = 0x10 | u8::from(peripheral == 0) << 3;

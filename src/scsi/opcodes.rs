@@ -2,6 +2,7 @@
 
 use super::Plan;
 use super::catalog::{CATALOG, Entry};
+use super::cdb::{Cdb, NACA};
 use super::sense::{Outcome, Sense};
 use super::serve::Call;
 
@@ -79,16 +80,19 @@ fn one(entry: Option<&Entry>, timeouts: bool) -> Vec<u8> {
     let mut data = vec![0, u8::from(timeouts) << 7 | 3];
     data.extend_from_slice(&(entry.usage.len() as u16).to_be_bytes());
     data.extend_from_slice(entry.usage);
+    if let Some(control) = Cdb::control(entry.opcode) {
+        data[4 + control] |= NACA;
+    }
     if timeouts {
         data.extend_from_slice(&NO_TIMEOUTS);
     }
     data
 }
 
-/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS: ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK, TARGET RESET;
+/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS: ABORT TASK, ABORT TASK SET, CLEAR ACA, CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK, TARGET RESET;
 /// QUERY ASYNCHRONOUS EVENT, QUERY TASK SET, I_T NEXUS RESET.
 pub(super) fn task_management(call: &mut Call<'_>) -> Result<Plan, Outcome> {
-    let mut data = vec![0xDE, 0x07, 0, 0];
+    let mut data = vec![0xFE, 0x07, 0, 0];
     if call.cdb.bit(2, 7) {
         data[3] = 12;
         data.extend_from_slice(&[0; 12]);

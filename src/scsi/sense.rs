@@ -351,6 +351,8 @@ pub enum Outcome {
     Busy,
     /// Another initiator holds a reservation.
     ReservationConflict,
+    /// Its task set is at fault, and the command is not the one that may be carried out meanwhile.
+    AcaActive,
 }
 
 impl Outcome {
@@ -362,6 +364,7 @@ impl Outcome {
             Outcome::ConditionMet => 0x04,
             Outcome::Busy => 0x08,
             Outcome::ReservationConflict => 0x18,
+            Outcome::AcaActive => 0x30,
         }
     }
 

@@ -176,7 +176,6 @@ pub(super) fn extent(geometry: &Geometry, lba: u64, count: u32) -> Result<Extent
 pub fn serve(seat: &Seat<'_>, view: &mut View, cdb: Cdb) -> Plan {
     seat.unit.refresh(view, seat.nexus);
     if seat.access as u8 <= Access::NonOptimized as u8
-        && cdb.naca().is_none()
         && let Some(plan) = block::fast(seat, view, &cdb)
     {
         return plan;
@@ -198,10 +197,6 @@ fn slow(seat: &Seat<'_>, cdb: Cdb) -> Result<Plan, Outcome> {
         return Err(sense.into());
     }
     let entry = entry?;
-    // There is no ACA that could be established (NORMACA 0).
-    if let Some(control) = cdb.naca() {
-        return Err(Sense::invalid_field(control as u16, Some(2)).into());
-    }
     may_use(seat, entry, &cdb)?;
     (entry.run)(&mut seat.call(cdb))
 }
@@ -270,6 +265,10 @@ pub(super) fn may_use(seat: &Seat<'_>, entry: &Entry, cdb: &Cdb) -> Result<(), O
 
 /// Plans a command to a LUN that has no unit (SPC-4, 6.6, 6.33, 6.39; SAM-5, 5.12): `well_known` is the unit REPORT LUNS.
 pub fn serve_nothing(directory: &dyn Directory, well_known: bool, cdb: Cdb) -> Plan {
+    if well_known && let Some(control) = cdb.naca() {
+        // It is never at fault (NORMACA 0).
+        return Plan::End(Sense::invalid_field(control as u16, Some(2)).into());
+    }
     let planned = match cdb.opcode() {
         opcode::INQUIRY if well_known => inquiry::well_known(&cdb),
         opcode::INQUIRY => inquiry::nothing(&cdb),

@@ -485,6 +485,36 @@ fn mode_parameters_can_be_changed() {
     );
 }
 
+/// NACA is known to every command (SPC-4, 6.35.3), NORMACA and CACAS say that a task set can be at fault; that of the well-known unit cannot.
+#[test]
+fn naca_is_claimed_where_it_is_known() {
+    let mut disk = Disk::new(512);
+    for entry in CATALOG {
+        let mut ask = [0xA3, 0x0C, 3, entry.opcode, 0, 0, 0, 0, 1, 0, 0, 0];
+        ask[5] = entry.service.unwrap_or(0);
+        let (outcome, one) = disk.run(0, &ask, &[]);
+        assert!(outcome.is_good());
+        let usage = &one[4..];
+        assert_eq!(usage.len(), entry.usage.len());
+        assert_eq!(usage[usage.len() - 1], 0x04, "{:02x}", entry.opcode);
+    }
+    let (_, functions) = disk.run(0, &[0xA3, 0x0D, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], &[]);
+    assert_eq!(functions, [0xFE, 0x07, 0, 0]);
+    let inquiry = [0x12, 0, 0, 0, 36, 0];
+    assert_eq!(disk.run(0, &inquiry, &[]).1[3], 0x32);
+    let mut cdb = Cdb::default();
+    cdb.0[..6].copy_from_slice(&inquiry);
+    let Plan::Answer(data) = serve_nothing(&Alone, true, cdb) else {
+        panic!()
+    };
+    assert_eq!(data[3], 0x12);
+    cdb.0[5] = 0x04;
+    let Plan::End(outcome) = serve_nothing(&Alone, true, cdb) else {
+        panic!()
+    };
+    assert_eq!(outcome, Sense::invalid_field(5, Some(2)).into());
+}
+
 #[test]
 fn a_lun_without_a_unit_says_so() {
     let inquiry = Cdb(std::array::from_fn(|at| {

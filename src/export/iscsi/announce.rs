@@ -188,5 +188,6 @@ impl<L: Lend> Session<L> {
                 self.abort_elsewhere(index, token, cx);
             }
         }
+        self.forget_faults(|lun| luns.has(lun));
     }
 }

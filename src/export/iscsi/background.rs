@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::command::{Phase, Work};
+use super::command::{Phase, Standing, Work};
 use super::message::Message;
 use super::session::{Context, Session};
 use super::target::TargetId;
@@ -336,8 +336,9 @@ impl<L: Lend> Session<L> {
             let is_about = slot.lun == lun || slot.work.others().contains(&lun);
             // What waits in line is looked at once more when its turn comes.
             let is_over = matches!(slot.phase, Phase::Answering | Phase::Responding)
+                || slot.phase == Phase::Blocked && matches!(slot.work, Work::None)
                 || matches!(slot.work, Work::Left(_))
-                || slot.in_line;
+                || slot.standing == Standing::InLine;
             if slot.header.opcode() == opcode::COMMAND && is_about && !is_over {
                 slot.mourners.push(Rc::clone(token));
             }

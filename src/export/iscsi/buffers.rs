@@ -1,6 +1,7 @@
 //! The buffers of commands: who gets one, who waits, and who keeps its data where it was received.
 
-use super::command::{Memory, Phase, Work};
+use super::allegiance::is_aca;
+use super::command::{Memory, Phase, Standing, Work};
 use super::session::{BUFFER_BYTES_MAX, Context, Session};
 use crate::export::backend::{Backend, Lend};
 use crate::reactor::PoolBuffer;
@@ -8,6 +9,10 @@ use crate::reactor::PoolBuffer;
 /// Writes of a connection whose data stays in its receive chunk while a device works on them. Each may pin a chunk of 128 KiB, so further
 /// ones are copied to buffers of their own.
 const PINNED_MAX: usize = 32;
+
+/// Bytes of buffers that a command with the attribute ACA may have when all others are taken, data and work memory: they may be taken by
+/// commands that wait for it.
+const ACA_BYTES_MAX: usize = 2 << 20;
 
 impl<L: Lend> Session<L> {
     /// A command waits for a buffer to receive its data into, or to be carried out with.
@@ -20,12 +25,22 @@ impl<L: Lend> Session<L> {
     pub(super) fn serve_waiting<B: Backend<Lend = L>>(&mut self, cx: &mut Context<'_, B>) -> bool {
         let before = self.waiting.len();
         let (mut reads_wait, mut others_wait) = (false, false);
+        let mut aca_waits;
         for _ in 0..before {
             let Some(index) = self.waiting.pop_front() else {
                 break;
             };
             let slot = self.slots.get(index);
+            if slot.standing == Standing::Blocked {
+                self.waiting.push_back(index);
+                continue;
+            }
             let waits = match slot.work {
+                // It is not behind those that may wait for it.
+                _ if is_aca(&slot.header) => {
+                    aca_waits = false;
+                    &mut aca_waits
+                }
                 Work::Read(_) => &mut reads_wait,
                 _ => &mut others_wait,
             };
@@ -46,13 +61,19 @@ impl<L: Lend> Session<L> {
         self.waiting.len() < before
     }
 
-    /// A buffer of `size` bytes from the pool.
+    /// A buffer of `size` bytes from the pool, for a command.
     pub(super) fn pool_buffer<B: Backend<Lend = L>>(
         &mut self,
+        index: u16,
         size: usize,
         cx: &mut Context<'_, B>,
     ) -> Option<PoolBuffer> {
-        if self.buffer_bytes + size > BUFFER_BYTES_MAX {
+        let more = if is_aca(&self.slots.get(index).header) {
+            ACA_BYTES_MAX
+        } else {
+            0
+        };
+        if self.buffer_bytes + size > BUFFER_BYTES_MAX + more {
             return None;
         }
         let buffer = cx.backend.buffer(size);
@@ -72,12 +93,12 @@ impl<L: Lend> Session<L> {
         cx: &mut Context<'_, B>,
     ) -> bool {
         let scratch_bytes = self.slots.get(index).work.scratch_bytes();
-        let Some(buffer) = self.pool_buffer(size, cx) else {
+        let Some(buffer) = self.pool_buffer(index, size, cx) else {
             return false;
         };
         let mut scratch = None;
         if scratch_bytes > 0 {
-            scratch = self.pool_buffer(scratch_bytes, cx);
+            scratch = self.pool_buffer(index, scratch_bytes, cx);
             if scratch.is_none() {
                 self.buffer_bytes -= buffer.capacity();
                 return false;
@@ -113,7 +134,7 @@ impl<L: Lend> Session<L> {
             return;
         }
         let size = self.slots.get(index).data_out as usize;
-        let Some(mut buffer) = self.pool_buffer(size, cx) else {
+        let Some(mut buffer) = self.pool_buffer(index, size, cx) else {
             return;
         };
         let slot = self.slots.get_mut(index);

@@ -22,6 +22,8 @@ pub enum Phase {
     AwaitsData,
     /// Waits for others of its task set to end.
     InLine,
+    /// Waits until its task set is not at fault any more: with its outcome if it has no work left, otherwise for its next step.
+    Blocked,
     /// At the device, in one or more I/Os.
     Running,
     /// Its answer is known, and waits for its turn to be queued.
@@ -30,6 +32,19 @@ pub enum Phase {
     Responding,
     /// It was answered before it was done (IMMED), and is carried out in the background.
     Background,
+}
+
+/// What sets a command apart from those that are simply carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing does.
+    Plain,
+    /// It waits for others of its task set, with its data or for it.
+    InLine,
+    /// Its task set is at fault (ACA): what of it is at the device goes on, nothing else does, and it is not answered.
+    Blocked,
+    /// It is not answered: a task management function has taken it.
+    Aborted,
 }
 
 /// What a command's data lies in.
@@ -142,10 +157,8 @@ pub struct Slot<L> {
     pub in_window: bool,
     /// It is counted as in flight.
     pub counted: bool,
-    /// It is not answered: a task management function has taken it.
-    pub aborted: bool,
-    /// It waits for others of its task set, with its data or for it.
-    pub in_line: bool,
+    /// What sets it apart.
+    pub standing: Standing,
     /// What waits for it to be gone.
     pub mourners: Vec<Rc<()>>,
     /// Its data.
@@ -182,8 +195,7 @@ impl<L: Default> Default for Slot<L> {
             started_ns: 0,
             in_window: false,
             counted: false,
-            aborted: false,
-            in_line: false,
+            standing: Standing::Plain,
             mourners: Vec::new(),
             memory: Memory::None,
             scratch: None,
@@ -309,8 +321,7 @@ impl<L: Default> Slots<L> {
         slot.started_ns = now_ns;
         slot.in_window = false;
         slot.counted = false;
-        slot.aborted = false;
-        slot.in_line = false;
+        slot.standing = Standing::Plain;
         self.tags[usize::from(index)] = header.task_tag();
         Some(index)
     }

@@ -263,7 +263,7 @@ impl Harness {
             match message {
                 Message::Abort { lun, from, .. } => {
                     let token = std::rc::Rc::new(());
-                    self.with(|session, cx| session.abort_where(lun, &token, cx));
+                    self.with(|session, cx| session.reset_where(lun, &token, cx));
                     if let Some((who, number)) = from {
                         let who = Waits::Session(who, number);
                         self.local.waiters.push(Waiter { token, who });
@@ -569,6 +569,10 @@ pub fn fuzz_commands(data: &[u8]) {
         while harness.backend.held() > 0 {
             harness.finish();
         }
+        // CLEAR ACA: the next command is carried out as well.
+        let clear = management(3, 0, 0, harness.command_sn);
+        let bytes = harness.pdu(clear, &[]);
+        harness.feed(&bytes, usize::MAX);
         harness.take();
     }
     harness.close();

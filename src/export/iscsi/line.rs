@@ -6,22 +6,24 @@
 //!
 //! On a device whose flush policy is ordered, an ORDERED command is a barrier for all cores as well (dm semantics, section 9, item 2): a write
 //! takes the way of one with FUA, anything else at the medium follows an empty barrier.
+//!
+//! While a task set is at fault (`allegiance`) nobody's turn comes in it.
 
 use std::collections::VecDeque;
 
-use super::command::{Memory, Phase, Work};
+use super::command::{Memory, Phase, Standing, Work};
 use super::receive::Segment;
 use super::session::{Context, Session};
 use crate::dm::{DeviceId, Op};
 use crate::export::backend::{Backend, Lend};
 use crate::iscsi::pdu::{FINAL, Header, is_before, opcode};
-use crate::scsi::sense::Code;
-use crate::scsi::{Extent, Outcome, Place, Sense, Step};
+use crate::scsi::{Extent, Outcome, Place, Step};
 
 /// ATTR of a command's header (RFC 7143, 11.3.1).
-const ATTRIBUTE: u8 = 0x07;
+pub(super) const ATTRIBUTE: u8 = 0x07;
 const ORDERED: u8 = 2;
-const HEAD_OF_QUEUE: u8 = 3;
+pub(super) const HEAD_OF_QUEUE: u8 = 3;
+pub(super) const ACA: u8 = 4;
 
 /// The bits of ATTR that neither an untagged nor a SIMPLE command has.
 pub(super) const NOT_SIMPLE: u8 = 0x06;
@@ -29,8 +31,11 @@ pub(super) const NOT_SIMPLE: u8 = 0x06;
 /// Commands that wait for their turn.
 #[derive(Default)]
 pub struct Line {
-    /// ORDERED commands that have not ended, and commands that wait: one whose data is still on its way may be the last of them.
+    /// ORDERED commands that have not ended, and commands that wait: one whose data is still on its way may be the last of them. Task sets
+    /// at fault.
     pub(super) barriers: u32,
+    /// The units whose task set is at fault (ACA).
+    pub(super) faults: Vec<u16>,
     /// Slots and their CmdSN, in the order in which they came; no more than there are slots.
     waiting: VecDeque<(u16, u32)>,
 }
@@ -53,7 +58,7 @@ fn is_older(a: &Header, b: &Header) -> bool {
 }
 
 /// Whether the task is over as far as others of its set are concerned.
-fn has_ended(phase: Phase) -> bool {
+pub(super) fn has_ended(phase: Phase) -> bool {
     matches!(
         phase,
         Phase::Free | Phase::Answering | Phase::Responding | Phase::Background
@@ -61,7 +66,7 @@ fn has_ended(phase: Phase) -> bool {
 }
 
 impl<L: Lend> Session<L> {
-    /// A command that is not SIMPLE, or came while there is an ORDERED one. True when it waits, or has been refused.
+    /// A command that is not SIMPLE, or came while there is an ORDERED one. True when it waits, or has begun here.
     #[cold]
     pub(super) fn line_up<B: Backend<Lend = L>>(
         &mut self,
@@ -71,12 +76,7 @@ impl<L: Lend> Session<L> {
     ) -> bool {
         let header = self.slots.get(index).header;
         let attribute = header.flags() & ATTRIBUTE;
-        if attribute > HEAD_OF_QUEUE {
-            // ACA without such a condition, and what is none.
-            self.fail(index, Sense::illegal(Code::INVALID_MESSAGE).into(), cx);
-            return true;
-        }
-        if attribute == HEAD_OF_QUEUE {
+        if attribute == HEAD_OF_QUEUE || attribute == ACA {
             return false;
         }
         self.line.barriers += u32::from(attribute == ORDERED);
@@ -88,7 +88,7 @@ impl<L: Lend> Session<L> {
             return false;
         }
         let slot = self.slots.get_mut(index);
-        slot.in_line = true;
+        slot.standing = Standing::InLine;
         self.line.waiting.push_back((index, header.u32(24)));
         // What comes unasked for is taken in; the rest is asked for when it is the command's turn.
         let size = header.data_bytes() as u32;
@@ -149,12 +149,15 @@ impl<L: Lend> Session<L> {
                 break;
             };
             let slot = self.slots.get(index);
-            if !slot.in_line || slot.header.u32(24) != number || has_ended(slot.phase) {
+            if slot.standing != Standing::InLine
+                || slot.header.u32(24) != number
+                || has_ended(slot.phase)
+            {
                 // It was aborted, or refused, and the slot may be another's.
                 continue;
             }
             let lun = slot.header.lun();
-            let is_here = slot.phase == Phase::InLine;
+            let is_here = slot.phase == Phase::InLine && !self.line.faults.contains(&slot.lun);
             if blocked.contains(&lun) || !is_here || !self.may_begin(index) {
                 blocked.push(lun);
                 self.line.waiting.push_back((index, number));
@@ -166,14 +169,16 @@ impl<L: Lend> Session<L> {
             let slot = self.slots.get(index);
             is_ordered(&slot.header) && !has_ended(slot.phase)
         });
-        self.line.barriers = (unfinished.count() + self.line.waiting.len()) as u32;
+        let line = &self.line;
+        let barriers = unfinished.count() + line.waiting.len() + line.faults.len();
+        self.line.barriers = barriers as u32;
         self.line.waiting.len() < before
     }
 
     /// It is a command's turn: as if all that has come of its data had come with it.
     fn take_turn<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let slot = self.slots.get_mut(index);
-        slot.in_line = false;
+        slot.standing = Standing::Plain;
         slot.phase = Phase::Running;
         let received = std::mem::take(&mut slot.received) as usize;
         slot.header.put_data_bytes(received);
@@ -241,13 +246,18 @@ impl<L: Lend> Session<L> {
     ) {
         let slot = self.slots.get_mut(index);
         slot.work = work;
-        if !slot.status.is_ok() || slot.aborted || self.is_dead() {
+        if !slot.status.is_ok() || slot.standing == Standing::Aborted || self.is_dead() {
             let slot = self.slots.get_mut(index);
             slot.outcome = Outcome::of(slot.status, false);
             self.conclude(index, cx);
             return;
         }
         self.unstart(index);
+        let slot = self.slots.get_mut(index);
+        if slot.standing == Standing::Blocked {
+            slot.phase = Phase::Blocked;
+            return;
+        }
         self.execute(index, cx);
     }
 }

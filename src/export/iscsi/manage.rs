@@ -5,7 +5,8 @@
 
 use std::rc::Rc;
 
-use super::command::Phase;
+use super::allegiance::is_aca;
+use super::command::{Phase, Standing, Work};
 use super::message::{Message, Whose};
 use super::session::{Context, Session, Waiter, Waits};
 use super::target::TargetId;
@@ -41,7 +42,6 @@ pub(super) enum Response {
     NoSuchTask = 1,
     NoSuchUnit = 2,
     ReassignNotSupported = 4,
-    NotSupported = 5,
     /// What was asked about is there (RFC 7144).
     Succeeded = 7,
 }
@@ -85,6 +85,10 @@ impl<L: Lend> Session<L> {
         };
         match function {
             function::ABORT_TASK => self.abort_task(header, cx),
+            function::CLEAR_ACA => match lun {
+                Some(lun) => self.clear_allegiance(header, lun, cx),
+                None => self.managed(header.task_tag(), Response::NoSuchUnit),
+            },
             function::ABORT_TASK_SET | function::CLEAR_TASK_SET | function::LOGICAL_UNIT_RESET => {
                 match lun {
                     Some(lun) => self.abort_unit(header, function, target, lun, cx),
@@ -107,8 +111,6 @@ impl<L: Lend> Session<L> {
             {
                 self.query(header, function, target, lun, cx);
             }
-            // There is no ACA that could be cleared.
-            function::CLEAR_ACA => self.managed(header.task_tag(), Response::NotSupported),
             _ => self.reject(header, RejectReason::InvalidField),
         }
     }
@@ -136,6 +138,25 @@ impl<L: Lend> Session<L> {
                 self.managed(header.task_tag(), Response::NoSuchTask);
                 return;
             }
+        }
+        self.await_gone(header, token, 1, false, cx);
+    }
+
+    /// CLEAR ACA (SAM-5, 7.4): complete also when there is nothing to clear. It ends the command that was sent meanwhile.
+    fn clear_allegiance<B: Backend<Lend = L>>(
+        &mut self,
+        header: &Header,
+        lun: u16,
+        cx: &mut Context<'_, B>,
+    ) {
+        let token = Rc::new(());
+        if self.is_at_fault(lun) {
+            let is_aca = |&index: &u16| is_aca(&self.slots.get(index).header);
+            let commands: Vec<u16> = self.tasks(Some(lun)).filter(is_aca).collect();
+            for index in commands {
+                self.abort_slot(index, &token, cx);
+            }
+            self.end_fault(lun, cx);
         }
         self.await_gone(header, token, 1, false, cx);
     }
@@ -207,7 +228,7 @@ impl<L: Lend> Session<L> {
         cx: &mut Context<'_, B>,
     ) {
         let token = Rc::new(());
-        self.abort_where(None, &token, cx);
+        self.reset_where(None, &token, cx);
         let member = self.member.as_ref();
         let nexus = member.and_then(|member| member.nexus.as_ref());
         let served = cx.local.units.served(target);
@@ -312,15 +333,16 @@ impl<L: Lend> Session<L> {
         };
         let (target, own) = (*target, own.id);
         let mut nexuses = cx.target.nexuses_of(target);
-        // The command itself is not one of those that it ends.
         nexuses.retain(|(nexus, _)| ended.contains(nexus) && *nexus != own);
-        if nexuses.is_empty() {
+        let ends_own = ended.contains(&own);
+        if nexuses.is_empty() && !ends_own {
             return false;
         }
         let slot = self.slots.get_mut(index);
         slot.pending = 1;
         let (header, lun) = (slot.header, slot.lun);
-        let number = self.new_management(&header, nexuses.len() as u16, false);
+        let cores = nexuses.len() as u16 + u16::from(ends_own);
+        let number = self.new_management(&header, cores, false);
         if let Some(management) = self.managements.last_mut() {
             management.command = Some(index);
         }
@@ -332,6 +354,20 @@ impl<L: Lend> Session<L> {
                 from: Some((self.key, number)),
             };
             cx.local.outbox.push((key.core, message));
+        }
+        if ends_own {
+            // The command itself is not one of those that it ends.
+            let token = Rc::new(());
+            let others: Vec<u16> = self
+                .tasks(Some(lun))
+                .filter(|&task| task != index)
+                .collect();
+            for task in others {
+                self.abort_slot(task, &token, cx);
+            }
+            self.forget_faults(|fault| fault == lun);
+            let who = Waits::Session(self.key, number);
+            cx.local.waiters.push(Waiter { token, who });
         }
         true
     }
@@ -374,8 +410,19 @@ impl<L: Lend> Session<L> {
         })
     }
 
+    /// The same when what is aborted was at fault: a reset, PREEMPT AND ABORT or the loss of the nexus ends that as well (SAM-5, 5.10.5).
+    pub fn reset_where<B: Backend<Lend = L>>(
+        &mut self,
+        lun: Option<u16>,
+        token: &Rc<()>,
+        cx: &mut Context<'_, B>,
+    ) {
+        self.abort_where(lun, token, cx);
+        self.forget_faults(|fault| lun.is_none_or(|lun| lun == fault));
+    }
+
     /// Aborts commands of this session: those to one unit, or all.
-    pub fn abort_where<B: Backend<Lend = L>>(
+    fn abort_where<B: Backend<Lend = L>>(
         &mut self,
         lun: Option<u16>,
         token: &Rc<()>,
@@ -424,8 +471,18 @@ impl<L: Lend> Session<L> {
         token: &Rc<()>,
         cx: &mut Context<'_, B>,
     ) {
-        match self.slots.get(index).phase {
+        let slot = self.slots.get_mut(index);
+        if slot.standing == Standing::Blocked {
+            slot.standing = Standing::Plain;
+        }
+        match slot.phase {
             Phase::Free | Phase::Answering | Phase::Responding => {}
+            Phase::Blocked => {
+                if !matches!(slot.work, Work::None) {
+                    slot.outcome = not_there();
+                }
+                self.answer(index, cx);
+            }
             Phase::Running | Phase::Background => {
                 let slot = self.slots.get_mut(index);
                 slot.mourners.push(Rc::clone(token));
@@ -451,7 +508,7 @@ impl<L: Lend> Session<L> {
             Phase::Free | Phase::Responding | Phase::Background => {}
             Phase::Running => {
                 let slot = self.slots.get_mut(index);
-                slot.aborted = true;
+                slot.standing = Standing::Aborted;
                 slot.mourners.push(Rc::clone(token));
                 if std::mem::take(&mut slot.in_window) {
                     self.unanswered -= 1;
@@ -459,7 +516,7 @@ impl<L: Lend> Session<L> {
                 self.slots.forget_tag(index);
                 self.abort_io(index, cx);
             }
-            Phase::AwaitsBuffer | Phase::AwaitsData | Phase::InLine => {
+            Phase::AwaitsBuffer | Phase::AwaitsData | Phase::InLine | Phase::Blocked => {
                 self.waiting.retain(|&waiting| waiting != index);
                 self.discard(index, cx);
             }

@@ -13,6 +13,7 @@
 //! | `task`, `guide`, `command` | SCSI commands, the target as they see it, and the slots that they have |
 //! | `buffers` | what commands hold their data in, and wait for |
 //! | `line` | commands that wait for others: task attributes |
+//! | `allegiance` | commands that wait until an initiator has seen to an error: ACA |
 //! | `manage` | task management |
 //! | `keeper`, [`Store`] | reservations that outlive the target |
 //! | `announce`, `watch` | what the target says unasked, and asks |
@@ -26,6 +27,7 @@
 //! | `export` | the target as the node starts and asks it |
 //! | [`harness`] | a connection over memory, for tests |
 
+mod allegiance;
 mod announce;
 mod background;
 mod buffers;

@@ -1,6 +1,6 @@
 //! SCSI commands: from their header to their outcome (RFC 7143, 11.3, 11.4).
 
-use super::command::{Memory, Phase, Work};
+use super::command::{Memory, Phase, Standing, Work};
 use super::guide::Guide;
 use super::line::NOT_SIMPLE;
 use super::receive::Segment;
@@ -28,12 +28,16 @@ impl<L: Lend> Session<L> {
     ) {
         let header = self.slots.get(index).header;
         let size = header.data_bytes() as u32;
+        // The one comparison for what is SIMPLE, while nothing is ORDERED and no task set at fault.
+        let is_special = u32::from(header.flags() & NOT_SIMPLE) | self.line.barriers != 0;
+        if is_special && let Some(outcome) = self.turns_away(index) {
+            self.fail(index, outcome, cx);
+            return;
+        }
         if let Some(sense) = check(&header, size, &self.parameters) {
             self.fail(index, sense.into(), cx);
             return;
         }
-        // The one comparison for what is SIMPLE, while nothing is ORDERED.
-        let is_special = u32::from(header.flags() & NOT_SIMPLE) | self.line.barriers != 0;
         if is_special && self.line_up(index, segment, cx) {
             return;
         }
@@ -214,9 +218,17 @@ impl<L: Lend> Session<L> {
         if !is_final && !complete {
             return;
         }
-        if slot.in_line {
-            slot.phase = Phase::InLine;
-        } else if slot.received >= slot.data_out {
+        match slot.standing {
+            Standing::InLine => slot.phase = Phase::InLine,
+            Standing::Blocked => slot.phase = Phase::Blocked,
+            _ => self.go_on(index, cx),
+        }
+    }
+
+    /// A command whose data has come, or as much of it as was asked for.
+    pub(super) fn go_on<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get(index);
+        if slot.received >= slot.data_out {
             self.execute(index, cx);
         } else {
             self.ask_for_rest(index, cx);
@@ -306,7 +318,7 @@ impl<L: Lend> Session<L> {
             Work::Job(job) => {
                 let (scratch, in_background) = (job.scratch_bytes as usize, job.in_background);
                 if scratch > 0 && self.slots.get(index).scratch.is_none() {
-                    let Some(buffer) = self.pool_buffer(scratch, cx) else {
+                    let Some(buffer) = self.pool_buffer(index, scratch, cx) else {
                         return false;
                     };
                     self.slots.get_mut(index).scratch = Some(buffer);
@@ -416,7 +428,8 @@ impl<L: Lend> Session<L> {
     /// are submitted.
     fn run_job<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         for _ in 0..ACTIONS_PER_TURN {
-            let action = if self.is_dead() || self.slots.get(index).aborted {
+            let is_aborted = self.slots.get(index).standing == Standing::Aborted;
+            let action = if self.is_dead() || is_aborted {
                 // Nobody waits for the rest.
                 Action::End(Outcome::Good)
             } else {
@@ -586,19 +599,35 @@ impl<L: Lend> Session<L> {
     #[inline]
     pub(super) fn conclude<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         self.running -= 1;
-        self.count(index, cx);
         let slot = self.slots.get_mut(index);
         // Nothing of it is at a device any more.
         slot.mourners.clear();
         if matches!(slot.memory, Memory::Chunk(..)) {
             self.pinned -= 1;
         }
-        let is_over = slot.aborted || slot.phase == Phase::Background;
-        if is_over || self.is_silent() {
-            self.discard(index, cx);
+        let is_apart = slot.standing != Standing::Plain || slot.phase == Phase::Background;
+        if is_apart || self.is_silent() {
+            self.conclude_apart(index, cx);
             return;
         }
+        self.count(index, cx);
         self.answer(index, cx);
+    }
+
+    /// A command is back from its device, and is not answered, or not now.
+    #[cold]
+    fn conclude_apart<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get(index);
+        if slot.standing == Standing::Blocked && !self.is_silent() {
+            // A read is counted when it is answered.
+            if !matches!(slot.work, Work::Read(_)) {
+                self.count(index, cx);
+            }
+            self.withhold(index, cx);
+            return;
+        }
+        self.count(index, cx);
+        self.discard(index, cx);
     }
 
     /// Counts a command that is back.
@@ -633,7 +662,13 @@ impl<L: Lend> Session<L> {
         outcome: Outcome,
         cx: &mut Context<'_, B>,
     ) {
-        self.slots.get_mut(index).outcome = outcome;
+        let slot = self.slots.get_mut(index);
+        slot.outcome = outcome;
+        if slot.standing == Standing::Blocked {
+            slot.work = Work::None;
+            self.withhold(index, cx);
+            return;
+        }
         self.answer(index, cx);
     }
 
@@ -647,8 +682,28 @@ impl<L: Lend> Session<L> {
         let slot = self.slots.get_mut(index);
         slot.phase = Phase::Answering;
         if !slot.outcome.is_good() {
-            slot.data_in = 0;
+            self.answer_failed(index, cx);
+            return;
         }
+        self.queue(index, cx);
+    }
+
+    /// The same for a command that has failed.
+    #[cold]
+    fn answer_failed<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get_mut(index);
+        slot.data_in = 0;
+        let is_check = matches!(slot.outcome, Outcome::Check(_));
+        self.queue(index, cx);
+        if is_check {
+            self.checked(index, cx);
+        }
+    }
+
+    /// The answer takes its turn to be queued.
+    #[inline]
+    fn queue<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
+        let slot = self.slots.get_mut(index);
         if slot.data_in == 0 {
             // Data that came with the command is not needed any more; a buffer may serve the next one.
             self.buffer_bytes -= slot.release_memory(&mut cx.local.chunks);

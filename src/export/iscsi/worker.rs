@@ -276,7 +276,7 @@ impl Worker {
                             && (whose == Whose::Everybodys || whose == Whose::Of(nexus.id))
                     });
             if concerned {
-                session.abort_where(lun, &token, &mut self.shared.context(core));
+                session.reset_where(lun, &token, &mut self.shared.context(core));
                 self.frame.activate(index);
             }
         }

@@ -444,9 +444,12 @@ fn preempt(draft: &mut Draft, asked: &Asked<'_>) -> Result<(), Outcome> {
         draft.persistent.reservation = None;
     }
     let aborts = asked.cdb.byte(1) & 0x1F == action::PREEMPT_AND_ABORT;
-    for registration in gone.into_iter().filter(|gone| !gone.holder.is(nexus)) {
+    for registration in gone {
         if aborts {
             draft.ended.push(registration.holder.clone());
+        }
+        if registration.holder.is(nexus) {
+            continue;
         }
         let told = (registration.holder, Code::REGISTRATIONS_PREEMPTED);
         draft.told.push(told);

@@ -1,5 +1,6 @@
 //! The protocol core against memory: what an initiator sends, and what must come back.
 
+mod aca;
 mod changes;
 mod chap;
 mod copy;
