@@ -1,7 +1,8 @@
 //! Mode parameters (SPC-4, 7.5; SBC-3, 6.5): MODE SENSE and MODE SELECT.
 //!
 //! A page is a row of [`PAGES`]: what it says, and which of its bits can be changed. What can be changed is true: with the write cache
-//! off every write is through to the medium, D_SENSE gives sense data its other form, SWP protects the unit.
+//! off every write is through to the medium, D_SENSE gives sense data its other form, SWP protects the unit, and with TAS commands that
+//! another initiator aborts are answered.
 
 use super::cdb::{Cdb, opcode};
 use super::sense::{Code, Outcome, Sense};
@@ -18,6 +19,8 @@ pub(super) struct Modes {
     pub(super) descriptor_sense: bool,
     /// SWP.
     pub(super) software_write_protect: bool,
+    /// TAS.
+    pub(super) tells_aborted: bool,
 }
 
 /// What mode pages are made from.
@@ -75,8 +78,8 @@ const PAGES: &[Page] = &[
         },
         select: |modes, page| modes.write_cache_off = page[0] & 0x04 == 0,
     },
-    // Control (SPC-4, 7.5.8): D_SENSE; SWP. QERR is 0: commands of others go on. TST is 001b: each nexus has a task set of its own. TAS is
-    // 0: a command that another initiator aborts has no answer.
+    // Control (SPC-4, 7.5.8): D_SENSE; SWP; TAS. QERR is 0: when a command fails, others go on. TST is 001b: each nexus has a task set of its
+    // own.
     Page {
         code: CONTROL,
         current: |now| {
@@ -85,6 +88,7 @@ const PAGES: &[Page] = &[
             // SIMPLE commands are carried out in any order (QUEUE ALGORITHM MODIFIER 1).
             page[1] = 0x10;
             page[2] = u8::from(now.modes.software_write_protect) << 3;
+            page[3] = u8::from(now.modes.tells_aborted) << 6;
             // No bound for how long a command may be busy.
             page[6..8].fill(0xFF);
             page
@@ -93,11 +97,13 @@ const PAGES: &[Page] = &[
             let mut page = vec![0; 10];
             page[0] = 0x04;
             page[2] = 0x08;
+            page[3] = 0x40;
             page
         },
         select: |modes, page| {
             modes.descriptor_sense = page[0] & 0x04 != 0;
             modes.software_write_protect = page[2] & 0x08 != 0;
+            modes.tells_aborted = page[3] & 0x40 != 0;
         },
     },
     // Informational Exceptions Control (SPC-4, 7.5.11): nothing is predicted (DEXCPT).

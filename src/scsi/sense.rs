@@ -78,6 +78,7 @@ impl Code {
     pub const ASYMMETRIC_STATE_CHANGED: Code = Code(0x2A, 0x06);
     pub const CAPACITY_CHANGED: Code = Code(0x2A, 0x09);
     pub const COMMAND_SEQUENCE_ERROR: Code = Code(0x2C, 0x00);
+    pub const COMMANDS_CLEARED: Code = Code(0x2F, 0x00);
     pub const SANITIZE_FAILED: Code = Code(0x31, 0x03);
     pub const SAVING_NOT_SUPPORTED: Code = Code(0x39, 0x00);
     pub const MEDIUM_NOT_PRESENT: Code = Code(0x3A, 0x00);
@@ -353,6 +354,8 @@ pub enum Outcome {
     ReservationConflict,
     /// Its task set is at fault, and the command is not the one that may be carried out meanwhile.
     AcaActive,
+    /// Another initiator has ended it.
+    TaskAborted,
 }
 
 impl Outcome {
@@ -365,6 +368,7 @@ impl Outcome {
             Outcome::Busy => 0x08,
             Outcome::ReservationConflict => 0x18,
             Outcome::AcaActive => 0x30,
+            Outcome::TaskAborted => 0x40,
         }
     }
 

@@ -465,13 +465,14 @@ fn mode_parameters_can_be_changed() {
     );
     let (_, mut control) = disk.run(0, &sense(0x0A), &[]);
     control[..4].fill(0);
-    // TAS.
-    control[9] |= 0x40;
+    // RAC, and then TAS and SWP.
+    control[8] |= 0x40;
     assert_eq!(
         reason(disk.run(0, &[0x15, 0x10, 0, 0, 16, 0], &control).0).1,
         Code::INVALID_FIELD_IN_PARAMETERS
     );
-    control[9] &= !0x40;
+    control[8] &= !0x40;
+    control[9] |= 0x40;
     control[8] |= 8;
     assert!(
         disk.run(0, &[0x15, 0x10, 0, 0, 16, 0], &control)
@@ -483,6 +484,12 @@ fn mode_parameters_can_be_changed() {
         reason(outcome),
         (Key::DataProtect, Code::SOFTWARE_WRITE_PROTECTED)
     );
+    let (_, again) = disk.run(0, &sense(0x0A), &[]);
+    assert_eq!(again[4..], control[4..]);
+    // A reset makes it as it was, and knows how it was.
+    assert!(disk.unit.tells_aborted());
+    assert!(disk.unit.reset());
+    assert!(!disk.unit.reset());
 }
 
 /// NACA is known to every command (SPC-4, 6.35.3), NORMACA and CACAS say that a task set can be at fault; that of the well-known unit cannot.

@@ -263,17 +263,24 @@ impl Unit {
         self.changed(&mut state);
     }
 
-    /// LOGICAL UNIT RESET (SAM-5, 6.3.3): what is not persistent is as at power on, and all are told.
-    pub fn reset(&self) {
+    /// LOGICAL UNIT RESET (SAM-5, 6.3.3): what is not persistent is as at power on, and all are told. Answers whether commands that end so
+    /// are answered, as [`Unit::tells_aborted`] would have before.
+    pub fn reset(&self) -> bool {
         let mut state = self.lock();
         state.reserved_by = None;
-        state.modes = Modes::default();
+        let modes = std::mem::take(&mut state.modes);
         for nexus in state.nexuses.values_mut() {
             nexus.prevents_removal = false;
             nexus.copies.clear();
         }
         state.attend_others(None, Code::BUS_DEVICE_RESET);
         self.changed(&mut state);
+        modes.tells_aborted
+    }
+
+    /// Whether commands that another nexus has aborted are answered with TASK ABORTED (TAS).
+    pub fn tells_aborted(&self) -> bool {
+        self.lock().modes.tells_aborted
     }
 
     /// Tells every nexus but one of something that has changed.

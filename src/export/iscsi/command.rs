@@ -45,6 +45,15 @@ pub enum Standing {
     Blocked,
     /// It is not answered: a task management function has taken it.
     Aborted,
+    /// Another initiator has ended it, and it is answered with that.
+    Cancelled,
+}
+
+impl Standing {
+    /// Whether nobody waits for what it does.
+    pub fn is_over(self) -> bool {
+        matches!(self, Standing::Aborted | Standing::Cancelled)
+    }
 }
 
 /// What a command's data lies in.

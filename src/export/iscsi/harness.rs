@@ -261,9 +261,18 @@ impl Harness {
         let worked = !messages.is_empty();
         for message in messages {
             match message {
-                Message::Abort { lun, from, .. } => {
+                Message::Abort {
+                    lun,
+                    whose,
+                    tells,
+                    from,
+                    ..
+                } => {
                     let token = std::rc::Rc::new(());
-                    self.with(|session, cx| session.reset_where(lun, &token, cx));
+                    let asks = from.map(|(key, _)| key);
+                    self.with(|session, cx| {
+                        session.ended_by(asks, lun, whose, &tells, &token, cx);
+                    });
                     if let Some((who, number)) = from {
                         let who = Waits::Session(who, number);
                         self.local.waiters.push(Waiter { token, who });

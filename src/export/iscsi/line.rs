@@ -246,7 +246,7 @@ impl<L: Lend> Session<L> {
     ) {
         let slot = self.slots.get_mut(index);
         slot.work = work;
-        if !slot.status.is_ok() || slot.standing == Standing::Aborted || self.is_dead() {
+        if !slot.status.is_ok() || slot.standing.is_over() || self.is_dead() {
             let slot = self.slots.get_mut(index);
             slot.outcome = Outcome::of(slot.status, false);
             self.conclude(index, cx);

@@ -11,8 +11,10 @@ use super::message::{Message, Whose};
 use super::session::{Context, Session, Waiter, Waits};
 use super::target::TargetId;
 use super::task::not_there;
+use super::unit::LunSet;
 use crate::dm::{CoreId, Status};
 use crate::export::backend::{Backend, Lend};
+use crate::export::frame::SessionKey;
 use crate::iscsi::pdu::{FINAL, Header, RejectReason, is_before, opcode};
 use crate::scsi::sense::{Code, Key};
 use crate::scsi::{Access, Lun, NexusId, Outcome};
@@ -96,12 +98,17 @@ impl<L: Lend> Session<L> {
                 }
             }
             function::TARGET_WARM_RESET | function::TARGET_COLD_RESET => {
-                let served = cx.local.units.served(target);
-                for unit in served.iter().flat_map(|served| &served.units) {
-                    unit.unit.reset();
-                }
                 let is_cold = function == function::TARGET_COLD_RESET;
-                self.abort_everywhere(header, target, None, is_cold, cx);
+                let served = cx.local.units.served(target);
+                let mut tells = Vec::new();
+                for unit in served.iter().flat_map(|served| &served.units) {
+                    // A cold reset is as if power had failed (RFC 7143, 11.5.1): nothing is answered.
+                    if unit.unit.reset() && !is_cold {
+                        tells.push(unit.lun);
+                    }
+                }
+                let tells = tells.into_iter().collect();
+                self.abort_everywhere(header, target, None, is_cold, tells, cx);
             }
             function::TASK_REASSIGN => {
                 self.managed(header.task_tag(), Response::ReassignNotSupported);
@@ -123,7 +130,7 @@ impl<L: Lend> Session<L> {
                 self.managed(header.task_tag(), Response::NoSuchTask);
                 return;
             }
-            self.abort_slot(index, &token, cx);
+            self.abort_slot(index, false, &token, cx);
         } else {
             // A command that has not come, though it could have, counts as aborted; one that was answered is not there (11.6.1).
             let referenced = header.u32(32);
@@ -154,7 +161,7 @@ impl<L: Lend> Session<L> {
             let is_aca = |&index: &u16| is_aca(&self.slots.get(index).header);
             let commands: Vec<u16> = self.tasks(Some(lun)).filter(is_aca).collect();
             for index in commands {
-                self.abort_slot(index, &token, cx);
+                self.abort_slot(index, false, &token, cx);
             }
             self.end_fault(lun, cx);
         }
@@ -228,7 +235,8 @@ impl<L: Lend> Session<L> {
         cx: &mut Context<'_, B>,
     ) {
         let token = Rc::new(());
-        self.reset_where(None, &token, cx);
+        self.abort_where(None, &LunSet::default(), &token, cx);
+        self.forget_faults(|_| true);
         let member = self.member.as_ref();
         let nexus = member.and_then(|member| member.nexus.as_ref());
         let served = cx.local.units.served(target);
@@ -254,14 +262,14 @@ impl<L: Lend> Session<L> {
         // The task set is the nexus's own (TST 001b), so to clear it is no more than to abort it.
         if function != function::LOGICAL_UNIT_RESET {
             let token = Rc::new(());
-            self.abort_where(Some(lun), &token, cx);
+            self.abort_where(Some(lun), &LunSet::default(), &token, cx);
             self.await_gone(header, token, 1, false, cx);
             return;
         }
-        if let Some(unit) = cx.local.units.get(target, lun) {
-            unit.unit.reset();
-        }
-        self.abort_everywhere(header, target, Some(lun), false, cx);
+        let unit = cx.local.units.get(target, lun);
+        let tells = unit.filter(|unit| unit.unit.reset()).map(|_| lun);
+        let tells = tells.into_iter().collect();
+        self.abort_everywhere(header, target, Some(lun), false, tells, cx);
     }
 
     /// Commands of all sessions, on all cores.
@@ -271,6 +279,7 @@ impl<L: Lend> Session<L> {
         target: TargetId,
         lun: Option<u16>,
         is_cold: bool,
+        tells: LunSet,
         cx: &mut Context<'_, B>,
     ) {
         let number = self.new_management(header, cx.target.cores(), is_cold);
@@ -279,6 +288,7 @@ impl<L: Lend> Session<L> {
                 target,
                 lun,
                 whose: Whose::Everybodys,
+                tells,
                 from: Some((self.key, number)),
             };
             cx.local.outbox.push((CoreId(core), message));
@@ -346,11 +356,15 @@ impl<L: Lend> Session<L> {
         if let Some(management) = self.managements.last_mut() {
             management.command = Some(index);
         }
+        let unit = cx.local.units.get(target, lun);
+        let tells = unit.filter(|unit| unit.unit.tells_aborted()).map(|_| lun);
+        let tells = tells.into_iter().collect();
         for (nexus, key) in nexuses {
             let message = Message::Abort {
                 target,
                 lun: Some(lun),
                 whose: Whose::Of(nexus),
+                tells,
                 from: Some((self.key, number)),
             };
             cx.local.outbox.push((key.core, message));
@@ -363,7 +377,7 @@ impl<L: Lend> Session<L> {
                 .filter(|&task| task != index)
                 .collect();
             for task in others {
-                self.abort_slot(task, &token, cx);
+                self.abort_slot(task, false, &token, cx);
             }
             self.forget_faults(|fault| fault == lun);
             let who = Waits::Session(self.key, number);
@@ -410,24 +424,40 @@ impl<L: Lend> Session<L> {
         })
     }
 
-    /// The same when what is aborted was at fault: a reset, PREEMPT AND ABORT or the loss of the nexus ends that as well (SAM-5, 5.10.5).
-    pub fn reset_where<B: Backend<Lend = L>>(
+    /// A reset or PREEMPT AND ABORT, of the session that `asks`, ends commands of this one, and the fault that they may be in (SAM-5, 5.10.5).
+    /// Where `tells` has the unit, they are answered if it was another session (SAM-5, 5.6); where not, PREEMPT AND ABORT leaves a unit
+    /// attention, as a reset has done already.
+    pub fn ended_by<B: Backend<Lend = L>>(
         &mut self,
+        asks: Option<SessionKey>,
         lun: Option<u16>,
+        whose: Whose,
+        tells: &LunSet,
         token: &Rc<()>,
         cx: &mut Context<'_, B>,
     ) {
-        self.abort_where(lun, token, cx);
+        let is_own = asks == Some(self.key);
+        let nobody = LunSet::default();
+        let tells = if is_own { &nobody } else { tells };
+        let has_ended = self.abort_where(lun, tells, token, cx);
         self.forget_faults(|fault| lun.is_none_or(|lun| lun == fault));
+        if let (Whose::Of(nexus), Some(lun)) = (whose, lun)
+            && has_ended
+            && !tells.has(lun)
+            && let Some(unit) = self.target().and_then(|id| cx.local.units.get(id, lun))
+        {
+            unit.unit.attend_one(nexus, Code::COMMANDS_CLEARED);
+        }
     }
 
-    /// Aborts commands of this session: those to one unit, or all.
+    /// Aborts commands of this session: those to one unit, or all; true if there was one. Those to units that `tells` has are answered.
     fn abort_where<B: Backend<Lend = L>>(
         &mut self,
         lun: Option<u16>,
+        tells: &LunSet,
         token: &Rc<()>,
         cx: &mut Context<'_, B>,
-    ) {
+    ) -> bool {
         let concerned: Vec<(u16, bool)> = self
             .slots
             .taken()
@@ -439,13 +469,16 @@ impl<L: Lend> Session<L> {
                 (is_command && is_about).then_some((index, is_for))
             })
             .collect();
+        let mut has_ended = false;
         for (index, is_for) in concerned {
             if is_for {
-                self.abort_slot(index, token, cx);
+                let is_told = tells.has(self.slots.get(index).lun);
+                has_ended |= self.abort_slot(index, is_told, token, cx);
             } else {
                 self.abort_elsewhere(index, token, cx);
             }
         }
+        has_ended
     }
 
     /// Ends a command that is for a unit which is not concerned, but works on one that is: its initiator is told.
@@ -497,37 +530,50 @@ impl<L: Lend> Session<L> {
         }
     }
 
-    /// Aborts a command wherever it is. One whose answer is queued is over already.
+    /// Aborts a command wherever it is; false when it is over already, as one is whose answer is queued. `is_told` says whether its initiator
+    /// has to hear of it, because it was another who asked.
     fn abort_slot<B: Backend<Lend = L>>(
         &mut self,
         index: u16,
+        is_told: bool,
         token: &Rc<()>,
         cx: &mut Context<'_, B>,
-    ) {
-        match self.slots.get(index).phase {
-            Phase::Free | Phase::Responding | Phase::Background => {}
+    ) -> bool {
+        let slot = self.slots.get_mut(index);
+        match slot.phase {
+            Phase::Free | Phase::Responding | Phase::Background => return false,
             Phase::Running => {
-                let slot = self.slots.get_mut(index);
-                slot.standing = Standing::Aborted;
                 slot.mourners.push(Rc::clone(token));
-                if std::mem::take(&mut slot.in_window) {
-                    self.unanswered -= 1;
+                if !is_told {
+                    slot.standing = Standing::Aborted;
+                    if std::mem::take(&mut slot.in_window) {
+                        self.unanswered -= 1;
+                    }
+                    self.slots.forget_tag(index);
+                } else if slot.standing != Standing::Aborted {
+                    slot.standing = Standing::Cancelled;
                 }
-                self.slots.forget_tag(index);
                 self.abort_io(index, cx);
             }
             Phase::AwaitsBuffer | Phase::AwaitsData | Phase::InLine | Phase::Blocked => {
+                slot.standing = Standing::Plain;
                 self.waiting.retain(|&waiting| waiting != index);
-                self.discard(index, cx);
-            }
-            Phase::Answering => {
-                // What of it is queued is sent; the rest is not.
-                if self.slots.get(index).emitted == 0 {
-                    self.answers.retain(|&answering| answering != index);
+                if is_told {
+                    self.fail(index, Outcome::TaskAborted, cx);
+                } else {
                     self.discard(index, cx);
                 }
             }
+            Phase::Answering => {
+                // What of it is queued is sent; the rest is not.
+                if is_told || slot.emitted > 0 {
+                    return false;
+                }
+                self.answers.retain(|&answering| answering != index);
+                self.discard(index, cx);
+            }
         }
+        true
     }
 
     /// A core has answered: its commands are gone.

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use super::keeper::Kept;
 use super::session::Waits;
 use super::target::TargetId;
+use super::unit::LunSet;
 use crate::dm::CoreId;
 use crate::export::frame::SessionKey;
 use crate::export::stats::CommandStats;
@@ -47,6 +48,8 @@ pub enum Message {
         lun: Option<u16>,
         /// Whose commands.
         whose: Whose,
+        /// The units whose commands are answered when they are not those of the session that asks (TAS).
+        tells: LunSet,
         /// Who asks, and its number for this.
         from: Option<(SessionKey, u32)>,
     },

@@ -428,8 +428,8 @@ impl<L: Lend> Session<L> {
     /// are submitted.
     fn run_job<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         for _ in 0..ACTIONS_PER_TURN {
-            let is_aborted = self.slots.get(index).standing == Standing::Aborted;
-            let action = if self.is_dead() || is_aborted {
+            let is_over = self.slots.get(index).standing.is_over();
+            let action = if self.is_dead() || is_over {
                 // Nobody waits for the rest.
                 Action::End(Outcome::Good)
             } else {
@@ -626,8 +626,16 @@ impl<L: Lend> Session<L> {
             self.withhold(index, cx);
             return;
         }
+        let is_told = slot.standing == Standing::Cancelled && !self.is_silent();
+        if is_told {
+            self.slots.get_mut(index).outcome = Outcome::TaskAborted;
+        }
         self.count(index, cx);
-        self.discard(index, cx);
+        if is_told {
+            self.answer(index, cx);
+        } else {
+            self.discard(index, cx);
+        }
     }
 
     /// Counts a command that is back.

@@ -222,8 +222,9 @@ impl Worker {
                 target,
                 lun,
                 whose,
+                tells,
                 from,
-            } => self.abort(target, lun, whose, from, core),
+            } => self.abort(target, lun, whose, &tells, from, core),
             Message::Changed(target, who) => self.change(target, who, core),
             Message::Aborted(key, number) => {
                 self.with(key, core, |session, cx| session.abort_answered(number, cx));
@@ -258,6 +259,7 @@ impl Worker {
         target: TargetId,
         lun: Option<u16>,
         whose: Whose,
+        tells: &LunSet,
         from: Option<(SessionKey, u32)>,
         core: &mut Core<'_>,
     ) {
@@ -276,7 +278,9 @@ impl Worker {
                             && (whose == Whose::Everybodys || whose == Whose::Of(nexus.id))
                     });
             if concerned {
-                session.reset_where(lun, &token, &mut self.shared.context(core));
+                let cx = &mut self.shared.context(core);
+                let asks = from.map(|(key, _)| key);
+                session.ended_by(asks, lun, whose, tells, &token, cx);
                 self.frame.activate(index);
             }
         }

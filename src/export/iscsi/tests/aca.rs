@@ -1,10 +1,9 @@
 //! Auto contingent allegiance (SAM-5, 5.10): what is blocked, what is carried out meanwhile, and what ends it.
 
-use std::rc::Rc;
-
 use super::super::harness::{Harness, IQN, Sent, data_out, management};
 use super::line::{ACA, HEAD_OF_QUEUE, ORDERED, READ, SIMPLE, TEST_UNIT_READY, WRITE};
 use super::line::{answered, begun, manage, send, start};
+use super::tas::{ended_by_another, sense};
 use crate::dm::{Op, Status};
 use crate::export::stats::Kind;
 use crate::iscsi::pdu::opcode;
@@ -285,12 +284,11 @@ fn what_ends_a_fault() {
     let mut harness = start();
     send(&mut harness, 1, SIMPLE, &WRITE, &[1; 512]);
     fault(&mut harness);
-    let token = Rc::new(());
-    harness.with(|session, cx| session.reset_where(Some(0), &token, cx));
-    assert_eq!(Rc::strong_count(&token), 2, "its command is at the device");
+    ended_by_another(&mut harness, true, false);
     harness.finish();
-    assert_eq!(Rc::strong_count(&token), 1);
     assert!(harness.take().is_empty());
+    let cleared = sense(&mut harness);
+    assert_eq!(cleared, (6, 0x2F), "COMMANDS CLEARED BY ANOTHER INITIATOR");
     assert!(!is_at_fault(&mut harness));
     harness.close();
 }

@@ -13,4 +13,5 @@ mod manage;
 mod ready;
 mod resize;
 mod sanitize;
+mod tas;
 mod ways;
