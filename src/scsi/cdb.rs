@@ -7,7 +7,7 @@ pub const CDB_BYTES: usize = 16;
 const EXTENDED_CDB: u8 = 0x7E;
 const VARIABLE_LENGTH_CDB: u8 = 0x7F;
 
-/// NACA in the CONTROL byte: if the command fails, its task set is at fault (SAM-5, 5.10).
+/// NACA in the CONTROL byte: if the command fails, its task set is at fault (SAM-5, 5.9).
 pub const NACA: u8 = 0x04;
 
 /// A command descriptor block, in the 16 bytes that iSCSI has for it; shorter ones are followed by zeroes.

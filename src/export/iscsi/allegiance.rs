@@ -1,4 +1,4 @@
-//! Auto contingent allegiance (SAM-5, 5.10): what follows a command that failed waits until its initiator has seen to that.
+//! Auto contingent allegiance (SAM-5, 5.9): what follows a command that failed waits until its initiator has seen to that.
 //!
 //! A command with NACA that ends with CHECK CONDITION puts its task set at fault. Each nexus has a task set of its own in a unit (TST
 //! 001b), so that concerns this session alone, and no other core has to hear of it.
@@ -35,7 +35,7 @@ impl<L: Lend> Session<L> {
         self.line.faults.contains(&lun)
     }
 
-    /// How a new command ends that has no place in its task set (SAM-5, 5.10.3, 8.6.5). This goes before all else that may be wrong with
+    /// How a new command ends that has no place in its task set (SAM-5, 5.9.3, 8.6.5). This goes before all else that may be wrong with
     /// it (SAM-5, 5.3.3).
     #[cold]
     pub(super) fn turns_away(&self, index: u16) -> Option<Outcome> {

@@ -424,7 +424,7 @@ impl<L: Lend> Session<L> {
         })
     }
 
-    /// A reset or PREEMPT AND ABORT, of the session that `asks`, ends commands of this one, and the fault that they may be in (SAM-5, 5.10.5).
+    /// A reset or PREEMPT AND ABORT, of the session that `asks`, ends commands of this one, and the fault that they may be in (SAM-5, 5.9.5).
     /// Where `tells` has the unit, they are answered if it was another session (SAM-5, 5.6); where not, PREEMPT AND ABORT leaves a unit
     /// attention, as a reset has done already.
     pub fn ended_by<B: Backend<Lend = L>>(

@@ -724,12 +724,13 @@ impl<L: Lend> Session<L> {
     /// Aborts the I/O of a command, if it is parked; otherwise it ends by itself.
     pub(super) fn abort_io<B: Backend<Lend = L>>(&mut self, index: u16, cx: &mut Context<'_, B>) {
         let Some(target) = self.target() else { return };
-        let slot = self.slots.get(index);
-        if matches!(slot.work, Work::Left(_)) {
-            // What it waits for goes on.
+        if matches!(self.slots.get(index).work, Work::Left(_)) {
+            // What it waits for goes on, and its end is no longer this command's.
+            self.slots.get_mut(index).work = Work::None;
             self.conclude(index, cx);
             return;
         }
+        let slot = self.slots.get(index);
         for lun in std::iter::once(&slot.lun).chain(slot.work.others()) {
             if let Some(unit) = cx.local.units.get(target, *lun) {
                 cx.backend.abort(unit.device, self.tag(index));

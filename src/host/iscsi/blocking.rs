@@ -6,7 +6,7 @@
 use super::command;
 use super::error::Error;
 use super::receive::Ending;
-use super::session::{Client, Session};
+use super::session::{Attribute, Client, Session};
 use super::status::CommandStatus;
 use crate::host::blocking::Payload;
 use crate::host::connection::wait;
@@ -185,6 +185,23 @@ impl BlockingSession {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The same for one that is ORDERED: it is carried out when those before it have ended, and those after it when it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlockingSession::start`].
+    pub fn start_ordered(
+        &mut self,
+        lun: u16,
+        cdb: &Cdb,
+        payload: Payload<'_>,
+    ) -> Result<u16, Error> {
+        self.session.set_attribute(Attribute::Ordered);
+        let started = self.start(lun, cdb, payload);
+        self.session.set_attribute(Attribute::Simple);
+        started
     }
 
     /// Sends and receives once, without waiting.

@@ -32,5 +32,5 @@ pub use blocking::{BlockingSession, Outcome};
 pub use error::Error;
 pub use login::{SessionOptions, login};
 pub use receive::Ending;
-pub use session::{Client, Session};
+pub use session::{Attribute, Client, Session};
 pub use status::CommandStatus;

@@ -36,8 +36,16 @@ const _: () = assert!(2 * (SEGMENT_BYTES_MAX as usize + AROUND_BYTES) <= SEND_BY
 /// How often one poll receives before it returns to its caller, when each time the buffer came full.
 const RECEIVES_PER_POLL_MAX: usize = 4;
 
-/// The task attribute SIMPLE (RFC 7143, 11.3.1).
-const SIMPLE: u8 = 1;
+/// What a command waits for, and what waits for it (RFC 7143, 11.3.1; SAM-5, 8.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Attribute {
+    /// Nothing that is SIMPLE as well.
+    #[default]
+    Simple = 1,
+    /// All that came before it, and all that comes after it.
+    Ordered = 2,
+}
 
 /// Bits of a task tag that name its slot; those above tell one command in a slot from the next.
 const SLOT_BITS: u32 = 16;
@@ -178,6 +186,8 @@ pub struct Session {
     /// Makes task tags differ from those of earlier commands in the same slot.
     generation: u16,
     leaving: Leaving,
+    /// What the next commands have.
+    attribute: Attribute,
     /// Set when the connection is of no more use.
     is_dead: bool,
 }
@@ -220,6 +230,7 @@ impl Session {
             ping: None,
             generation: 0,
             leaving: Leaving::No,
+            attribute: Attribute::default(),
             is_dead: false,
             parameters,
         }
@@ -258,6 +269,11 @@ impl Session {
         let next = self.free.len() - 1;
         self.free.swap(found, next);
         true
+    }
+
+    /// The attribute of the commands that are submitted from now on.
+    pub fn set_attribute(&mut self, attribute: Attribute) {
+        self.attribute = attribute;
     }
 
     /// The socket, to wait on it.
@@ -305,7 +321,7 @@ impl Session {
         let tag = u32::from(self.generation) << SLOT_BITS | u32::from(slot);
         // F: no data follows unasked (RFC 7143, 11.3.1).
         let last = if unasked == immediate { FINAL } else { 0 };
-        let mut header = Header::new(opcode::COMMAND, last | flags | SIMPLE);
+        let mut header = Header::new(opcode::COMMAND, last | flags | self.attribute as u8);
         header.put_data_bytes(immediate as usize);
         header.put_lun(lun);
         header.put(16, tag);

@@ -1,4 +1,4 @@
-//! Auto contingent allegiance (SAM-5, 5.10): what is blocked, what is carried out meanwhile, and what ends it.
+//! Auto contingent allegiance (SAM-5, 5.9): what is blocked, what is carried out meanwhile, and what ends it.
 
 use super::super::harness::{Harness, IQN, Sent, data_out, management};
 use super::line::{ACA, HEAD_OF_QUEUE, ORDERED, READ, SIMPLE, TEST_UNIT_READY, WRITE};
@@ -45,7 +45,7 @@ fn to(harness: &mut Harness, lun: u16, cdb: &[u8]) -> Vec<Sent> {
     harness.take()
 }
 
-/// SAM-5, 5.10.2, 5.10.3: a command with NACA that fails puts its task set at fault, one without does not; new commands without the
+/// SAM-5, 5.9.2, 5.9.3: a command with NACA that fails puts its task set at fault, one without does not; new commands without the
 /// attribute ACA end with ACA ACTIVE then, whatever they are and whatever else may be wrong with them. Other units know nothing of it.
 #[test]
 fn a_task_set_at_fault_takes_nothing_in() {
@@ -136,7 +136,7 @@ fn naca_is_found_in_every_cdb() {
     harness.close();
 }
 
-/// SAM-5, 8.4: what is there is blocked. I/O goes on to its end, nothing further begins, nothing is answered, until CLEAR ACA.
+/// SAM-5, 5.9.2: what is there is blocked. I/O goes on to its end, nothing further begins, nothing is answered, until CLEAR ACA.
 #[test]
 fn what_was_there_is_blocked() {
     let mut harness = start();
@@ -183,7 +183,7 @@ fn what_was_there_is_blocked() {
     harness.close();
 }
 
-/// SAM-5, 5.10.3: one command with the attribute ACA at a time. One that fails ends the fault, and with NACA begins another.
+/// SAM-5, 5.9.3: one command with the attribute ACA at a time. One that fails ends the fault, and with NACA begins another.
 #[test]
 fn one_command_is_carried_out_meanwhile() {
     let mut harness = start();
@@ -261,7 +261,7 @@ fn what_was_blocked_may_fail() {
     harness.close();
 }
 
-/// SAM-5, 5.10.5, 7.2, 7.3, 7.5: resets and the loss of the nexus end the fault with the commands; aborts end commands only.
+/// SAM-5, 5.9.5, 7.2, 7.3, 7.5: resets and the loss of the nexus end the fault with the commands; aborts end commands only.
 #[test]
 fn what_ends_a_fault() {
     const ABORTS: [u8; 3] = [1, 2, 4];
@@ -293,7 +293,7 @@ fn what_ends_a_fault() {
     harness.close();
 }
 
-/// SAM-5, 5.10.5 c): an initiator preempts itself: all its other commands end, and the fault.
+/// SAM-5, 5.9.5 c): an initiator preempts itself: all its other commands end, and the fault.
 #[test]
 fn an_initiator_may_preempt_itself() {
     let mut harness = start();

@@ -1,12 +1,16 @@
 //! What becomes of commands that another initiator ends: TASK ABORTED with TAS, nothing without (SAM-5, 5.6).
 
-use super::super::harness::{Harness, data_out};
+use std::rc::Rc;
+
+use super::super::harness::{Harness, data_out, management};
 use super::super::message::{Message, Whose};
+use super::super::unit::LunSet;
 use super::line::{ORDERED, READ, SIMPLE, TEST_UNIT_READY, WRITE};
 use super::line::{answered, begun, manage, send, start};
 use crate::dm::{CoreId, Op};
 use crate::export::frame::SessionKey;
 use crate::iscsi::pdu::opcode;
+use crate::scsi::Outcome;
 
 const TASK_ABORTED: u8 = 0x40;
 
@@ -123,7 +127,7 @@ fn the_initiators_own_abort_has_the_last_word() {
         let mut harness = start();
         send(&mut harness, 1, SIMPLE, &READ, &[]);
         let abort = |harness: &mut Harness| {
-            let request = super::super::harness::management(2, 90, 0, harness.command_sn);
+            let request = management(2, 90, 0, harness.command_sn);
             let bytes = harness.pdu(request, &[]);
             harness.feed(&bytes, usize::MAX);
         };
@@ -151,7 +155,7 @@ fn a_reset_tells_the_cores_of_tas() {
             let mut harness = start();
             set_tas(&mut harness, tas);
             send(&mut harness, 1, SIMPLE, &READ, &[]);
-            let request = super::super::harness::management(function, 90, 0, harness.command_sn);
+            let request = management(function, 90, 0, harness.command_sn);
             let mut told = None;
             harness.with(|session, cx| session.manage(&request, cx));
             for (_, message) in &harness.local.outbox {
@@ -178,5 +182,33 @@ fn a_reset_tells_the_cores_of_tas() {
     let bytes = harness.command_bytes(1, &control, 64, 0, &[], true);
     harness.feed(&bytes, usize::MAX);
     assert_eq!(harness.take()[0].data[9], 0);
+    harness.close();
+}
+
+/// SANITIZE goes on when another has ended its command, and its end finds no command, though the answer may still wait for the socket.
+#[test]
+fn a_sanitize_that_goes_on_is_no_longer_its_commands() {
+    let mut harness = start();
+    let overwrite = [0x48, 0x21, 0, 0, 0, 0, 0, 0, 5, 0];
+    send(
+        &mut harness,
+        1,
+        SIMPLE,
+        &overwrite,
+        &[1, 0, 0, 1, 7, 0, 0, 0],
+    );
+    assert!(harness.backend.held() > 0 && harness.take().is_empty());
+    let tells: LunSet = [0].into_iter().collect();
+    let token = Rc::new(());
+    let everybodys = Whose::Everybodys;
+    harness.with(|session, cx| session.ended_by(None, Some(0), everybodys, &tells, &token, cx));
+    assert_eq!(Rc::strong_count(&token), 1, "nothing of it is at a device");
+    harness.with(|session, cx| session.left_ended(0, 1, Outcome::Good, cx));
+    harness.drain();
+    assert_eq!(answered(&mut harness), [(1, TASK_ABORTED)]);
+    harness.backend.hold = false;
+    harness.finish();
+    assert!(harness.take().is_empty());
+    assert_eq!(harness.backend.bytes[0], 7, "it has gone on");
     harness.close();
 }
