@@ -110,15 +110,7 @@ fn at_63_a_hosts_fua_write_is_durable_when_it_completes() {
 fn at_20_40_a_barrier_on_an_ordered_device() {
     let fake = Fake::start();
     let node = Node::start(&bdev("r0", fake.address, NQN), "0 2048 zero");
-    node.told(&[
-        "dm",
-        "create",
-        "ordered",
-        "--flush",
-        "ordered",
-        "--table",
-        "0 2048 linear r0 0",
-    ]);
+    node.create_ordered("ordered", "0 2048 linear r0 0");
     node.export(2, "ordered");
     let mut host = node.host();
     let start = |host: &mut Host, lba, fua| {

@@ -4,6 +4,8 @@
 //! SPDK polls on a CPU by itself and locks it, so there its stories are told one at a time.
 
 // The fake controller's file and its peer's are of the library's own tests, and name what is around them as there.
+#[cfg(not(feature = "spdk"))]
+mod barriers;
 #[path = "../linux-host/counts.rs"]
 mod counts;
 mod durability;

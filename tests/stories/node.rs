@@ -96,6 +96,17 @@ impl Node {
         Node::start_with(bdevs, table, &nvmf, port, "nvme-tcp: ")
     }
 
+    /// Makes a device whose flush policy is ordered.
+    pub fn create_ordered(&self, name: &str, table: &str) {
+        self.told(&["dm", "create", name, "--flush", "ordered", "--table", table]);
+    }
+
+    /// Makes a device a logical unit over iSCSI.
+    pub fn add_lun(&self, lun: u16, device: &str) {
+        let lun = lun.to_string();
+        self.told(&["iscsi", "add-lun", IQN, "--lun", &lun, "--device", device]);
+    }
+
     /// One whose `vol` is a logical unit over iSCSI; its URL.
     pub fn start_iscsi(bdevs: &str, table: &str) -> (Node, String) {
         let port = listening_port();
