@@ -183,6 +183,30 @@ fn what_was_there_is_blocked() {
     harness.close();
 }
 
+/// A command behind its barrier goes no further when that is done, and one that is to be answered only is in nobody's way at the device.
+#[test]
+fn blocked_commands_at_the_device() {
+    let mut harness = start();
+    harness.backend.ordered = true;
+    send(&mut harness, 1, ORDERED, &READ, &[]);
+    fault(&mut harness);
+    harness.finish();
+    assert_eq!(begun(&mut harness), [Op::Flush]);
+    clear(&mut harness);
+    assert_eq!(begun(&mut harness), [Op::Read]);
+    harness.finish();
+    assert_eq!(answered(&mut harness), [(1, 0)]);
+    send(&mut harness, 2, SIMPLE, &WRITE, &[2; 512]);
+    fault(&mut harness);
+    harness.finish();
+    harness.backend.hold = false;
+    let overwrite = [0x48, 0x21, 0, 0, 0, 0, 0, 0, 5, 0];
+    send(&mut harness, 3, ACA, &overwrite, &[1, 0, 0, 1, 7, 0, 0, 0]);
+    assert_eq!(answered(&mut harness), [(3, 0)]);
+    assert_eq!(harness.backend.bytes[0], 7);
+    harness.close();
+}
+
 /// SAM-5, 5.9.3: one command with the attribute ACA at a time. One that fails ends the fault, and with NACA begins another.
 #[test]
 fn one_command_is_carried_out_meanwhile() {
