@@ -183,6 +183,25 @@ fn what_was_there_is_blocked() {
     harness.close();
 }
 
+/// Nobody's turn comes in a task set at fault, though those that it was waiting for have gone.
+#[test]
+fn a_turn_waits_for_the_end_of_the_fault() {
+    let mut harness = start();
+    send(&mut harness, 1, SIMPLE, &READ, &[]);
+    send(&mut harness, 2, ORDERED, &READ, &[]);
+    fault(&mut harness);
+    let bytes = harness.pdu(management(1, 90, 1, harness.command_sn), &[]);
+    harness.feed(&bytes, usize::MAX);
+    harness.finish();
+    assert_eq!(harness.take().len(), 1, "ABORT TASK");
+    assert_eq!(begun(&mut harness), [Op::Read]);
+    clear(&mut harness);
+    assert_eq!(begun(&mut harness), [Op::Read]);
+    harness.finish();
+    assert_eq!(answered(&mut harness), [(2, 0)]);
+    harness.close();
+}
+
 /// A command behind its barrier goes no further when that is done, and one that is to be answered only is in nobody's way at the device.
 #[test]
 fn blocked_commands_at_the_device() {
@@ -365,10 +384,19 @@ fn a_unit_that_goes_takes_its_fault_along() {
     harness.close();
 }
 
-/// However much the blocked commands hold, the one that sees to the fault has its buffer, and reads of other units are not held up.
+/// However much the blocked commands hold, the one that sees to the fault has its buffer, before commands to other units that wait for one;
+/// and reads of other units are not held up.
 #[test]
 fn blocked_commands_leave_room() {
-    let mut harness = start();
+    let mut harness = Harness::serving(|config| {
+        let mut second = config.targets[0].luns[0].clone();
+        (second.lun, second.uuid) = (1, [1; 16]);
+        config.targets[0].luns.push(second);
+    });
+    harness.login("InitialR2T=No");
+    harness.attend();
+    to(&mut harness, 1, &TEST_UNIT_READY);
+    harness.backend.hold = true;
     let blocks = 256u16.to_be_bytes();
     let write = [0x2A, 0, 0, 0, 0, 0, 0, blocks[0], blocks[1], 0];
     let bytes = 256 * 512;
@@ -379,6 +407,10 @@ fn blocked_commands_leave_room() {
     }
     assert_eq!(harness.take().len(), 32, "each has 256 KiB of 8 MiB");
     fault(&mut harness);
+    let mut pdu = harness.command_bytes(2, &write, 0, bytes, &[], true);
+    pdu[8..16].copy_from_slice(&Lun::encode(1));
+    harness.feed(&pdu, usize::MAX);
+    assert!(harness.take().is_empty(), "it waits for a buffer");
     let mut pdu = harness.command_bytes(1, &write, 0, bytes, &[], true);
     pdu[1] |= ACA;
     harness.feed(&pdu, usize::MAX);
