@@ -436,9 +436,10 @@ impl<L: Lend> Session<L> {
         token: &Rc<()>,
         cx: &mut Context<'_, B>,
     ) {
-        let is_own = asks == Some(self.key);
+        // After a farewell nothing is said.
+        let is_untold = asks == Some(self.key) || self.is_silent();
         let nobody = LunSet::default();
-        let tells = if is_own { &nobody } else { tells };
+        let tells = if is_untold { &nobody } else { tells };
         let has_ended = self.abort_where(lun, tells, token, cx);
         self.forget_faults(|fault| lun.is_none_or(|lun| lun == fault));
         if let (Whose::Of(nexus), Some(lun)) = (whose, lun)
