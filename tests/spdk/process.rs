@@ -79,6 +79,7 @@ impl Served {
     }
 
     /// The port of the address that it says after these words that it listens at.
+    #[allow(dead_code, reason = "only stories let the system choose")]
     pub fn port_after(&self, words: &str) -> u16 {
         let mut addresses = (self.announced.iter()).filter_map(|line| line.strip_prefix(words));
         let address = addresses.next().expect("it says where it listens");
