@@ -61,6 +61,8 @@ pub struct State {
     /// I/O commands succeed before any data has come or gone, and are not done.
     pub skips: bool,
     pub volatile_cache: bool,
+    /// AWUPF.
+    pub atomic_write_power_fail: u16,
     pub metadata_bytes: u16,
     pub block_shift: u8,
     pub limits: NvmLimits,
@@ -103,6 +105,7 @@ impl Fake {
             corrupt: false,
             skips: false,
             volatile_cache: true,
+            atomic_write_power_fail: 1,
             metadata_bytes: 0,
             block_shift: 12,
             limits: NvmLimits::default(),
@@ -411,6 +414,7 @@ impl State {
                 async_events: feature::EVENT_NAMESPACE_ATTRIBUTE,
                 optional_io: optional_io::DATASET_MANAGEMENT | optional_io::WRITE_ZEROES,
                 write_cache: u8::from(self.volatile_cache),
+                atomic_write_power_fail: self.atomic_write_power_fail,
                 namespace_max: 3,
                 version: VERSION,
                 ..Default::default()

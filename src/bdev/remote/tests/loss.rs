@@ -144,7 +144,7 @@ fn pm_14_waiting_ends_and_so_do_attempts() {
 #[test]
 fn another_disk_is_not_taken_for_the_one_that_was_lost() {
     type Change = fn(&mut fake::State);
-    let changes: [(Change, Change, &str); 3] = [
+    let changes: [(Change, Change, &str); 4] = [
         (
             |state| {
                 state.identity = NamespaceIdentity {
@@ -169,6 +169,11 @@ fn another_disk_is_not_taken_for_the_one_that_was_lost() {
             |state| state.volatile_cache = true,
             |state| state.volatile_cache = false,
             "volatile cache",
+        ),
+        (
+            |state| state.atomic_write_power_fail = 0,
+            |state| state.atomic_write_power_fail = 2,
+            "less atomically",
         ),
     ];
     let fake = Fake::start();

@@ -1,6 +1,7 @@
 //! What goes over the wire, and what is made of what comes back.
 
 use super::*;
+use crate::dm::AtomicWrites;
 use crate::nvme::identify::NvmLimits;
 use crate::nvme::opcode::io;
 use crate::nvme::status::Status as Answer;
@@ -53,6 +54,7 @@ fn what_is_declared_is_what_was_found() {
     assert_eq!(lower.transfer_sectors_max, 64);
     assert!(lower.volatile_cache && lower.flush && lower.fua);
     assert!(lower.discard && lower.write_zeroes && !lower.discard_zeroes);
+    assert_eq!(lower.atomic_writes, AtomicWrites::ALL.up_to(16));
     fake.state().volatile_cache = false;
     fake.state().block_shift = 9;
     let lower = open(spec(fake.address)).expect("open").declare();
