@@ -246,12 +246,12 @@ fn two_targets_are_measured_in_turn() {
         let against = ["bench", &address, "--against", &device, "--warmup", "0"];
         command.args(against).args(more).output().unwrap()
     };
-    let output = bench(&["--rounds", "20", "--time", "2s", "--json"]);
+    let output = bench(&["--rounds", "8", "--time", "4s", "--json"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     let told: serde_json::Value = serde_json::from_str(&text).unwrap();
     let rounds = ["rounds", "idle_rounds"].map(|key| told[key].as_u64().unwrap());
-    assert_eq!(rounds.iter().sum::<u64>(), 20, "{text}");
+    assert_eq!(rounds.iter().sum::<u64>(), 8, "{text}");
     assert_eq!(told["targets"][1]["target"], device);
     let interval = &told["ratio"]["iops"];
     let ends = ["low", "median", "high"].map(|end| interval[end].as_f64().unwrap());

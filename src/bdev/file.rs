@@ -346,7 +346,8 @@ mod tests {
         gone.set_gone();
         let mut ended = Vec::new();
         ring.poll(&mut ended);
-        assert_eq!(ended, [(CloneId(1), Status::Transport)]);
+        // The other sync may have come back by then.
+        assert_eq!(ended[0], (CloneId(1), Status::Transport));
         while ended.len() < 2 {
             ring.poll(&mut ended);
         }
