@@ -102,6 +102,7 @@ impl Node {
     }
 
     /// Makes a device a logical unit over iSCSI.
+    #[cfg(not(feature = "spdk"))]
     pub fn add_lun(&self, lun: u16, device: &str) {
         let lun = lun.to_string();
         self.told(&["iscsi", "add-lun", IQN, "--lun", &lun, "--device", device]);
