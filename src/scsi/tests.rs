@@ -496,6 +496,8 @@ fn mode_parameters_can_be_changed() {
 #[test]
 fn naca_is_claimed_where_it_is_known() {
     let mut disk = Disk::new(512);
+    // Of all commands that there are.
+    disk.geometry.atomic_writes = AtomicWrites::ALL;
     for entry in CATALOG {
         let mut ask = [0xA3, 0x0C, 3, entry.opcode, 0, 0, 0, 0, 1, 0, 0, 0];
         ask[5] = entry.service.unwrap_or(0);

@@ -124,7 +124,7 @@ fn it_is_there_where_the_device_does_it() {
     let (_, told) = with.run(0, &support, &[]);
     assert_eq!(told[1] & 7, 3);
     assert_eq!(told[4..6], [0x9C, 0x18]);
-    assert_eq!(told[14..20], [0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);
+    assert_eq!(told[14..20], [0xFF, 0xFF, 0xFF, 0xFF, 0, 4]);
 }
 
 /// It writes: a reservation or a write-protected medium is in its way.
