@@ -412,7 +412,7 @@ pub(super) fn pass(
 
 /// What was let through had no room below.
 #[cold]
-pub(super) fn turned_back(device: DeviceId, kept: &Kept) {
+pub(super) fn turned_back(device: DeviceId, kept: Kept) {
     let core = here().filter(|core| !core.entered.get());
     let core = core.expect("it was let through in this very call");
     // SAFETY: nobody is in, and nothing is called that enters.

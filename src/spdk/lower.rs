@@ -63,6 +63,8 @@ struct Open {
     channel: *mut spdk_io_channel,
     /// The same of other threads of this reactor, for what passes; `None` for one that gets none.
     guests: Vec<(Thread, Option<NonNull<spdk_io_channel>>)>,
+    /// The one of them that submitted last.
+    latest: Option<(Thread, NonNull<spdk_io_channel>)>,
     descriptor: *mut spdk_sys::spdk_bdev_desc,
     /// Sectors to blocks: a shift to the right.
     block_shift: u32,
@@ -152,17 +154,16 @@ impl Lower {
     #[inline(always)]
     pub fn passage(&mut self, channel: Channel, thread: Thread) -> Option<Below> {
         let open = self.channels[usize::from(channel.0)].as_mut()?;
-        let (_, below) = open.guests.iter().find(|(guest, _)| *guest == thread)?;
-        let below = Below {
-            descriptor: open.descriptor,
-            channel: (*below)?.as_ptr(),
-            block_shift: open.block_shift,
+        let below = match open.latest {
+            Some((latest, below)) if latest == thread => below,
+            _ => open.passage_of(thread)?,
         };
-        if open.gone {
-            return None;
-        }
         open.in_flight += 1;
-        Some(below)
+        Some(Below {
+            descriptor: open.descriptor,
+            channel: below.as_ptr(),
+            block_shift: open.block_shift,
+        })
     }
 
     /// What a thread that has none yet may get itself a channel of; [`Lower::make_passage`] has to follow.
@@ -211,6 +212,7 @@ impl Lower {
         for open in self.channels.iter_mut().flatten() {
             if open.lower == lower {
                 open.gone = true;
+                open.latest = None;
                 if open.in_flight == 0 {
                     open.give_back(self.thread);
                 }
@@ -259,6 +261,15 @@ pub(super) struct Below {
 }
 
 impl Open {
+    /// The channel of a thread that is not the one that submitted last. `None` if it has none, or if the device was taken away.
+    #[cold]
+    fn passage_of(&mut self, thread: Thread) -> Option<NonNull<spdk_io_channel>> {
+        let (_, below) = self.guests.iter().find(|(guest, _)| *guest == thread)?;
+        let below = (*below).filter(|_| !self.gone)?;
+        self.latest = Some((thread, below));
+        Some(below)
+    }
+
     /// Gives the channels back, that of the mapper's thread last.
     #[cold]
     fn give_back(&mut self, thread: Thread) {
@@ -272,6 +283,7 @@ impl Open {
     }
 
     fn give_back_to_guests(&mut self, whose: impl Fn(Thread) -> bool) {
+        self.latest = None;
         let queues = self.device.queues();
         self.guests.retain(|(guest, channel)| {
             let gone = whose(*guest);
@@ -375,6 +387,7 @@ impl Env for Lower {
             device,
             channel,
             guests: Vec::new(),
+            latest: None,
             descriptor,
             in_flight: 0,
             gone: false,

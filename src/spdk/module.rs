@@ -152,7 +152,7 @@ impl Publication {
                 address,
                 Some(channel_made),
                 Some(channel_gone),
-                0,
+                size_of::<Thread>() as u32,
                 published.name.as_ptr(),
             );
             spdk_sys::spdk_bdev_register(bdev)
@@ -242,9 +242,27 @@ unsafe extern "C" fn freed(context: *mut c_void) {
     drop(unsafe { Box::from_raw(context.cast::<Published>()) });
 }
 
-unsafe extern "C" fn channel_made(_: *mut c_void, _: *mut c_void) -> c_int {
+unsafe extern "C" fn channel_made(_: *mut c_void, own: *mut c_void) -> c_int {
+    let Some(thread) = Thread::current() else {
+        return -libc::EINVAL;
+    };
+    // SAFETY: SPDK gives a channel as much memory of its own as was asked for.
+    unsafe { own.cast::<Thread>().write_unaligned(thread) };
     core::submits(true);
     0
+}
+
+/// The thread that a channel of ours is of; SPDK's own function for that would be called for each I/O.
+///
+/// # Safety
+/// `channel` is open, and of one of our devices.
+#[inline(always)]
+unsafe fn thread_of(channel: *mut spdk_io_channel) -> Thread {
+    // SAFETY: the caller's promise: written by `channel_made`, to the memory of its own that follows the channel.
+    unsafe {
+        let own = channel.byte_add(spdk_sys::SPDK_IO_CHANNEL_STRUCT_SIZE as usize);
+        own.cast::<Thread>().read_unaligned()
+    }
 }
 
 unsafe extern "C" fn channel_gone(_: *mut c_void, _: *mut c_void) {
@@ -337,7 +355,7 @@ unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
             spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(io) => Some(Op::Write),
             _ => None,
         };
-        let current = Thread::of_channel(channel);
+        let current = thread_of(channel);
         if let Some(op) = op
             && passing::pass(current, io, op)
         {

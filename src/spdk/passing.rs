@@ -148,8 +148,9 @@ pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> boo
         }
     };
     if result != 0 {
-        // No room, or something that the mapper knows what to make of.
-        core::turned_back(published.device, &to_keep);
+        // No room, or something that the mapper knows what to make of. What was kept is read again, so that it is nowhere else meanwhile.
+        // SAFETY: as above.
+        core::turned_back(published.device, unsafe { kept(io).read() });
     }
     result == 0
 }

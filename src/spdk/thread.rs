@@ -61,16 +61,6 @@ impl Thread {
         Thread(unsafe { NonNull::new_unchecked(spdk_sys::spdk_bdev_io_get_thread(io)) })
     }
 
-    /// The thread that a channel is of.
-    ///
-    /// # Safety
-    /// `channel` is open.
-    #[inline(always)]
-    pub unsafe fn of_channel(channel: *mut spdk_sys::spdk_io_channel) -> Thread {
-        // SAFETY: the caller's promise.
-        Thread(unsafe { NonNull::new_unchecked(spdk_sys::spdk_io_channel_get_thread(channel)) })
-    }
-
     /// Runs `work` on this thread, after what one sender has sent before. From any system thread, as long as this thread has not exited.
     pub fn send(self, work: impl FnOnce() + Send + 'static) {
         // A box of a box: one pointer that carries a vtable.
