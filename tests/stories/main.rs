@@ -14,6 +14,7 @@ mod durability;
 mod fake;
 mod flushes;
 mod iscsi;
+mod life;
 mod load;
 mod lost_paths;
 mod node;
@@ -31,6 +32,7 @@ mod processes;
 mod programs;
 mod statuses;
 mod suspends;
+mod verbs;
 mod ways;
 
 use polldm::host::{address, connection, error, queue};

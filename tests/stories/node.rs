@@ -175,6 +175,40 @@ impl Node {
         ]);
     }
 
+    /// Begins to take a namespace away from its hosts.
+    pub fn start_unexport(&self, nsid: u32) -> std::process::Child {
+        let nsid = nsid.to_string();
+        self.start_command(&["export", "remove-ns", SUBSYSTEM, "--nsid", &nsid])
+    }
+
+    /// What is said of an export that is refused.
+    pub fn refuses_export(&self, nsid: u32, name: &str) -> String {
+        let nsid = nsid.to_string();
+        self.refused(&[
+            "export", "add-ns", SUBSYSTEM, "--nsid", &nsid, "--device", name,
+        ])
+    }
+
+    /// Waits until what is exported is as it should be.
+    pub fn until_export(&self, is_so: impl Fn(&str) -> bool) {
+        self.served.wait_for(&["export", "ls"], is_so);
+    }
+
+    pub fn unexport(&self, nsid: u32) {
+        let ended = self.start_unexport(nsid).wait_with_output();
+        let ended = ended.expect("it was started here");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{said}");
+    }
+
+    /// Columns of `dm info` for a device, with one blank between them.
+    pub fn info(&self, device: &str, columns: &str) -> String {
+        let words = ["dm", "info", "-o", columns, "--noheadings"];
+        self.told(&[&words[..], &["--separator", " ", device]].concat())
+            .trim()
+            .to_owned()
+    }
+
     pub fn counts(&self, device: &str) -> Counts {
         let output = self.told(&["stats", device, "--json"]);
         Counts::parse(&output).expect("statistics")

@@ -6,28 +6,28 @@ use polldm::nvme::opcode::io;
 
 use crate::load::Load;
 use crate::lost_paths::{Paths, multipath};
-use crate::node::{Host, Node};
+use crate::node::Host;
 use crate::ways::until_connected;
 use crate::{BLOCK, BLOCK_SECTORS};
 
 /// I/Os of a kind at once.
-const EACH: u64 = 8;
+pub const EACH: u64 = 8;
 
 /// Starts a write of one block of `value`.
-fn start_write(host: &mut Host, lba: u64, value: u8) -> u16 {
+pub fn start_write(host: &mut Host, lba: u64, value: u8) -> u16 {
     let command = Command::block_io(io::WRITE, 1, lba, 1);
     let data = vec![value; BLOCK];
     host.start(command, Payload::Write(&data))
 }
 
-fn start_writes(host: &mut Host, first: u64, value: u8) -> Vec<u16> {
+pub fn start_writes(host: &mut Host, first: u64, value: u8) -> Vec<u16> {
     (first..first + EACH)
         .map(|lba| start_write(host, lba, value))
         .collect()
 }
 
 /// Waits for the end of commands, which must be a success or must not.
-fn finish(host: &mut Host, commands: Vec<u16>, succeeds: bool) {
+pub fn finish(host: &mut Host, commands: Vec<u16>, succeeds: bool) {
     for command in commands {
         let outcome = host.queue.finish(command).expect("an answer");
         let status = outcome.completion.status;
@@ -36,17 +36,11 @@ fn finish(host: &mut Host, commands: Vec<u16>, succeeds: bool) {
 }
 
 /// Blocks hold this value.
-fn demand(host: &mut Host, first: u64, value: u8) {
+pub fn demand(host: &mut Host, first: u64, value: u8) {
     for lba in first..first + EACH {
         let read = host.queue.read(1, lba, 1, BLOCK as u32).expect("read");
         assert!(read.iter().all(|byte| *byte == value), "block {lba}");
     }
-}
-
-/// Whether `vol` is suspended, in the word of `dm info`.
-fn state(node: &Node) -> String {
-    let words = ["dm", "info", "-c", "--noheadings", "-o", "suspended", "vol"];
-    node.told(&words).trim().to_owned()
 }
 
 /// Flushes that a relay's device has had.
@@ -77,7 +71,7 @@ fn at_11_a_suspend_that_cannot_flush_is_undone() {
     assert!(refused.contains("(EIO)"), "{refused}");
     // The presuspend has failed what waited (AT-04).
     finish(&mut host, waiting, false);
-    assert_eq!(state(&node), "Active");
+    assert_eq!(node.info("vol", "suspended"), "Active");
     let waiting = start_writes(&mut host, 0, 3);
     node.until("vol", |now| now.held == EACH);
     paths.ways[0].restart();
@@ -116,7 +110,7 @@ fn at_12_a_cancelled_suspend_costs_a_host_nothing() {
         (now.held, now.parked, now.in_flight) == (EACH, 0, 2 * EACH)
     });
     assert_eq!(after.completed, before.completed);
-    assert_eq!(state(&node), "Active");
+    assert_eq!(node.info("vol", "suspended"), "Active");
     assert!(node.dm("table", &[]).contains("queue_if_no_path"));
 
     paths.ways[0].thaw();
