@@ -13,7 +13,8 @@ use crate::suspends::{EACH, demand, finish, start_write, start_writes};
 use crate::{BLOCK, BLOCK_SECTORS};
 
 /// Bdevs of one size in memory, one of them with other blocks.
-pub const DISKS: &str = "  - malloc: { name: a, size: 8MiB, block_size: 4096 }
+pub const DISKS: &str =
+    "  - malloc: { name: a, size: 8MiB, block_size: 4096, volatile_cache: true }
   - malloc: { name: b, size: 8MiB, block_size: 4096 }
   - malloc: { name: small, size: 8MiB, block_size: 512 }
 ";
