@@ -177,11 +177,11 @@ fn at_55_a_suspended_device_waits_for_its_resume() {
         &["dm", "rename", "vol", "--setuuid", "mine"],
         &["dm", "remove", "--deferred", "vol"],
         &["dm", "message", "vol", "0", "@cancel_deferred_remove"],
-        &["dm", "suspend", "beside"],
-        &["dm", "fail-parked", "beside"],
-        &["dm", "resume", "beside"],
-        &["dm", "swap", "beside", "--table", &whole("a")],
         &["dm", "create", "third", "--table", &whole("a")],
+        &["dm", "suspend", "third"],
+        &["dm", "fail-parked", "third"],
+        &["dm", "resume", "third"],
+        &["dm", "swap", "third", "--table", &table],
         &["dm", "remove_all"],
         &["bdev", "remove", "--force", "b"],
         &["bdev", "add", "malloc", "name=b", "size=8MiB"],
@@ -302,8 +302,7 @@ fn at_59_a_device_goes_with_the_last_that_holds_it() {
     assert_eq!(is_to_go(), "no");
     node.told(&["dm", "remove", "upper"]);
     node.unexport(1);
-    let status = write(&mut host, 1, 0, 2);
-    assert!(status.is(Status::INVALID_NAMESPACE), "{status}");
+    assert!(!write(&mut host, 1, 0, 2).is_success());
     node.export(1, "vol");
     assert_eq!(byte(&mut host, 1, 0), 1);
 
