@@ -20,40 +20,52 @@ enum Kind {
     Refuses,
 }
 
+/// Every target, and each selector.
+const TARGETS: [(Kind, &str); 13] = [
+    (Kind::Keeps, "linear a 8"),
+    (Kind::Keeps, "striped 2 64 a 0 b 4096"),
+    (
+        Kind::Keeps,
+        "multipath 0 0 1 1 round-robin 0 2 1 a 1 a 1000",
+    ),
+    (
+        Kind::Keeps,
+        "multipath 7 queue_if_no_path queue_mode mq pg_init_retries 3 pg_init_delay_msecs 5 0 \
+         2 2 service-time 0 1 2 a 1 7 queue-length 0 1 1 a 9",
+    ),
+    (
+        Kind::Keeps,
+        "multipath 2 queue_if_no_path_timeout_secs 60 0 \
+         2 1 historical-service-time 2 500 1 1 1 a 2 io-affinity 0 1 1 b ff",
+    ),
+    (Kind::Keeps, "delay a 0 0"),
+    (Kind::Keeps, "delay a 0 0 a 0 0 b 0 0"),
+    (Kind::Keeps, "flakey a 0 60 0 1 error_writes"),
+    (Kind::Refuses, "flakey a 0 0 60"),
+    (Kind::Forgets, "flakey a 0 0 1 1 drop_writes"),
+    (
+        Kind::Keeps,
+        "flakey a 0 0 1 7 corrupt_bio_byte 4097 r 7 0 random_write_corrupt 0",
+    ),
+    (Kind::Refuses, "error"),
+    (Kind::Forgets, "zero"),
+];
+
 /// What `dm table` says loads an equal table, of every target: into the device itself, and into another, which then leads to the same data.
 #[test]
 fn at_81_the_text_of_every_target_loads_an_equal_table() {
     let node = Node::start(DISKS, &whole("a"));
     let mut host = node.host();
     let half = SECTORS / 2;
-    for (value, (kind, arguments)) in (1..).zip([
-        (Kind::Keeps, "linear a 8"),
-        (Kind::Keeps, "striped 2 64 a 0 b 4096"),
-        (Kind::Keeps, "multipath 0 0 1 1 round-robin 0 2 1 a 1 a 1000"),
-        (
-            Kind::Keeps,
-            "multipath 7 queue_if_no_path queue_mode mq pg_init_retries 3 pg_init_delay_msecs 5 0 2 2 service-time 0 1 2 a 1 7 queue-length 0 1 1 a 9",
-        ),
-        (
-            Kind::Keeps,
-            "multipath 2 queue_if_no_path_timeout_secs 60 0 2 1 historical-service-time 2 500 1 1 1 a 2 io-affinity 0 1 1 b ff",
-        ),
-        (Kind::Keeps, "delay a 0 0"),
-        (Kind::Keeps, "delay a 0 0 a 0 0 b 0 0"),
-        (Kind::Keeps, "flakey a 0 60 0 1 error_writes"),
-        (Kind::Refuses, "flakey a 0 0 60"),
-        (Kind::Forgets, "flakey a 0 0 1 1 drop_writes"),
-        (
-            Kind::Keeps,
-            "flakey a 0 0 1 7 corrupt_bio_byte 4097 r 7 0 random_write_corrupt 0",
-        ),
-        (Kind::Refuses, "error"),
-        (Kind::Forgets, "zero"),
-    ]) {
+    for (value, (kind, arguments)) in (1..).zip(TARGETS) {
         let table = format!("0 {half} {arguments}");
         node.create(2, "first", &table);
         let status = write(&mut host, 2, 100, value);
-        assert_eq!(status.is_success(), kind != Kind::Refuses, "{table}: {status}");
+        assert_eq!(
+            status.is_success(),
+            kind != Kind::Refuses,
+            "{table}: {status}"
+        );
         if arguments.starts_with("multipath 7") {
             // A text is of the moment.
             node.told(&["dm", "message", "first", "0", "switch_group", "1"]);
@@ -67,10 +79,17 @@ fn at_81_the_text_of_every_target_loads_an_equal_table() {
         // Some fail the flush that comes with a suspend.
         node.told(&["dm", "resume", "--nolockfs", "first"]);
         assert_eq!(node.told(&["dm", "table", "first"]), text);
-        assert_eq!(node.info("first", "blkdevs_used"), node.info("second", "blkdevs_used"));
+        assert_eq!(
+            node.info("first", "blkdevs_used"),
+            node.info("second", "blkdevs_used")
+        );
         for nsid in [2, 3] {
             let status = write(&mut host, nsid, 101, value);
-            assert_eq!(status.is_success(), kind != Kind::Refuses, "{table}: {status}");
+            assert_eq!(
+                status.is_success(),
+                kind != Kind::Refuses,
+                "{table}: {status}"
+            );
             match kind {
                 Kind::Keeps => assert_eq!(byte(&mut host, nsid, 100), value, "{table}"),
                 Kind::Forgets => assert_ne!(byte(&mut host, nsid, 101), value, "{table}"),
