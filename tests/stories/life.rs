@@ -26,8 +26,13 @@ pub fn whole(bdev: &str) -> String {
 
 /// What a write of one block ends with.
 pub fn write(host: &mut Host, nsid: u32, lba: u64, value: u8) -> Status {
+    write_block(host, nsid, lba, value, BLOCK)
+}
+
+/// The same, of a device with blocks of so many bytes.
+pub fn write_block(host: &mut Host, nsid: u32, lba: u64, value: u8, bytes: usize) -> Status {
     let command = Command::block_io(io::WRITE, nsid, lba, 1);
-    let data = vec![value; BLOCK];
+    let data = vec![value; bytes];
     let outcome = host.queue.run(command, Payload::Write(&data));
     outcome.expect("an answer").completion.status
 }
@@ -41,7 +46,12 @@ fn read(host: &mut Host, nsid: u32, lba: u64, count: u32) -> Status {
 
 /// A byte of a block that has only such.
 pub fn byte(host: &mut Host, nsid: u32, lba: u64) -> u8 {
-    let read = host.queue.read(nsid, lba, 1, BLOCK as u32).expect("read");
+    byte_of_block(host, nsid, lba, BLOCK)
+}
+
+/// The same, of a device with blocks of so many bytes.
+pub fn byte_of_block(host: &mut Host, nsid: u32, lba: u64, bytes: usize) -> u8 {
+    let read = host.queue.read(nsid, lba, 1, bytes as u32).expect("read");
     assert!(read.iter().all(|byte| *byte == read[0]), "block {lba}");
     read[0]
 }
