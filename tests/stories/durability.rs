@@ -35,10 +35,15 @@ const PATHS: [&str; 2] = [
 ];
 
 /// Numbers without a pattern, always the same ones: xorshift64*.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    /// Each seed has its own; it is not 0.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -97,7 +102,7 @@ impl Witness {
     fn new(queues: Vec<BlockingQueue>) -> Witness {
         Witness {
             queues,
-            random: Random(20_261_121),
+            random: Random::new(20_261_121),
             sent: vec![0; BLOCKS],
             written: vec![0; BLOCKS],
             promised: vec![0; BLOCKS],

@@ -36,19 +36,22 @@ fn durable(fake: &Fake, lba: u64) -> Option<u8> {
         .then_some(block[0])
 }
 
-/// Two disks, of which tables are made.
-fn two_disks(table: &str) -> (Node, [Fake; 2]) {
-    let fakes = [Fake::start(), Fake::start()];
-    // Two disks, not two ways to one.
-    fakes[1].state().identity.uuid = Some([9; 16]);
-    let bdevs = bdev("r0", fakes[0].address, NQN) + &bdev("r1", fakes[1].address, NQN);
+/// Disks `r0`, `r1` … of which tables are made.
+pub fn disks<const N: usize>(table: &str) -> (Node, [Fake; N]) {
+    let fakes: [Fake; N] = std::array::from_fn(|_| Fake::start());
+    let mut bdevs = String::new();
+    for (index, fake) in fakes.iter().enumerate() {
+        // Disks, not ways to one.
+        fake.state().identity.uuid = Some([7 + index as u8; 16]);
+        bdevs += &bdev(&format!("r{index}"), fake.address, NQN);
+    }
     (Node::start(&bdevs, table), fakes)
 }
 
 /// Ten lines on one disk are one flush of it; what lies on two disks is a flush of each; what is on none is flushed without one (AT-30).
 #[test]
 fn at_30_61_62_each_disk_is_flushed_once() {
-    let (node, fakes) = two_disks("0 2048 linear r0 0");
+    let (node, fakes) = disks::<2>("0 2048 linear r0 0");
     let mut host = node.host();
     let lines = |disks: [&str; 10]| -> String {
         let line = |(index, disk)| format!("{} 200 linear {disk} {}\n", index * 200, index * 200);
@@ -76,7 +79,7 @@ fn at_30_61_62_each_disk_is_flushed_once() {
 /// A write with FUA is on the medium when it completes, and one without is not: nobody flushes for nothing.
 #[test]
 fn at_63_a_hosts_fua_write_is_durable_when_it_completes() {
-    let (node, fakes) = two_disks("0 2048 linear r0 0");
+    let (node, fakes) = disks::<2>("0 2048 linear r0 0");
     let mut host = node.host();
     let half = 1024 / BLOCK_SECTORS;
     for (table, disk, lba, below) in [

@@ -22,6 +22,7 @@ mod nvmf_tgt;
 #[path = "../../src/host/peer.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod peer;
+mod pieces;
 #[path = "../spdk/process.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod process;
@@ -30,6 +31,7 @@ mod process;
 mod processes;
 #[path = "../spdk/programs.rs"]
 mod programs;
+mod sequences;
 mod statuses;
 mod suspends;
 mod verbs;

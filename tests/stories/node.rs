@@ -77,12 +77,17 @@ pub struct Host {
 impl Host {
     /// Sends a command, whose answer is waited for later.
     pub fn start(&mut self, command: Command, payload: Payload<'_>) -> u16 {
-        let started = self.queue.start(command, payload).expect("sent");
-        while self.queue.queue_mut().has_unsent() {
-            self.queue.poll().expect("the connection lasts");
-        }
-        started
+        start(&mut self.queue, command, payload)
     }
+}
+
+/// Sends a command on a queue, whose answer is waited for later.
+pub fn start(queue: &mut BlockingQueue, command: Command, payload: Payload<'_>) -> u16 {
+    let started = queue.start(command, payload).expect("sent");
+    while queue.queue_mut().has_unsent() {
+        queue.poll().expect("the connection lasts");
+    }
+    started
 }
 
 impl Node {

@@ -46,6 +46,9 @@ pub struct State {
     pub seen: Vec<Seen>,
     /// I/O commands are noted and done, but not answered.
     pub mute: bool,
+    /// Writes and flushes for which this is so are noted and done, and answered when they are let go.
+    pub withholds: fn(&Seen) -> bool,
+    withheld: Vec<(Seen, TcpStream, Completion)>,
     /// Connections are closed as soon as they are made.
     pub closed: bool,
     /// Answers every read and write so, without doing it.
@@ -93,6 +96,8 @@ impl Fake {
             durable: vec![0; 1 << 20],
             seen: Vec::new(),
             mute: false,
+            withholds: |_| false,
+            withheld: Vec::new(),
             closed: false,
             fails: None,
             fails_flushes: None,
@@ -150,10 +155,15 @@ impl Fake {
         let (mut stream, command_id) = self.state().event.take().expect("an event is waited for");
         let mut completion = Completion::new(command_id, Status::SUCCESS);
         completion.result = u64::from(AsyncEvent::NAMESPACE_ATTRIBUTE.encode());
-        let mut bytes = [0; 28];
-        let size = pdu::encode_response(&mut bytes, &completion, false);
-        stream.write_all(&bytes[..size]).unwrap();
+        say(&mut stream, &completion).unwrap();
     }
+}
+
+/// Answers from outside of the connection's own thread.
+fn say(stream: &mut TcpStream, completion: &Completion) -> std::io::Result<()> {
+    let mut bytes = [0; 28];
+    let size = pdu::encode_response(&mut bytes, completion, false);
+    stream.write_all(&bytes[..size])
 }
 
 impl State {
@@ -172,6 +182,39 @@ impl State {
     /// Whether an event could be told now.
     pub fn waits_for_event(&self) -> bool {
         self.event.is_some()
+    }
+
+    /// What is withheld.
+    pub fn withheld(&self) -> impl ExactSizeIterator<Item = &Seen> {
+        self.withheld.iter().map(|(seen, ..)| seen)
+    }
+
+    /// The answer to what was seen last, unless that is withheld.
+    fn unless_withheld(&mut self, peer: &Peer, answer: Answer) -> Answer {
+        let (output, completion) = answer?;
+        let seen = self.seen.last().expect("it was noted");
+        if !(self.withholds)(seen) {
+            return Some((output, completion));
+        }
+        assert!(output.is_empty(), "only an answer without data can wait");
+        let waiting = (seen.clone(), peer.stream(), completion);
+        self.withheld.push(waiting);
+        None
+    }
+
+    /// Answers what is withheld and meant, with this status.
+    pub fn let_go(&mut self, is_meant: impl Fn(&Seen) -> bool, status: Status) {
+        let is_meant = |(seen, ..): &mut (Seen, TcpStream, Completion)| is_meant(seen);
+        for (_, mut stream, completion) in self.withheld.extract_if(.., is_meant) {
+            // Nobody hears it who has closed the connection meanwhile.
+            let _ = say(
+                &mut stream,
+                &Completion {
+                    status,
+                    ..completion
+                },
+            );
+        }
     }
 
     /// What was seen since the last call.
@@ -258,7 +301,10 @@ fn serve(mut peer: Peer, state: &Mutex<State>, way: Way, number: u64) {
                 }
                 answer
             }
-            Some(connection) => on_io(&mut state, way, connection, &command, &data),
+            Some(connection) => {
+                let answer = on_io(&mut state, way, connection, &command, &data);
+                state.unless_withheld(&peer, answer)
+            }
         };
         let corrupt = state.corrupt && connection.is_some();
         drop(state);
