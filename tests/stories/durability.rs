@@ -29,7 +29,7 @@ const TABLES: [&str; 4] = [
 ];
 
 /// The tables that follow these: a way is lost now and then, and each has lost none yet.
-const PATHS: [&str; 2] = [
+pub const PATHS: [&str; 2] = [
     "0 2048 multipath 1 queue_if_no_path 0 1 1 round-robin 0 2 1 r0 1 r1 1",
     "0 2048 multipath 1 queue_if_no_path 0 2 1 round-robin 0 1 0 r1 round-robin 0 1 0 r0",
 ];

@@ -6,7 +6,9 @@ use std::any::Any;
 use polldm::host::Payload;
 use polldm::nvme::command::Command;
 use polldm::nvme::opcode::io;
+use polldm::nvme::status::TYPE_PATH;
 
+use crate::flushes::disks;
 use crate::load::Load;
 use crate::node::{Host, Node};
 use crate::processes::Remote;
@@ -323,6 +325,76 @@ fn at_66_67_an_operator_ends_the_wait() {
     node.bring_back("r0", &load);
     load.demand_right();
     load.stop();
+    node.end();
+}
+
+/// What waits for a path fails when the timer fires, and nothing waits after that; a path that comes back first stops the timer, and I/O waits again when it is lost
+/// again. That the timer would have fired is seen by one of another device, which was started later.
+#[test]
+fn at_68_the_timer_ends_a_hosts_wait() {
+    let queues = |node: &Node, device: &str| {
+        let table = node.told(&["dm", "table", device]);
+        table.contains(" queue_if_no_path ")
+    };
+    let message = |node: &Node, device: &str, words: &[&str]| {
+        node.told(&[&["dm", "message", device, "0"], words].concat());
+    };
+    const TIMER: &str = "queue_if_no_path_timeout_secs";
+    let table =
+        |path| format!("0 2048 multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 0 {path}");
+    let (node, _fakes) = disks::<2>(&table("r0"));
+    node.told(&["dm", "create", "other", "--table", &table("r1")]);
+    let mut host = node.host();
+    let start = |host: &mut Host| -> [u16; 4] {
+        std::array::from_fn(|lba| {
+            let command = Command::block_io(io::WRITE, 1, lba as u64, 1);
+            host.start(command, Payload::Write(&[1; BLOCK]))
+        })
+    };
+    let succeed = |host: &mut Host, writes: [u16; 4]| -> [bool; 4] {
+        writes.map(|write| {
+            let status = host
+                .queue
+                .finish(write)
+                .expect("an answer")
+                .completion
+                .status;
+            assert_ne!(status.code_type(), TYPE_PATH, "{status}");
+            status.is_success()
+        })
+    };
+    node.say(&["fail_path", "r0"]);
+    let writes = start(&mut host);
+    node.until("vol", |now| now.held == 4);
+    node.say(&[TIMER, "1"]);
+    assert_eq!(succeed(&mut host, writes), [false; 4]);
+    assert!(!queues(&node, "vol"));
+    let writes = start(&mut host);
+    assert_eq!(succeed(&mut host, writes), [false; 4]);
+    node.say(&["reinstate_path", "r0"]);
+    let writes = start(&mut host);
+    assert_eq!(succeed(&mut host, writes), [true; 4]);
+
+    // A machine that is too slow to bring the path back in time tries again with more of it.
+    let in_time = ["2", "8", "32", "128"].into_iter().find(|seconds| {
+        node.say(&[TIMER, seconds]);
+        node.say(&["queue_if_no_path"]);
+        node.say(&["fail_path", "r0"]);
+        let writes = start(&mut host);
+        node.say(&["reinstate_path", "r0"]);
+        succeed(&mut host, writes) == [true; 4]
+    });
+    message(&node, "other", &[TIMER, in_time.expect("time enough")]);
+    message(&node, "other", &["fail_path", "r1"]);
+    while queues(&node, "other") {}
+    assert!(queues(&node, "vol"));
+    node.say(&[TIMER, "0"]);
+    node.say(&["fail_path", "r0"]);
+    let writes = start(&mut host);
+    node.until("vol", |now| now.held == 4);
+    node.say(&["reinstate_path", "r0"]);
+    assert_eq!(succeed(&mut host, writes), [true; 4]);
+    drop(host);
     node.end();
 }
 

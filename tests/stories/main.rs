@@ -6,6 +6,7 @@
 // The fake controller's file and its peer's are of the library's own tests, and name what is around them as there.
 #[cfg(not(feature = "spdk"))]
 mod barriers;
+mod counters;
 #[path = "../linux-host/counts.rs"]
 mod counts;
 mod durability;
@@ -14,7 +15,11 @@ mod durability;
 mod fake;
 mod flushes;
 mod iscsi;
+<<<<<<< HEAD
 mod life;
+=======
+mod levels;
+>>>>>>> 36e9466 (tests: stories of levels, the timer and a counter)
 mod load;
 mod lost_paths;
 mod node;
