@@ -402,12 +402,10 @@ fn at_76_no_write_is_on_two_tables() {
     node.end();
 }
 
-/// The status of a command that did not succeed.
-fn refusal(outcome: Result<(), Error>) -> Status {
-    match outcome {
-        Err(Error::Status { status, .. }) => status,
-        other => panic!("{other:?}"),
-    }
+/// What is asked of a disk that does not do it must end with a status that says so.
+fn must_be_refused(outcome: Result<(), Error>) {
+    let is_status = matches!(outcome, Err(Error::Status { .. }));
+    assert!(is_status, "{outcome:?}");
 }
 
 /// A disk refuses a discard, or write-zeroes, that it said it takes. The host is told, no path has failed for it, and whoever asks again is answered without asking the
@@ -439,11 +437,11 @@ fn at_80_what_a_disk_refuses_it_is_not_asked_again() {
                 };
                 opcodes();
                 fake.state().fails = Some(below.do_not_retry());
-                refusal(ask(&mut host, opcode));
+                must_be_refused(ask(&mut host, opcode));
                 fake.state().fails = None;
                 assert_eq!(opcodes(), [opcode], "{case}");
                 for _ in 0..3 {
-                    refusal(ask(&mut host, opcode));
+                    must_be_refused(ask(&mut host, opcode));
                 }
                 assert!(opcodes().is_empty(), "{case}");
                 ask(&mut host, other).expect("done");

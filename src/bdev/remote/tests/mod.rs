@@ -1,5 +1,6 @@
 //! Remotes against a controller that notes what it is told, and misbehaves when told to.
 
+#[allow(dead_code, reason = "stories use the rest")]
 mod fake;
 mod loss;
 mod wire;
