@@ -7,7 +7,7 @@ use polldm::nvme::opcode::io;
 
 use crate::BLOCK;
 use crate::durability::Random;
-use crate::fake::Fake;
+use crate::fake::{Fake, Seen};
 use crate::flushes::disks;
 use crate::node::{Host, Node};
 use crate::statuses::{FIRST_WAY, two_ways};
@@ -18,7 +18,7 @@ fn content(blocks: usize, value: u8) -> Vec<u8> {
     (0..blocks).flat_map(block).collect()
 }
 
-/// A write that is two commands for a remote disk (its largest transfer is 32 KiB), of which the disk does one, the other, or neither, before its only path is lost. A
+/// A write that is two commands for a remote disk (its largest transfer is 32 KiB), of which the disk does one, or the other, before its only path is lost, or gets neither. A
 /// suspend with noflush takes the write back as one; after the resume, by another table's path, each of its blocks is written once, and then it has ended, once.
 #[test]
 fn at_41_42_a_write_with_a_piece_without_a_path_is_repeated_whole() {
@@ -35,32 +35,27 @@ fn at_41_42_a_write_with_a_piece_without_a_path_is_repeated_whole() {
         .enumerate()
     {
         let data = content(BLOCKS as usize, 1 + value as u8);
-        let start = |host: &mut Host| {
-            let command = Command::block_io(io::WRITE, 1, FIRST, BLOCKS as u32);
-            host.start(command, Payload::Write(&data))
+        match done {
+            Some(_) => fakes[0].state().withholds = |seen| seen.opcode == io::WRITE,
+            None => node.say(&["fail_path", "r0"]),
+        }
+        let command = Command::block_io(io::WRITE, 1, FIRST, BLOCKS as u32);
+        let write = host.start(command, Payload::Write(&data));
+        let is_there = || match done {
+            Some(_) => fakes[0].state().withheld().len() == 2,
+            None => node.counts("vol").held == PIECES,
         };
-        let (write, suspend) = if done.is_some() {
-            fakes[0].state().withholds = |seen| seen.opcode == io::WRITE;
-            let write = start(&mut host);
-            while fakes[0].state().withheld().len() < 2 {
-                // The target asks for what does not fit a capsule.
-                host.queue.poll().expect("the connection lasts");
-            }
-            let suspend = node.start_command(&["dm", "suspend", "--noflush", "vol"]);
+        while !is_there() {
+            // The target asks for what does not fit a capsule.
+            host.queue.poll().expect("the connection lasts");
+        }
+        let suspend = node.start_command(&["dm", "suspend", "--noflush", "vol"]);
+        {
             let mut state = fakes[0].state();
             state.withholds = |_| false;
             state.let_go(|one| Some(one.lba) == done, Status::SUCCESS);
             state.let_go(|_| true, Status::INTERNAL_PATH_ERROR.do_not_retry());
-            (write, suspend)
-        } else {
-            node.say(&["fail_path", "r0"]);
-            let write = start(&mut host);
-            while node.counts("vol").held != PIECES {
-                host.queue.poll().expect("the connection lasts");
-            }
-            let suspend = node.start_command(&["dm", "suspend", "--noflush", "vol"]);
-            (write, suspend)
-        };
+        }
         let suspended = suspend.wait_with_output().expect("it was started here");
         assert!(suspended.status.success());
         let now = node.counts("vol");
@@ -76,7 +71,7 @@ fn at_41_42_a_write_with_a_piece_without_a_path_is_repeated_whole() {
         assert!(fakes[0].state().take_seen().is_empty());
         let seen = fakes[1].state().take_seen();
         assert!(seen.iter().all(|one| one.opcode == io::WRITE), "{seen:?}");
-        let blocks = |one: &crate::fake::Seen| one.lba..one.lba + u64::from(one.blocks);
+        let blocks = |one: &Seen| one.lba..one.lba + u64::from(one.blocks);
         let mut written: Vec<u64> = seen.iter().flat_map(blocks).collect();
         written.sort_unstable();
         assert!(
