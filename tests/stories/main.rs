@@ -15,11 +15,8 @@ mod durability;
 mod fake;
 mod flushes;
 mod iscsi;
-<<<<<<< HEAD
-mod life;
-=======
 mod levels;
->>>>>>> 36e9466 (tests: stories of levels, the timer and a counter)
+mod life;
 mod load;
 mod lost_paths;
 mod node;
