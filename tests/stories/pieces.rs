@@ -20,7 +20,10 @@ fn content(blocks: usize, value: u8) -> Vec<u8> {
 
 /// A write that is two commands for a remote disk (its largest transfer is 32 KiB), of which the disk does one, or the other, before its only path is lost, or gets neither. A
 /// suspend with noflush takes the write back as one; after the resume, by another table's path, each of its blocks is written once, and then it has ended, once.
-#[cfg_attr(feature = "spdk", ignore = "SPDK's initiator gives up the write: docs/roadmap.md")]
+#[cfg_attr(
+    feature = "spdk",
+    ignore = "SPDK's initiator gives up the write: docs/roadmap.md"
+)]
 #[test]
 fn at_41_42_a_write_with_a_piece_without_a_path_is_repeated_whole() {
     const FIRST: u64 = 8;
@@ -193,7 +196,10 @@ struct Under {
 
 /// Reads, writes and write-zeroes of any size at any place, several at once, of a table with cuts at odd sectors, which is swapped for the same places cut differently:
 /// each byte is what a model says, in the device and, at the end, on the disks.
-#[cfg_attr(feature = "spdk", ignore = "SPDK tells hosts of write zeroes, which `zero` has not: docs/roadmap.md")]
+#[cfg_attr(
+    feature = "spdk",
+    ignore = "SPDK tells hosts of write zeroes, which `zero` has not: docs/roadmap.md"
+)]
 #[test]
 fn at_73_io_across_cuts_at_odd_places_is_right() {
     const DISK: u64 = 8192;
