@@ -142,7 +142,12 @@ impl SearchPath {
     /// What pkg-config says of the packages that SPDK has here; ends the build, with what was looked for and where, if it has not all that
     /// is needed.
     fn ask(&self, options: &[&str]) -> Vec<String> {
-        let output = self.command().args(options).args(&self.packages).output();
+        self.ask_of(&self.packages, options)
+    }
+
+    /// The same of some packages.
+    fn ask_of(&self, packages: &[&str], options: &[&str]) -> Vec<String> {
+        let output = self.command().args(options).args(packages).output();
         let said = match &output {
             Ok(output) if output.status.success() => {
                 let text = String::from_utf8_lossy(&output.stdout);
@@ -286,6 +291,10 @@ fn link_arguments(search: &SearchPath, library_directory: &Path) -> Vec<String> 
     if shared && !wants_static {
         arguments.push("-Wl,--no-as-needed".into());
         arguments.extend(search.ask(&["--libs", "--keep-system-libs"]));
+        // 24.09's libspdk_nvmf.so does not say that it needs OpenSSL.
+        let system = search.ask_of(&["spdk_syslibs"], &["--libs-only-l", "--static"]);
+        let is_openssl = |flag: &String| matches!(flag.as_str(), "-lssl" | "-lcrypto");
+        arguments.extend(system.into_iter().filter(is_openssl));
         arguments.push("-Wl,--as-needed".into());
         arguments.push(format!("-Wl,-rpath,{}", library_directory.display()));
         return arguments;
