@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use polldm::dm::{
-    Answer, AtomicWrites, CloneId, CopyId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId,
+    Answer, AtomicWrites, BufferId, CloneId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId,
     LowerIo, Mapper, Message, Op, Payload, Request, Status, Submit, Table, Tag, Tamper, Ticket,
 };
 
@@ -39,6 +39,9 @@ impl Payload for Extent {
     }
     fn fill_zero(self) {
         black_box(self.address);
+    }
+    fn copy_from(self, _written: Extent) {
+        unreachable!("no target here needs a private buffer")
     }
     fn equals(self, other: Extent) -> bool {
         (self.address, self.length) == (other.address, other.length)
@@ -95,13 +98,16 @@ impl Env for Null {
         answer.expect("set-up succeeds");
     }
     fn changed(&mut self, _device: DeviceId) {}
-    fn tampered_copy(&mut self, _payload: Extent, _tamper: Tamper) -> Option<(CopyId, Extent)> {
-        unreachable!("no target here tampers with anything")
+    fn take_buffer(&mut self, _sectors: u32) -> Option<(BufferId, Extent)> {
+        unreachable!("no target here needs a private buffer")
     }
-    fn give_back(&mut self, _copy: CopyId) {
-        unreachable!("no target here tampers with anything")
+    fn give_back(&mut self, _buffer: BufferId) {
+        unreachable!("no target here needs a private buffer")
     }
-    fn tamper_read(&mut self, _payload: Extent, _tamper: Tamper) -> bool {
+    fn fill_read(&mut self, _read: Extent, _from: Extent) -> bool {
+        unreachable!("no target here needs a private buffer")
+    }
+    fn tamper(&mut self, _payload: Extent, _tamper: Tamper) -> bool {
         unreachable!("no target here tampers with anything")
     }
     fn cores(&self) -> u16 {
@@ -119,6 +125,7 @@ fn lower(name: &str) -> Option<Lower> {
         name: name.into(),
         sectors: 1 << 30,
         block_bytes: 512,
+        physical_bytes: 512,
         volatile_cache: true,
         flush: true,
         fua: false,

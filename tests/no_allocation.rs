@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use polldm::dm::{
-    Answer, AtomicWrites, CloneId, CopyId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId,
+    Answer, AtomicWrites, BufferId, CloneId, CoreId, DeviceId, Env, Event, Io, Lower, LowerId,
     LowerIo, Mapper, Message, Op, Payload, Request, Status, Submit, Table, Tag, Tamper, Ticket,
 };
 
@@ -76,6 +76,9 @@ impl Payload for Nothing {
         Nothing
     }
     fn fill_zero(self) {}
+    fn copy_from(self, _written: Nothing) {
+        unreachable!("no target here needs a private buffer")
+    }
     fn equals(self, _other: Nothing) -> bool {
         true
     }
@@ -124,13 +127,16 @@ impl Env for Tiny {
         answer.expect("set-up succeeds");
     }
     fn changed(&mut self, _device: DeviceId) {}
-    fn tampered_copy(&mut self, _payload: Nothing, _tamper: Tamper) -> Option<(CopyId, Nothing)> {
-        unreachable!("no target here tampers with anything")
+    fn take_buffer(&mut self, _sectors: u32) -> Option<(BufferId, Nothing)> {
+        unreachable!("no target here needs a private buffer")
     }
-    fn give_back(&mut self, _copy: CopyId) {
-        unreachable!("no target here tampers with anything")
+    fn give_back(&mut self, _buffer: BufferId) {
+        unreachable!("no target here needs a private buffer")
     }
-    fn tamper_read(&mut self, _payload: Nothing, _tamper: Tamper) -> bool {
+    fn fill_read(&mut self, _read: Nothing, _from: Nothing) -> bool {
+        unreachable!("no target here needs a private buffer")
+    }
+    fn tamper(&mut self, _payload: Nothing, _tamper: Tamper) -> bool {
         unreachable!("no target here tampers with anything")
     }
     fn cores(&self) -> u16 {
@@ -164,6 +170,7 @@ fn add(mapper: &mut Mapper<Tiny>, env: &mut Tiny, device: DeviceId, ordered: boo
             name: name.into(),
             sectors: 1 << 20,
             block_bytes: 512,
+            physical_bytes: 512,
             volatile_cache: true,
             flush: true,
             fua: id == 0,

@@ -18,7 +18,7 @@ use super::{file, passthrough};
 /// single disk; a slot costs about 150 bytes here and 200 in the kernel.
 const RING_ENTRIES: u32 = 512;
 
-/// Buffers for I/O whose memory is not aligned for direct I/O, and for private copies of what is written: apart from the front ends' pool, and held only while a lower I/O
+/// Buffers for I/O whose memory is not aligned for direct I/O, and for private buffers ([`crate::dm::Env::take_buffer`]): apart from the front ends' pool, and held only while a lower I/O
 /// runs, so that a front end which holds all its own buffers cannot keep its own I/O from ending.
 const BOUNCE_BYTES_MAX: usize = 32 << 20;
 

@@ -160,6 +160,7 @@ impl Bdev {
         let lower = Lower {
             sectors: bytes / SECTOR_BYTES,
             block_bytes,
+            physical_bytes: block_bytes,
             read_only,
             ..able(id, name)
         };
@@ -394,6 +395,7 @@ fn able(id: LowerId, name: &str) -> Lower {
         name: name.to_string(),
         sectors: 0,
         block_bytes: 512,
+        physical_bytes: 512,
         volatile_cache: false,
         flush: true,
         fua: true,

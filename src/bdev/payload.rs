@@ -114,6 +114,32 @@ impl Payload {
         }
     }
 
+    /// Answers a read with the bytes of `from`, which is memory and as long: they are copied to the submitter's memory, or to a buffer that is
+    /// lent. False if there is none in `buffers` now.
+    ///
+    /// # Panics
+    /// If the lengths differ, or `from` is a lending read.
+    pub(crate) fn fill(self, from: Payload, buffers: &BufferPool) -> bool {
+        match self.place {
+            Place::Memory(_) => {
+                dm::Payload::copy_from(self, from);
+                true
+            }
+            Place::Lend(..) => {
+                let Some(buffer) = buffers.take(self.length as usize) else {
+                    return false;
+                };
+                let bytes = NonNull::new(buffer.as_mut_ptr()).expect("a buffer has an address");
+                // SAFETY: a new buffer of that length, which nobody else has.
+                let copy = unsafe { Payload::new(bytes, self.length) };
+                dm::Payload::copy_from(copy, from);
+                // SAFETY: the buffer's owner is lent with it.
+                unsafe { self.lend_bytes(buffer.as_mut_ptr(), Owner::Buffer(buffer)) };
+                true
+            }
+        }
+    }
+
     /// Answers a lending read with all its bytes, at `bytes`.
     ///
     /// # Safety
@@ -177,6 +203,15 @@ impl dm::Payload for Payload {
                 }
             }
         }
+    }
+
+    fn copy_from(self, written: Payload) {
+        assert_eq!(self.length, written.length, "copies as much as there is");
+        let (Some(target), Some(source)) = (self.as_memory(), written.as_memory()) else {
+            panic!("a write, and a private buffer, are memory");
+        };
+        // SAFETY: the constructor's promise, for both: valid for their length until completion, and two I/Os never share memory.
+        unsafe { target.copy_from_nonoverlapping(source, self.length as usize) };
     }
 
     fn equals(self, other: Payload) -> bool {

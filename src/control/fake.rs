@@ -69,6 +69,7 @@ pub(crate) fn ram0() -> dm::Lower {
         name: "ram0".into(),
         sectors: 2_097_152,
         block_bytes: 512,
+        physical_bytes: 512,
         volatile_cache: false,
         flush: true,
         fua: true,

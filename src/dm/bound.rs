@@ -66,10 +66,7 @@ fn count_hook(which: usize) {
 pub(super) struct Place {
     start: u64,
     end: u64,
-    /// A piece never crosses a multiple of this; 0 for no such bound (IO-6).
-    split: u64,
-    /// `split - 1` where that is a power of two, so that a mask stands for a division.
-    split_mask: Option<u64>,
+    cut: Cut,
     /// The most a piece may have: the smallest limit of the lower devices.
     sectors_max: u32,
     /// The target and its lower devices take discards (TG-1), and none was refused (IO-29).
@@ -88,20 +85,48 @@ pub(super) struct Place {
     segment: Segment,
 }
 
+/// Where the pieces of a target must end, beside its own end (IO-6).
+#[derive(Clone, Copy)]
+enum Cut {
+    Nowhere,
+    /// At every multiple of a power of two: this is one less, so that a mask stands for a division.
+    Mask(u64),
+    /// At every multiple of this.
+    Every(u64),
+    /// At every multiple of `every`, and so that a piece is a part of one block or whole blocks only ([`Emulation`]).
+    Blocks {
+        block: u32,
+        every: u64,
+    },
+}
+
 impl Place {
     /// How much of `sectors` from `sector` one clone may carry (IO-6).
     #[inline(always)]
     fn room(&self, sector: u64, sectors: u32) -> u32 {
         let within = sector - self.start;
         let mut room = self.end - sector;
-        if self.split != 0 {
-            let into = match self.split_mask {
-                Some(mask) => within & mask,
-                None => within % self.split,
-            };
-            room = room.min(self.split - into);
+        match self.cut {
+            Cut::Nowhere => {}
+            Cut::Mask(mask) => room = room.min(mask + 1 - (within & mask)),
+            Cut::Every(split) => room = room.min(split - within % split),
+            Cut::Blocks { block, every } => {
+                room = room.min(every - within % every);
+                return self.room_in_blocks(within, room.min(u64::from(sectors)) as u32, block);
+            }
         }
         room.min(u64::from(sectors.min(self.sectors_max))) as u32
+    }
+
+    /// The same where a piece is a part of one block, or whole blocks only.
+    #[cold]
+    fn room_in_blocks(&self, within: u64, sectors: u32, block: u32) -> u32 {
+        let into = (within % u64::from(block)) as u32;
+        if into != 0 || sectors < block {
+            return sectors.min(block - into);
+        }
+        let most = sectors.min(self.sectors_max);
+        most - most % block
     }
 
     /// Where a read or write of the sector `within` goes, if the target merely computes that.
@@ -484,15 +509,24 @@ impl Place {
             .filter(|sectors| *sectors > 0)
             .min();
         let split = u64::from(segment.target.io_sectors_max());
+        let emulation = segment.target.emulation();
+        // Whole blocks, so that no piece is unaligned for its target (LC-14).
+        let granule = emulation.map_or(block, |emulation| emulation.underlying_sectors);
         let mut segment = segment.clone();
         segment.target.bind(site);
         Place {
             start: segment.start,
             end: segment.end(),
-            split,
-            split_mask: split.is_power_of_two().then(|| split - 1),
-            // Whole blocks, so that no piece is unaligned for its target (LC-14).
-            sectors_max: smallest.map_or(u32::MAX, |sectors| (sectors / block).max(1) * block),
+            cut: match (split, emulation) {
+                (every, Some(emulation)) => Cut::Blocks {
+                    block: emulation.underlying_sectors,
+                    every,
+                },
+                (0, None) => Cut::Nowhere,
+                (split, None) if split.is_power_of_two() => Cut::Mask(split - 1),
+                (split, None) => Cut::Every(split),
+            },
+            sectors_max: smallest.map_or(u32::MAX, |sectors| (sectors / granule).max(1) * granule),
             discard: supports(&segment, &table.lowers, Op::Discard),
             write_zeroes: supports(&segment, &table.lowers, Op::WriteZeroes),
             volatile_cache: lowers().any(|lower| lower.volatile_cache),

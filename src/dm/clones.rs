@@ -266,7 +266,7 @@ impl<E: Env> Mapper<E> {
     #[inline(always)]
     pub(super) fn piece_ended(&mut self, env: &mut E, clone: u32, status: Status) {
         let piece = &self.pieces[clone];
-        assert_eq!(piece.copy, None, "given back before");
+        assert_eq!(piece.private, NONE, "given back before");
         let (slot, place) = (piece.original, piece.place);
         self.pieces.discard(clone);
         if status != Status::Ok {
@@ -350,7 +350,7 @@ impl PieceClone {
             started_ns: 0,
             held_until_ns: None,
             held_since_ns: None,
-            copy: None,
+            private: NONE,
             next: NONE,
         }
     }

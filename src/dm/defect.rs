@@ -94,4 +94,6 @@ defects! {
         "A flush step that is to be repeated after the data repeats the data as well",
     DrainNotRepeated "drain-not-repeated" "AT-20, PM-21"
         "A sequence takes for drained what a suspend has pushed back that was given up",
+    BlockLetGoEarly "block-let-go-early" "ebs"
+        "Who writes a part of a block lets others write to the block before it is written back",
 }

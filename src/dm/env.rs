@@ -10,9 +10,9 @@ use super::status::Status;
 use super::table::Limits;
 use super::target::Tamper;
 
-/// The largest private copy of a write, in sectors: a mebibyte, which is the largest buffer of the native engine's pools. A target
-/// that tampers with writes has them cut at multiples of it.
-pub const TAMPERED_SECTORS_MAX: u32 = 2048;
+/// The largest private buffer, in sectors: a mebibyte, which is the largest buffer of the native engine's pools. A target that tampers
+/// with writes has them cut at multiples of it, and no target has larger blocks beneath it than it offers above.
+pub const PRIVATE_SECTORS_MAX: u32 = 2048;
 
 /// What became of a submission to a lower channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub enum Submit {
     Busy,
 }
 
-/// Names a private copy of what a clone writes ([`Env::tampered_copy`]).
+/// Names a private buffer ([`Env::take_buffer`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CopyId(pub u32);
+pub struct BufferId(pub u32);
 
 /// The engine beneath a mapper on one core: native, SPDK, or simulator. Statically dispatched.
 pub trait Env {
@@ -78,20 +78,19 @@ pub trait Env {
     /// parked I/O is re-issued (LC-16).
     fn changed(&mut self, device: DeviceId);
 
-    /// A private copy of what a write carries, with one byte changed (target `flakey`); `None` when there is no memory for it now. Up
-    /// to [`TAMPERED_SECTORS_MAX`] sectors, so that it is never too large for an engine's buffers.
-    fn tampered_copy(
-        &mut self,
-        payload: Self::Payload,
-        tamper: Tamper,
-    ) -> Option<(CopyId, Self::Payload)>;
+    /// A buffer that no host knows of, for a clone to be read or written through; `None` when there is no memory for it now. Its bytes can
+    /// be anything. Up to [`PRIVATE_SECTORS_MAX`] sectors, so that it is never too large for an engine's buffers.
+    fn take_buffer(&mut self, sectors: u32) -> Option<(BufferId, Self::Payload)>;
 
-    /// Gives such a copy back, once: the write has ended below.
-    fn give_back(&mut self, copy: CopyId);
+    /// Gives such a buffer back, once: nothing below reads or writes it any more.
+    fn give_back(&mut self, buffer: BufferId);
 
-    /// Changes one byte of what a read has brought, and of nothing else: the device that lent it keeps its own. False when that
-    /// takes memory and there is none now.
-    fn tamper_read(&mut self, payload: Self::Payload, tamper: Tamper) -> bool;
+    /// Answers a read with bytes of a private buffer, as many as it wants. False when that takes memory and there is none now.
+    fn fill_read(&mut self, read: Self::Payload, from: Self::Payload) -> bool;
+
+    /// Changes one byte of what a private buffer holds or a read has brought, and of nothing else: the device that lent it keeps its own.
+    /// False when that takes memory and there is none now, which is never so of a private buffer.
+    fn tamper(&mut self, payload: Self::Payload, tamper: Tamper) -> bool;
 
     /// Something happened to a device that everybody may want to know of: an event of its own, or that it was made, removed,
     /// renamed or given another table (LC-24). Called on its home core.

@@ -10,6 +10,8 @@ pub struct Geometry {
     pub sectors: u64,
     /// Logical block size in bytes: a power of two, at least 512.
     pub block_bytes: u32,
+    /// What is written as one below, in bytes: at least the block size.
+    pub physical_bytes: u32,
     /// Whether a completed write can be lost until a flush.
     pub volatile_cache: bool,
     /// Whether it takes discards.
@@ -32,6 +34,7 @@ impl Geometry {
         Self {
             sectors: limits.sectors,
             block_bytes: limits.block_bytes,
+            physical_bytes: limits.physical_bytes,
             volatile_cache: limits.volatile_cache,
             discard: limits.discard,
             discard_zeroes: limits.discard_zeroes,

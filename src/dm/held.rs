@@ -3,20 +3,20 @@
 
 use super::bound::{Bound, Piece};
 use super::defect::Defect;
-use super::env::{Env, TAMPERED_SECTORS_MAX};
-use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload};
+use super::env::Env;
+use super::io::{DeviceId, Io, Op, Payload};
 use super::limits::LowerId;
 use super::mapper::{Mapper, PieceClone, Stage, send_home};
 use super::message::{Event, Seen};
 use super::parked::Parking;
 use super::slab::{NONE, Slab};
 use super::status::Status;
-use super::target::{AnyTarget, Ask, ChannelIndex, End, Ended, Map, Note, Notice, Tamper};
+use super::target::{AnyTarget, Ask, ChannelIndex, End, Ended, Map, Note, Notice};
 use super::timers::Timer;
 
 /// How long a clone waits for memory that it could not have: some turns of a busy reactor. Memory comes back when other I/O ends, which
 /// takes tens of microseconds.
-const MEMORY_RETRY_NS: u64 = 100_000;
+pub(super) const MEMORY_RETRY_NS: u64 = 100_000;
 
 #[cfg(test)]
 thread_local! {
@@ -106,13 +106,18 @@ impl<E: Env> Mapper<E> {
 
     /// A lower device has finished one of several clones.
     pub(super) fn complete_piece(&mut self, env: &mut E, clone: u32, status: Status) {
-        let piece = &mut self.pieces[clone];
+        let piece = &self.pieces[clone];
+        if piece.private != NONE {
+            return self.private_ended(env, clone, status);
+        }
+        self.went_below(env, clone, status);
+    }
+
+    /// What a lower device was to do for one of several clones is done, or has failed.
+    pub(super) fn went_below(&mut self, env: &mut E, clone: u32, status: Status) {
+        let piece = &self.pieces[clone];
         let untold = status == Status::Ok && piece.note == Note::NONE;
         let done = untold || piece.place == NONE;
-        // Whatever the target makes of its end: nothing below reads the copy any more.
-        if let Some(copy) = piece.copy.take() {
-            env.give_back(copy);
-        }
         #[cfg(test)]
         if HANDED_BACK.get() == Some(status) {
             let original = &self.originals[self.pieces[clone].original];
@@ -136,7 +141,7 @@ impl<E: Env> Mapper<E> {
         }
     }
 
-    fn ask_piece_end(&mut self, env: &mut E, clone: u32, status: Status) -> End {
+    pub(super) fn ask_piece_end(&mut self, env: &mut E, clone: u32, status: Status) -> End {
         let piece = self.pieces[clone];
         let original = &self.originals[piece.original];
         let id = original.device;
@@ -179,6 +184,7 @@ impl<E: Env> Mapper<E> {
                 sector,
                 tamper,
             } => self.send_tampered(env, clone, channel, sector, tamper),
+            Map::Part(part) => self.send_part(env, clone, part),
             Map::Share(share) => {
                 self.send_below(
                     env,
@@ -213,7 +219,7 @@ impl<E: Env> Mapper<E> {
             End::Done(status) => self.piece_ended(env, clone, status),
             End::Tampered(tamper) => {
                 let payload = self.payload_of(clone);
-                match env.tamper_read(payload, tamper) {
+                match env.tamper(payload, tamper) {
                     true => self.piece_ended(env, clone, Status::Ok),
                     false => self.retry_clone(env, clone, MEMORY_RETRY_NS),
                 }
@@ -252,11 +258,12 @@ impl<E: Env> Mapper<E> {
         if until_ns != u64::MAX {
             self.timers.arm(until_ns, Timer::Clone(clone));
         }
+        self.after_call(env, id, place, None);
     }
 
     /// A lack of resources: held for a while; in a noflush suspend handed back instead (OQ-1, PM-9), and in a flush step of a sequence
     /// too, because a step is repeated as a whole (FL-12).
-    fn retry_clone(&mut self, env: &mut E, clone: u32, delay_ns: u64) {
+    pub(super) fn retry_clone(&mut self, env: &mut E, clone: u32, delay_ns: u64) {
         let original = &self.originals[self.pieces[clone].original];
         let flush_step = original.for_home && original.io.op == Op::Flush;
         let noflush = self.known(original.device).noflush;
@@ -270,7 +277,7 @@ impl<E: Env> Mapper<E> {
     /// A clone goes back to the core; the whole original follows when its other clones have ended (IO-21).
     fn hand_back(&mut self, env: &mut E, clone: u32, repeat_ns: u64) {
         let piece = self.pieces.remove(clone);
-        assert_eq!(piece.copy, None, "given back before");
+        assert_eq!(piece.private, NONE, "given back before");
         let slot = piece.original;
         let original = &mut self.originals[slot];
         original.handed_back = true;
@@ -321,7 +328,13 @@ impl<E: Env> Mapper<E> {
         self.kick(env, id, place);
     }
 
-    fn after_call(&mut self, env: &mut E, id: DeviceId, place: u32, notice: Option<Notice>) {
+    pub(super) fn after_call(
+        &mut self,
+        env: &mut E,
+        id: DeviceId,
+        place: u32,
+        notice: Option<Notice>,
+    ) {
         let live = self.live(id);
         if let Some(due_ns) = live.new_due_ns(place) {
             self.timers.arm(due_ns, Timer::Target(id, place));
@@ -447,7 +460,7 @@ impl<E: Env> Mapper<E> {
     }
 
     /// The part of its original's payload that a clone reads or writes.
-    fn payload_of(&mut self, clone: u32) -> E::Payload {
+    pub(super) fn payload_of(&mut self, clone: u32) -> E::Payload {
         let piece = self.pieces[clone];
         let original = &self.originals[piece.original];
         let (id, from) = (original.device, original.io.sector);
@@ -455,46 +468,6 @@ impl<E: Env> Mapper<E> {
         let offset = (start + piece.sector - from) as u32;
         let payload = self.originals[piece.original].payload_of_stage();
         payload.slice(offset * 512, piece.sectors * 512)
-    }
-
-    /// Sends a write below from a private copy with one byte changed.
-    #[cold]
-    fn send_tampered(
-        &mut self,
-        env: &mut E,
-        clone: u32,
-        channel: ChannelIndex,
-        sector: u64,
-        tamper: Tamper,
-    ) {
-        let PieceClone {
-            original, sectors, ..
-        } = self.pieces[clone];
-        let original = &self.originals[original];
-        let (id, whole, fua) = (original.device, original.io.op, original.io.fua);
-        assert_eq!(
-            original.op_of_stage(),
-            Op::Write,
-            "only writes are tampered with here"
-        );
-        assert!(sectors <= TAMPERED_SECTORS_MAX, "its target has it cut");
-        let payload = self.payload_of(clone);
-        let Some((copy, payload)) = env.tampered_copy(payload, tamper) else {
-            return self.retry_clone(env, clone, MEMORY_RETRY_NS);
-        };
-        let piece = &mut self.pieces[clone];
-        assert_eq!(piece.copy, None, "one copy at a time");
-        (piece.channel, piece.note, piece.copy) = (channel, Note::NONE, Some(copy));
-        piece.held_since_ns = None;
-        let live = self.live(id);
-        let io = LowerIo {
-            op: live.op_below(channel, whole, Op::Write),
-            fua: fua && live.lower(channel).fua,
-            sector,
-            sectors,
-            payload,
-        };
-        self.submit_clone(env, id, channel, CloneId(clone), io);
     }
 
     /// The live table of a device that has admitted an original, or been told so.

@@ -55,6 +55,7 @@ impl<E: Env> Mapper<E> {
     pub fn assert_idle(&self) {
         assert_eq!(self.originals.used(), 0, "an original is left");
         assert_eq!(self.pieces.used(), 0, "a clone is left");
+        assert_eq!(self.private.used(), 0, "a private buffer is left");
         assert_eq!(self.busy(), 0, "a busy clone is left");
         assert!(self.ended_below.is_empty(), "an end that nobody was told");
         for device in self.devices.iter().flatten() {

@@ -48,6 +48,8 @@ pub trait Payload: Copy {
     fn slice(self, offset: u32, length: u32) -> Self;
     /// Fills a read's payload with zeroes (target `zero`).
     fn fill_zero(self);
+    /// Copies what a write carries into a private buffer of the same length ([`super::Env::take_buffer`]).
+    fn copy_from(self, written: Self);
     /// Whether two payloads of the same length hold the same bytes (compare-and-write).
     fn equals(self, other: Self) -> bool;
 }

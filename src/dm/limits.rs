@@ -23,6 +23,8 @@ pub struct Lower {
     pub sectors: u64,
     /// Logical block size in bytes: 512 or 4096. Every I/O is a multiple of it.
     pub block_bytes: u32,
+    /// What it writes as one, in bytes: at least the logical block.
+    pub physical_bytes: u32,
     /// Whether a completed write can be lost at a power cut until a flush (FL-21).
     pub volatile_cache: bool,
     /// Whether it can flush that cache. A device with a cache that cannot is answered with EOPNOTSUPP (FL-29).
@@ -70,6 +72,7 @@ impl Lower {
             name: name.into(),
             sectors: limits.sectors,
             block_bytes: limits.block_bytes,
+            physical_bytes: limits.physical_bytes,
             volatile_cache: true,
             flush: true,
             fua: true,

@@ -11,10 +11,11 @@ use std::collections::VecDeque;
 use super::bound::Bound;
 use super::defect::Defect;
 use super::device::Home;
-use super::env::{CopyId, Env, Submit};
+use super::env::{Env, Submit};
 use super::io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op};
 use super::message::{Epoch, Event, Gate, Message, Steps};
 use super::parked::{Parked, Parking};
+use super::private::Private;
 use super::slab::Slab;
 use super::stats::Stats;
 use super::status::Status;
@@ -38,6 +39,7 @@ pub struct Mapper<E: Env> {
     pub(super) homes: Vec<Option<Box<Home>>>,
     pub(super) originals: Slab<Original<E::Payload>>,
     pub(super) pieces: Slab<PieceClone>,
+    pub(super) private: Slab<Private<E::Payload>>,
     busy: VecDeque<Busy<E::Payload>>,
     /// Devices that have more parked than they have submitted since their gate was opened, and how much is next.
     pub(super) backlogs: VecDeque<(DeviceId, u32)>,
@@ -150,8 +152,8 @@ pub(super) struct PieceClone {
     pub held_until_ns: Option<u64>,
     /// Since when the target has kept it, whatever it was asked meanwhile.
     pub held_since_ns: Option<u64>,
-    /// While it is below: the private copy that it writes from.
-    pub copy: Option<CopyId>,
+    /// The private buffer that it goes through, while it does; [`super::slab::NONE`] for none.
+    pub private: u32,
     /// Link of the list of what the target holds.
     pub next: u32,
 }
@@ -173,6 +175,7 @@ impl<E: Env> Mapper<E> {
             homes: Vec::new(),
             originals: Slab::new(outstanding),
             pieces: Slab::new(outstanding),
+            private: Slab::new(1),
             busy: VecDeque::with_capacity(outstanding),
             backlogs: VecDeque::new(),
             timers: Timers::new(outstanding),

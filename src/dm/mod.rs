@@ -11,6 +11,7 @@
 //! | `mapper`, `whole`, `bound`, `clones`, `ending` | the I/O path of one core: admit, map, clone, complete |
 //! | `given_up` | I/O that waits and is not wanted any more |
 //! | `held`, `timers` | clones that targets keep or hand back, and what has to happen later |
+//! | `private` | clones that go through a buffer of the mapper's own |
 //! | `stacked` | mapped devices beneath mapped devices |
 //! | `message`, `orders` | what cores tell each other, and what a core does when ordered |
 //! | `device`, `suspend`, `exchange`, `sequence` | the home core's state machines: life-cycle, suspend and swap, flush sequences |
@@ -35,6 +36,7 @@ pub mod mapper;
 pub mod message;
 mod orders;
 mod parked;
+mod private;
 pub mod registry;
 mod sequence;
 mod slab;
@@ -50,7 +52,7 @@ mod timers;
 mod whole;
 
 pub use defect::Defect;
-pub use env::{CopyId, Env, Submit};
+pub use env::{BufferId, Env, Submit};
 pub use error::{Errno, Error};
 pub use geometry::Geometry;
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::bdev::{self, Channel, Patience, Payload};
 use crate::dm::{
-    self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Status, Submit,
-    Tag, Tamper, Ticket,
+    self, Answer, BufferId, CloneId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Status,
+    Submit, Tag, Tamper, Ticket,
 };
 use crate::reactor::PoolBuffer;
 
@@ -30,8 +30,8 @@ pub struct Lower {
     pub(super) changed: Vec<DeviceId>,
     /// To operators: given when the mapper has returned, so that whoever hears that a device is gone finds free what it used.
     pub(super) answers: Vec<(Ticket, Answer)>,
-    /// Private copies of what is written, by number; as many as were ever out at once, which the pool bounds.
-    pub(super) copies: Vec<Option<PoolBuffer>>,
+    /// Private buffers, by number; as many as were ever out at once, which the pool bounds.
+    pub(super) private: Vec<Option<PoolBuffer>>,
 }
 
 impl Lower {
@@ -47,7 +47,7 @@ impl Lower {
             reserved: Vec::new(),
             changed: Vec::new(),
             answers: Vec::new(),
-            copies: Vec::new(),
+            private: Vec::new(),
         }
     }
 
@@ -107,39 +107,32 @@ impl Env for Lower {
         self.changed.push(device);
     }
 
-    #[cold]
-    fn tampered_copy(&mut self, payload: Payload, tamper: Tamper) -> Option<(CopyId, Payload)> {
-        let source = payload.as_memory().expect("a write supplies its memory");
-        let length = payload.length();
-        let mut buffer = self.bdevs.bounce().take(length as usize)?;
-        // SAFETY: the payload is valid for reads of its length until the write has completed; the buffer holds as much and is nobody
-        // else's.
-        unsafe {
-            buffer
-                .as_mut_ptr()
-                .copy_from_nonoverlapping(source, length as usize);
-        }
-        buffer[tamper.offset as usize] = tamper.value;
+    fn take_buffer(&mut self, sectors: u32) -> Option<(BufferId, Payload)> {
+        let length = sectors * 512;
+        let buffer = self.bdevs.bounce().take(length as usize)?;
         let bytes = NonNull::new(buffer.as_mut_ptr()).expect("a buffer has an address");
-        let free = self.copies.iter().position(Option::is_none);
+        let free = self.private.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
-            self.copies.push(None);
-            self.copies.len() - 1
+            self.private.push(None);
+            self.private.len() - 1
         });
-        self.copies[index] = Some(buffer);
-        // SAFETY: the buffer stays where it is and is left alone until it is given back, when the write has ended below.
-        let copy = unsafe { Payload::new(bytes, length) };
-        Some((CopyId(index as u32), copy))
+        self.private[index] = Some(buffer);
+        // SAFETY: the buffer stays where it is and is left to the mapper until it is given back, when nothing below uses it.
+        let payload = unsafe { Payload::new(bytes, length) };
+        Some((BufferId(index as u32), payload))
+    }
+
+    fn give_back(&mut self, buffer: BufferId) {
+        let taken = self.private[buffer.0 as usize].take();
+        assert!(taken.is_some(), "{buffer:?} is given back once");
+    }
+
+    fn fill_read(&mut self, read: Payload, from: Payload) -> bool {
+        read.fill(from, self.bdevs.buffers())
     }
 
     #[cold]
-    fn give_back(&mut self, copy: CopyId) {
-        let buffer = self.copies[copy.0 as usize].take();
-        assert!(buffer.is_some(), "{copy:?} is given back once");
-    }
-
-    #[cold]
-    fn tamper_read(&mut self, payload: Payload, tamper: Tamper) -> bool {
+    fn tamper(&mut self, payload: Payload, tamper: Tamper) -> bool {
         payload.tamper(tamper.offset, tamper.value, self.bdevs.buffers())
     }
 

@@ -321,6 +321,7 @@ mod tests {
         Arc::new(Limits {
             sectors,
             block_bytes,
+            physical_bytes: block_bytes,
             volatile_cache: false,
             discard: false,
             discard_zeroes: false,

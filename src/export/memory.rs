@@ -72,6 +72,7 @@ impl MemoryBackend {
             geometry: Some(Geometry {
                 sectors: BLOCKS,
                 block_bytes: 512,
+                physical_bytes: 512,
                 volatile_cache: true,
                 discard: true,
                 discard_zeroes: true,

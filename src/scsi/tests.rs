@@ -95,6 +95,7 @@ impl Disk {
             geometry: Geometry {
                 sectors,
                 block_bytes,
+                physical_bytes: block_bytes,
                 volatile_cache: true,
                 discard: true,
                 discard_zeroes: true,

@@ -116,6 +116,11 @@ impl Payload for Bytes {
         self.with(|bytes| bytes.fill(0));
     }
 
+    fn copy_from(self, written: Bytes) {
+        let written = written.get();
+        self.with(|bytes| bytes.copy_from_slice(&written));
+    }
+
     fn equals(self, other: Bytes) -> bool {
         let other = other.get();
         self.with(|bytes| bytes == other)

@@ -60,10 +60,10 @@ impl Cluster {
             random: Random::new(!seed),
             watch: None,
             defect: None,
-            copies: BTreeMap::new(),
-            copies_max: usize::MAX,
-            copies_made: 0,
-            tamper_refusals: 0,
+            buffers: BTreeMap::new(),
+            buffers_max: usize::MAX,
+            buffers_taken: 0,
+            read_refusals: 0,
             limits: BTreeMap::new(),
             used_sectors: BTreeMap::new(),
         }));
@@ -108,6 +108,7 @@ impl Cluster {
             name: format!("d{index}"),
             sectors,
             block_bytes: 512,
+            physical_bytes: 512,
             volatile_cache: true,
             flush: true,
             fua: true,
@@ -502,7 +503,7 @@ impl Cluster {
         self.mappers.iter().for_each(Mapper::assert_idle);
         let left: usize = self.shared().disks.iter().map(|disk| disk.held.len()).sum();
         assert_eq!(left, 0, "a lower device holds a clone");
-        assert_eq!(self.shared().copies.len(), 0, "a private copy is out");
+        assert_eq!(self.shared().buffers.len(), 0, "a private buffer is out");
         self.demand_settled();
     }
 

@@ -463,6 +463,7 @@ impl Plan {
                 name: format!("d{index}"),
                 sectors: DISK_SECTORS,
                 block_bytes: 512,
+                physical_bytes: 512,
                 volatile_cache,
                 flush: volatile_cache,
                 fua: random.percent(50),

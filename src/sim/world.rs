@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::watch::Watch;
 use super::{Bytes, Disk, Random, Taken};
 use crate::dm::{
-    Answer, CloneId, CopyId, CoreId, Defect, DeviceId, Env, Limits, LowerId, LowerIo, Message, Op,
-    Status, Submit, Tag, Tamper, Ticket,
+    Answer, BufferId, CloneId, CoreId, Defect, DeviceId, Env, Limits, LowerId, LowerIo, Message,
+    Op, Payload as _, Status, Submit, Tag, Tamper, Ticket,
 };
 
 /// What happened, in the order it did.
@@ -72,14 +72,14 @@ pub struct Shared {
     pub(super) watch: Option<Watch>,
     /// The defect that is planted.
     pub defect: Option<Defect>,
-    /// Private copies of writes that are out, by number.
-    pub copies: BTreeMap<u32, Bytes>,
+    /// Private buffers that are out, by number.
+    pub buffers: BTreeMap<u32, Bytes>,
     /// How many there may be at once.
-    pub copies_max: usize,
+    pub buffers_max: usize,
     /// How many there have been.
-    pub copies_made: u32,
-    /// Reads that cannot be tampered with yet for lack of memory: so many times more.
-    pub tamper_refusals: u32,
+    pub buffers_taken: u32,
+    /// There is no memory for what reads are to be answered with: so many times more.
+    pub read_refusals: u32,
     /// What each device has said of its limits, by number.
     pub(super) limits: BTreeMap<u32, Said>,
     /// How many sectors of a device those above it are said to use, by number.
@@ -197,30 +197,39 @@ impl Env for World {
         self.shared.borrow_mut().saw(Seen::Changed { core });
     }
 
-    fn tampered_copy(&mut self, payload: Bytes, tamper: Tamper) -> Option<(CopyId, Bytes)> {
+    fn take_buffer(&mut self, sectors: u32) -> Option<(BufferId, Bytes)> {
         let mut shared = self.shared.borrow_mut();
-        if shared.copies.len() >= shared.copies_max {
+        if shared.buffers.len() >= shared.buffers_max {
             return None;
         }
-        let mut bytes = payload.get();
-        bytes[tamper.offset as usize] = tamper.value;
-        let copy = Bytes::new(bytes);
-        let number = shared.copies_made;
-        shared.copies_made += 1;
-        shared.copies.insert(number, copy);
-        Some((CopyId(number), copy))
+        // Nobody may take what is in it for data.
+        let bytes = Bytes::new(vec![0xb5; sectors as usize * 512]);
+        let number = shared.buffers_taken;
+        shared.buffers_taken += 1;
+        shared.buffers.insert(number, bytes);
+        Some((BufferId(number), bytes))
     }
 
-    fn give_back(&mut self, copy: CopyId) {
+    fn give_back(&mut self, buffer: BufferId) {
         let mut shared = self.shared.borrow_mut();
-        let bytes = shared.copies.remove(&copy.0);
-        bytes.expect("a copy is given back once").take();
+        let bytes = shared.buffers.remove(&buffer.0);
+        bytes.expect("a buffer is given back once").take();
     }
 
-    fn tamper_read(&mut self, payload: Bytes, tamper: Tamper) -> bool {
-        let refusals = &mut self.shared.borrow_mut().tamper_refusals;
-        if *refusals > 0 {
-            *refusals -= 1;
+    fn fill_read(&mut self, read: Bytes, from: Bytes) -> bool {
+        if self.refuses() {
+            return false;
+        }
+        read.copy_from(from);
+        true
+    }
+
+    fn tamper(&mut self, payload: Bytes, tamper: Tamper) -> bool {
+        let buffers = &self.shared.borrow().buffers;
+        let is_private = buffers
+            .values()
+            .any(|bytes| bytes.buffer() == payload.buffer());
+        if !is_private && self.refuses() {
             return false;
         }
         payload.with(|bytes| bytes[tamper.offset as usize] = tamper.value);
@@ -254,6 +263,16 @@ impl Env for World {
 
     fn planted(&self, defect: Defect) -> bool {
         self.shared.borrow().defect == Some(defect)
+    }
+}
+
+impl World {
+    /// Whether there is no memory for what a read is to be answered with.
+    fn refuses(&self) -> bool {
+        let refusals = &mut self.shared.borrow_mut().read_refusals;
+        let refused = *refusals > 0;
+        *refusals = refusals.saturating_sub(1);
+        refused
     }
 }
 

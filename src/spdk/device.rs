@@ -487,6 +487,7 @@ impl Opener {
             name: name.into(),
             sectors: facts.blocks * u64::from(facts.block_bytes) / 512,
             block_bytes: facts.block_bytes,
+            physical_bytes: facts.block_bytes,
             volatile_cache,
             flush,
             // SPDK's bdevs drop the bit, so the mapper makes good for it by a flush (FL-28).

@@ -12,7 +12,7 @@ use super::payload::Payload;
 use super::thread::Thread;
 use crate::bdev::verdict;
 use crate::dm::{
-    self, Answer, CloneId, CopyId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Op, Status,
+    self, Answer, BufferId, CloneId, CoreId, DeviceId, Env, Limits, LowerId, LowerIo, Op, Status,
     Submit, Tag, Tamper, Ticket,
 };
 use crate::engine::Planes;
@@ -22,8 +22,8 @@ use crate::nvme;
 /// what the channel's 16 and the clone's 32 leave, so that 0 can say "none".
 const LISTS_MAX: usize = (1 << 16) - 1;
 
-/// Alignment of a private copy: a page, which is what any device's DMA asks for.
-const COPY_ALIGNMENT: usize = 4096;
+/// Alignment of a private buffer: a page, which is what any device's DMA asks for.
+const PRIVATE_ALIGNMENT: usize = 4096;
 
 /// What [`Env`] needs on one reactor. Messages and completions are gathered here while the mapper runs, and delivered when it has
 /// returned (IO-27).
@@ -47,8 +47,8 @@ pub(super) struct Lower {
     channels: Vec<Option<Open>>,
     /// Of I/Os that are below.
     lists: Lists,
-    /// Private copies of what is written, by number.
-    copies: Vec<Option<Copied>>,
+    /// Private buffers, by number.
+    private: Vec<Option<Private>>,
 }
 
 /// A channel as the mapper holds it: its number here.
@@ -124,7 +124,7 @@ impl Lower {
             answers: Vec::new(),
             channels: Vec::new(),
             lists: Lists::default(),
-            copies: Vec::new(),
+            private: Vec::new(),
         }
     }
 
@@ -536,28 +536,30 @@ impl Env for Lower {
         self.gathered = true;
     }
 
-    #[cold]
-    fn tampered_copy(&mut self, payload: Payload, tamper: Tamper) -> Option<(CopyId, Payload)> {
-        let mut copied = Copied::of(payload)?;
-        let copy = copied.payload();
-        copy.tamper(tamper.offset, tamper.value);
-        let free = self.copies.iter().position(Option::is_none);
+    fn take_buffer(&mut self, sectors: u32) -> Option<(BufferId, Payload)> {
+        let mut buffer = Private::new(sectors as usize * 512)?;
+        let payload = buffer.payload();
+        let free = self.private.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
-            self.copies.push(None);
-            self.copies.len() - 1
+            self.private.push(None);
+            self.private.len() - 1
         });
-        self.copies[index] = Some(copied);
-        Some((CopyId(index as u32), copy))
+        self.private[index] = Some(buffer);
+        Some((BufferId(index as u32), payload))
+    }
+
+    fn give_back(&mut self, buffer: BufferId) {
+        let taken = self.private[buffer.0 as usize].take();
+        assert!(taken.is_some(), "{buffer:?} is given back once");
+    }
+
+    fn fill_read(&mut self, read: Payload, from: Payload) -> bool {
+        dm::Payload::copy_from(read, from);
+        true
     }
 
     #[cold]
-    fn give_back(&mut self, copy: CopyId) {
-        let copied = self.copies[copy.0 as usize].take();
-        assert!(copied.is_some(), "{copy:?} is given back once");
-    }
-
-    #[cold]
-    fn tamper_read(&mut self, payload: Payload, tamper: Tamper) -> bool {
+    fn tamper(&mut self, payload: Payload, tamper: Tamper) -> bool {
         payload.tamper(tamper.offset, tamper.value);
         true
     }
@@ -593,36 +595,33 @@ unsafe fn open_blocks(descriptor: *mut spdk_sys::spdk_bdev_desc) -> u64 {
     unsafe { spdk_sys::spdk_bdev_get_num_blocks(spdk_sys::spdk_bdev_desc_get_bdev(descriptor)) }
 }
 
-/// A private copy of what is written, in memory that devices can read.
-struct Copied {
+/// A private buffer, in memory that devices can read and write.
+struct Private {
     memory: NonNull<c_void>,
     /// What a payload points to; on the heap, so that it stays where it is.
     buffer: Box<iovec>,
 }
 
-impl Copied {
-    fn of(payload: Payload) -> Option<Copied> {
-        let length = payload.length() as usize;
+impl Private {
+    fn new(length: usize) -> Option<Private> {
         // SAFETY: takes numbers; null when there is no memory.
-        let memory = unsafe { spdk_sys::spdk_dma_malloc(length, COPY_ALIGNMENT, null_mut()) };
+        let memory = unsafe { spdk_sys::spdk_dma_malloc(length, PRIVATE_ALIGNMENT, null_mut()) };
         let memory = NonNull::new(memory)?;
-        // SAFETY: as long as the payload, and new.
-        unsafe { payload.copy_to(memory.as_ptr().cast()) };
         let buffer = Box::new(iovec {
             iov_base: memory.as_ptr(),
             iov_len: length,
         });
-        Some(Copied { memory, buffer })
+        Some(Private { memory, buffer })
     }
 
     fn payload(&mut self) -> Payload {
         let length = self.buffer.iov_len as u32;
-        // SAFETY: the buffer stays until the copy is given back, when the write has ended below.
+        // SAFETY: the buffer stays until it is given back, when nothing below uses it.
         unsafe { Payload::new(NonNull::from(&mut *self.buffer), 1, length) }
     }
 }
 
-impl Drop for Copied {
+impl Drop for Private {
     fn drop(&mut self) {
         // SAFETY: made by spdk_dma_malloc, freed once.
         unsafe { spdk_sys::spdk_dma_free(self.memory.as_ptr()) };

@@ -74,25 +74,6 @@ impl Payload {
         unsafe { at.write(value) };
     }
 
-    /// Copies the bytes to `target`.
-    ///
-    /// # Safety
-    /// `target` is valid for writes of as many bytes as this has, and not part of it.
-    pub unsafe fn copy_to(self, target: *mut u8) {
-        let mut done = 0;
-        for piece in self.pieces() {
-            let length = piece.iov_len;
-            // SAFETY: the constructor's promise for the source, the caller's for the target.
-            unsafe {
-                piece
-                    .iov_base
-                    .cast::<u8>()
-                    .copy_to_nonoverlapping(target.add(done), length);
-            }
-            done += length;
-        }
-    }
-
     pub fn length(self) -> u32 {
         self.length
     }
@@ -125,6 +106,23 @@ impl dm::Payload for Payload {
         for piece in self.pieces() {
             // SAFETY: the constructor's promise: ours until the I/O completes.
             unsafe { piece.iov_base.cast::<u8>().write_bytes(0, piece.iov_len) };
+        }
+    }
+
+    fn copy_from(self, written: Payload) {
+        assert_eq!(self.length, written.length, "copies as much as there is");
+        let mut done = 0;
+        for from in written.pieces() {
+            let mut source = from.iov_base.cast::<u8>();
+            for to in dm::Payload::slice(self, done, from.iov_len as u32).pieces() {
+                // SAFETY: the constructor's promise, for both: valid for their length until completion, and two I/Os never share
+                // memory; the pieces of the slice are as long together as `from` is.
+                unsafe {
+                    source.copy_to_nonoverlapping(to.iov_base.cast(), to.iov_len);
+                    source = source.add(to.iov_len);
+                }
+            }
+            done += from.iov_len as u32;
         }
     }
 
@@ -163,9 +161,17 @@ mod tests {
         for start in 0..16u32 {
             for length in 1..=16 - start {
                 let part = whole.slice(start, length);
-                let mut copy = vec![0; length as usize];
-                // SAFETY: `copy` has the room.
-                unsafe { part.copy_to(copy.as_mut_ptr()) };
+                let mut copy = vec![0u8; length as usize];
+                let halves = copy
+                    .chunks_mut(length.div_ceil(2) as usize)
+                    .map(|half| iovec {
+                        iov_base: half.as_mut_ptr().cast(),
+                        iov_len: half.len(),
+                    });
+                let mut halves: Vec<iovec> = halves.collect();
+                let (first, count) = (NonNull::from(&mut halves[0]), halves.len() as u32);
+                // SAFETY: `copy` and `halves` outlive the payload.
+                unsafe { Payload::new(first, count, length) }.copy_from(part);
                 let expected: Vec<u8> = (start as u8..(start + length) as u8).collect();
                 assert_eq!(copy, expected);
                 let ends = [5, 8, 16];

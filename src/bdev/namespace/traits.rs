@@ -115,6 +115,7 @@ impl Traits {
         Lower {
             sectors: self.sectors,
             block_bytes: self.block_bytes(),
+            physical_bytes: self.block_bytes(),
             volatile_cache: self.volatile_cache,
             discard: self.discard,
             // A controller may leave undone what Dataset Management advises it to do.

@@ -187,6 +187,7 @@ fn bdev(index: usize, bdev: &BdevPlan) -> Lower {
         name: bdev.name.value.clone(),
         sectors: bdev.sectors().unwrap_or(SECTORS_MAX),
         block_bytes: bdev.block_size,
+        physical_bytes: bdev.block_size,
         volatile_cache: false,
         flush: false,
         fua: false,

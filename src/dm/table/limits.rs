@@ -2,7 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::{AtomicWrites, Lower};
-use super::super::target::{Arguments, Refusal};
+use super::super::target::{Arguments, Emulation, Refusal};
 use super::Segment;
 
 /// Block size of a device without any lower device (`zero`, `error`), in bytes.
@@ -13,13 +13,15 @@ const BLOCK_BYTES_DEFAULT: u32 = 512;
 pub struct Limits {
     /// Size in sectors.
     pub sectors: u64,
-    /// Logical block size in bytes: the largest of the lower devices'.
+    /// Logical block size in bytes: the largest of the lower devices', where no target has smaller ones over them.
     pub block_bytes: u32,
+    /// What is written as one below, in bytes: the largest block of any device or target. At least the logical block.
+    pub physical_bytes: u32,
     /// Some lower device has a volatile write cache, so hosts must flush (FL-21).
     pub volatile_cache: bool,
     /// Every target takes discards (TG-1).
     pub discard: bool,
-    /// What was discarded reads as zeroes, wherever it lies.
+    /// What was discarded reads as zeroes, wherever it lies: all of it, so not where a target discards whole blocks only that are larger.
     pub discard_zeroes: bool,
     /// Every target takes write-zeroes.
     pub write_zeroes: bool,
@@ -35,11 +37,11 @@ impl Limits {
     /// Combines what targets and lower devices declare.
     pub fn of(segments: &[Segment], lowers: &[Lower]) -> Limits {
         let all = |op| segments.iter().all(|segment| supports(segment, lowers, op));
-        let block_bytes = lowers
-            .iter()
-            .map(|lower| lower.block_bytes)
-            .max()
-            .unwrap_or(BLOCK_BYTES_DEFAULT);
+        let blocks = segments.iter().map(|segment| block_bytes(segment, lowers));
+        let block_bytes = blocks.max().unwrap_or(BLOCK_BYTES_DEFAULT);
+        let physical = lowers.iter().map(|lower| lower.physical_bytes);
+        let underlying = emulations(segments).map(|emulation| emulation.underlying_sectors * 512);
+        let physical_bytes = physical.chain(underlying).fold(block_bytes, u32::max);
         let suggested = segments
             .iter()
             .map(|segment| segment.target.optimal_write_bytes());
@@ -54,9 +56,12 @@ impl Limits {
         Limits {
             sectors: segments.last().map_or(0, Segment::end),
             block_bytes,
+            physical_bytes,
             volatile_cache: lowers.iter().any(|lower| lower.volatile_cache),
             discard: all(Op::Discard),
-            discard_zeroes: all(Op::Discard) && lowers.iter().all(|lower| lower.discard_zeroes),
+            discard_zeroes: all(Op::Discard)
+                && lowers.iter().all(|lower| lower.discard_zeroes)
+                && emulations(segments).all(Emulation::is_nominal),
             write_zeroes: all(Op::WriteZeroes),
             optimal_write_bytes: u32::try_from(optimal).unwrap_or(block_bytes),
             atomic_writes: atomic_writes(segments, lowers, block_bytes / 512),
@@ -86,13 +91,16 @@ impl Limits {
                 "{what} {sectors} is not a multiple of the device's block of {block} sectors"
             );
             let bytes = self.block_bytes;
+            let refusal = Refusal::new(reason).at(words.source_of(sectors));
             let coarsest = lowers.iter().find(|lower| lower.block_bytes == bytes);
-            let name = &coarsest.expect("larger blocks are some device's").name;
-            Err(Refusal::new(reason)
-                .at(words.source_of(sectors))
-                .help(format!(
+            Err(match coarsest {
+                Some(Lower { name, .. }) => refusal.help(format!(
                     "'{name}' has blocks of {bytes} bytes, and so has the device"
-                )))
+                )),
+                None => refusal.help(format!(
+                    "a target has blocks of {bytes} bytes, and so has the device"
+                )),
+            })
         };
         whole("the start", segment.start)?;
         whole("the length", segment.sectors)?;
@@ -101,6 +109,25 @@ impl Limits {
             whole("the start on the lower device", start)?;
         }
         Ok(())
+    }
+}
+
+/// The targets that have blocks of their own.
+fn emulations(segments: &[Segment]) -> impl Iterator<Item = Emulation> {
+    segments
+        .iter()
+        .filter_map(|segment| segment.target.emulation())
+}
+
+/// The logical block of one target in bytes: its own, or the largest of its devices'.
+fn block_bytes(segment: &Segment, lowers: &[Lower]) -> u32 {
+    match segment.target.emulation() {
+        Some(emulation) => emulation.block_sectors * 512,
+        None => {
+            let areas = segment.target.areas(segment.sectors).into_iter();
+            let blocks = areas.map(|(channel, ..)| lowers[channel.0 as usize].block_bytes);
+            blocks.max().unwrap_or(BLOCK_BYTES_DEFAULT)
+        }
     }
 }
 
@@ -114,7 +141,17 @@ fn atomic_writes(segments: &[Segment], lowers: &[Lower], block_sectors: u32) -> 
         for (channel, start, _) in segment.target.areas(segment.sectors) {
             let lower = &lowers[channel.0 as usize];
             let moved = lower.atomic_writes.moved_by(start.abs_diff(segment.start));
-            all = all.and(moved);
+            all = all.and(match segment.target.emulation() {
+                // Whatever is written of a block, and it may be one that this write has nothing else in, the device writes all of it; so
+                // what stays within a block is as whole as that.
+                Some(Emulation {
+                    underlying_sectors, ..
+                }) => match lower.atomic_writes.include(start, underlying_sectors) {
+                    true => moved.cut_at(underlying_sectors.into()),
+                    false => AtomicWrites::NONE,
+                },
+                None => moved,
+            });
             if lower.transfer_sectors_max > 0 {
                 all = all.up_to(lower.transfer_sectors_max);
             }

@@ -248,4 +248,4 @@ fn check_alone(segment: &Segment, count: usize) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,6 +13,7 @@ pub(crate) fn lower(id: u32, name: &str, sectors: u64, block_bytes: u32) -> Lowe
         name: name.into(),
         sectors,
         block_bytes,
+        physical_bytes: block_bytes,
         volatile_cache: true,
         flush: true,
         fua: true,

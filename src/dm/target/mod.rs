@@ -5,6 +5,7 @@
 
 mod arguments;
 mod delay;
+mod ebs;
 mod error;
 mod flakey;
 mod linear;
@@ -103,6 +104,9 @@ pub enum Map {
         /// Which byte, and what it becomes.
         tamper: Tamper,
     },
+    /// A read or write of a part of a block that is larger below: through a private buffer. When there is no memory for one now,
+    /// [`Target::unsent`] is called, and the clone is asked again as after [`Map::Retry`].
+    Part(Part),
     /// Only these sectors of a discard or write-zeroes: the duplicate's share (IO-9).
     Share(Share),
     /// A read finds zeroes; anything else is done without a trace. Also a duplicate whose share is empty.
@@ -223,6 +227,40 @@ pub struct Share {
     pub sectors: u32,
 }
 
+/// A part of one block of a lower device. To read it, the block is read into a private buffer and the part copied from there; to write it, the
+/// block is read, the part changed, and the block written, with the original's force-unit-access. The clone ends with the error of the
+/// step that fails, or with the end of the last one: nothing is kept here that is not below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which of the table's lower devices.
+    pub channel: ChannelIndex,
+    /// The block's first sector there.
+    pub sector: u64,
+    /// The block's sectors, at most [`super::env::PRIVATE_SECTORS_MAX`].
+    pub sectors: u32,
+    /// How many of them are before the part, which is as long as the clone.
+    pub before: u32,
+    /// For the end hook.
+    pub note: Note,
+}
+
+/// Blocks of a target's own, smaller than those of the device beneath (ebs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Emulation {
+    /// The logical block offered above, in sectors.
+    pub block_sectors: u32,
+    /// The block beneath, in sectors: a power of two, and a multiple of the one above. Every read and write is cut into pieces
+    /// that are a part of one of these each, or whole ones only.
+    pub underlying_sectors: u32,
+}
+
+impl Emulation {
+    /// Whether both blocks are the same, so that nothing is emulated.
+    pub fn is_nominal(self) -> bool {
+        self.block_sectors == self.underlying_sectors
+    }
+}
+
 /// What holds for every target of a type (LC-8, LC-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
@@ -290,6 +328,11 @@ pub trait Target: Clone + Send + Sync + Sized {
         0
     }
 
+    /// If the target offers smaller blocks than its lower device has: which. `None` passes on what that has.
+    fn emulation(&self) -> Option<Emulation> {
+        None
+    }
+
     /// How many flush clones the target needs: at least one per backing device that can hold data (FL-22).
     fn flushes(&self) -> u32;
 
@@ -325,6 +368,9 @@ pub trait Target: Clone + Send + Sync + Sized {
         End::Done(ended.status)
     }
 
+    /// There was no memory to send a clone with, of which the target has answered this: what it did for that is to be undone.
+    fn unsent(&mut self, _part: &Part) {}
+
     /// A clone that the target keeps was taken from it, because its host has given it up (PM-13): it is not asked for again.
     fn given_up(&mut self, _op: Op) {}
 
@@ -337,7 +383,8 @@ pub trait Target: Clone + Send + Sync + Sized {
     /// A lower device was taken away: nothing that goes there will succeed (PM-14).
     fn lower_gone(&mut self, _channel: ChannelIndex, _notice: &mut Option<Notice>) {}
 
-    /// When the target wants its timer next, on the core's clock; `u64::MAX` for never. Looked at after every other call but `map`.
+    /// When the target wants its timer next, on the core's clock; `u64::MAX` for never. Looked at after every other call but `map`, and after
+    /// one that holds a clone.
     fn due_ns(&self) -> u64 {
         u64::MAX
     }
@@ -426,6 +473,8 @@ macro_rules! targets {
             pub fn map(&mut self, ask: &Ask) -> Map { match self { $(AnyTarget::$variant(t) => t.map(ask)),+ } }
             /// See [`Target::io_sectors_max`].
             pub fn io_sectors_max(&self) -> u32 { match self { $(AnyTarget::$variant(t) => t.io_sectors_max()),+ } }
+            /// See [`Target::emulation`].
+            pub fn emulation(&self) -> Option<Emulation> { match self { $(AnyTarget::$variant(t) => t.emulation()),+ } }
             /// See [`Target::flushes`].
             pub fn flushes(&self) -> u32 { match self { $(AnyTarget::$variant(t) => t.flushes()),+ } }
             /// See [`Target::flush`].
@@ -440,6 +489,8 @@ macro_rules! targets {
             pub fn optimal_write_bytes(&self) -> u64 { match self { $(AnyTarget::$variant(t) => t.optimal_write_bytes()),+ } }
             /// See [`Target::end`].
             pub fn end(&mut self, ended: &Ended, notice: &mut Option<Notice>) -> End { match self { $(AnyTarget::$variant(t) => t.end(ended, notice)),+ } }
+            /// See [`Target::unsent`].
+            pub fn unsent(&mut self, part: &Part) { match self { $(AnyTarget::$variant(t) => t.unsent(part)),+ } }
             /// See [`Target::given_up`].
             pub fn given_up(&mut self, op: Op) { match self { $(AnyTarget::$variant(t) => t.given_up(op)),+ } }
             /// See [`Target::notice`].
@@ -472,6 +523,7 @@ macro_rules! targets {
 
 targets! {
     Delay = delay::Delay,
+    Ebs = ebs::Ebs,
     Error = error::Error,
     Flakey = flakey::Flakey,
     Linear = linear::Linear,

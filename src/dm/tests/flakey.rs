@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::env::TAMPERED_SECTORS_MAX;
+use super::super::env::PRIVATE_SECTORS_MAX;
 use super::super::io::{DeviceId, Op};
 use super::super::message::{Request, SuspendOptions};
 use super::super::status::Status;
@@ -155,7 +155,7 @@ fn a_read_is_corrupted_in_one_byte() {
             cluster.run(0, DEVICE, Ask::write(0, pattern(4)));
             cluster.switch_to(DEVICE, &down("5 corrupt_bio_byte 700 r 255 0"));
             cluster.disk(0).answers = answers;
-            cluster.shared().tamper_refusals = refusals;
+            cluster.shared().read_refusals = refusals;
             let mut expected = pattern(4);
             expected[699] = 255;
             assert_eq!(
@@ -194,7 +194,7 @@ fn a_write_is_corrupted_on_a_private_copy() {
         );
         cluster.run(0, DEVICE, Ask::write(0, pattern(1)));
         assert_eq!(on_disk(&cluster, 1), pattern(1), "not 513 bytes");
-        assert_eq!(cluster.shared().copies_made, 1);
+        assert_eq!(cluster.shared().buffers_taken, 1);
         cluster.demand_idle();
         let fua = Ask::write(0, pattern(2)).fua();
         cluster.run(0, DEVICE, fua.clone());
@@ -217,13 +217,13 @@ fn a_write_is_corrupted_on_a_private_copy() {
 #[test]
 fn at_73_each_piece_is_corrupted_on_its_own() {
     let mut cluster = Cluster::new(1, 1);
-    let sectors = u64::from(TAMPERED_SECTORS_MAX) * 2 + 64;
+    let sectors = u64::from(PRIVATE_SECTORS_MAX) * 2 + 64;
     cluster.add_disk(sectors, |_| {});
     let rest = sectors - 32;
     let features = "0 1 5 corrupt_bio_byte 3 w 254 0";
     let table = format!("0 24 linear d0 0\n24 {rest} flakey d0 32 {features}");
     cluster.device(0, false, &table);
-    let start = TAMPERED_SECTORS_MAX as usize + 4;
+    let start = PRIVATE_SECTORS_MAX as usize + 4;
     let bytes = pattern(40);
     cluster.run(0, DEVICE, Ask::write(start as u64, bytes.clone()));
     // The target begins at 24, so that a multiple of the largest copy from there lies 20 sectors into the write.
@@ -249,7 +249,7 @@ fn at_73_each_piece_is_corrupted_on_its_own() {
 #[test]
 fn a_write_waits_for_memory() {
     let mut cluster = running(1, 1, &down("5 corrupt_bio_byte 1 w 9 0"));
-    cluster.shared().copies_max = 1;
+    cluster.shared().buffers_max = 1;
     cluster.disk(0).answers = Answers::Later;
     cluster.disk(0).frozen = true;
     let commands: Vec<_> = (0..3)
@@ -271,7 +271,7 @@ fn a_write_waits_for_memory() {
     );
     cluster.demand_idle();
 
-    cluster.shared().copies_max = 0;
+    cluster.shared().buffers_max = 0;
     let aborted = cluster.submit(0, DEVICE, Ask::fill(0, 1, 5));
     let waiting = cluster.submit(0, DEVICE, Ask::fill(1, 1, 5));
     assert!(cluster.abort(0, DEVICE, aborted), "it waits");
@@ -282,7 +282,7 @@ fn a_write_waits_for_memory() {
     cluster.done(DEVICE, Request::Suspend(noflush));
     cluster.settle();
     assert_eq!(cluster.status(waiting), None, "pushed back");
-    assert_eq!(cluster.shared().copies.len(), 0);
+    assert_eq!(cluster.shared().buffers.len(), 0);
     cluster.switch_to(DEVICE, "0 32 linear d1 0");
     cluster.settle();
     assert_eq!(cluster.status(aborted), Some(Status::Aborted));
@@ -299,7 +299,7 @@ fn copies_come_back_however_writes_end() {
         let table =
             "0 32 flakey d0 16 0 1 4 random_write_corrupt 700000000 random_read_corrupt 300000000";
         let mut cluster = running(2, seed, table);
-        cluster.shared().copies_max = 1 + seed as usize % 4;
+        cluster.shared().buffers_max = 1 + seed as usize % 4;
         let mut commands = Vec::new();
         for n in 0..120u64 {
             cluster.disk(0).answers = match n % 5 {
@@ -319,8 +319,8 @@ fn copies_come_back_however_writes_end() {
             };
             commands.push(cluster.submit(core, DEVICE, ask));
             cluster.steps(n % 6);
-            let out = cluster.shared().copies.len();
-            assert!(out <= cluster.shared().copies_max);
+            let out = cluster.shared().buffers.len();
+            assert!(out <= cluster.shared().buffers_max);
             match (n * 7 + seed) % 40 {
                 0 | 1 => {
                     let options = SuspendOptions {
@@ -349,7 +349,7 @@ fn copies_come_back_however_writes_end() {
                 "command {command} has ended"
             );
         }
-        assert!(cluster.shared().copies_made > 0);
+        assert!(cluster.shared().buffers_taken > 0);
         cluster.demand_idle();
     });
 }

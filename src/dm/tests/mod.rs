@@ -3,6 +3,7 @@
 mod acceptance;
 mod atomic;
 mod delay;
+mod ebs;
 mod exchange;
 mod exclusive;
 mod flakey;

@@ -285,6 +285,7 @@ mod tests {
         Geometry {
             sectors,
             block_bytes,
+            physical_bytes: block_bytes,
             volatile_cache: false,
             discard: true,
             discard_zeroes: true,

@@ -9,7 +9,7 @@
 mod features;
 
 use super::super::Status;
-use super::super::env::TAMPERED_SECTORS_MAX;
+use super::super::env::PRIVATE_SECTORS_MAX;
 use super::super::io::Op;
 use super::super::limits::Lower;
 use super::{
@@ -180,7 +180,7 @@ impl Target for Flakey {
 
     fn io_sectors_max(&self) -> u32 {
         match self.corrupts(Direction::Write) {
-            true => TAMPERED_SECTORS_MAX,
+            true => PRIVATE_SECTORS_MAX,
             false => 0,
         }
     }

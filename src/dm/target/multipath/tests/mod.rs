@@ -20,6 +20,7 @@ fn lower(id: u32, name: &str) -> Lower {
         name: name.into(),
         sectors: if name == "small" { 32 } else { 64 },
         block_bytes: if name == "big" { 4096 } else { 512 },
+        physical_bytes: 512,
         volatile_cache: true,
         flush: true,
         fua: true,
