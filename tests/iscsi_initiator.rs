@@ -23,7 +23,8 @@ const IQN: &str = "iqn.2026-11.io.polldm:initiator";
 /// Longer than anything takes on a loaded machine; a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A target on two cores with two units of 8 MiB: 0 in blocks of 512 bytes, 1 in blocks of 4,096, which can be written atomically.
+/// A target on two cores with three units of 8 MiB: 0 in blocks of 512 bytes, 1 in blocks of 4,096, which can be written atomically, and
+/// 2 in blocks of 512 bytes over a disk of such blocks of 4,096.
 struct Node {
     export: Export,
     engine: Engine,
@@ -45,17 +46,21 @@ impl Node {
         };
         let engine = Engine::start(&config, Arc::clone(&bdevs)).unwrap();
         let mut luns = Vec::new();
-        for (lun, block_bytes) in [(0, 512), (1, 4096)] {
+        for (lun, block_bytes, target) in [
+            (0, 512, "linear ram0 0"),
+            (1, 4096, "linear ram1 0"),
+            (2, 4096, "ebs ram2 0 1"),
+        ] {
             let (bdev, device_name) = (format!("ram{lun}"), format!("vol{lun}"));
             let spec = Spec::Malloc {
                 bytes: 8 << 20,
                 block_bytes,
                 volatile_cache: true,
-                atomic_writes: lun == 1,
+                atomic_writes: lun > 0,
             };
             bdevs.add(&bdev, spec).unwrap();
             let device = engine.create(&device_name, "", false).unwrap();
-            let table = format!("0 16384 linear {bdev} 0");
+            let table = format!("0 16384 {target}");
             engine.load(&device_name, &table, false).unwrap();
             engine.resume(&device_name, Default::default()).unwrap();
             luns.push(LunConfig {
@@ -128,7 +133,7 @@ fn what_is_written_is_read() {
         for (initial_ready, immediate_data) in
             [(false, true), (false, false), (true, true), (true, false)]
         {
-            for (lun, block_size) in [(0, 512), (1, 4096)] {
+            for (lun, block_size) in [(0, 512), (1, 4096), (2, 512)] {
                 let address = node.address(lun);
                 let mut one = session(&address, |options| {
                     options.header_digest = digests;
@@ -143,16 +148,16 @@ fn what_is_written_is_read() {
                 for size in [4096, 64 << 10, 68 << 10, 1 << 20] {
                     salt += 1;
                     let data = bytes(size, salt);
-                    one.write(lun, 64, &data, block_size, salt % 2 == 0)
+                    one.write(lun, 67, &data, block_size, salt % 2 == 0)
                         .unwrap();
                     one.flush(lun).unwrap();
                     let block_count = size as u32 / block_size;
-                    let read = other.read(lun, 64, block_count, block_size).unwrap();
+                    let read = other.read(lun, 67, block_count, block_size).unwrap();
                     assert!(
                         read == data,
                         "{size} bytes, {initial_ready} {immediate_data}"
                     );
-                    let read = one.read(lun, 64, block_count, block_size).unwrap();
+                    let read = one.read(lun, 67, block_count, block_size).unwrap();
                     assert!(read == data, "{size} bytes back, digests {digests}");
                 }
             }
@@ -260,6 +265,109 @@ fn any_command_can_be_sent() {
     while let Some(slot) = slots.pop() {
         assert!(session.finish(slot).unwrap().status.is_good());
     }
+}
+
+/// A CDB of 16 bytes: operation, its byte 1, LBA, and blocks, which COMPARE AND WRITE has in a byte.
+fn long(operation: u8, flags: u8, lba: u64, block_count: u32) -> Cdb {
+    let mut cdb = Cdb::default();
+    cdb.0[..2].copy_from_slice(&[operation, flags]);
+    cdb.0[2..10].copy_from_slice(&lba.to_be_bytes());
+    cdb.0[10..14].copy_from_slice(&block_count.to_be_bytes());
+    cdb
+}
+
+/// 512e: blocks of 512 bytes over blocks of 4,096, and the initiator is told so. Whatever writes does so to the blocks that it names, wherever they
+/// lie in those of the disk, and to no others: every command, at every place of two blocks of the disk, against a copy kept here.
+#[test]
+fn small_blocks_over_larger_ones_are_told_and_written() {
+    let node = Node::start(None);
+    let mut session = session(&node.address(2), |_| {});
+    let capacity = session.run(2, &command::read_capacity(32), Payload::Read(32));
+    let capacity = capacity.unwrap().data;
+    assert_eq!(capacity[..8], 16_383u64.to_be_bytes());
+    assert_eq!(capacity[8..12], 512u32.to_be_bytes());
+    assert_eq!(
+        capacity[13], 3,
+        "LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT"
+    );
+    assert_eq!(
+        capacity[14] & 0x40,
+        0,
+        "LBPRZ: parts of a block are not unmapped"
+    );
+    let mut inquiry = Cdb::default();
+    inquiry.0[..5].copy_from_slice(&[0x12, 1, 0xB0, 0, 64]);
+    let page = session.run(2, &inquiry, Payload::Read(64)).unwrap().data;
+    assert_eq!(page[6..8], [0, 8], "OPTIMAL TRANSFER LENGTH GRANULARITY");
+    assert_eq!(page[28..32], [0, 0, 0, 8], "OPTIMAL UNMAP GRANULARITY");
+    assert_eq!(atomic_limits(&mut session, 2), [8; 5]);
+
+    let mut disk = bytes(64 * 512, 1);
+    session.write(2, 0, &disk, 512, false).unwrap();
+    let mut salt = 1;
+    for lba in 0..16u64 {
+        for block_count in [1, 2, 7, 8, 9, 17, 24] {
+            salt += 1;
+            let data = bytes(block_count * 512, salt);
+            let range = lba as usize * 512..(lba as usize + block_count) * 512;
+            let count = block_count as u32;
+            let old = disk[range.clone()].to_vec();
+            let mut run = |cdb: &Cdb, data: &[u8]| {
+                let outcome = session.run(2, cdb, Payload::Write(data)).unwrap();
+                let read = session.read(2, 0, 64, 512).unwrap();
+                (outcome.status, read)
+            };
+            let mut writes = |cdb: &Cdb, sent: &[u8], leaves: &[u8]| {
+                let (status, read) = run(cdb, sent);
+                assert!(status.is_good(), "{:#x} at {lba}: {status}", cdb.0[0]);
+                disk[range.clone()].copy_from_slice(leaves);
+                assert!(read == disk, "{:#x}: {block_count} at {lba}", cdb.0[0]);
+            };
+            let or: Vec<u8> = old.iter().zip(&data).map(|(a, b)| a | b).collect();
+            writes(&long(0x8B, 0, lba, count), &data, &or); // ORWRITE
+            writes(&long(0x8A, 0x08, lba, count), &data, &data); // WRITE, FUA
+            writes(&long(0x8F, 0x02, lba, count), &data, &data); // VERIFY, BYTCHK
+            let block = &bytes(512, salt ^ 7);
+            let same = block.repeat(block_count);
+            writes(&long(0x93, 0, lba, count), block, &same); // WRITE SAME
+            writes(&long(0x8E, 0, lba, count), &data, &data); // WRITE AND VERIFY
+            // UNMAP and NDOB: zeroes, although the blocks at the ends are not unmapped as a whole.
+            writes(&long(0x93, 0x09, lba, count), &[], &vec![0; range.len()]);
+            let mut compare_and_write = long(0x89, 0, lba, 0);
+            compare_and_write.0[13] = count as u8;
+            let pair = [&vec![0; range.len()][..], &data].concat();
+            writes(&compare_and_write, &pair, &data);
+            let (status, read) = run(&compare_and_write, &pair);
+            assert!(
+                status.is(Key::Miscompare, Code::MISCOMPARE_DURING_VERIFY),
+                "{status}"
+            );
+            assert!(read == disk);
+
+            // UNMAP: whole blocks of the disk, which read as zeroes here; the others stay.
+            let mut unmap = Cdb::default();
+            (unmap.0[0], unmap.0[8]) = (0x42, 24);
+            let mut list = [0; 24];
+            (list[1], list[3]) = (22, 16);
+            list[8..16].copy_from_slice(&lba.to_be_bytes());
+            list[16..20].copy_from_slice(&count.to_be_bytes());
+            let (status, read) = run(&unmap, &list);
+            assert!(status.is_good(), "{status}");
+            let first = lba.next_multiple_of(8) as usize;
+            let end = (lba as usize + block_count) / 8 * 8;
+            disk[first * 512..end.max(first) * 512].fill(0);
+            assert!(read == disk, "UNMAP of {block_count} at {lba}");
+        }
+    }
+    let data = bytes(8 * 512, 9);
+    let outcome = session.run(2, &write_atomic(8, 8), Payload::Write(&data));
+    assert!(outcome.unwrap().status.is_good());
+    let outcome = session.run(2, &write_atomic(12, 8), Payload::Write(&data));
+    let refused = outcome.unwrap().status;
+    assert!(
+        refused.is(Key::IllegalRequest, Code::INVALID_FIELD_IN_CDB),
+        "{refused}"
+    );
 }
 
 /// CHAP both ways; without a secret, with a wrong one, and with a target that cannot prove itself there is no session.

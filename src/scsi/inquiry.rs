@@ -239,7 +239,7 @@ fn limits(geometry: &Geometry) -> Vec<u8> {
     if geometry.discard {
         put(16, limits.unmap_blocks);
         put(20, limits.unmap_descriptors);
-        put(24, 1);
+        put(24, limits.unmap_granularity_blocks);
     }
     let Atomic {
         blocks_max,

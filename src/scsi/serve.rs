@@ -24,7 +24,7 @@ const WRITE_SAME_BLOCKS_MAX: u32 = 0xFFFF;
 /// Ranges of one UNMAP.
 const UNMAP_DESCRIPTORS_MAX: u32 = 256;
 
-/// What a device does best is a physical block up to that size; more is a stripe.
+/// What a device does best is a physical block up to that size; more is a stripe, unless the device says that it writes so much as one.
 const PHYSICAL_BYTES_MAX: u32 = 4096;
 
 /// What a unit can do at once (SBC-3, 6.6.4), in its blocks.
@@ -42,6 +42,8 @@ pub struct Limits {
     pub unmap_blocks: u32,
     /// Ranges of UNMAP.
     pub unmap_descriptors: u32,
+    /// What UNMAP is best asked for whole: less of that is left as it is.
+    pub unmap_granularity_blocks: u32,
     /// WRITE SAME.
     pub write_same_blocks: u32,
     /// log2 of the blocks that the device writes as one (LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT).
@@ -60,9 +62,11 @@ impl Limits {
             atomic: Atomic::of(geometry),
             unmap_blocks: UNMAP_BLOCKS_MAX,
             unmap_descriptors: UNMAP_DESCRIPTORS_MAX,
+            unmap_granularity_blocks: geometry.physical_bytes / block_bytes,
             write_same_blocks: WRITE_SAME_BLOCKS_MAX,
-            physical_exponent: (geometry.optimal_write_bytes.min(PHYSICAL_BYTES_MAX) / block_bytes)
-                .max(1)
+            physical_exponent: (geometry.optimal_write_bytes.min(PHYSICAL_BYTES_MAX))
+                .max(geometry.physical_bytes)
+                .div_ceil(block_bytes)
                 .ilog2() as u8,
         }
     }

@@ -543,19 +543,26 @@ fn a_lun_without_a_unit_says_so() {
 /// SBC-3, 5.16: blocks of 512 bytes on a device that writes 4 KiB best; a stripe is no physical block.
 #[test]
 fn physical_blocks_are_told() {
-    for (block_bytes, optimal, exponent) in [
-        (512, 512, 0),
-        (512, 4096, 3),
-        (512, 1 << 20, 3),
-        (4096, 1 << 20, 0),
+    for (block_bytes, physical, optimal, exponent) in [
+        (512, 512, 512, 0),
+        (512, 512, 4096, 3),
+        (512, 512, 1 << 20, 3),
+        (512, 4096, 4096, 3),
+        (512, 16384, 1 << 20, 5),
+        (4096, 4096, 1 << 20, 0),
     ] {
         let mut disk = Disk::new(block_bytes);
+        disk.geometry.physical_bytes = physical;
         disk.geometry.optimal_write_bytes = optimal;
         let mut cdb = cdb_16(0x9E, 0x10, 0, 32);
         cdb[2..10].fill(0);
         let (outcome, data) = disk.run(0, &cdb, &[]);
         assert!(outcome.is_good());
         assert_eq!(data[13], exponent, "{block_bytes} of {optimal}");
+        // OPTIMAL UNMAP GRANULARITY of the Block Limits page (SBC-3, 6.6.4): what is less than a physical block is not unmapped.
+        let (_, page) = disk.run(0, &[0x12, 1, 0xB0, 0, 64, 0], &[]);
+        let granularity = u32::from_be_bytes(page[28..32].try_into().unwrap());
+        assert_eq!(granularity, physical / block_bytes);
     }
 }
 

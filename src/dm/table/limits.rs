@@ -25,7 +25,7 @@ pub struct Limits {
     pub discard_zeroes: bool,
     /// Every target takes write-zeroes.
     pub write_zeroes: bool,
-    /// Writes of this many bytes, so aligned, are best; at least the block size.
+    /// Writes of this many bytes, so aligned, are best; at least the physical block.
     pub optimal_write_bytes: u32,
     /// Which writes are done whole or not at all: the table leaves them whole, and every device that they may go to does so.
     pub atomic_writes: AtomicWrites,
@@ -52,7 +52,7 @@ impl Limits {
             .chain(declared)
             .max()
             .unwrap_or(0)
-            .max(u64::from(block_bytes));
+            .max(u64::from(physical_bytes));
         Limits {
             sectors: segments.last().map_or(0, Segment::end),
             block_bytes,
