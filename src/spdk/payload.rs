@@ -73,10 +73,6 @@ impl Payload {
         // SAFETY: the constructor's promise: ours until the I/O completes.
         unsafe { at.write(value) };
     }
-
-    pub fn length(self) -> u32 {
-        self.length
-    }
 }
 
 impl dm::Payload for Payload {

@@ -6,6 +6,7 @@
 // The fake controller's file and its peer's are of the library's own tests, and name what is around them as there.
 #[cfg(not(feature = "spdk"))]
 mod barriers;
+mod blocks;
 mod counters;
 #[path = "../linux-host/counts.rs"]
 mod counts;

@@ -22,7 +22,7 @@ enum Kind {
 }
 
 /// Every target, and each selector.
-const TARGETS: [(Kind, &str); 13] = [
+const TARGETS: [(Kind, &str); 15] = [
     (Kind::Keeps, "linear a 8"),
     (Kind::Keeps, "striped 2 64 a 0 b 4096"),
     (
@@ -41,6 +41,8 @@ const TARGETS: [(Kind, &str); 13] = [
     ),
     (Kind::Keeps, "delay a 0 0"),
     (Kind::Keeps, "delay a 0 0 a 0 0 b 0 0"),
+    (Kind::Keeps, "ebs a 0 1"),
+    (Kind::Keeps, "ebs a 16 1 16"),
     (Kind::Keeps, "flakey a 0 60 0 1 error_writes"),
     (Kind::Refuses, "flakey a 0 0 60"),
     (Kind::Forgets, "flakey a 0 0 1 1 drop_writes"),
@@ -60,9 +62,9 @@ fn at_81_the_text_of_every_target_loads_an_equal_table() {
     let half = SECTORS / 2;
     for (value, (kind, arguments)) in (1..).zip(TARGETS) {
         let table = format!("0 {half} {arguments}");
-        // Without a device beneath, whose blocks it would have, a target has the smallest.
-        let bytes = match arguments {
-            "error" | "zero" => 512,
+        // Without a device beneath, whose blocks it would have, a target has the smallest; or it makes them.
+        let bytes = match arguments.split(' ').next() {
+            Some("error" | "zero" | "ebs") => 512,
             _ => BLOCK,
         };
         node.create(2, "first", &table);

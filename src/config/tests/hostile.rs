@@ -111,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_tables_never_panic(table in "( *[0-9]{1,20} [0-9]{1,20} (linear|striped|zero|error|delay|flakey|multipath|\\PC{0,4})( [0-9a-bé]{1,4}){0,6}\n){1,4}") {
+    fn arbitrary_tables_never_panic(table in "( *[0-9]{1,20} [0-9]{1,20} (linear|striped|zero|error|delay|ebs|flakey|multipath|\\PC{0,4})( [0-9a-bé]{1,4}){0,6}\n){1,4}") {
         let indented: String = table.lines().map(|line| format!("      {line}\n")).collect();
         let text = format!("bdevs: [ {{ null: {{ name: a, size: 1MiB, block_size: 4096 }} }} ]\ndevices:\n  - name: d\n    table: |\n{indented}");
         fuzz(text.as_bytes());

@@ -183,7 +183,7 @@ r##"error: unknown target type 'lineer'
 7 |       0 2048 lineer ram0 0
   |              ^^^^^^
   |
-  = help: did you mean 'linear'? There are delay, error, flakey, linear, multipath, striped, zero"##),
+  = help: did you mean 'linear'? There are delay, ebs, error, flakey, linear, multipath, striped, zero"##),
     (Table, r##"      0 16 striped 2 8 ram0 0 ram1
 "##,
 r##"error: 2 stripes need 2 pairs of device and start, and 3 words follow

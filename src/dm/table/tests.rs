@@ -55,7 +55,7 @@ fn at_83_bad_tables_are_refused_with_line_and_reason() {
         ("0 18446744073709551615 zero", "past the largest device"),
         (
             "0 8 mirror a 0",
-            "unknown target type 'mirror'; there are delay, error, flakey, linear, multipath, striped, zero",
+            "unknown target type 'mirror'; there are delay, ebs, error, flakey, linear, multipath, striped, zero",
         ),
         ("0 8 linear", "linear: the device is missing"),
         ("0 8 linear x 0", "linear: there is no bdev 'x'"),

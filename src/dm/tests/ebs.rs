@@ -190,7 +190,8 @@ fn loses_a_write(seed: u64, defect: Option<Defect>) -> bool {
             cluster.shared().read_refusals = 2;
         }
         if random.percent(2) {
-            let table = cluster.table(*random.pick(&["0 48 ebs d0 16 1", "0 48 ebs d0 16 1 16"]));
+            let table = *random.pick(&["0 48 ebs d0 16 1", "0 48 ebs d0 16 1 16"]);
+            let table = cluster.table(table);
             let suspend = NOFLUSH;
             swaps.push(cluster.request(
                 DEVICE,
