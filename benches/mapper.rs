@@ -98,7 +98,7 @@ impl Env for Null {
         answer.expect("set-up succeeds");
     }
     fn changed(&mut self, _device: DeviceId) {}
-    fn take_buffer(&mut self, _sectors: u32) -> Option<(BufferId, Extent)> {
+    fn take_buffer(&mut self, _: u32, _: Extent) -> Option<(BufferId, Extent)> {
         unreachable!("no target here needs a private buffer")
     }
     fn give_back(&mut self, _buffer: BufferId) {

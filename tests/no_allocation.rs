@@ -127,7 +127,7 @@ impl Env for Tiny {
         answer.expect("set-up succeeds");
     }
     fn changed(&mut self, _device: DeviceId) {}
-    fn take_buffer(&mut self, _sectors: u32) -> Option<(BufferId, Nothing)> {
+    fn take_buffer(&mut self, _: u32, _: Nothing) -> Option<(BufferId, Nothing)> {
         unreachable!("no target here needs a private buffer")
     }
     fn give_back(&mut self, _buffer: BufferId) {

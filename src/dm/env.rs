@@ -79,8 +79,13 @@ pub trait Env {
     fn changed(&mut self, device: DeviceId);
 
     /// A buffer that no host knows of, for a clone to be read or written through; `None` when there is no memory for it now. Its bytes can
-    /// be anything. Up to [`PRIVATE_SECTORS_MAX`] sectors, so that it is never too large for an engine's buffers.
-    fn take_buffer(&mut self, sectors: u32) -> Option<(BufferId, Self::Payload)>;
+    /// be anything. Up to [`PRIVATE_SECTORS_MAX`] sectors, so that it is never too large for an engine's buffers. `instead_of` is what the clone's
+    /// host has supplied: the simulator knows by it whose the clone is.
+    fn take_buffer(
+        &mut self,
+        sectors: u32,
+        instead_of: Self::Payload,
+    ) -> Option<(BufferId, Self::Payload)>;
 
     /// Gives such a buffer back, once: nothing below reads or writes it any more.
     fn give_back(&mut self, buffer: BufferId);

@@ -42,7 +42,8 @@ impl<E: Env> Mapper<E> {
     #[cold]
     pub(super) fn send_part(&mut self, env: &mut E, clone: u32, part: Part) {
         assert!(part.sectors <= PRIVATE_SECTORS_MAX, "its target knows");
-        let Some((buffer, bytes)) = env.take_buffer(part.sectors) else {
+        let payload = self.payload_of(clone);
+        let Some((buffer, bytes)) = env.take_buffer(part.sectors, payload) else {
             return self.part_unsent(env, clone, &part);
         };
         self.through(env, clone, part.channel, part.note, buffer, bytes);
@@ -77,10 +78,11 @@ impl<E: Env> Mapper<E> {
             "only writes are tampered with here"
         );
         assert!(sectors <= PRIVATE_SECTORS_MAX, "its target has it cut");
-        let Some((buffer, bytes)) = env.take_buffer(sectors) else {
+        let payload = self.payload_of(clone);
+        let Some((buffer, bytes)) = env.take_buffer(sectors, payload) else {
             return self.retry_clone(env, clone, MEMORY_RETRY_NS);
         };
-        bytes.copy_from(self.payload_of(clone));
+        bytes.copy_from(payload);
         let tampered = env.tamper(bytes, tamper);
         assert!(tampered, "a private buffer takes no more memory");
         self.through(env, clone, channel, Note::NONE, buffer, bytes);

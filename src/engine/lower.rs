@@ -107,7 +107,7 @@ impl Env for Lower {
         self.changed.push(device);
     }
 
-    fn take_buffer(&mut self, sectors: u32) -> Option<(BufferId, Payload)> {
+    fn take_buffer(&mut self, sectors: u32, _: Payload) -> Option<(BufferId, Payload)> {
         let length = sectors * 512;
         let buffer = self.bdevs.bounce().take(length as usize)?;
         let bytes = NonNull::new(buffer.as_mut_ptr()).expect("a buffer has an address");

@@ -13,13 +13,23 @@ pub struct Layout {
     pub places: Vec<(usize, u64)>,
 }
 
+/// Blocks beneath `ebs` targets, in sectors.
+const UNDERLYING: [u64; 2] = [2, 4];
+
 /// Chunk sizes of striped targets, in sectors: powers of two and others (IO-6).
 const CHUNKS: [u64; 5] = [1, 2, 3, 4, 6];
 
 impl Layout {
-    /// A table of `sectors` sectors over some of `disks`, each of which has room for all of them twice. With `late`, areas are now
-    /// and then reached by `delay`.
-    pub fn random(random: &mut Random, sectors: u64, disks: &[usize], late: bool) -> Layout {
+    /// A table of `sectors` sectors over some of `disks`, each of which has room for all of them three times: an `ebs` begins at
+    /// a whole block. With `late`, areas are now
+    /// and then reached by `delay`; with `blocks`, by `ebs`.
+    pub fn random(
+        random: &mut Random,
+        sectors: u64,
+        disks: &[usize],
+        late: bool,
+        blocks: bool,
+    ) -> Layout {
         let mut layout = Layout {
             text: String::new(),
             places: Vec::with_capacity(sectors as usize),
@@ -36,11 +46,20 @@ impl Layout {
                 layout.striped(random, most, disks, &mut used);
             } else {
                 let disk = random.below(disks.len() as u64) as usize;
-                let start = used[disk];
-                used[disk] += most;
+                let underlying = *random.pick(&UNDERLYING);
+                let emulates = blocks && most >= underlying && random.percent(60);
+                let (start, most) = match emulates {
+                    true => (
+                        used[disk].next_multiple_of(underlying),
+                        most - most % underlying,
+                    ),
+                    false => (used[disk], most),
+                };
+                used[disk] = start + most;
                 let at = sectors - left;
                 let area = format!("d{} {start}", disks[disk]);
                 let _ = match late && random.percent(60) {
+                    _ if emulates => writeln!(layout.text, "{at} {most} ebs {area} 1 {underlying}"),
                     true => {
                         let [read, write, flush] = [(); 3].map(|()| random.below(4));
                         writeln!(

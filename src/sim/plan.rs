@@ -15,7 +15,7 @@ pub const HOST_SECTORS: u64 = 8;
 /// Sectors of a device: one that all hosts compare and write, and each host's own.
 pub const DEVICE_SECTORS: u64 = 1 + HOSTS * HOST_SECTORS;
 /// Sectors of a disk: what [`Layout::random`] asks for.
-const DISK_SECTORS: u64 = 2 * DEVICE_SECTORS;
+const DISK_SECTORS: u64 = 3 * DEVICE_SECTORS;
 /// The most originals that one host has under way on one device.
 pub const OUTSTANDING_MAX: usize = 5;
 
@@ -222,8 +222,10 @@ pub struct DevicePlan {
     pub tables: Vec<TablePlan>,
     /// Its tables are of `multipath`, its disks paths to one medium.
     pub paths: bool,
-    /// Of the others: some of its targets are `delay`, so that what came first may start last.
+    /// Of the others: some of its targets are `delay` or `ebs`, so that what came first may start last.
     pub late: bool,
+    /// Some of its targets are `ebs`: of a discard they leave out what is no whole block, and they write no zeroes.
+    pub blocks: bool,
     /// Of those of `multipath`: nothing ever tells it to fail what has no path, so hosts see no path error (SU-3).
     pub patient: bool,
     /// Of the same: reads and writes of more than [`PIECE_SECTORS`] are cut, so one piece may be pushed back without the others.
@@ -324,6 +326,7 @@ impl Plan {
 
     fn add_device(&mut self, random: &mut Random, device: usize, faults: bool) {
         let late = random.percent(25);
+        let blocks = random.percent(25);
         let legs = 1 + random.below(4) as usize;
         let good: Vec<usize> = (0..legs)
             .map(|_| self.add_disk(random, device, faults))
@@ -335,13 +338,13 @@ impl Plan {
         let mut tables: Vec<TablePlan> = (0..3)
             .map(|_| TablePlan {
                 kind: Kind::Good,
-                layout: Layout::random(random, DEVICE_SECTORS, &good, late),
+                layout: Layout::random(random, DEVICE_SECTORS, &good, late, blocks),
             })
             .collect();
         let short = DEVICE_SECTORS / 2 + random.below(DEVICE_SECTORS / 2);
         tables.push(TablePlan {
             kind: Kind::Short,
-            layout: Layout::random(random, short, &good, late),
+            layout: Layout::random(random, short, &good, late, blocks),
         });
         let linear = Layout {
             text: format!("0 {DEVICE_SECTORS} linear d{closed} 0"),
@@ -366,7 +369,8 @@ impl Plan {
             disks: good.into_iter().chain([closed, other]).collect(),
             tables,
             paths: false,
-            late,
+            late: late || blocks,
+            blocks,
             patient: false,
             pieces: false,
             parked_limit_ns: parked_limit_ns(random),
@@ -448,6 +452,7 @@ impl Plan {
             tables,
             paths: true,
             late: false,
+            blocks: false,
             patient,
             pieces,
             parked_limit_ns: parked_limit_ns(random),

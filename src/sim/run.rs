@@ -462,6 +462,7 @@ impl<'a> Run<'a> {
     fn ended(&mut self, device: usize, io: &Underway, status: Status, bytes: &[u8]) {
         // With nothing to wait for a path, there is none at any moment (AT-02).
         let impatient = self.plan.devices[device].paths && !self.plan.devices[device].patient;
+        let blocks = self.plan.devices[device].blocks;
         let waited_ns = self.cluster.shared().now_ns - io.submitted_ns;
         let limit_ns = self.plan.devices[device].parked_limit_ns;
         let overdue =
@@ -472,6 +473,7 @@ impl<'a> Run<'a> {
                 || explained
                 || overdue
                 || io.excuses(status)
+                || (status == Status::NotSupported && io.op == Op::WriteZeroes && blocks)
                 || (status == Status::IoError && impatient),
             "#{} completed with {}, and nothing explains that",
             io.command,
@@ -495,6 +497,8 @@ impl<'a> Run<'a> {
             }
             Op::Flush => {}
             _ if io.expects.is_some() => {}
+            // It may have left any of its sectors as they were.
+            Op::Discard if blocks => {}
             _ => state.oracle.completed(io.sector, io.sectors, io.number),
         }
         // A table without lower devices flushes nothing, and says that it has (FL-10): also for a write that was done before

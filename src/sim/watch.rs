@@ -79,8 +79,8 @@ struct Device {
 pub(super) struct Watch {
     /// Originals, by their number less one.
     commands: Vec<Command>,
-    /// Which original's a buffer is.
-    buffers: Vec<u32>,
+    /// Which original's a buffer is, and whether it is a private one that a clone goes through.
+    buffers: Vec<(u32, bool)>,
     /// Whose the disks are.
     owners: Vec<usize>,
     devices: Vec<Device>,
@@ -198,11 +198,21 @@ impl Watch {
         if !(state.ordered && op == Op::Flush) {
             state.waiting[usize::from(core)].push(command);
         }
-        let buffer = payload.buffer().expect("every original has a buffer") as usize;
+        self.belongs(payload, command, false);
+    }
+
+    /// A clone goes through a private buffer.
+    pub fn private(&mut self, private: Bytes, instead_of: Bytes) {
+        let buffer = instead_of.buffer().expect("a part has bytes") as usize;
+        self.belongs(private, self.buffers[buffer].0, true);
+    }
+
+    fn belongs(&mut self, bytes: Bytes, command: u32, is_private: bool) {
+        let buffer = bytes.buffer().expect("every original has a buffer") as usize;
         if self.buffers.len() <= buffer {
-            self.buffers.resize(buffer + 1, 0);
+            self.buffers.resize(buffer + 1, (0, false));
         }
-        self.buffers[buffer] = command;
+        self.buffers[buffer] = (command, is_private);
     }
 
     /// Every core is about to be told something that its targets tell on.
@@ -237,7 +247,12 @@ impl Watch {
     }
 
     fn command(&self, io: &LowerIo<Bytes>) -> Option<u32> {
-        Some(self.buffers[io.payload.buffer()? as usize])
+        Some(self.buffers[io.payload.buffer()? as usize].0)
+    }
+
+    fn is_private(&self, io: &LowerIo<Bytes>) -> bool {
+        let buffer = io.payload.buffer();
+        buffer.is_some_and(|buffer| self.buffers[buffer as usize].1)
     }
 
     /// A core has submitted a clone.
@@ -286,6 +301,8 @@ impl Watch {
     }
 
     fn submitted_for(&mut self, number: u32, device: usize, io: &LowerIo<Bytes>, taken: &Taken) {
+        // What is written through a private buffer is more than the original writes.
+        let is_own = !self.is_private(io);
         let command = &mut self.commands[number as usize - 1];
         assert!(!command.done, "a clone of #{number}, which has completed");
         assert_eq!(
@@ -313,7 +330,7 @@ impl Watch {
             !again,
             "the data of #{number} is written again after its flush (FL-12)"
         );
-        if io.op == Op::Write && !matches!(taken, Taken::Busy) {
+        if io.op == Op::Write && is_own && !matches!(taken, Taken::Busy) {
             command.written += io.sectors;
         }
         if command.started {

@@ -197,8 +197,8 @@ impl Env for World {
         self.shared.borrow_mut().saw(Seen::Changed { core });
     }
 
-    fn take_buffer(&mut self, sectors: u32) -> Option<(BufferId, Bytes)> {
-        let mut shared = self.shared.borrow_mut();
+    fn take_buffer(&mut self, sectors: u32, instead_of: Bytes) -> Option<(BufferId, Bytes)> {
+        let shared = &mut *self.shared.borrow_mut();
         if shared.buffers.len() >= shared.buffers_max {
             return None;
         }
@@ -207,6 +207,9 @@ impl Env for World {
         let number = shared.buffers_taken;
         shared.buffers_taken += 1;
         shared.buffers.insert(number, bytes);
+        if let Some(watch) = &mut shared.watch {
+            watch.private(bytes, instead_of);
+        }
         Some((BufferId(number), bytes))
     }
 
@@ -225,10 +228,11 @@ impl Env for World {
     }
 
     fn tamper(&mut self, payload: Bytes, tamper: Tamper) -> bool {
-        let buffers = &self.shared.borrow().buffers;
-        let is_private = buffers
-            .values()
-            .any(|bytes| bytes.buffer() == payload.buffer());
+        let is_private = {
+            let buffers = &self.shared.borrow().buffers;
+            let mut buffers = buffers.values().map(|bytes| bytes.buffer());
+            buffers.any(|buffer| buffer == payload.buffer())
+        };
         if !is_private && self.refuses() {
             return false;
         }

@@ -536,7 +536,7 @@ impl Env for Lower {
         self.gathered = true;
     }
 
-    fn take_buffer(&mut self, sectors: u32) -> Option<(BufferId, Payload)> {
+    fn take_buffer(&mut self, sectors: u32, _: Payload) -> Option<(BufferId, Payload)> {
         let mut buffer = Private::new(sectors as usize * 512)?;
         let payload = buffer.payload();
         let free = self.private.iter().position(Option::is_none);
