@@ -16,6 +16,7 @@
 //! | `device` | one backing device: an open bdev |
 //! | `queues` | I/O queues of an NVMe controller beneath: how many there are, and whose |
 //! | `module` | mapped devices as SPDK bdevs |
+//! | `zeroes` | write zeroes that a table does not take |
 //! | `reset` | a host's reset of one |
 //! | `world` | all of it, as the control plane reaches it |
 //! | `host` | a user of one bdev: what a load generator needs |
@@ -54,6 +55,7 @@ mod reset;
 mod rpc;
 mod thread;
 mod world;
+mod zeroes;
 
 pub use app::Options;
 pub use export::{Export, HAS_RDMA, HAS_VFIO_USER, Listener, Namespace, Subsystem};

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, spdk_io_channel};
 
 use super::core;
-use super::passing;
+use super::passing::{self, Kept};
 use super::payload::Payload;
 use super::thread::Thread;
+use super::zeroes::{self, Zeroing};
 use crate::dm::{DeviceId, Io, Limits, Op, Payload as _, Status, Tag};
 
 /// Sectors of 512 bytes in a block, as a shift.
@@ -45,7 +46,8 @@ static MODULE: Module = {
     let mut module: spdk_bdev_module = unsafe { std::mem::zeroed() };
     module.name = c"polldm".as_ptr();
     module.module_init = Some(init);
-    module.get_ctx_size = Some(passing::context_bytes);
+    module.module_fini = Some(zeroes::fini);
+    module.get_ctx_size = Some(context_bytes);
     Module(UnsafeCell::new(module))
 };
 
@@ -66,7 +68,19 @@ pub(super) fn add() {
 }
 
 unsafe extern "C" fn init() -> c_int {
-    0
+    zeroes::init()
+}
+
+/// How much room SPDK gives us at the end of each of its I/Os: for what is kept of one that passes, or of a write zeroes.
+unsafe extern "C" fn context_bytes() -> c_int {
+    const BYTES: usize = if size_of::<Kept>() > size_of::<Zeroing>() {
+        size_of::<Kept>()
+    } else {
+        size_of::<Zeroing>()
+    };
+    // A cache line at the most: SPDK aligns it to one.
+    const { assert!(BYTES <= 64 && align_of::<Kept>() <= 64 && align_of::<Zeroing>() <= 64) };
+    BYTES as c_int
 }
 
 /// The bdev of a mapped device. Lives on the heap from its registration until SPDK lets go of it; only touched on SPDK's own thread, but for
@@ -78,6 +92,8 @@ pub(super) struct Published {
     pub shift: u32,
     discard: bool,
     read_only: bool,
+    /// What is in force takes write zeroes. A hint: I/O may meet another table.
+    write_zeroes: AtomicBool,
     /// The device is being removed; its number may be another's soon.
     withdrawn: AtomicBool,
     name: CString,
@@ -123,6 +139,7 @@ impl Publication {
             shift: block_shift(limits),
             discard: limits.discard,
             read_only: limits.read_only,
+            write_zeroes: AtomicBool::new(limits.write_zeroes),
             withdrawn: AtomicBool::new(false),
             name,
         }));
@@ -176,12 +193,14 @@ impl Publication {
         name.to_string_lossy().into_owned()
     }
 
-    /// Tells SPDK of another size; on SPDK's own thread. False when hosts could not follow: the block size is another.
+    /// Takes over other limits, and tells SPDK of another size; on SPDK's own thread. False when hosts could not follow: the block size is another.
     pub fn resize(&self, limits: &Limits) -> bool {
         let published = self.published();
         if block_shift(limits) != published.shift {
             return false;
         }
+        let takes = limits.write_zeroes;
+        published.write_zeroes.store(takes, Ordering::Relaxed);
         let blocks = limits.sectors >> published.shift;
         // SAFETY: a registered bdev, on SPDK's own thread.
         unsafe {
@@ -393,7 +412,14 @@ unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
         spdk_sys::SPDK_BDEV_IO_TYPE_WRITE => Ok(Op::Write),
         spdk_sys::SPDK_BDEV_IO_TYPE_FLUSH => Ok(Op::Flush),
         spdk_sys::SPDK_BDEV_IO_TYPE_UNMAP => Ok(Op::Discard),
-        spdk_sys::SPDK_BDEV_IO_TYPE_WRITE_ZEROES => Ok(Op::WriteZeroes),
+        spdk_sys::SPDK_BDEV_IO_TYPE_WRITE_ZEROES => {
+            // SAFETY: it was just submitted to us.
+            unsafe { zeroes::begin(io.as_ptr()) };
+            match published.write_zeroes.load(Ordering::Relaxed) {
+                true => Ok(Op::WriteZeroes),
+                false => Err(Status::NotSupported),
+            }
+        }
         spdk_sys::SPDK_BDEV_IO_TYPE_ABORT => {
             // SAFETY: an abort names the I/O that it is about, which waits for the abort.
             let aborted = unsafe { NonNull::new((*io.as_ptr()).u.abort.bio_to_abort) };
@@ -493,7 +519,7 @@ pub(super) unsafe fn complete(tag: Tag, status: Status, current: Thread) {
     }
 }
 
-/// Completes an I/O.
+/// Completes an I/O, unless it is a write zeroes that goes on.
 ///
 /// # Safety
 /// As for [`complete`]; the current thread of SPDK's is that of the I/O.
@@ -501,6 +527,15 @@ pub(super) unsafe fn complete(tag: Tag, status: Status, current: Thread) {
 unsafe fn conclude(io: *mut spdk_bdev_io, status: Status) {
     // SAFETY: the caller's promise.
     unsafe {
+        let status = match u32::from((*io).type_) {
+            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE_ZEROES => {
+                match zeroes::go_on(NonNull::new_unchecked(io), status) {
+                    Some(status) => status,
+                    None => return,
+                }
+            }
+            _ => status,
+        };
         match status {
             Status::Ok => {
                 spdk_sys::spdk_bdev_io_complete(io, spdk_sys::SPDK_BDEV_IO_STATUS_SUCCESS);

@@ -4,7 +4,7 @@
 //! These are the reads and writes that are one piece for a target that only computes where it goes (`dm::Mapper::pass`). All others, and these
 //! when they fail, go by the mapper's slots (`core.rs`).
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use spdk_sys::spdk_bdev_io;
@@ -21,13 +21,6 @@ use crate::dm::{DeviceId, Io, Op, Passing, Status};
 pub(super) struct Kept {
     pub passing: Passing,
     pub channel: Channel,
-}
-
-/// How much room that takes.
-pub(super) unsafe extern "C" fn context_bytes() -> c_int {
-    // A cache line at the most: SPDK aligns it to one.
-    const { assert!(size_of::<Kept>() <= 64 && align_of::<Kept>() <= 64) };
-    size_of::<Kept>() as c_int
 }
 
 /// # Safety

@@ -108,6 +108,55 @@ fn at_63_a_hosts_fua_write_is_durable_when_it_completes() {
     node.end();
 }
 
+/// Zeroes are on the medium when a write-zeroes with FUA completes, of whatever length, although a part of the device, `zero`, takes none and they are written instead: also when it was
+/// parked, and it is the next table that has that part.
+#[test]
+fn at_63_zeroes_are_durable_whatever_the_table() {
+    const WHOLE: &str = "0 2048 linear r0 0\n2048 2048 linear r1 0";
+    const IN_PART: &str = "0 2048 linear r0 0\n2048 2040 linear r1 0\n4088 8 zero";
+    const BLOCKS: u32 = 512;
+    let (node, fakes) = disks::<2>("0 2048 linear r0 0");
+    node.dm("swap", &["--table", WHOLE]);
+    let mut host = node.host();
+    for (now, next) in [(WHOLE, None), (IN_PART, None), (WHOLE, Some(IN_PART))] {
+        node.dm("swap", &["--table", now]);
+        for fake in &fakes {
+            let mut state = fake.state();
+            state.memory.fill(7);
+            state.durable.fill(7);
+            state.take_seen();
+        }
+        if next.is_some() {
+            node.dm("suspend", &["--noflush"]);
+        }
+        let mut zeroes = Command::block_io(io::WRITE_ZEROES, 1, 0, BLOCKS);
+        zeroes.set_force_unit_access();
+        let zeroes = host.start(zeroes, Payload::None);
+        if let Some(next) = next {
+            node.until("vol", |now| now.parked == 1);
+            node.dm("load", &["--table", next]);
+            node.dm("resume", &[]);
+        }
+        let outcome = host.queue.finish(zeroes).expect("an answer");
+        let status = outcome.completion.status;
+        assert!(status.is_success(), "{now}, {next:?}: {status}");
+        let is_in_part = [Some(now), next].contains(&Some(IN_PART));
+        for (fake, blocks) in fakes.iter().zip([256, 256 - usize::from(is_in_part)]) {
+            let mut state = fake.state();
+            let (zeroed, rest) = state.durable.split_at(blocks * BLOCK);
+            let right = zeroed.iter().all(|byte| *byte == 0) && rest.iter().all(|byte| *byte == 7);
+            assert!(right, "{now}, {next:?}");
+            let seen = state.take_seen();
+            let writes = seen.iter().any(|one| one.opcode == io::WRITE);
+            assert_eq!(writes, is_in_part, "{seen:?}");
+        }
+    }
+    let errors = node.counts("vol").errors;
+    assert!(errors <= 1, "{errors}: what was parked was refused once");
+    drop(host);
+    node.end();
+}
+
 /// On an ordered device a write with FUA is: what came before, a flush, the data, a flush. A flush before it that fails fails the write, and no data is written (AT-40).
 #[test]
 fn at_20_40_a_barrier_on_an_ordered_device() {

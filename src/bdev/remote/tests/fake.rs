@@ -13,7 +13,9 @@ use crate::nvme::fabrics::{
     Capabilities, Configuration, Connect, ConnectData, ControllerStatus, PropertyAccess, property,
 };
 use crate::nvme::feature::{self, AsyncEvent};
-use crate::nvme::identify::{self, NamespaceIdentity, NvmLimits, optional_io, structure};
+use crate::nvme::identify::{
+    self, NamespaceIdentity, NvmLimits, optional_io, sgl_support, structure,
+};
 use crate::nvme::opcode::{self, admin, io};
 use crate::nvme::pdu::{self, FLAG_LAST, Kind, Layout, Transfer};
 use crate::nvme::status::Status;
@@ -53,6 +55,8 @@ pub struct State {
     pub closed: bool,
     /// Answers every read and write so, without doing it.
     pub fails: Option<Status>,
+    /// Answers every command of an opcode so, without doing it.
+    pub refuses: Option<(u8, Status)>,
     /// Answers flushes that come this way so, without doing them.
     pub fails_flushes: Option<(Way, Status)>,
     /// The NQN that is let in; `None`: any.
@@ -67,6 +71,8 @@ pub struct State {
     /// AWUPF.
     pub atomic_write_power_fail: u16,
     pub metadata_bytes: u16,
+    /// SGLS, which no controller over fabrics may leave at 0.
+    pub sgl_support: u32,
     pub block_shift: u8,
     pub limits: NvmLimits,
     pub queues: u32,
@@ -100,6 +106,7 @@ impl Fake {
             withheld: Vec::new(),
             closed: false,
             fails: None,
+            refuses: None,
             fails_flushes: None,
             host: None,
             blocks: (1 << 20) / BLOCK as u64,
@@ -112,6 +119,7 @@ impl Fake {
             volatile_cache: true,
             atomic_write_power_fail: 1,
             metadata_bytes: 0,
+            sgl_support: sgl_support::SUPPORTED | sgl_support::OFFSET | sgl_support::TRANSPORT,
             block_shift: 12,
             limits: NvmLimits::default(),
             queues: 4,
@@ -463,6 +471,7 @@ impl State {
                 atomic_write_power_fail: self.atomic_write_power_fail,
                 namespace_max: 3,
                 version: VERSION,
+                sgl_support: self.sgl_support,
                 ..Default::default()
             }
             .encode(page),
@@ -510,8 +519,9 @@ fn on_io(state: &mut State, way: Way, connection: usize, command: &Command, data
     let range = start..start + blocks as usize * BLOCK;
     let mut output = Vec::new();
     let fails_flush = state.fails_flushes.filter(|(of, _)| *of == way);
-    let fails = match (command.opcode(), fails_flush) {
-        (io::FLUSH, Some((_, status))) => Some(status),
+    let refuses = state.refuses.filter(|(of, _)| *of == command.opcode());
+    let fails = match (command.opcode(), fails_flush, refuses) {
+        (_, _, Some((_, status))) | (io::FLUSH, Some((_, status)), _) => Some(status),
         _ => state.fails,
     };
     if let Some(status) = fails {
