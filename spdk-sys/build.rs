@@ -49,7 +49,7 @@ const FUNCTIONS: &[&str] = &[
     "spdk_bdev_(register|notify_blockcnt_change|module_list_add|free_io|io_complete|io_complete_nvme_status)",
     "spdk_bdev_alias_(add|del_all)",
     "spdk_bdev_io_get_(nvme_status|thread|buf)",
-    "spdk_nvme_(ns_get_ctrlr|ctrlr_get_opts)",
+    "spdk_nvme_(ns_get_ctrlr|ctrlr_(get_opts|get_max_sges|is_fabrics))",
     "polldm_log(_to)?",
 ];
 

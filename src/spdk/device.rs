@@ -540,11 +540,12 @@ struct Facts {
     controller: Option<Controller>,
 }
 
-/// An NVMe controller: where it lies in memory, and how many I/O queues it has granted.
+/// An NVMe controller: where it lies in memory, how many I/O queues it has granted, and whether it is reached over fabrics and says that it takes no SGLs.
 #[derive(Clone, Copy)]
 struct Controller {
     address: usize,
     queues: usize,
+    lacks_sgls: bool,
 }
 
 impl Facts {
@@ -568,6 +569,11 @@ impl Facts {
                 "has {} bytes of metadata (DIF) in each block, which tables cannot map; format it without",
                 self.metadata_bytes
             ));
+        }
+        if self.controller.is_some_and(|of| of.lacks_sgls) {
+            return refuse(
+                "is of a controller that takes no SGLs (SGLS 0), which NVMe over Fabrics asks for; SPDK cannot send it what lies in several buffers".into(),
+            );
         }
         if self.zoned {
             return refuse("is zoned; its writes would have to be in order".into());
@@ -650,6 +656,9 @@ unsafe fn controller(descriptor: *mut spdk_sys::spdk_bdev_desc) -> Option<Contro
         Some(Controller {
             address: controller.addr(),
             queues: (*options).num_io_queues as usize,
+            // What SPDK says of one that has not said how many it takes.
+            lacks_sgls: spdk_sys::spdk_nvme_ctrlr_is_fabrics(controller)
+                && spdk_sys::spdk_nvme_ctrlr_get_max_sges(controller) == u16::MAX,
         })
     }
 }

@@ -10,6 +10,8 @@ use crate::durability::Random;
 use crate::fake::{Fake, Seen};
 use crate::flushes::disks;
 use crate::node::{Host, Node};
+#[cfg(feature = "spdk")]
+use crate::statuses::NQN;
 use crate::statuses::{FIRST_WAY, two_ways};
 
 /// Bytes of a large write: each block is of its own.
@@ -84,6 +86,19 @@ fn at_41_42_a_write_with_a_piece_without_a_path_is_repeated_whole() {
         node.dm("swap", &["--table", &by("r0")]);
     }
     drop(host);
+    node.end();
+}
+
+/// SPDK's initiator cannot send such a write to a controller that announces no SGLs, and the write would wait for another path for ever: no such controller is taken.
+#[cfg(feature = "spdk")]
+#[test]
+fn a_remote_without_sgls_is_refused() {
+    let (node, _fakes) = disks::<1>("0 2048 linear r0 0");
+    let fake = Fake::start();
+    fake.state().sgl_support = 0;
+    let [address, nqn] = [format!("address={}", fake.address), format!("nqn={NQN}")];
+    let said = node.refused(&["bdev", "add", "nvme-tcp", "name=r1", &address, &nqn]);
+    assert!(said.contains("takes no SGLs (SGLS 0)"), "{said}");
     node.end();
 }
 
