@@ -34,6 +34,7 @@ mod process;
 mod processes;
 #[path = "../spdk/programs.rs"]
 mod programs;
+mod selectors;
 mod sequences;
 mod statuses;
 mod suspends;

@@ -1,4 +1,4 @@
-//! Sequences of an ordered device, step by step: disks that answer flushes when they are told to. AT-22, AT-24 to AT-27, AT-32.
+//! Sequences of an ordered device, step by step: disks that answer flushes when they are told to. AT-21 to AT-29, AT-32.
 
 use std::process::Child;
 
@@ -59,6 +59,20 @@ fn told(fake: &Fake) -> Vec<Option<u64>> {
     seen.iter().map(one).collect()
 }
 
+/// The blocks of writes, in their order on the disk.
+fn blocks(writes: &[Seen]) -> Vec<u64> {
+    assert!(
+        writes.iter().all(|one| one.opcode == io::WRITE),
+        "{writes:?}"
+    );
+    let blocks = writes
+        .iter()
+        .flat_map(|one| one.lba..one.lba + u64::from(one.blocks));
+    let mut blocks: Vec<u64> = blocks.collect();
+    blocks.sort_unstable();
+    blocks
+}
+
 /// Of [`told`].
 const FLUSH: Option<u64> = None;
 
@@ -81,6 +95,48 @@ enum What {
     WriteUnflushed,
     /// Whose flush after the data fails.
     Write,
+}
+
+/// A step is as many flushes as the targets ask for, each disk as often as it is one's, where one of them does not let flushes bypass it; it ends with the last.
+#[test]
+fn at_21_a_step_ends_with_the_last_of_its_flushes() {
+    let stripes = "0 1024 striped 2 8 r0 0 r1 0\n1024 512 linear r0 1024";
+    let (node, fakes) = disks::<2>("0 2048 linear r0 0");
+    create(&node, "0 2048 linear r0 0");
+    let mut host = node.host();
+    for (table, flushes) in [
+        (stripes.into(), [1, 1]),
+        (format!("{stripes}\n1536 512 zero"), [2, 1]),
+        ("0 1024 zero\n1024 1024 error".into(), [0, 0]),
+    ] {
+        swap(&node, &table);
+        for fake in &fakes {
+            let mut state = fake.state();
+            state.take_seen();
+            state.withholds = is_flush;
+        }
+        let before = node.counts(DEVICE);
+        let flush = start_flush(&mut host.queue, 2);
+        for (fake, count) in fakes.iter().zip(flushes) {
+            until(fake, |now| now.withheld().len() == count);
+        }
+        for (fake, count) in fakes.iter().zip(flushes) {
+            for left in (0..count).rev() {
+                assert_eq!(node.counts(DEVICE).completed, before.completed, "{table}");
+                let mut is_first = true;
+                fake.state()
+                    .let_go(|_| std::mem::take(&mut is_first), Status::SUCCESS);
+                assert_eq!(fake.state().withheld().len(), left);
+            }
+        }
+        assert!(finish(&mut host, flush).is_success(), "{table}");
+        assert_eq!(fakes.each_ref().map(|fake| told(fake).len()), flushes);
+        fakes
+            .iter()
+            .for_each(|fake| fake.state().withholds = |_| false);
+    }
+    drop(host);
+    node.end();
 }
 
 /// A flush of three disks of which some fail: it ends with the last of them, once, with an error, and no disk is asked again. "Not supported" outranks the rest, the
@@ -232,7 +288,7 @@ fn at_26_27_a_suspend_waits_for_the_step_that_runs() {
 /// nothing: the resume repeats this flush, and nothing that came before it, by the new table's way. Without noflush it has failed. The barrier behind it is served in
 /// either case, after the resume.
 #[test]
-fn at_26_27_a_suspend_takes_back_a_step_without_a_path() {
+fn at_23_26_27_a_suspend_takes_back_a_step_without_a_path() {
     let by =
         |path: &str| format!("0 2048 multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 0 {path}");
     let (node, fakes) = disks::<2>("0 2048 zero");
@@ -290,6 +346,114 @@ fn at_26_27_a_suspend_takes_back_a_step_without_a_path() {
         let after = [own, whole(lba + 1).to_vec()].concat();
         assert_eq!(fakes.each_ref().map(told), [before, after], "{case}");
     }
+    drop(host);
+    node.end();
+}
+
+/// Ten thousand barriers that wait for a resume are carried out one after the other, whether what is beneath answers at once or later: none is begun within the end of
+/// another, for which no stack would do.
+#[test]
+fn at_28_ten_thousand_barriers_do_not_nest() {
+    const QUEUES: u64 = 80;
+    const EACH: u64 = 126;
+    const _: () = assert!(QUEUES * EACH > 10_000);
+    const SECTORS: u64 = 16384;
+    let node = Node::start(
+        "  - malloc: { name: m0, size: 8MiB, block_size: 512, volatile_cache: true }\n",
+        "0 16384 zero",
+    );
+    create(&node, "0 16384 zero");
+    let (_controller, mut queues) = node.queues(QUEUES as u16, EACH as usize);
+    for table in ["0 16384 zero", "0 16384 linear m0 0"] {
+        swap(&node, table);
+        node.told(&["dm", "suspend", DEVICE]);
+        let before = node.counts(DEVICE);
+        let mut under_way = Vec::new();
+        for (index, queue) in queues.iter_mut().enumerate() {
+            for number in 0..EACH {
+                let lba = (index as u64 * EACH + number) % SECTORS;
+                let mut command = Command::block_io(io::WRITE, 2, lba, 1);
+                command.set_force_unit_access();
+                let command = start(queue, command, Payload::Write(&[lba as u8; 512]));
+                under_way.push((index, command));
+            }
+        }
+        node.until(DEVICE, |now| now.parked == QUEUES * EACH);
+        node.told(&["dm", "resume", DEVICE]);
+        for (index, command) in under_way {
+            let outcome = queues[index].finish(command).expect("an answer");
+            assert!(outcome.completion.status.is_success(), "{table}");
+        }
+        let after = node.until(DEVICE, |now| now.in_flight == 0);
+        assert_eq!(after.completed, before.completed + QUEUES * EACH, "{table}");
+        assert_eq!((after.errors, after.parked), (0, 0), "{table}");
+    }
+    drop(queues);
+    node.end();
+}
+
+/// The data of a barrier lies on two disks: it is cut, between two flushes of both. When its only path is lost with a part of it done, a suspend with noflush takes it back
+/// as one: the resume writes all of it again, by the new table's path, but flushes before it no second time.
+#[test]
+fn at_29_the_data_of_a_barrier_is_cut_and_taken_back() {
+    const FIRST: u64 = 8;
+    const BLOCKS: u64 = 16;
+    let by =
+        |path: &str| format!("0 2048 multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 0 {path}");
+    let (node, fakes) = disks::<2>("0 2048 linear r0 0");
+    create(&node, "0 2048 linear r0 0");
+    let mut host = node.host();
+    let start = |host: &mut Host, value: u8| {
+        let mut command = Command::block_io(io::WRITE, 2, FIRST, BLOCKS as u32);
+        command.set_force_unit_access();
+        let data = vec![value; BLOCKS as usize * BLOCK];
+        host.start(command, Payload::Write(&data))
+    };
+    // Blocks that a disk has been told to write between its first flush and its last; nothing else is told.
+    let between_flushes = |seen: &[Seen]| -> Vec<u64> {
+        let (first, rest) = seen.split_first().expect("it was flushed");
+        let (last, writes) = rest.split_last().expect("it was flushed twice");
+        assert!(is_flush(first) && is_flush(last), "{seen:?}");
+        blocks(writes)
+    };
+    swap(&node, "0 128 linear r0 0\n128 1920 linear r1 128");
+    let written = start(&mut host, 1);
+    assert!(finish(&mut host, written).is_success());
+    let seen = fakes.each_ref().map(|fake| fake.state().take_seen());
+    assert!(between_flushes(&seen[0]).into_iter().eq(FIRST..16));
+    assert!(between_flushes(&seen[1]).into_iter().eq(16..FIRST + BLOCKS));
+
+    swap(&node, &by("r0"));
+    fakes.iter().for_each(|fake| drop(fake.state().take_seen()));
+    fakes[0].state().withholds = |seen| seen.opcode == io::WRITE;
+    let written = start(&mut host, 2);
+    while fakes[0].state().withheld().len() < 2 {
+        // The target asks for what does not fit a capsule.
+        host.queue.poll().expect("the connection lasts");
+    }
+    let suspend = start_suspend(&node, "--noflush");
+    {
+        let mut state = fakes[0].state();
+        state.withholds = |_| false;
+        state.let_go(|one| one.lba == FIRST, Status::SUCCESS);
+        state.let_go(|_| true, Status::INTERNAL_PATH_ERROR.do_not_retry());
+    }
+    must_succeed(suspend);
+    let now = node.counts(DEVICE);
+    assert_eq!((now.in_flight, now.held, now.parked), (0, 0, 1));
+    node.told(&["dm", "load", DEVICE, "--table", &by("r1")]);
+    node.told(&["dm", "resume", DEVICE]);
+    assert!(finish(&mut host, written).is_success());
+    let seen = fakes.each_ref().map(|fake| fake.state().take_seen());
+    assert!(is_flush(&seen[0][0]) && !seen[0][1..].iter().any(is_flush));
+    let (flush, writes) = seen[1].split_last().expect("it was flushed");
+    assert!(is_flush(flush), "{seen:?}");
+    assert!(
+        blocks(writes).into_iter().eq(FIRST..FIRST + BLOCKS),
+        "{seen:?}"
+    );
+    let durable = &fakes[1].state().durable[FIRST as usize * BLOCK..][..BLOCKS as usize * BLOCK];
+    assert!(durable.iter().all(|byte| *byte == 2));
     drop(host);
     node.end();
 }

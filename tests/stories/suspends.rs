@@ -1,12 +1,18 @@
-//! Suspends that fail, are cancelled, or find I/O that waits: AT-11, AT-12, AT-15, AT-16, and what a host sees of AT-57, AT-71 and AT-78.
+//! Suspends that fail, are cancelled, or find I/O that waits: AT-11, AT-12, AT-15, AT-16, AT-43, AT-52, and what a host sees of AT-57, AT-71 and AT-78.
+
+use std::process::Child;
 
 use polldm::host::Payload;
+use polldm::nvme::Status;
 use polldm::nvme::command::Command;
 use polldm::nvme::opcode::io;
 
+use crate::fake::Fake;
+use crate::flushes::disks;
 use crate::load::Load;
 use crate::lost_paths::{Paths, multipath};
 use crate::node::Host;
+use crate::statuses::{FIRST_WAY, two_ways};
 use crate::ways::until_connected;
 use crate::{BLOCK, BLOCK_SECTORS};
 
@@ -119,6 +125,95 @@ fn at_12_a_cancelled_suspend_costs_a_host_nothing() {
     finish(&mut host, waiting, true);
     demand(&mut host, 0, 2);
     demand(&mut host, EACH, 2);
+    drop(host);
+    node.end();
+}
+
+/// Waits for the end of an operator's command; whether it was obeyed.
+fn succeeds(command: Child) -> bool {
+    let ended = command.wait_with_output().expect("it was started here");
+    ended.status.success()
+}
+
+/// A cancel and the loss of a path race a suspend with noflush, which writes keep from ending. It is cancelled, or has ended and the device is resumed: either way each write is done
+/// by the other path, with no other help.
+#[test]
+fn at_43_what_races_a_cancel_is_issued_again() {
+    let mut fake = Fake::start();
+    let node = two_ways(&mut fake, FIRST_WAY);
+    let mut host = node.host();
+    for value in 1..=20 {
+        node.dm("swap", &["--table", FIRST_WAY]);
+        fake.state().withholds = |seen| seen.opcode == io::WRITE;
+        let writes = start_writes(&mut host, 0, value);
+        while fake.state().withheld().len() < EACH as usize {
+            std::thread::yield_now();
+        }
+        fake.state().withholds = |_| false;
+        let suspend = node.start_command(&["dm", "suspend", "--noflush", "vol"]);
+        let cancel = node.start_command(&["dm", "cancel", "vol"]);
+        for number in 0..EACH {
+            let path_error = Status::INTERNAL_PATH_ERROR.do_not_retry();
+            fake.state().let_go(|one| one.lba == number, path_error);
+            // One process or the other comes before the next.
+            node.counts("vol");
+        }
+        let [suspended, cancelled] = [suspend, cancel].map(succeeds);
+        assert_eq!(suspended, !cancelled, "all of it, or nothing");
+        if suspended {
+            node.dm("resume", &[]);
+        }
+        finish(&mut host, writes, true);
+        demand(&mut host, 0, value);
+        let now = node.counts("vol");
+        assert_eq!((now.in_flight, now.held, now.parked), (0, 0, 0));
+    }
+    drop(host);
+    node.end();
+}
+
+/// The suspend that a resume with another table implies fails, because the disk does not flush, or is cancelled: the device runs on the table it had, the other is still
+/// loaded, and the next resume takes it.
+#[test]
+fn at_52_the_suspend_within_a_resume_fails() {
+    let (node, fakes) = disks::<2>("0 2048 linear r0 0");
+    let mut host = node.host();
+    let state = || node.info("vol", "suspended,tables_loaded");
+    for is_cancelled in [false, true] {
+        node.dm("load", &["--table", "0 2048 linear r1 0"]);
+        if is_cancelled {
+            fakes[0].state().withholds = |seen| seen.opcode == io::WRITE;
+            let write = start_write(&mut host, 0, 1);
+            while fakes[0].state().withheld().len() == 0 {
+                std::thread::yield_now();
+            }
+            let resume = node.start_command(&["dm", "resume", "vol"]);
+            // Refused until the suspend has begun.
+            while !succeeds(node.start_command(&["dm", "cancel", "vol"])) {}
+            assert!(!succeeds(resume));
+            fakes[0].state().withholds = |_| false;
+            fakes[0].state().let_go(|_| true, Status::SUCCESS);
+            finish(&mut host, vec![write], true);
+        } else {
+            fakes[0].state().fails_flushes = Some((0, Status::WRITE_FAULT.do_not_retry()));
+            let refused = node.refused(&["dm", "resume", "vol"]);
+            assert!(refused.contains("(EIO)"), "{refused}");
+            fakes[0].state().fails_flushes = None;
+        }
+        assert_eq!(state(), "Active Both");
+        fakes.iter().for_each(|fake| drop(fake.state().take_seen()));
+        for (served, then) in [(0, "Active Both"), (1, "Active Live")] {
+            if served == 1 {
+                node.dm("resume", &[]);
+            }
+            assert_eq!(state(), then);
+            fakes[served].state().take_seen();
+            let write = start_write(&mut host, 0, 2);
+            finish(&mut host, vec![write], true);
+            assert_eq!(fakes[served].state().take_seen().len(), 1);
+        }
+        node.dm("swap", &["--table", "0 2048 linear r0 0"]);
+    }
     drop(host);
     node.end();
 }

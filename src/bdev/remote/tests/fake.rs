@@ -211,7 +211,7 @@ impl State {
     }
 
     /// Answers what is withheld and meant, with this status.
-    pub fn let_go(&mut self, is_meant: impl Fn(&Seen) -> bool, status: Status) {
+    pub fn let_go(&mut self, mut is_meant: impl FnMut(&Seen) -> bool, status: Status) {
         let is_meant = |(seen, ..): &mut (Seen, TcpStream, Completion)| is_meant(seen);
         for (_, mut stream, completion) in self.withheld.extract_if(.., is_meant) {
             // Nobody hears it who has closed the connection meanwhile.
