@@ -15,6 +15,7 @@ mod durability;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod fake;
 mod flushes;
+mod generator;
 mod iscsi;
 mod levels;
 mod life;
@@ -22,6 +23,7 @@ mod load;
 mod lost_paths;
 mod node;
 mod nvmf_tgt;
+mod operators;
 #[path = "../../src/host/peer.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod peer;

@@ -9,7 +9,7 @@ use polldm::nvme::command::Command;
 
 use crate::counts::Counts;
 use crate::load::Load;
-use crate::process::{Served, free_port};
+use crate::process::{Served, free_port, polldm};
 
 /// The engine that this build tells of, at the head of a configuration.
 const ENGINE: &str = if cfg!(feature = "spdk") {
@@ -39,6 +39,20 @@ pub struct Node {
 
 fn alone() -> Option<MutexGuard<'static, ()>> {
     cfg!(feature = "spdk").then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What `polldm bench` reports of a device with this table, on a generator of the engine's own, with random reads and writes.
+pub fn bench(bdevs: &str, table: &str, options: &[&str]) -> String {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("polldm.yaml");
+    let text =
+        format!("{ENGINE}bdevs:\n{bdevs}devices:\n  - name: vol\n    table: |\n      {table}\n");
+    std::fs::write(&file, text).expect("a configuration");
+    let target = format!("dm:{}#vol", file.display());
+    let words = ["bench", &target, "--rw", "randrw", "--qd", "128"];
+    let time = ["--time", "300ms", "--warmup", "0ms"];
+    polldm(&[&words[..], &time, options].concat())
 }
 
 /// What is said of these bdevs and this table on two reactors of SPDK's, where they cannot be had.

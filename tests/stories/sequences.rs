@@ -452,7 +452,8 @@ fn at_29_the_data_of_a_barrier_is_cut_and_taken_back() {
         blocks(writes).into_iter().eq(FIRST..FIRST + BLOCKS),
         "{seen:?}"
     );
-    let durable = &fakes[1].state().durable[FIRST as usize * BLOCK..][..BLOCKS as usize * BLOCK];
+    let bytes = FIRST as usize * BLOCK..(FIRST + BLOCKS) as usize * BLOCK;
+    let durable = fakes[1].state().durable[bytes].to_vec();
     assert!(durable.iter().all(|byte| *byte == 2));
     drop(host);
     node.end();

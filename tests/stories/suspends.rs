@@ -142,7 +142,7 @@ fn at_43_what_races_a_cancel_is_issued_again() {
     let mut fake = Fake::start();
     let node = two_ways(&mut fake, FIRST_WAY);
     let mut host = node.host();
-    for value in 1..=20 {
+    for value in 1..=10 {
         node.dm("swap", &["--table", FIRST_WAY]);
         fake.state().withholds = |seen| seen.opcode == io::WRITE;
         let writes = start_writes(&mut host, 0, value);
@@ -152,10 +152,10 @@ fn at_43_what_races_a_cancel_is_issued_again() {
         fake.state().withholds = |_| false;
         let suspend = node.start_command(&["dm", "suspend", "--noflush", "vol"]);
         let cancel = node.start_command(&["dm", "cancel", "vol"]);
-        for number in 0..EACH {
+        for half in [0..EACH / 2, EACH / 2..EACH] {
             let path_error = Status::INTERNAL_PATH_ERROR.do_not_retry();
-            fake.state().let_go(|one| one.lba == number, path_error);
-            // One process or the other comes before the next.
+            (fake.state()).let_go(|one| half.contains(&one.lba), path_error);
+            // The other processes get on, or do not.
             node.counts("vol");
         }
         let [suspended, cancelled] = [suspend, cancel].map(succeeds);
