@@ -170,7 +170,7 @@ fn state_of(model: &Model) -> [Vec<String>; 3] {
 /// nothing of it.
 #[test]
 fn at_60_two_operators_and_a_host() {
-    const ROUNDS: usize = 120;
+    const ROUNDS: usize = 60;
     let node = Node::start(DISKS, TABLES[0]);
     let load = Load::start(&node);
     let mut model = Model::new();

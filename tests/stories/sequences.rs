@@ -353,7 +353,7 @@ fn at_23_26_27_a_suspend_takes_back_a_step_without_a_path() {
 /// Ten thousand barriers that wait for a resume are carried out one after the other, whether what is beneath answers at once or later: none is begun within the end of
 /// another, for which no stack would do.
 #[test]
-fn at_28_ten_thousand_barriers_do_not_nest() {
+fn at_28_ten_thousand_of_a_hosts_barriers_do_not_nest() {
     const QUEUES: u64 = 80;
     const EACH: u64 = 126;
     const _: () = assert!(QUEUES * EACH > 10_000);

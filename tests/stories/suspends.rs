@@ -175,7 +175,7 @@ fn at_43_what_races_a_cancel_is_issued_again() {
 /// The suspend that a resume with another table implies fails, because the disk does not flush, or is cancelled: the device runs on the table it had, the other is still
 /// loaded, and the next resume takes it.
 #[test]
-fn at_52_the_suspend_within_a_resume_fails() {
+fn at_52_a_resume_that_cannot_suspend_changes_nothing() {
     let (node, fakes) = disks::<2>("0 2048 linear r0 0");
     let mut host = node.host();
     let state = || node.info("vol", "suspended,tables_loaded");
