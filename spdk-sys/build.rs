@@ -291,12 +291,10 @@ fn link_arguments(search: &SearchPath, library_directory: &Path) -> Vec<String> 
     if shared && !wants_static {
         arguments.push("-Wl,--no-as-needed".into());
         arguments.extend(search.ask(&["--libs", "--keep-system-libs"]));
-        // 24.09's libspdk_nvmf.so does not say that it needs OpenSSL.
-        let system = search.ask_of(&["spdk_syslibs"], &["--libs-only-l", "--static"]);
-        let is_openssl = |flag: &String| matches!(flag.as_str(), "-lssl" | "-lcrypto");
-        arguments.extend(system.into_iter().filter(is_openssl));
+        // 24.09's libraries do not say that they need OpenSSL and ISA-L, which its .pc files have for static libraries only.
+        arguments.extend(search.ask_of(&["spdk_syslibs"], &["--libs", "--static"]));
         arguments.push("-Wl,--as-needed".into());
-        arguments.push(format!("-Wl,-rpath,{}", library_directory.display()));
+        arguments.extend(runpaths(search, library_directory));
         return arguments;
     }
     let all = search.ask(&["--libs", "--static", "--keep-system-libs"]);
@@ -313,8 +311,23 @@ fn link_arguments(search: &SearchPath, library_directory: &Path) -> Vec<String> 
     arguments.push("-Wl,--no-as-needed".into());
     arguments.extend(others);
     arguments.push("-Wl,--as-needed".into());
-    arguments.push(format!("-Wl,-rpath,{}", library_directory.display()));
+    arguments.extend(runpaths(search, library_directory));
     arguments
+}
+
+/// Where the program finds shared libraries when it runs: where SPDK's are, and wherever else its .pc files name directories that the system does not
+/// search anyway. In a tree where SPDK was built and not installed ISA-L is in one of its own, and so is a DPDK that was built for it.
+fn runpaths(search: &SearchPath, library_directory: &Path) -> Vec<String> {
+    let mut directories = vec![library_directory.display().to_string()];
+    for flag in search.ask(&["--libs-only-L", "--static"]) {
+        if let Some(directory) = flag.strip_prefix("-L")
+            && directories.iter().all(|known| known != directory)
+        {
+            directories.push(directory.to_owned());
+        }
+    }
+    let argument = |directory: &String| format!("-Wl,-rpath,{directory}");
+    directories.iter().map(argument).collect()
 }
 
 fn first_line(text: &[u8]) -> String {
