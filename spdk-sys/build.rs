@@ -49,7 +49,9 @@ const FUNCTIONS: &[&str] = &[
     "spdk_bdev_(register|notify_blockcnt_change|module_list_add|free_io|io_complete|io_complete_nvme_status)",
     "spdk_bdev_alias_(add|del_all)",
     "spdk_bdev_io_get_(nvme_status|thread|buf)",
+    "spdk_bdev_nvme_io_passthru",
     "spdk_nvme_(ns_get_ctrlr|ctrlr_(get_opts|get_max_sges|is_fabrics))",
+    "spdk_log_open",
     "polldm_log(_to)?",
 ];
 
@@ -72,6 +74,7 @@ fn main() {
     for (name, is_there) in [
         ("spdk_vfio_user", headers.configured("VFIO_USER")),
         ("spdk_rdma", headers.configured("RDMA")),
+        ("spdk_dmrsl", headers.read("spdk/nvmf.h").contains("dmrsl")),
     ] {
         println!("cargo::rustc-check-cfg=cfg({name})");
         if is_there {

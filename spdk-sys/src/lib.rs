@@ -25,6 +25,9 @@ pub const HAS_VFIO_USER: bool = cfg!(spdk_vfio_user);
 /// Whether this SPDK has NVMe over RDMA.
 pub const HAS_RDMA: bool = cfg!(spdk_rdma);
 
+/// Whether a subsystem of this SPDK has a bound on the blocks of a discard (DMRSL), which can be chosen.
+pub const HAS_DMRSL: bool = cfg!(spdk_dmrsl);
+
 /// SPDK's own functions count bytes from the addresses of these fields; a header that does not match the library would show here first.
 mod layout {
     use super::*;

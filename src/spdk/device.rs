@@ -73,6 +73,8 @@ struct Done {
 pub(super) struct Opened {
     descriptor: AtomicPtr<spdk_sys::spdk_bdev_desc>,
     block_shift: u32,
+    /// Flushes are sent to it as NVMe's command: as I/O of SPDK's they would be answered and not sent.
+    flushes_by_command: bool,
     /// Of its controller, if it is a namespace of NVMe.
     queues: Option<Arc<Queues>>,
     /// The registry's hold, and one for each channel.
@@ -116,6 +118,10 @@ impl Opened {
 
     pub fn block_shift(&self) -> u32 {
         self.block_shift
+    }
+
+    pub fn flushes_by_command(&self) -> bool {
+        self.flushes_by_command
     }
 
     pub fn queues(&self) -> Option<&Queues> {
@@ -279,8 +285,29 @@ impl Opener {
             let set = |params| self.app.rpc.call("bdev_nvme_set_options", params).is_ok();
             // An SPDK that refuses this waits for ever.
             set(json!({ "action_on_timeout": "reset", "timeout_us": IO_TIMEOUT_US }));
-            set(json!({ "enable_flush": true }))
+            // Asked for first: of an option that it does not know SPDK complains in its log.
+            self.knows_nvme_option("enable_flush") && set(json!({ "enable_flush": true }))
         })
+    }
+
+    /// Whether SPDK's NVMe bdevs have an option.
+    fn knows_nvme_option(&self, option: &str) -> bool {
+        let config = self.call("framework_get_config", json!({ "name": "bdev" }));
+        let config = config.unwrap_or_default();
+        let mut entries = config.as_array().into_iter().flatten();
+        entries.any(|entry| {
+            entry["method"] == "bdev_nvme_set_options" && !entry["params"][option].is_null()
+        })
+    }
+
+    /// Whether another bdev of SPDK's, such as a RAID, has taken an NVMe bdev for its own.
+    fn has_nvme_beneath_others(&self) -> bool {
+        // Without an answer it may have.
+        let Ok(bdevs) = self.call("bdev_get_bdevs", json!({})) else {
+            return true;
+        };
+        let mut bdevs = bdevs.as_array().into_iter().flatten();
+        bdevs.any(|bdev| bdev["claimed"] == true && !bdev["driver_specific"]["nvme"].is_null())
     }
 
     /// Calls the methods of a configuration in SPDK's form, once.
@@ -436,6 +463,8 @@ impl Opener {
         let opened = Arc::new(Opened {
             descriptor: AtomicPtr::new(facts.descriptor as *mut _),
             block_shift: (facts.block_bytes / 512).trailing_zeros(),
+            // Without a cache there is nothing to send.
+            flushes_by_command: facts.module == "nvme" && facts.write_cache && !self.nvme_flushes(),
             queues: facts
                 .controller
                 .map(|controller| self.queues_of(controller)),
@@ -455,7 +484,8 @@ impl Opener {
             Spec::Nvme { .. } | Spec::Spdk(SpdkSpec::Nvme { .. }) => "nvme",
             Spec::Spdk(SpdkSpec::Json { .. }) => "spdk-json",
         };
-        let flush = facts.flush && (facts.module != "nvme" || self.nvme_flushes());
+        let flush = facts.flush
+            && (facts.holds_the_data() || !self.has_nvme_beneath_others() || self.nvme_flushes());
         let word = match spec {
             Spec::Spdk(SpdkSpec::Json { volatile_cache, .. }) => *volatile_cache,
             _ => None,
@@ -549,10 +579,15 @@ struct Controller {
 }
 
 impl Facts {
+    /// Whether no other bdev of SPDK's is beneath it.
+    fn holds_the_data(&self) -> bool {
+        matches!(&*self.module, "malloc" | "null" | "nvme" | "virtio_blk")
+    }
+
     /// Whether it can have a cache beneath it of which it does not say so and which it cannot flush, as logical volumes and `uring` do. Only what
     /// holds the data itself is believed.
     fn may_hide_a_cache(&self) -> bool {
-        !self.flush && !matches!(&*self.module, "malloc" | "null" | "nvme" | "virtio_blk")
+        !self.flush && !self.holds_the_data()
     }
 
     /// Refuses what the mapper cannot do justice to.

@@ -269,11 +269,10 @@ impl Export {
         });
         // No bound on the blocks of a discard: of one Linux concludes that there are discards, whatever else it is told (seen with 6.1). An SPDK
         // that does not know the bound has none.
-        params["dmrsl"] = 0.into();
-        if self.call("nvmf_create_subsystem", params.clone()).is_err() {
-            params.as_object_mut().map(|params| params.remove("dmrsl"));
-            self.say("nvmf_create_subsystem", params)?;
+        if spdk_sys::HAS_DMRSL {
+            params["dmrsl"] = 0.into();
         }
+        self.say("nvmf_create_subsystem", params)?;
         for host in subsystem.hosts.iter().flatten() {
             self.say(
                 "nvmf_subsystem_add_host",

@@ -20,10 +20,13 @@ static LINES: Mutex<VecDeque<(String, Instant)>> = Mutex::new(VecDeque::new());
 /// Whether lines are kept only.
 static HELD: AtomicBool = AtomicBool::new(false);
 
-/// Listens to SPDK from now on.
+/// Listens to SPDK from now on: it hands its log to what its options name only when DPDK runs, and what it says before is why DPDK does not.
 pub(super) fn listen() {
-    // SAFETY: the function takes a line as the shim gives it, on any thread.
-    unsafe { spdk_sys::polldm_log_to(Some(line)) };
+    // SAFETY: the functions take a line as SPDK and the shim give it, on any thread; SPDK is not running yet.
+    unsafe {
+        spdk_sys::polldm_log_to(Some(line));
+        spdk_sys::spdk_log_open(Some(spdk_sys::polldm_log));
+    }
 }
 
 /// The last errors and warnings.

@@ -25,6 +25,13 @@ const LISTS_MAX: usize = (1 << 16) - 1;
 /// Alignment of a private buffer: a page, which is what any device's DMA asks for.
 const PRIVATE_ALIGNMENT: usize = 4096;
 
+/// NVMe's flush: its opcode is 0, and SPDK fills in the namespace.
+static FLUSH: spdk_sys::spdk_nvme_cmd = {
+    const { assert!(nvme::opcode::io::FLUSH == 0) };
+    // SAFETY: integers.
+    unsafe { std::mem::zeroed() }
+};
+
 /// What [`Env`] needs on one reactor. Messages and completions are gathered here while the mapper runs, and delivered when it has
 /// returned (IO-27).
 pub(super) struct Lower {
@@ -466,6 +473,17 @@ impl Env for Lower {
                         buffers.len() as c_int,
                         offset,
                         blocks,
+                        Some(ended),
+                        argument,
+                    )
+                }
+                (Op::Flush, _) if open.device.flushes_by_command() => {
+                    spdk_sys::spdk_bdev_nvme_io_passthru(
+                        descriptor,
+                        to,
+                        &FLUSH,
+                        null_mut(),
+                        0,
                         Some(ended),
                         argument,
                     )

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-/// What SPDK takes at the least with its own defaults: its pools of I/O buffers (200 MiB) and of I/Os (80 MiB), the queues of the NVMe-oF target, and room
-/// for a malloc bdev of a test.
-pub(super) const MEMORY_MIB_MIN: u64 = 512;
+/// What SPDK takes at the least with its own defaults: its pools of I/O buffers (200 MiB), of I/Os (100 MiB), of messages (50 MiB) and, in 24.09, of events
+/// (50 MiB), the queues of the NVMe-oF target, and room for a malloc bdev of a test.
+pub(super) const MEMORY_MIB_MIN: u64 = 576;
 
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
