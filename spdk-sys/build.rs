@@ -74,7 +74,11 @@ fn main() {
     for (name, is_there) in [
         ("spdk_vfio_user", headers.configured("VFIO_USER")),
         ("spdk_rdma", headers.configured("RDMA")),
-        ("spdk_dmrsl", headers.read("spdk/nvmf.h").contains("dmrsl")),
+        ("spdk_dmrsl", headers.mention("spdk/nvmf.h", "dmrsl")),
+        (
+            "spdk_nvme_flush",
+            headers.mention("spdk/module/bdev/nvme.h", "enable_flush"),
+        ),
     ] {
         println!("cargo::rustc-check-cfg=cfg({name})");
         if is_there {
@@ -211,6 +215,11 @@ impl Headers {
         let header = self.0.join(name);
         std::fs::read_to_string(&header)
             .unwrap_or_else(|error| fail(&format!("{}: {error}", header.display())))
+    }
+
+    /// Whether there is a header that has a word.
+    fn mention(&self, name: &str, word: &str) -> bool {
+        std::fs::read_to_string(self.0.join(name)).is_ok_and(|text| text.contains(word))
     }
 
     /// They must be new enough for all that the bindings take for granted.

@@ -28,6 +28,9 @@ pub const HAS_RDMA: bool = cfg!(spdk_rdma);
 /// Whether a subsystem of this SPDK has a bound on the blocks of a discard (DMRSL), which can be chosen.
 pub const HAS_DMRSL: bool = cfg!(spdk_dmrsl);
 
+/// Whether NVMe bdevs of this SPDK can be told to send flushes; they answer them by themselves otherwise.
+pub const HAS_NVME_FLUSH: bool = cfg!(spdk_nvme_flush);
+
 /// SPDK's own functions count bytes from the addresses of these fields; a header that does not match the library would show here first.
 mod layout {
     use super::*;

@@ -285,18 +285,7 @@ impl Opener {
             let set = |params| self.app.rpc.call("bdev_nvme_set_options", params).is_ok();
             // An SPDK that refuses this waits for ever.
             set(json!({ "action_on_timeout": "reset", "timeout_us": IO_TIMEOUT_US }));
-            // Asked for first: of an option that it does not know SPDK complains in its log.
-            self.knows_nvme_option("enable_flush") && set(json!({ "enable_flush": true }))
-        })
-    }
-
-    /// Whether SPDK's NVMe bdevs have an option.
-    fn knows_nvme_option(&self, option: &str) -> bool {
-        let config = self.call("framework_get_config", json!({ "name": "bdev" }));
-        let config = config.unwrap_or_default();
-        let mut entries = config.as_array().into_iter().flatten();
-        entries.any(|entry| {
-            entry["method"] == "bdev_nvme_set_options" && !entry["params"][option].is_null()
+            spdk_sys::HAS_NVME_FLUSH && set(json!({ "enable_flush": true }))
         })
     }
 
@@ -484,6 +473,7 @@ impl Opener {
             Spec::Nvme { .. } | Spec::Spdk(SpdkSpec::Nvme { .. }) => "nvme",
             Spec::Spdk(SpdkSpec::Json { .. }) => "spdk-json",
         };
+        // NVMe bdevs that flush by command do not do so for a bdev above them.
         let flush = facts.flush
             && (facts.holds_the_data() || !self.has_nvme_beneath_others() || self.nvme_flushes());
         let word = match spec {
@@ -510,7 +500,8 @@ impl Opener {
             // The operator's word, for a bdev that cannot be asked.
             _ if word == Some(false) => false,
             // Some, such as RAID and rbd, hand flushes on and say that they have no cache.
-            _ => facts.write_cache || flush || facts.may_hide_a_cache(),
+            // Without a flush whatever is beneath it may have one of which it does not say so, as logical volumes and `uring` do not.
+            _ => facts.write_cache || flush || !facts.holds_the_data(),
         };
         let declared = Lower {
             id,
@@ -579,15 +570,9 @@ struct Controller {
 }
 
 impl Facts {
-    /// Whether no other bdev of SPDK's is beneath it.
+    /// Whether it is known to hold the data itself, so that it can be believed what it says of its cache.
     fn holds_the_data(&self) -> bool {
         matches!(&*self.module, "malloc" | "null" | "nvme" | "virtio_blk")
-    }
-
-    /// Whether it can have a cache beneath it of which it does not say so and which it cannot flush, as logical volumes and `uring` do. Only what
-    /// holds the data itself is believed.
-    fn may_hide_a_cache(&self) -> bool {
-        !self.flush && !self.holds_the_data()
     }
 
     /// Refuses what the mapper cannot do justice to.

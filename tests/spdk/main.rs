@@ -58,6 +58,14 @@ exports:
     )
 }
 
+/// Whether NVMe bdevs of this SPDK send flushes when they are told to; says so if they do not.
+fn can_switch_flushes_on() -> bool {
+    if !spdk_sys::HAS_NVME_FLUSH {
+        println!("left out: NVMe bdevs of this SPDK have no `enable_flush`");
+    }
+    spdk_sys::HAS_NVME_FLUSH
+}
+
 /// The target of a load.
 fn target(port: u16) -> String {
     format!("nvme-tcp://127.0.0.1:{port}/{NQN}")

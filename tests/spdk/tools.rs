@@ -7,7 +7,7 @@ use polldm::reactor::available_cpus;
 
 use super::process::{Served, free_port};
 use super::programs::{MEMORY_MIB, cpu, program};
-use super::{NQN, alone, configuration};
+use super::{NQN, alone, can_switch_flushes_on, configuration};
 
 /// Runs a program to its end, which must be a success: what it says.
 fn run(mut command: Command) -> String {
@@ -51,6 +51,13 @@ fn spdk_nvme_identify_is_told_the_truth() {
     let Some(mut identify) = program("spdk_nvme_identify") else {
         return;
     };
+    let mut usage = program("spdk_nvme_identify").expect("it is there");
+    let usage = usage.arg("-h").output().expect("it can be run");
+    let usage = [usage.stdout, usage.stderr].concat();
+    if !String::from_utf8_lossy(&usage).contains("--no-huge") {
+        println!("skipped: this spdk_nvme_identify wants hugepages");
+        return;
+    }
     let _alone = alone();
     let port = free_port();
     let served = serve(port);
@@ -105,8 +112,12 @@ fn spdk_nvme_perf_has_no_error() {
 
 /// SPDK's NVMe bdev over the device, as a file in SPDK's form.
 fn attach(directory: &Path, port: u16) -> PathBuf {
+    let options = match can_switch_flushes_on() {
+        true => serde_json::json!({ "enable_flush": true }),
+        false => serde_json::json!({}),
+    };
     let config = serde_json::json!({ "subsystems": [ { "subsystem": "bdev", "config": [
-        { "method": "bdev_nvme_set_options", "params": { "enable_flush": true } },
+        { "method": "bdev_nvme_set_options", "params": options },
         { "method": "bdev_nvme_attach_controller", "params": {
             "name": "mapped", "trtype": "TCP", "adrfam": "IPv4", "traddr": "127.0.0.1",
             "trsvcid": port.to_string(), "subnqn": NQN
@@ -150,7 +161,8 @@ fn bdevperf_verifies() {
         let text = run(bdevperf);
         assert!(text.contains(&format!("workload: {workload}")), "{text}");
     }
-    assert!(count(&served, "discard") > 0 && count(&served, "flush") > 0);
+    assert!(count(&served, "discard") > 0);
+    assert!(count(&served, "flush") > 0 || !can_switch_flushes_on());
     assert_eq!(served.end(), Some(0));
 }
 
