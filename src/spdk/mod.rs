@@ -17,6 +17,7 @@
 //! | `queues` | I/O queues of an NVMe controller beneath: how many there are, and whose |
 //! | `module` | mapped devices as SPDK bdevs |
 //! | `zeroes` | write zeroes that a table does not take |
+//! | `compare` | a host's compare with one, where SPDK does not tell of a difference |
 //! | `reset` | a host's reset of one |
 //! | `world` | all of it, as the control plane reaches it |
 //! | `host` | a user of one bdev: what a load generator needs |
@@ -37,6 +38,7 @@
 //! What SPDK calls is `extern "C"`, out of which no panic unwinds: the process ends, whatever the profile.
 
 mod app;
+mod compare;
 mod core;
 mod device;
 mod export;

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, spdk_io_channel};
 
+use super::compare;
 use super::core;
 use super::passing::{self, Kept};
 use super::payload::Payload;
@@ -308,6 +309,8 @@ unsafe extern "C" fn io_type_supported(
             !published.read_only
         }
         spdk_sys::SPDK_BDEV_IO_TYPE_UNMAP => published.discard && !published.read_only,
+        // SPDK reads and compares, of a bdev that cannot.
+        spdk_sys::SPDK_BDEV_IO_TYPE_COMPARE => !compare::spdk_tells(),
         _ => false,
     }
 }
@@ -418,6 +421,13 @@ unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
             match published.write_zeroes.load(Ordering::Relaxed) {
                 true => Ok(Op::WriteZeroes),
                 false => Err(Status::NotSupported),
+            }
+        }
+        spdk_sys::SPDK_BDEV_IO_TYPE_COMPARE => {
+            // SAFETY: it was just submitted to us.
+            match unsafe { compare::begin(current, published, io) } {
+                Some(read) => Err(read),
+                None => return,
             }
         }
         spdk_sys::SPDK_BDEV_IO_TYPE_ABORT => {
@@ -534,6 +544,7 @@ unsafe fn conclude(io: *mut spdk_bdev_io, status: Status) {
                     None => return,
                 }
             }
+            spdk_sys::SPDK_BDEV_IO_TYPE_COMPARE => compare::end(io, status),
             _ => status,
         };
         match status {

@@ -101,8 +101,10 @@ fn a_host_has_every_command_carried_out() {
     assert!(!write.status.is_success(), "nothing is written");
     assert_eq!(fillings(&mut queue, 20, 1), [5]);
 
-    // Neither SPDK's target nor a mapped device knows it.
-    let unknown = status(queue.verify(NSID, 0, 1));
+    // A vendor's, which neither SPDK's target nor a mapped device knows. No Verify: after one 24.09 stops no more (docs/spdk.md).
+    let unknown = Command::new(0x80, NSID);
+    let unknown = queue.start(unknown, Payload::None).expect("sent");
+    let unknown = queue.finish(unknown).expect("ended").completion.status;
     assert!(unknown.is(Status::INVALID_OPCODE), "{unknown}");
     let beyond = status(queue.write(NSID, 1 << 20, &fill(1, 1), BLOCK));
     assert!(beyond.is(Status::LBA_OUT_OF_RANGE), "{beyond}");
