@@ -299,23 +299,25 @@ fn bind(cflags: &[String]) {
 fn link_arguments(search: &SearchPath, library_directory: &Path) -> Vec<String> {
     let shared = library_directory.join("libspdk_event.so").exists();
     let wants_static = env::var("SPDK_STATIC").is_ok_and(|value| value == "1");
-    let mut arguments = Vec::new();
+    // Before those that are searched anyway, which may have another ISA-L than the one that SPDK was built with.
+    let directories = search.ask(&["--libs-only-L", "--static"]);
+    let mut arguments = directories.clone();
     if shared && !wants_static {
         arguments.push("-Wl,--no-as-needed".into());
         arguments.extend(search.ask(&["--libs", "--keep-system-libs"]));
         // 24.09's libraries do not say that they need OpenSSL and ISA-L, which its .pc files have for static libraries only.
         arguments.extend(search.ask_of(&["spdk_syslibs"], &["--libs", "--static"]));
         arguments.push("-Wl,--as-needed".into());
-        arguments.extend(runpaths(search, library_directory));
+        arguments.extend(runpaths(&directories, library_directory));
         return arguments;
     }
     let all = search.ask(&["--libs", "--static", "--keep-system-libs"]);
     let (spdk, others): (Vec<String>, Vec<String>) = all
         .into_iter()
         .partition(|flag| flag.starts_with("-lspdk_"));
-    let (directories, others): (Vec<String>, Vec<String>) =
+    let (all_directories, others): (Vec<String>, Vec<String>) =
         others.into_iter().partition(|flag| flag.starts_with("-L"));
-    arguments.extend(directories);
+    arguments.extend(all_directories);
     arguments.push("-Wl,--whole-archive".into());
     arguments.extend(spdk.iter().map(|flag| format!("-l:lib{}.a", &flag[2..])));
     arguments.push("-Wl,--no-whole-archive".into());
@@ -323,18 +325,16 @@ fn link_arguments(search: &SearchPath, library_directory: &Path) -> Vec<String> 
     arguments.push("-Wl,--no-as-needed".into());
     arguments.extend(others);
     arguments.push("-Wl,--as-needed".into());
-    arguments.extend(runpaths(search, library_directory));
+    arguments.extend(runpaths(&directories, library_directory));
     arguments
 }
 
 /// Where the program finds shared libraries when it runs: where SPDK's are, and wherever else its .pc files name directories that the system does not
 /// search anyway. In a tree where SPDK was built and not installed ISA-L is in one of its own, and so is a DPDK that was built for it.
-fn runpaths(search: &SearchPath, library_directory: &Path) -> Vec<String> {
+fn runpaths(flags: &[String], library_directory: &Path) -> Vec<String> {
     let mut directories = vec![library_directory.display().to_string()];
-    for flag in search.ask(&["--libs-only-L", "--static"]) {
-        if let Some(directory) = flag.strip_prefix("-L")
-            && directories.iter().all(|known| known != directory)
-        {
+    for directory in flags.iter().filter_map(|flag| flag.strip_prefix("-L")) {
+        if directories.iter().all(|known| known != directory) {
             directories.push(directory.to_owned());
         }
     }
