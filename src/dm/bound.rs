@@ -29,6 +29,8 @@ pub(super) struct Bound<C> {
     ends: Vec<u64>,
     /// The place of the last I/O: most neighbours in time are neighbours in space.
     last: usize,
+    /// Where the last I/O went straight on.
+    stretch: Stretch,
     /// Room to mark channels while a fan-out is put together; all false between fan-outs.
     marks: Vec<bool>,
 }
@@ -136,6 +138,34 @@ impl Place {
     }
 }
 
+/// Sectors of the table that follow one another on one lower device: what is left of a place, and of all that is asked on the way through it, for
+/// reads and writes that go straight on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stretch {
+    /// Its first sector in the table.
+    start: u64,
+    /// How many; 0 for none.
+    sectors: u64,
+    /// The most that a read or write may have; 0 for none.
+    sectors_max: u32,
+    /// The place in the table.
+    place: u32,
+    /// Where it lies.
+    channel: ChannelIndex,
+    /// Its first sector there.
+    below: u64,
+}
+
+/// Where a read or write goes.
+pub(super) enum Found {
+    /// As one piece, there.
+    Whole(Piece, Remap),
+    /// As several.
+    Pieces,
+    /// Nowhere: it is outside of the table, or a write to what can only be read.
+    Outside,
+}
+
 /// One piece of a read or write.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
@@ -185,6 +215,7 @@ impl<C> Bound<C> {
         let marks = vec![false; channels.len()];
         Ok(Bound {
             limits: table.limits.clone(),
+            stretch: Stretch::default(),
             ends: table.segments.iter().map(Segment::end).collect(),
             table,
             serial,
@@ -216,7 +247,7 @@ impl<C> Bound<C> {
 
     /// Whether a read or write may be admitted: it lies within the table (IO-5), and is no write to what can only be read.
     #[inline(always)]
-    pub fn takes(&self, op: Op, sector: u64, sectors: u32) -> bool {
+    fn takes(&self, op: Op, sector: u64, sectors: u32) -> bool {
         let limits = &self.limits;
         sectors != 0
             && (!limits.read_only || op != Op::Write)
@@ -234,6 +265,61 @@ impl<C> Bound<C> {
             sectors: place.room(sector, sectors),
         };
         (piece, place)
+    }
+
+    /// Finds out where a read or write goes, as far as that can be told without asking its target in full.
+    #[inline(always)]
+    pub fn find(&mut self, op: Op, sector: u64, sectors: u32) -> Found {
+        let stretch = &self.stretch;
+        let along = sector.wrapping_sub(stretch.start);
+        if along < stretch.sectors
+            && u64::from(sectors) <= stretch.sectors - along
+            && sectors.wrapping_sub(1) < stretch.sectors_max
+        {
+            let piece = Piece {
+                place: stretch.place,
+                within: along,
+                sectors,
+            };
+            return Found::Whole(piece, Remap::To(stretch.channel, stretch.below + along));
+        }
+        self.look_up(op, sector, sectors)
+    }
+
+    /// The same, without what is remembered. Out of line, and out of the way: inlined, it would cost those that need none of it their registers.
+    #[cold]
+    #[inline(never)]
+    fn look_up(&mut self, op: Op, sector: u64, sectors: u32) -> Found {
+        if !self.takes(op, sector, sectors) {
+            return Found::Outside;
+        }
+        let (piece, place) = self.piece(sector, sectors);
+        if piece.sectors != sectors {
+            return Found::Pieces;
+        }
+        let (remap, straight) = (place.remap(piece.within), place.segment.target.straight());
+        if let Some((channel, below)) = straight {
+            self.remember(piece.place, channel, below);
+        }
+        Found::Whole(piece, remap)
+    }
+
+    /// Has I/O that comes next and stays in this place, whose target goes straight on, look nothing else up. What can only be read, or is cut, is
+    /// looked up each time.
+    #[inline(always)]
+    fn remember(&mut self, number: u32, channel: ChannelIndex, below: u64) {
+        let place = &self.places[number as usize];
+        if self.limits.read_only || !matches!(place.cut, Cut::Nowhere) {
+            return;
+        }
+        self.stretch = Stretch {
+            start: place.start,
+            sectors: self.limits.sectors.min(place.end) - place.start,
+            sectors_max: place.sectors_max,
+            place: number,
+            channel,
+            below,
+        };
     }
 
     /// What is known of a lower device.

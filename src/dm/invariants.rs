@@ -38,7 +38,7 @@ impl<E: Env> Mapper<E> {
             deferred += device.deferred.len() + device.older.len() + device.pushed_back.len();
             held += device.held;
             waiting += device.sequenced;
-            in_flight += device.flow.in_flight - device.flow.passing;
+            in_flight += device.flow.in_flight;
         }
         assert_eq!(deferred, parked, "the deferred lists and what is parked");
         assert_eq!(waiting, sequenced, "what waits for a sequence");
@@ -59,7 +59,7 @@ impl<E: Env> Mapper<E> {
         assert_eq!(self.busy(), 0, "a busy clone is left");
         assert!(self.ended_below.is_empty(), "an end that nobody was told");
         for device in self.devices.iter().flatten() {
-            assert_eq!(device.flow.in_flight, 0, "in flight");
+            assert_eq!(device.flow.under_way(), 0, "in flight");
             assert_eq!(device.sequenced, 0, "waiting for a sequence");
             let lists = [&device.deferred, &device.older, &device.pushed_back];
             assert!(lists.iter().all(|list| list.len() == 0), "parked");

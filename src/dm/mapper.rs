@@ -57,7 +57,7 @@ pub(super) struct Device<C> {
     pub staged: Option<Bound<C>>,
     /// The table before the last swap, until the gate opens on the new one.
     pub retired: Option<Bound<C>>,
-    /// The round whose close order waits for [`Flow::in_flight`] to reach 0.
+    /// The round whose close order waits for [`Flow::under_way`] to reach 0.
     pub draining: Option<Epoch>,
     /// The noflush flag: targets may push back (4.1 step 1). This core's own copy (PM-5).
     pub noflush: bool,
@@ -269,7 +269,7 @@ impl<E: Env> Mapper<E> {
     pub fn stats(&self, id: DeviceId) -> Option<Stats> {
         let device = self.device(id)?;
         let mut stats = device.flow.stats.clone();
-        stats.in_flight = u64::from(device.flow.in_flight);
+        stats.in_flight = u64::from(device.flow.under_way());
         let lists = [&device.pushed_back, &device.older, &device.deferred];
         let parked: u32 = lists.iter().map(|list| list.len()).sum();
         stats.parked = u64::from(parked) + u64::from(device.sequenced);
@@ -439,11 +439,17 @@ impl<C> Device<C> {
         }
     }
 
-    /// Counts one original out; whether that was the last one that the round which closes the device waits for.
+    /// Counts one original that has a slot out; as [`Device::has_drained`].
     #[inline(always)]
     pub fn leave(&mut self, left: u32) -> bool {
         self.flow.in_flight -= 1;
-        self.flow.in_flight <= left && self.draining.is_some()
+        self.has_drained(left)
+    }
+
+    /// Whether the round which closes the device has waited for the original that was just counted out.
+    #[inline(always)]
+    pub fn has_drained(&self, left: u32) -> bool {
+        self.draining.is_some() && self.flow.under_way() <= left
     }
 
     /// Takes the next parked original that may go on. What was pushed back came before any original that waits for its sequence

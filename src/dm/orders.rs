@@ -100,11 +100,11 @@ impl<E: Env> Mapper<E> {
                 }
                 let device = self.known(id);
                 device.close(gate);
-                if device.flow.in_flight > 0 && !env.planted(Defect::NotDrained) {
+                if device.flow.under_way() > 0 && !env.planted(Defect::NotDrained) {
                     assert!(device.draining.is_none(), "one drain at a time");
                     device.draining = Some(epoch);
                 }
-                let drains = device.flow.in_flight > 0;
+                let drains = device.flow.under_way() > 0;
                 self.limit_parked(id);
                 if drains {
                     return;
@@ -238,7 +238,8 @@ impl<E: Env> Mapper<E> {
     ) -> Result<(), String> {
         let device = self.known(id);
         assert_eq!(
-            device.flow.in_flight, 0,
+            device.flow.under_way(),
+            0,
             "a table is swapped only when nothing is in flight on it"
         );
         if home(id, env.cores()) != self.core && env.planted(Defect::OldTableKept) {
@@ -503,7 +504,8 @@ impl<E: Env> Mapper<E> {
             .take()
             .expect("a device is detached once");
         assert_eq!(
-            device.flow.in_flight, 0,
+            device.flow.under_way(),
+            0,
             "a device is detached when it has drained"
         );
         if let Some(live) = &mut device.live {

@@ -39,15 +39,13 @@ impl Histogram {
     /// The bucket of a value.
     #[inline(always)]
     fn bucket(ns: u64) -> usize {
-        if ns < 1 << FIRST_POWER {
-            return 0;
-        }
-        let power = 63 - ns.leading_zeros();
-        if power >= LAST_POWER {
-            return BUCKETS - 1;
-        }
-        let step = (ns >> (power - STEPS.trailing_zeros())) & u64::from(STEPS - 1);
-        1 + ((power - FIRST_POWER) * STEPS) as usize + step as usize
+        // The exponent and the first bits of the mantissa of a floating point number are the power of two and the steps above it: no case to
+        // tell from another.
+        let bits = |ns: u64| {
+            (ns as i64 as f64).to_bits() >> (f64::MANTISSA_DIGITS - 1 - STEPS.trailing_zeros())
+        };
+        let below_first = (1 << FIRST_POWER) - 1;
+        (bits(ns.clamp(below_first, 1 << LAST_POWER)) - bits(below_first)) as usize
     }
 
     /// The exclusive upper bound of a bucket in nanoseconds; `None` for the last.

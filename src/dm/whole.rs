@@ -16,7 +16,7 @@
 //!      └ None → submit                └ no room   → turned_back(), and submit
 //! ```
 
-use super::bound::{Bound, Piece};
+use super::bound::{Bound, Found, Piece};
 use super::defect::Defect;
 use super::env::{Env, Submit};
 use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload as _};
@@ -33,9 +33,9 @@ const WHOLE: u32 = 1 << 31;
 /// What one core counts of a device's I/O.
 #[derive(Default)]
 pub(super) struct Flow {
-    /// Originals admitted and not completed.
+    /// Originals admitted and not completed that have a slot.
     pub in_flight: u32,
-    /// Those among them that the engine keeps ([`Mapper::pass`]); all others have a slot.
+    /// Those that the engine keeps ([`Mapper::pass`]).
     pub passing: u32,
     /// Originals that have taken a slot: numbers them as they arrive.
     pub arrivals: u64,
@@ -80,8 +80,6 @@ pub struct Passage<'a, C> {
 pub struct Passing {
     started_ns: u64,
     arrival: u64,
-    place: u32,
-    channel: ChannelIndex,
 }
 
 impl<E: Env> Mapper<E> {
@@ -110,14 +108,12 @@ impl<E: Env> Mapper<E> {
         else {
             return Some(Status::IoError);
         };
-        if !live.takes(io.op, io.sector, io.sectors) {
-            return Some(Status::IoError);
-        }
-        let (piece, place) = live.piece(io.sector, io.sectors);
-        if piece.sectors != io.sectors {
-            return self.submit_slowly(env, id, io);
-        }
-        match place.remap(piece.within) {
+        let (piece, remap) = match live.find(io.op, io.sector, io.sectors) {
+            Found::Whole(piece, remap) => (piece, remap),
+            Found::Pieces => return self.submit_slowly(env, id, io),
+            Found::Outside => return Some(Status::IoError),
+        };
+        match remap {
             Remap::To(channel, sector) => {
                 let way = Way {
                     place: piece.place,
@@ -247,21 +243,13 @@ impl<E: Env> Mapper<E> {
             return None;
         }
         let live = device.live.as_mut()?;
-        if !live.takes(op, sector, sectors) {
-            return None;
-        }
-        let (piece, place) = live.piece(sector, sectors);
-        let Remap::To(channel, sector) = place.remap(piece.within) else {
+        let Found::Whole(_, Remap::To(channel, sector)) = live.find(op, sector, sectors) else {
             return None;
         };
         let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
             return None;
         };
-        if piece.sectors != sectors {
-            return None;
-        }
         let flow = &mut device.flow;
-        flow.in_flight += 1;
         flow.passing += 1;
         flow.arrivals += 1;
         Some(Passage {
@@ -270,8 +258,6 @@ impl<E: Env> Mapper<E> {
             passing: Passing {
                 started_ns: env.now_ns(),
                 arrival: flow.arrivals,
-                place: piece.place,
-                channel,
             },
         })
     }
@@ -282,13 +268,10 @@ impl<E: Env> Mapper<E> {
         let latency_ns = env.now_ns().saturating_sub(passing.started_ns);
         let left = u32::from(env.planted(Defect::DrainedEarly));
         let device = self.known(id);
+        let counters = device.flow.stats.of(op);
+        counters.done(sectors, Status::Ok, latency_ns);
         device.flow.passing -= 1;
-        device
-            .flow
-            .stats
-            .of(op)
-            .done(sectors, Status::Ok, latency_ns);
-        if device.leave(left) {
+        if device.has_drained(left) {
             self.drained(env, id);
         }
     }
@@ -304,11 +287,18 @@ impl<E: Env> Mapper<E> {
         passing: &Passing,
         status: Status,
     ) {
-        self.known(id).flow.passing -= 1;
+        let flow = &mut self.known(id).flow;
+        flow.passing -= 1;
+        flow.in_flight += 1;
+        // Its table is still the live one: what passes is drained like anything else.
+        let (piece, place) = self.live(id).piece(io.sector, io.sectors);
+        let Remap::To(channel, _) = place.remap(piece.within) else {
+            unreachable!("it was let through by this target")
+        };
         let slot = self.originals.insert(Original {
             arrival: passing.arrival,
-            place: passing.place,
-            channel: passing.channel,
+            place: piece.place,
+            channel,
             ..Original::new(id, io, passing.started_ns, Stage::Data)
         });
         self.whole_ended(env, slot, status);
@@ -319,12 +309,17 @@ impl<E: Env> Mapper<E> {
     pub fn turned_back(&mut self, id: DeviceId) {
         let flow = &mut self.known(id).flow;
         flow.passing -= 1;
-        flow.in_flight -= 1;
         flow.arrivals -= 1;
     }
 }
 
 impl Flow {
+    /// Originals admitted and not completed.
+    #[inline(always)]
+    pub fn under_way(&self) -> u32 {
+        self.in_flight + self.passing
+    }
+
     /// Submits a read or write that is one piece to where its target has sent it. It takes a slot unless it ends at once, well, and
     /// nobody wants to be told.
     #[inline(always)]

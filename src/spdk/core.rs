@@ -421,12 +421,19 @@ pub(super) fn turned_back(device: DeviceId, kept: Kept) {
     mapper.turned_back(device);
 }
 
-/// What was let through has ended below, on the thread that it is of. True if that was all: whoever calls completes it. Otherwise the mapper does.
-#[inline(always)]
-pub(super) fn passed(passed: Passed, status: Status) -> bool {
+/// What was let through has failed below, on the thread that it is of.
+#[cold]
+pub(super) fn stopped(io: NonNull<spdk_bdev_io>, status: Status) {
     let core = here().expect("I/O ends on the thread that submitted it");
-    if status != Status::Ok || core.entered.get() {
-        core.call_in_passing(Caller::Passed(passed.io, status));
+    core.call_in_passing(Caller::Passed(io, status));
+}
+
+/// What was let through has ended well below, on the thread that it is of. True if that was all: whoever calls completes it. Otherwise the mapper does.
+#[inline(always)]
+pub(super) fn passed(passed: Passed) -> bool {
+    let core = here().expect("I/O ends on the thread that submitted it");
+    if core.entered.get() {
+        core.call_in_passing(Caller::Passed(passed.io, Status::Ok));
         return false;
     }
     // SAFETY: nobody is in, and nothing is called that enters before this is done with.

@@ -10,7 +10,7 @@
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, spdk_io_channel};
 
@@ -35,6 +35,9 @@ const FUA: u32 = 1 << 30;
 
 /// Whether write zeroes has to be durable when it completes. SPDK's target does not hand on a host's bit, and who set it was promised that.
 const WRITE_ZEROES_FUA: bool = true;
+
+/// No device: mappers number them from 0.
+const NONE: DeviceId = DeviceId(u32::MAX);
 
 /// What SPDK is told of us, and writes into while it has us.
 struct Module(UnsafeCell<spdk_bdev_module>);
@@ -86,7 +89,9 @@ unsafe extern "C" fn context_bytes() -> c_int {
 
 /// The bdev of a mapped device. Lives on the heap from its registration until SPDK lets go of it; only touched on SPDK's own thread, but for
 /// what each I/O reads.
+#[repr(C)]
 pub(super) struct Published {
+    /// First, so that its address is that of the whole.
     bdev: UnsafeCell<spdk_bdev>,
     pub device: DeviceId,
     /// Blocks to sectors: a shift to the left.
@@ -95,8 +100,8 @@ pub(super) struct Published {
     read_only: bool,
     /// What is in force takes write zeroes. A hint: I/O may meet another table.
     write_zeroes: AtomicBool,
-    /// The device is being removed; its number may be another's soon.
-    withdrawn: AtomicBool,
+    /// The number of the device that takes I/O; [`NONE`] once it is being removed, when its own may be another's soon.
+    taker: AtomicU32,
     name: CString,
 }
 
@@ -114,14 +119,19 @@ impl Published {
     /// `io` was submitted to one of our bdevs, and is not completed.
     #[inline(always)]
     pub unsafe fn of<'a>(io: *mut spdk_bdev_io) -> &'a Published {
-        // SAFETY: the caller's promise: a bdev is there as long as there is I/O for it.
-        unsafe { &*(*(*io).bdev).ctxt.cast() }
+        // SAFETY: the caller's promise: a bdev is there as long as there is I/O for it, and is the first of a `Published`.
+        unsafe { &*(*io).bdev.cast() }
     }
 
-    /// Whether the device is being removed. Told to reactors without order: what they have begun by then ends before the removal goes on.
+    /// The device that takes what is submitted: one that no mapper knows once it is being removed. Told to reactors without order: what they
+    /// have begun by then ends before the removal goes on.
     #[inline(always)]
+    pub fn taker(&self) -> DeviceId {
+        DeviceId(self.taker.load(Ordering::Relaxed))
+    }
+
     pub fn is_withdrawn(&self) -> bool {
-        self.withdrawn.load(Ordering::Relaxed)
+        self.taker() == NONE
     }
 }
 
@@ -141,7 +151,7 @@ impl Publication {
             discard: limits.discard,
             read_only: limits.read_only,
             write_zeroes: AtomicBool::new(limits.write_zeroes),
-            withdrawn: AtomicBool::new(false),
+            taker: AtomicU32::new(device.0),
             name,
         }));
         let address: *mut c_void = (&raw mut *published).cast();
@@ -162,7 +172,7 @@ impl Publication {
         bdev.max_write_zeroes = blocks_max;
         bdev.module = MODULE.0.get();
         bdev.fn_table = &raw const FUNCTIONS;
-        let bdev: *mut spdk_bdev = bdev;
+        let bdev: *mut spdk_bdev = address.cast();
         // SAFETY: the device is an address that is nobody else's until it is unregistered; its name is copied; the bdev is filled in and stays
         // where it is until SPDK destructs it.
         let result = unsafe {
@@ -229,7 +239,7 @@ impl Publication {
     /// Refuses all I/O from now on and unregisters the bdev; on SPDK's own thread, as is `then`, when everybody has let go of it.
     pub fn withdraw(self, then: impl FnOnce() + 'static) {
         let then: Box<Then> = Box::new(Box::new(then));
-        self.published().withdrawn.store(true, Ordering::Relaxed);
+        self.published().taker.store(NONE.0, Ordering::Relaxed);
         let context = Box::into_raw(then).cast::<c_void>();
         // SAFETY: registered, and unregistered once: this takes the publication.
         unsafe {
@@ -330,12 +340,21 @@ unsafe extern "C" fn submit_request(channel: *mut spdk_io_channel, io: *mut spdk
     unsafe {
         let kind = u32::from((*io).type_);
         if kind == spdk_sys::SPDK_BDEV_IO_TYPE_READ && lacks_buffer(io) {
-            let params = &(*io).u.bdev;
-            let length = params.num_blocks * u64::from((*(*io).bdev).blocklen);
-            spdk_sys::spdk_bdev_io_get_buf(io, Some(got_buffer), length);
-            return;
+            return get_buffer(io);
         }
         submit(channel, io);
+    }
+}
+
+/// # Safety
+/// `io` is a read that was submitted, and comes without memory to read into.
+#[cold]
+unsafe fn get_buffer(io: *mut spdk_bdev_io) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let params = &(*io).u.bdev;
+        let length = params.num_blocks * u64::from((*(*io).bdev).blocklen);
+        spdk_sys::spdk_bdev_io_get_buf(io, Some(got_buffer), length);
     }
 }
 

@@ -14,7 +14,7 @@ use super::lower::{Channel, failure};
 use super::module::{self, Published};
 use super::payload::Payload;
 use super::thread::Thread;
-use crate::dm::{DeviceId, Io, Op, Passing, Status};
+use crate::dm::{DeviceId, Io, Op, Passing};
 
 /// What is kept in the room that SPDK gives a module at the end of each of its I/Os.
 #[derive(Clone, Copy)]
@@ -80,25 +80,18 @@ impl Passed {
 pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> bool {
     // SAFETY: the caller's promise.
     let (published, params) = unsafe { (Published::of(io), &(*io).u.bdev) };
-    if published.is_withdrawn() {
-        return false;
-    }
-    let (Ok(sectors), Some(buffers)) = (
-        u32::try_from(params.num_blocks << published.shift),
-        NonNull::new(params.iovs),
-    ) else {
+    let Ok(sectors) = u32::try_from(params.num_blocks << published.shift) else {
         return false;
     };
-    let sector = params.offset_blocks << published.shift;
-    let Some((below, sector, to_keep)) = core::pass(current, published.device, op, sector, sectors)
-    else {
+    let (device, sector) = (published.taker(), params.offset_blocks << published.shift);
+    let Some((below, sector, to_keep)) = core::pass(current, device, op, sector, sectors) else {
         return false;
     };
     // SAFETY: the I/O is ours, and so is its room.
     unsafe { kept(io).write(to_keep) };
     let offset = sector >> below.block_shift;
     let blocks = u64::from(sectors) >> below.block_shift;
-    let argument = io.cast::<c_void>();
+    let (buffers, argument) = (params.iovs, io.cast::<c_void>());
     let (descriptor, channel) = (below.descriptor, below.channel);
     // SAFETY: the descriptor is open, and so is the channel, which is of the current thread; the range was checked against the table, and SPDK checks
     // it against the bdev; the buffers are the host's until the I/O completes.
@@ -107,7 +100,7 @@ pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> boo
             (Op::Read, 1) => spdk_sys::spdk_bdev_read_blocks(
                 descriptor,
                 channel,
-                buffers.as_ref().iov_base,
+                (*buffers).iov_base,
                 offset,
                 blocks,
                 Some(ended),
@@ -116,7 +109,7 @@ pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> boo
             (_, 1) => spdk_sys::spdk_bdev_write_blocks(
                 descriptor,
                 channel,
-                buffers.as_ref().iov_base,
+                (*buffers).iov_base,
                 offset,
                 blocks,
                 Some(ended),
@@ -130,7 +123,7 @@ pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> boo
                 submit(
                     descriptor,
                     channel,
-                    buffers.as_ptr(),
+                    buffers,
                     count,
                     offset,
                     blocks,
@@ -143,7 +136,7 @@ pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> boo
     if result != 0 {
         // No room, or something that the mapper knows what to make of. What was kept is read again, so that it is nowhere else meanwhile.
         // SAFETY: as above.
-        core::turned_back(published.device, unsafe { kept(io).read() });
+        core::turned_back(device, unsafe { kept(io).read() });
     }
     result == 0
 }
@@ -152,13 +145,14 @@ pub(super) unsafe fn pass(current: Thread, io: *mut spdk_bdev_io, op: Op) -> boo
 unsafe extern "C" fn ended(below: *mut spdk_bdev_io, success: bool, argument: *mut c_void) {
     // SAFETY: the I/O below has completed, and is freed once; the argument is the I/O that was let through, which waits for this.
     unsafe {
-        let status = match success {
-            true => Status::Ok,
-            false => failure(below),
-        };
-        spdk_sys::spdk_bdev_free_io(below);
         let io = NonNull::new_unchecked(argument.cast::<spdk_bdev_io>());
-        if core::passed(Passed::of(io), status) {
+        if !success {
+            let status = failure(below);
+            spdk_sys::spdk_bdev_free_io(below);
+            return core::stopped(io, status);
+        }
+        spdk_sys::spdk_bdev_free_io(below);
+        if core::passed(Passed::of(io)) {
             spdk_sys::spdk_bdev_io_complete(io.as_ptr(), spdk_sys::SPDK_BDEV_IO_STATUS_SUCCESS);
         }
     }

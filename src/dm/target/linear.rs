@@ -2,7 +2,7 @@
 
 use super::super::io::Op;
 use super::super::limits::Lower;
-use super::{Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Refusal, Remap, Target};
+use super::{Arguments, Ask, Builder, ChannelIndex, Class, Map, Note, Refusal, Target};
 
 /// Sector s of the target is sector `start + s` of the device (6.1).
 #[derive(Clone, Debug)]
@@ -27,8 +27,8 @@ impl Target for Linear {
     }
 
     #[inline(always)]
-    fn remap(&self, sector: u64) -> Remap {
-        Remap::To(self.channel, self.start + sector)
+    fn straight(&self) -> Option<(ChannelIndex, u64)> {
+        Some((self.channel, self.start))
     }
 
     fn map(&mut self, ask: &Ask) -> Map {

@@ -22,7 +22,7 @@ use super::io::{CoreId, Op};
 use super::limits::Lower;
 
 /// A lower device of a table: its place in the table's list of distinct lower devices, and so in a core's channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ChannelIndex(pub u32);
 
 /// What a target is asked to place: one clone. Sectors are counted from the target's start.
@@ -314,10 +314,19 @@ pub trait Target: Clone + Send + Sync + Sized {
     /// Called once for the copy of each core, before anything else.
     fn bind(&mut self, _site: Site) {}
 
+    /// For a target whose every sector s is sector `start + s` of one lower device, whatever the I/O: that device, and `start`.
+    fn straight(&self) -> Option<(ChannelIndex, u64)> {
+        None
+    }
+
     /// The shortest way through the mapper, for a target that only computes where a read or write at a sector goes: what
     /// [`Target::map`] would answer whatever else the I/O is.
-    fn remap(&self, _sector: u64) -> Remap {
-        Remap::Ask
+    #[inline(always)]
+    fn remap(&self, sector: u64) -> Remap {
+        match self.straight() {
+            Some((channel, start)) => Remap::To(channel, start + sector),
+            None => Remap::Ask,
+        }
     }
 
     /// Where a read or write goes. It does not cross [`Target::io_sectors_max`].
@@ -466,6 +475,8 @@ macro_rules! targets {
             pub fn class(&self) -> Class { match self { $(AnyTarget::$variant(_) => <$path>::CLASS),+ } }
             /// See [`Target::bind`].
             pub fn bind(&mut self, site: Site) { match self { $(AnyTarget::$variant(t) => t.bind(site)),+ } }
+            /// See [`Target::straight`].
+            pub fn straight(&self) -> Option<(ChannelIndex, u64)> { match self { $(AnyTarget::$variant(t) => t.straight()),+ } }
             /// See [`Target::remap`].
             #[inline(always)]
             pub fn remap(&self, sector: u64) -> Remap { match self { $(AnyTarget::$variant(t) => t.remap(sector)),+ } }
