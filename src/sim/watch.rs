@@ -48,6 +48,8 @@ struct Device {
     paths: bool,
     /// Its targets keep I/O for a time, each for its own.
     late: bool,
+    /// Some of its targets write no zeroes, whatever becomes of those that do.
+    blocks: bool,
     /// What it parks while it is suspended fails after a time.
     limited: bool,
     /// Suspended, and nobody has asked for a change of that: nothing may reach its disks (SU-1).
@@ -117,6 +119,7 @@ impl Watch {
                 .map(|plan| Device {
                     paths: plan.paths,
                     late: plan.late,
+                    blocks: plan.blocks,
                     limited: plan.parked_limit_ns.is_some(),
                     ..device.clone()
                 })
@@ -423,7 +426,9 @@ impl Watch {
         if self.devices[command.device].paths {
             return;
         }
-        let refused = self.devices[command.device].refused.contains(&command.op);
+        let state = &self.devices[command.device];
+        let refused = state.refused.contains(&command.op)
+            || (state.blocks && command.op == Op::WriteZeroes);
         match (status, command.error) {
             (Status::NotSupported, _) if refused => {}
             (Status::Timeout, _) if self.devices[command.device].limited => {}
