@@ -68,7 +68,13 @@ fn count_hook(which: usize) {
 pub(super) struct Place {
     start: u64,
     end: u64,
-    cut: Cut,
+    /// A piece never crosses a multiple of this; 0 for no such bound (IO-6).
+    split: u64,
+    /// `split - 1` where that is a power of two, so that a mask stands for a division.
+    split_mask: Option<u64>,
+    /// A piece is a part of one such block, or whole ones only ([`super::target::Emulation`]), in sectors; 0 for no such rule. With it go a
+    /// `split` and no mask, so that the way of other targets is as short as without it.
+    block: u32,
     /// The most a piece may have: the smallest limit of the lower devices.
     sectors_max: u32,
     /// The target and its lower devices take discards (TG-1), and none was refused (IO-29).
@@ -87,42 +93,29 @@ pub(super) struct Place {
     segment: Segment,
 }
 
-/// Where the pieces of a target must end, beside its own end (IO-6).
-#[derive(Clone, Copy)]
-enum Cut {
-    Nowhere,
-    /// At every multiple of a power of two: this is one less, so that a mask stands for a division.
-    Mask(u64),
-    /// At every multiple of this.
-    Every(u64),
-    /// At every multiple of `every`, and so that a piece is a part of one block or whole blocks only ([`Emulation`]).
-    Blocks {
-        block: u32,
-        every: u64,
-    },
-}
-
 impl Place {
     /// How much of `sectors` from `sector` one clone may carry (IO-6).
     #[inline(always)]
     fn room(&self, sector: u64, sectors: u32) -> u32 {
         let within = sector - self.start;
         let mut room = self.end - sector;
-        match self.cut {
-            Cut::Nowhere => {}
-            Cut::Mask(mask) => room = room.min(mask + 1 - (within & mask)),
-            Cut::Every(split) => room = room.min(split - within % split),
-            Cut::Blocks { block, every } => {
-                room = room.min(every - within % every);
-                return self.room_in_blocks(within, room.min(u64::from(sectors)) as u32, block);
-            }
+        if self.split != 0 {
+            let into = match self.split_mask {
+                Some(mask) => within & mask,
+                None if self.block != 0 => return self.room_in_blocks(within, room, sectors),
+                None => within % self.split,
+            };
+            room = room.min(self.split - into);
         }
         room.min(u64::from(sectors.min(self.sectors_max))) as u32
     }
 
     /// The same where a piece is a part of one block, or whole blocks only.
     #[cold]
-    fn room_in_blocks(&self, within: u64, sectors: u32, block: u32) -> u32 {
+    fn room_in_blocks(&self, within: u64, room: u64, sectors: u32) -> u32 {
+        let block = self.block;
+        let room = room.min(self.split - within % self.split);
+        let sectors = room.min(u64::from(sectors)) as u32;
         let into = (within % u64::from(block)) as u32;
         if into != 0 || sectors < block {
             return sectors.min(block - into);
@@ -603,15 +596,9 @@ impl Place {
         Place {
             start: segment.start,
             end: segment.end(),
-            cut: match (split, emulation) {
-                (every, Some(emulation)) => Cut::Blocks {
-                    block: emulation.underlying_sectors,
-                    every,
-                },
-                (0, None) => Cut::Nowhere,
-                (split, None) if split.is_power_of_two() => Cut::Mask(split - 1),
-                (split, None) => Cut::Every(split),
-            },
+            split,
+            split_mask: (split.is_power_of_two() && emulation.is_none()).then(|| split - 1),
+            block: emulation.map_or(0, |emulation| emulation.underlying_sectors),
             sectors_max: smallest.map_or(u32::MAX, |sectors| (sectors / granule).max(1) * granule),
             discard: supports(&segment, &table.lowers, Op::Discard),
             write_zeroes: supports(&segment, &table.lowers, Op::WriteZeroes),

@@ -427,8 +427,8 @@ impl Watch {
             return;
         }
         let state = &self.devices[command.device];
-        let refused = state.refused.contains(&command.op)
-            || (state.blocks && command.op == Op::WriteZeroes);
+        let refused =
+            state.refused.contains(&command.op) || (state.blocks && command.op == Op::WriteZeroes);
         match (status, command.error) {
             (Status::NotSupported, _) if refused => {}
             (Status::Timeout, _) if self.devices[command.device].limited => {}
