@@ -302,7 +302,7 @@ impl<C> Bound<C> {
     #[inline(always)]
     fn remember(&mut self, number: u32, channel: ChannelIndex, below: u64) {
         let place = &self.places[number as usize];
-        if self.limits.read_only || !matches!(place.cut, Cut::Nowhere) {
+        if self.limits.read_only || place.split != 0 {
             return;
         }
         self.stretch = Stretch {
