@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_void};
-use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -13,20 +12,15 @@ use crossbeam_channel::Sender;
 use serde_json::{Value, json};
 
 use super::app::App;
+use super::attach::{attach, attach_remote};
 use super::memory::MEMORY_MIB_MIN;
 use super::module::{PRODUCT, errno_name};
 use super::queues::Queues;
 use super::rpc::Refused;
 use super::thread::Thread;
-use crate::bdev::{self, Bdev, Direct, Error, Foreign, NvmeAddress, RemoteSpec, SpdkSpec, Spec};
+use crate::bdev::{self, Bdev, Direct, Error, Foreign, SpdkSpec, Spec};
 use crate::dm::limits::Keep;
 use crate::dm::{AtomicWrites, Lower, LowerId};
-
-/// Seconds after which SPDK tries again to reach an NVMe controller that it has lost.
-const RECONNECT_DELAY_SECONDS: u32 = 1;
-
-/// Seconds after which I/O to a controller that is lost fails, so that another path can be taken; until then it waits for the controller.
-const FAIL_FAST_SECONDS: u32 = 2;
 
 /// Microseconds after which a command ends its connection, as natively unless configured otherwise; SPDK has one time for all controllers, and none
 /// unless told.
@@ -716,54 +710,6 @@ unsafe extern "C" fn happened(
 /// The parameters of a bdev that has a size of its own.
 fn sized(name: &str, bytes: u64, block_bytes: u32) -> Value {
     json!({ "name": name, "num_blocks": bytes / u64::from(block_bytes), "block_size": block_bytes })
-}
-
-/// The parameters that attach an NVMe controller. One that is lost is tried again for ever; its I/O fails before, as a path does.
-fn attach(name: &str, at: &NvmeAddress) -> Value {
-    let mut params = match at {
-        NvmeAddress::Tcp(address, nqn) => json!({
-            "trtype": "TCP",
-            "adrfam": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-            "traddr": address.ip().to_string(),
-            "trsvcid": address.port().to_string(),
-            "subnqn": nqn,
-        }),
-        NvmeAddress::Pcie(address) => json!({ "trtype": "PCIe", "traddr": address }),
-        NvmeAddress::VfioUser(directory) => json!({ "trtype": "VFIOUSER", "traddr": directory }),
-    };
-    params["name"] = name.into();
-    if !matches!(at, NvmeAddress::Pcie(_)) {
-        params["ctrlr_loss_timeout_sec"] = (-1).into();
-        params["reconnect_delay_sec"] = RECONNECT_DELAY_SECONDS.into();
-        params["fast_io_fail_timeout_sec"] = FAIL_FAST_SECONDS.into();
-    }
-    params
-}
-
-/// The same for a remote of the native engine's kind, whose times count in whole seconds here, of at least one.
-fn attach_remote(name: &str, remote: &RemoteSpec) -> Result<Value, Error> {
-    let (host, port) = (remote.address.host.as_str(), remote.address.port);
-    let found = (host, port).to_socket_addrs().map(|mut found| found.next());
-    let address = found.ok().flatten().ok_or_else(|| Error::Remote {
-        address: format!("{host}:{port}"),
-        reason: "the name of the host is not known here".into(),
-    })?;
-    let seconds = |span: Duration| span.as_secs().max(1);
-    let lost = seconds(remote.ctrl_loss_timeout);
-    let fails = remote
-        .fast_io_fail_timeout
-        .map_or(u64::from(FAIL_FAST_SECONDS), seconds);
-    let delay = seconds(remote.reconnect_delay).min(fails).min(lost);
-    let mut params = attach(name, &NvmeAddress::Tcp(address, remote.address.nqn.clone()));
-    params["ctrlr_loss_timeout_sec"] = lost.into();
-    params["reconnect_delay_sec"] = delay.into();
-    params["fast_io_fail_timeout_sec"] = fails.min(lost).into();
-    params["hdgst"] = remote.header_digest.into();
-    params["ddgst"] = remote.data_digest.into();
-    if let Some(nqn) = &remote.host_nqn {
-        params["hostnqn"] = nqn.clone().into();
-    }
-    Ok(params)
 }
 
 /// Creates a file, or lets it grow, as the native engine does.

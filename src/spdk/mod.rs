@@ -14,6 +14,7 @@
 //! | `passing` | reads and writes that go through without a slot of the mapper's |
 //! | `lower`, `payload` | what is beneath the mapper: [`crate::dm::Env`] over SPDK's channels |
 //! | `device` | one backing device: an open bdev |
+//! | `attach` | how NVMe controllers beneath are attached |
 //! | `queues` | I/O queues of an NVMe controller beneath: how many there are, and whose |
 //! | `module` | mapped devices as SPDK bdevs |
 //! | `zeroes` | write zeroes that a table does not take |
@@ -38,6 +39,7 @@
 //! What SPDK calls is `extern "C"`, out of which no panic unwinds: the process ends, whatever the profile.
 
 mod app;
+mod attach;
 mod compare;
 mod core;
 mod device;
