@@ -26,15 +26,15 @@
 
 mod blocks;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::super::env::PRIVATE_SECTORS_MAX;
 use super::super::io::Op;
 use super::super::limits::Lower;
 use super::{
     Arguments, Ask, Builder, ChannelIndex, Class, Emulation, End, Ended, Map, Note, Notice, Part,
-    Refusal, Share, Target, refuse,
+    Refusal, Share, Site, Target, refuse,
 };
 use blocks::{BLOCKS_MAX, Blocks};
 
@@ -60,6 +60,8 @@ pub struct Ebs {
     waiting: bool,
     /// When it asks again for them; `u64::MAX` if there are none.
     due_ns: u64,
+    /// The copy's core.
+    core: usize,
     shared: Arc<Shared>,
 }
 
@@ -67,9 +69,14 @@ pub struct Ebs {
 #[derive(Debug)]
 struct Shared {
     blocks: Blocks,
-    /// Parts of blocks that were read, those that were written, and how often a write found a block taken.
-    counts: [AtomicU64; 3],
+    /// What each core counts; it writes its own entry only, with plain stores, and whoever asks for the text reads all.
+    counts: OnceLock<Vec<Counts>>,
 }
+
+/// Parts of blocks that were read, those that were written, and how often a write found a block taken.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Counts([AtomicU64; 3]);
 
 impl Ebs {
     /// The blocks that sectors are in, or are: the first, and how many.
@@ -88,7 +95,10 @@ impl Ebs {
     }
 
     fn count(&self, which: usize) {
-        self.shared.counts[which].fetch_add(1, Ordering::Relaxed);
+        if let Some(counts) = self.shared.counts.get() {
+            let count = &counts[self.core].0[which];
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -161,11 +171,18 @@ impl Target for Ebs {
             underlying_named,
             waiting: false,
             due_ns: u64::MAX,
+            core: 0,
             shared: Arc::new(Shared {
                 blocks: Blocks::new(builder.sectors / underlying),
-                counts: Default::default(),
+                counts: OnceLock::new(),
             }),
         })
+    }
+
+    fn bind(&mut self, site: Site) {
+        self.core = usize::from(site.core.0);
+        let none = || (0..site.cores).map(|_| Counts::default()).collect();
+        self.shared.counts.get_or_init(none);
     }
 
     fn map(&mut self, ask: &Ask) -> Map {
@@ -284,11 +301,11 @@ impl Target for Ebs {
     /// Parts of blocks that were read, parts that were written, and how often a write had to wait for a block; of all cores, since the table
     /// was loaded.
     fn status(&self, _lowers: &[Lower]) -> String {
-        let [read, written, waited] = self
-            .shared
-            .counts
-            .each_ref()
-            .map(|count| count.load(Ordering::Relaxed));
+        let cores = self.shared.counts.get().map_or(&[][..], Vec::as_slice);
+        let [read, written, waited] = [0, 1, 2].map(|which: usize| -> u64 {
+            let of_core = |counts: &Counts| counts.0[which].load(Ordering::Relaxed);
+            cores.iter().map(of_core).sum()
+        });
         format!("{read} {written} {waited}")
     }
 
