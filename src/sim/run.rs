@@ -18,6 +18,10 @@ use crate::dm::{Defect, Errno, Op, Status};
 /// Steps after which a run that has not come to rest is taken to be in a loop.
 const STEPS_MAX: u64 = 400_000;
 
+/// Timers one after another, with nothing but polls between them, after which a plan that is done is taken to its end: what waits for a disk that
+/// stands still may ask again for ever (`ebs`).
+const TIMERS_IN_ROW_MAX: u32 = 1000;
+
 /// How a plan is carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conduct {
@@ -126,10 +130,20 @@ impl<'a> Run<'a> {
         let kept = |index: &usize| only.is_none_or(|only| only.binary_search(index).is_ok());
         let mut actions = plan.actions.iter().enumerate();
         let mut action = actions.next();
+        let mut timers_in_row = 0;
         loop {
             match (self.choose(action.is_some()), action) {
-                (Next::Event(choice), _) => self.step(choice),
-                (Next::Time, _) => self.pass_time(),
+                (Next::Event(choice), _) => {
+                    if !matches!(choice, Choice::Poll { .. }) {
+                        timers_in_row = 0;
+                    }
+                    self.step(choice);
+                }
+                (Next::Time, None) if timers_in_row == TIMERS_IN_ROW_MAX => break,
+                (Next::Time, _) => {
+                    timers_in_row += 1;
+                    self.pass_time();
+                }
                 // An action that is left out still takes its turn, so that leaving it out shifts the others less.
                 (Next::Action, Some((index, _))) if !kept(&index) => action = actions.next(),
                 (Next::Action, Some((_, Action::PowerCut))) => {
