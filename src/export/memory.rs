@@ -46,6 +46,8 @@ pub struct MemoryBackend {
     pub ordered: bool,
     /// Keep I/O until [`MemoryBackend::finish`].
     pub hold: bool,
+    /// What is kept is parked, and can be aborted; otherwise it is below.
+    pub parks: bool,
     /// How the next I/Os end.
     pub status: Status,
     /// I/Os seen so far.
@@ -83,6 +85,7 @@ impl MemoryBackend {
             }),
             ordered: false,
             hold: false,
+            parks: true,
             status: Status::Ok,
             requests: Vec::new(),
             now_ns: 1,
@@ -182,8 +185,8 @@ impl Backend for MemoryBackend {
     }
 
     fn abort(&mut self, _device: DeviceId, command: u32) -> bool {
-        // Everything that is held is parked; it is finished, as aborted, with the rest.
-        self.held.iter().any(|held| held.request.command == command)
+        // It is finished, as aborted, with the rest.
+        self.parks && self.held.iter().any(|held| held.request.command == command)
     }
 
     fn now_ns(&self) -> u64 {

@@ -265,7 +265,8 @@ impl<L: Lend> Session<L> {
             Phase::Running => {
                 let device = self.slots.get(index).device;
                 let tag = self.tag(index);
-                self.slots.get_mut(index).pending > 0 && cx.backend.abort(device, tag)
+                let is_below = self.slots.get(index).pending > 0;
+                (is_below && cx.backend.abort(device, tag)) || self.cut_write_zeroes(index)
             }
             Phase::AwaitsEvent => {
                 if let Some(state) = &mut self.admin {

@@ -572,7 +572,7 @@ impl<L: Lend> Session<L> {
             let may_go_on = slot.status.is_success() && !is_done && self.is_open();
             let Some(extent) = extent.filter(|_| may_go_on) else {
                 if !is_done {
-                    // The connection ended, or the device shrank, half way.
+                    // The connection ended, or the device shrank, half way; an abort has said so before.
                     self.slots.get_mut(index).note(Status::INTERNAL_ERROR);
                 }
                 self.conclude(index, cx);
@@ -599,6 +599,16 @@ impl<L: Lend> Session<L> {
                 None => return,
             }
         }
+    }
+
+    /// Has a write zeroes that is written portion by portion end with the one that is under way. False if this command is none.
+    pub(super) fn cut_write_zeroes(&mut self, index: u16) -> bool {
+        let slot = self.slots.get_mut(index);
+        let is_in_portions = slot.progress > 0;
+        if is_in_portions {
+            slot.note(Status::ABORT_REQUESTED);
+        }
+        is_in_portions
     }
 
     /// Both halves of a Compare and Write are there; waits if there is no buffer.

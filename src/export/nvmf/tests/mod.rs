@@ -9,3 +9,4 @@ mod io;
 mod live;
 mod streams;
 mod target;
+mod zeroes;
