@@ -53,6 +53,8 @@ const FUNCTIONS: &[&str] = &[
     "spdk_nvme_(ns_get_ctrlr|ctrlr_(get_opts|get_max_sges|is_fabrics))",
     "spdk_log_open",
     "polldm_log(_to)?",
+    // The C library's: what is done at the end of the process, with its exit code.
+    "on_exit",
 ];
 
 fn main() {

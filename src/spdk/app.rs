@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::rpc::Rpc;
 use super::thread::Thread;
-use super::{iscsi, log, memory};
+use super::{iscsi, leaving, log, memory};
 
 /// The most that SPDK may take to end once it is told to.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -176,6 +176,7 @@ fn run(options: &Options, socket: &Path, started: Sender<Thread>) -> i32 {
     opts.json_data = startup.as_mut_ptr().cast();
     opts.json_data_size = startup.len();
     super::module::add();
+    leaving::begins();
     let context = Box::into_raw(Box::new(started)).cast::<c_void>();
     // SAFETY: the options and what they point to live until this returns; `on_start` gets `context` at most once, and nobody has it after.
     let code = unsafe { spdk_sys::spdk_app_start(&mut opts, Some(on_start), context) };
@@ -183,6 +184,7 @@ fn run(options: &Options, socket: &Path, started: Sender<Thread>) -> i32 {
     drop(unsafe { Box::from_raw(context.cast::<Sender<Thread>>()) });
     // SAFETY: spdk_app_start has returned.
     unsafe { spdk_sys::spdk_app_fini() };
+    leaving::has_ended();
     code
 }
 

@@ -8,6 +8,7 @@
 //! | file | |
 //! |---|---|
 //! | `app`, `log`, `memory`, `pci` | SPDK's application in this process: start, stop, what it says, the hugepages and devices that it needs |
+//! | `leaving` | the end of the process while SPDK runs |
 //! | `thread` | `spdk_thread`s, and work sent to them |
 //! | `rpc` | what SPDK is asked by its own JSON-RPC: to make and delete bdevs, to export |
 //! | `core` | one reactor: a mapper, who enters it, and what follows when it is left |
@@ -47,6 +48,7 @@ mod export;
 mod hangup;
 mod host;
 mod iscsi;
+mod leaving;
 mod log;
 mod lower;
 mod memory;

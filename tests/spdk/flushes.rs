@@ -17,7 +17,7 @@ use crate::{NQN, alone, can_switch_flushes_on, configuration};
 const FUA: u32 = 1 << 30;
 
 /// A file in SPDK's form with these methods.
-fn written(directory: &Path, entries: &[Value]) -> PathBuf {
+pub fn written(directory: &Path, entries: &[Value]) -> PathBuf {
     let file = directory.join("config.json");
     let text = json!({ "subsystems": [ { "subsystem": "bdev", "config": entries } ] });
     std::fs::write(&file, text.to_string()).expect("written");
@@ -25,14 +25,14 @@ fn written(directory: &Path, entries: &[Value]) -> PathBuf {
 }
 
 /// A bdev of SPDK's, as a configuration names it.
-fn bdev(in_spdk: &str, config: &Path) -> String {
+pub fn bdev(in_spdk: &str, config: &Path) -> String {
     format!(
         "  - spdk-json: {{ name: disk, bdev: {in_spdk}, config: \"{}\" }}",
         config.display()
     )
 }
 
-fn method(method: &str, params: Value) -> Value {
+pub fn method(method: &str, params: Value) -> Value {
     json!({ "method": method, "params": params })
 }
 

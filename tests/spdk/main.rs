@@ -16,6 +16,7 @@ mod passing;
 mod process;
 mod programs;
 mod refusals;
+mod stops;
 mod tools;
 mod vfio_user;
 

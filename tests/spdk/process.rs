@@ -149,12 +149,29 @@ impl Served {
         self.child.wait().expect("it was started here");
     }
 
-    /// Tells it to end; its exit code.
-    pub fn end(mut self) -> Option<i32> {
+    fn tell_to_end(&self) {
         // SAFETY: no memory is involved; the child has not been waited for, so the number is still its own.
         let sent = unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
         assert_eq!(sent, 0);
+    }
+
+    /// Tells it to end; its exit code, if it has not ended by a signal.
+    pub fn end(mut self) -> Option<i32> {
+        self.tell_to_end();
         self.child.wait().expect("it was started here").code()
+    }
+
+    /// The same, again and again.
+    pub fn end_at_once(mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            self.tell_to_end();
+            std::thread::sleep(LOOK_EVERY);
+            if let Some(status) = self.child.try_wait().expect("it was started here") {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end");
+        }
     }
 }
 

@@ -1,0 +1,51 @@
+//! Stops that do not come to their end, because a bdev beneath keeps what it was given.
+
+use polldm::host::Payload;
+use polldm::nvme::command::Command;
+use polldm::nvme::opcode::io;
+use serde_json::{Value, json};
+
+use crate::alone;
+use crate::commands::connect;
+use crate::flushes::{bdev, method, written};
+use crate::process::{Served, free_port};
+
+/// A node with a read beneath that never ends: SPDK's bdev `error` keeps it.
+fn with_a_read_that_is_kept(then: impl FnOnce(Served)) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let malloc = json!({ "name": "ram", "num_blocks": 4096, "block_size": 4096 });
+    let keep = json!({ "name": "EE_ram", "io_type": "read", "error_type": "pending", "num": 1 });
+    let entries = [
+        method("bdev_malloc_create", malloc),
+        method("bdev_error_create", json!({ "base_name": "ram" })),
+        method("bdev_error_inject_error", keep),
+    ];
+    let config = written(directory.path(), &entries);
+    let port = free_port();
+    let bdev = bdev("EE_ram", &config);
+    let text = crate::configuration(port, &bdev, "0 32768 linear disk 0");
+    let served = Served::start(&text);
+    let (_controller, mut queue) = connect(port);
+    let read = Command::block_io(io::READ, 1, 0, 1);
+    queue.start(read, Payload::Read(4096)).expect("sent");
+    queue.poll().expect("sent");
+    served.wait_for(&["stats", "--json"], |stats| {
+        let stats: Value = serde_json::from_str(stats).expect("JSON");
+        stats["devices"][0]["in_flight"] == 1
+    });
+    then(served);
+}
+
+/// A stop is given up after its time: the process says so by its exit code, and does not end by a signal.
+#[test]
+fn a_stop_that_is_given_up_has_an_exit_code() {
+    let _alone = alone();
+    with_a_read_that_is_kept(|served| assert_eq!(served.end(), Some(1)));
+}
+
+/// So does one that is told a second time to end.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let _alone = alone();
+    with_a_read_that_is_kept(|served| assert_eq!(served.end_at_once(), Some(1)));
+}
