@@ -1,7 +1,6 @@
 //! SPDK's application framework in this process: started on a thread of its own, which becomes SPDK's first reactor.
 
 use std::ffi::{CString, c_void};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread::JoinHandle;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 
+use super::directory::PrivateDirectory;
 use super::rpc::Rpc;
 use super::thread::Thread;
 use super::{iscsi, leaving, log, memory};
@@ -51,12 +51,20 @@ impl Options {
 
 /// SPDK, running.
 pub(super) struct App {
-    /// The thread that SPDK's first reactor runs on, and what it ends with.
-    thread: Mutex<Option<(JoinHandle<()>, Receiver<i32>)>>,
+    /// Until it is stopped.
+    running: Mutex<Option<Running>>,
     pub app_thread: Thread,
     pub rpc: Rpc,
+}
+
+/// What is done away with when SPDK ends.
+struct Running {
+    /// The thread that SPDK's first reactor runs on.
+    thread: JoinHandle<()>,
+    /// What SPDK ends with.
+    ends: Receiver<i32>,
     /// What was made for a socket that nobody else finds.
-    directory: Option<PathBuf>,
+    _directory: Option<PrivateDirectory>,
 }
 
 impl App {
@@ -74,8 +82,8 @@ impl App {
         let (socket, directory) = match &options.rpc {
             Some(path) => (path.clone(), None),
             None => {
-                let directory = private_directory()?;
-                (directory.join("spdk.sock"), Some(directory))
+                let directory = PrivateDirectory::new()?;
+                (directory.path().join("spdk.sock"), Some(directory))
             }
         };
         log::listen();
@@ -93,15 +101,17 @@ impl App {
         // When SPDK cannot start it drops what it was to answer with.
         let Ok(app_thread) = starts.recv() else {
             let code = ends.recv().unwrap_or(-1);
-            remove(directory.as_deref());
             return Err(said(&format!("SPDK did not start (code {code})")));
         };
         log::forget();
         Ok(App {
-            thread: Mutex::new(Some((thread, ends))),
+            running: Mutex::new(Some(Running {
+                thread,
+                ends,
+                _directory: directory,
+            })),
             app_thread,
             rpc: Rpc::new(socket),
-            directory,
         })
     }
 
@@ -110,22 +120,21 @@ impl App {
     /// # Errors
     /// SPDK does not end; it is left behind.
     pub fn stop(&self) -> Result<(), ()> {
-        let taken = self
-            .thread
+        let running = self
+            .running
             .lock()
             .expect("no holder of this lock can panic")
             .take();
-        let Some((thread, ends)) = taken else {
+        let Some(running) = running else {
             return Ok(());
         };
         self.app_thread.send(|| {
             // SAFETY: on SPDK's own thread, while SPDK runs.
             unsafe { spdk_sys::spdk_app_stop(0) }
         });
-        let code = ends.recv_timeout(END_WITHIN).map_err(drop)?;
-        remove(self.directory.as_deref());
+        let code = running.ends.recv_timeout(END_WITHIN).map_err(drop)?;
         // It has said its last word.
-        let _ = thread.join();
+        let _ = running.thread.join();
         if code == 0 { Ok(()) } else { Err(()) }
     }
 }
@@ -204,26 +213,4 @@ unsafe extern "C" fn on_start(context: *mut c_void) {
     let thread = Thread::app().expect("this is SPDK's own thread");
     // Room for one was made.
     let _ = started.send(thread);
-}
-
-/// A directory that only this user can enter.
-fn private_directory() -> Result<PathBuf, String> {
-    let directory = std::env::temp_dir().join(format!("polldm-spdk-{}", std::process::id()));
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&directory)
-        .map_err(|error| {
-            format!(
-                "cannot make the directory {} for SPDK's JSON-RPC socket: {error}",
-                directory.display()
-            )
-        })?;
-    Ok(directory)
-}
-
-fn remove(directory: Option<&Path>) {
-    if let Some(directory) = directory {
-        // What is left in a directory of temporary files harms nobody.
-        let _ = std::fs::remove_dir_all(directory);
-    }
 }

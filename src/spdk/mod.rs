@@ -7,7 +7,7 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `app`, `log`, `memory`, `pci` | SPDK's application in this process: start, stop, what it says, the hugepages and devices that it needs |
+//! | `app`, `log`, `memory`, `pci`, `directory` | SPDK's application in this process: start, stop, what it says, the hugepages and devices that it needs, where its socket is |
 //! | `leaving` | the end of the process while SPDK runs |
 //! | `thread` | `spdk_thread`s, and work sent to them |
 //! | `rpc` | what SPDK is asked by its own JSON-RPC: to make and delete bdevs, to export |
@@ -44,6 +44,7 @@ mod attach;
 mod compare;
 mod core;
 mod device;
+mod directory;
 mod export;
 mod hangup;
 mod host;

@@ -149,6 +149,11 @@ impl Served {
         self.child.wait().expect("it was started here");
     }
 
+    /// Its process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn tell_to_end(&self) {
         // SAFETY: no memory is involved; the child has not been waited for, so the number is still its own.
         let sent = unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };

@@ -1,4 +1,4 @@
-//! Stops that do not come to their end, because a bdev beneath keeps what it was given.
+//! Stops that do not come to their end, because a bdev beneath keeps what it was given, and what processes that were killed have left.
 
 use polldm::host::Payload;
 use polldm::nvme::command::Command;
@@ -48,4 +48,29 @@ fn a_stop_that_is_given_up_has_an_exit_code() {
 fn a_second_signal_ends_it_at_once() {
     let _alone = alone();
     with_a_read_that_is_kept(|served| assert_eq!(served.end_at_once(), Some(1)));
+}
+
+/// What a killed process has left among the temporary files the next one removes; what one that runs has there, it leaves alone.
+#[test]
+fn what_a_killed_process_leaves_is_removed() {
+    let _alone = alone();
+    let start = || {
+        let port = free_port();
+        let bdevs = "  - malloc: { name: ram0, size: 16MiB }";
+        Served::start(&crate::configuration(port, bdevs, "0 32768 linear ram0 0"))
+    };
+    let directory = |served: &Served| {
+        let directory = std::env::temp_dir().join(format!("polldm-spdk-{}", served.id()));
+        assert!(directory.join("spdk.sock").exists());
+        directory
+    };
+    let mut killed = start();
+    let left = directory(&killed);
+    killed.kill();
+    assert!(left.exists());
+    let next = start();
+    assert!(!left.exists());
+    let own = directory(&next);
+    assert_eq!(next.end(), Some(0));
+    assert!(!own.exists());
 }
