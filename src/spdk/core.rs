@@ -72,7 +72,8 @@ enum Caller {
     CloneEnded(Name, Status),
     /// One that was let through.
     Passed(NonNull<spdk_bdev_io>, Status),
-    Abort(DeviceId, Tag, NonNull<spdk_bdev_io>),
+    /// Of a tag, by an I/O; whether it is certain to end as aborted even if it is not parked.
+    Abort(DeviceId, Tag, NonNull<spdk_bdev_io>, bool),
     Work(Box<dyn FnOnce(&mut Inside)>),
     /// The poller: what its time has come for.
     Turn,
@@ -287,8 +288,8 @@ impl Inside {
                     }
                 }
             }
-            Caller::Abort(device, tag, abort) => {
-                let status = match mapper.abort(lower, device, tag) {
+            Caller::Abort(device, tag, abort, is_cut) => {
+                let status = match mapper.abort(lower, device, tag) || is_cut {
                     true => Status::Ok,
                     // It is under way and ends by itself (PM-13).
                     false => Status::IoError,
@@ -470,12 +471,17 @@ pub(super) fn submit(
 /// I/O came in on a system thread that is no reactor's.
 pub(super) struct NoCore;
 
-/// Aborts an original if it is parked, and completes `abort` with whether it was.
-pub(super) fn abort(device: DeviceId, tag: Tag, abort: NonNull<spdk_bdev_io>) -> bool {
+/// Aborts an original if it is parked, and completes `abort` with whether it was, or is cut where it is (`zeroes.rs`).
+pub(super) fn abort(
+    device: DeviceId,
+    tag: Tag,
+    abort: NonNull<spdk_bdev_io>,
+    is_cut: bool,
+) -> bool {
     let (Some(core), Some(current)) = (here(), Thread::current()) else {
         return false;
     };
-    core.call(current, Caller::Abort(device, tag, abort));
+    core.call(current, Caller::Abort(device, tag, abort, is_cut));
     true
 }
 

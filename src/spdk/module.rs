@@ -102,6 +102,8 @@ pub(super) struct Published {
     write_zeroes: AtomicBool,
     /// The number of the device that takes I/O; [`NONE`] once it is being removed, when its own may be another's soon.
     taker: AtomicU32,
+    /// How often a host has reset it.
+    resets: AtomicU32,
     name: CString,
 }
 
@@ -133,6 +135,11 @@ impl Published {
     pub fn is_withdrawn(&self) -> bool {
         self.taker() == NONE
     }
+
+    /// How often a host has reset it. Without order: a reset goes on by messages to all reactors, and one that has had its message knows of it.
+    pub fn resets(&self) -> u32 {
+        self.resets.load(Ordering::Relaxed)
+    }
 }
 
 impl Publication {
@@ -152,6 +159,7 @@ impl Publication {
             read_only: limits.read_only,
             write_zeroes: AtomicBool::new(limits.write_zeroes),
             taker: AtomicU32::new(device.0),
+            resets: AtomicU32::new(0),
             name,
         }));
         let address: *mut c_void = (&raw mut *published).cast();
@@ -452,19 +460,24 @@ unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
         spdk_sys::SPDK_BDEV_IO_TYPE_ABORT => {
             // SAFETY: an abort names the I/O that it is about, which waits for the abort.
             let aborted = unsafe { NonNull::new((*io.as_ptr()).u.abort.bio_to_abort) };
-            let aborted = aborted.map(tag_of);
-            match aborted.is_some_and(|aborted| core::abort(published.device, aborted, io)) {
+            let is_told = aborted.is_some_and(|aborted| {
+                // SAFETY: as above; SPDK aborts in the name of the channel that the I/O is of.
+                let is_cut = unsafe { zeroes::abort(aborted) };
+                core::abort(published.device, tag_of(aborted), io, is_cut)
+            });
+            match is_told {
                 true => return,
                 false => Err(Status::IoError),
             }
         }
-        // One that is withdrawn may have given its number to another device.
-        spdk_sys::SPDK_BDEV_IO_TYPE_RESET
-            if !published.is_withdrawn() && core::reset(published.device, io) =>
-        {
-            return;
+        spdk_sys::SPDK_BDEV_IO_TYPE_RESET => {
+            published.resets.fetch_add(1, Ordering::Relaxed);
+            // One that is withdrawn may have given its number to another device.
+            match !published.is_withdrawn() && core::reset(published.device, io) {
+                true => return,
+                false => Err(Status::IoError),
+            }
         }
-        spdk_sys::SPDK_BDEV_IO_TYPE_RESET => Err(Status::IoError),
         _ => Err(Status::NotSupported),
     };
     let status = match op {

@@ -2,7 +2,8 @@
 //! all, while a table can be swapped for one without. So the mapper is asked, and where it says that it cannot, zeroes are written, portion by
 //! portion, and flushed at the end.
 //!
-//! Each portion is an original of the mapper's, with the tag of the whole: it is parked, pushed back, aborted and ended like any other write.
+//! Each portion is an original of the mapper's, with the tag of the whole: it is parked, pushed back, aborted and ended like any other write. A host's
+//! abort or reset meets the portion that is under way, and no further one begins.
 
 use std::ffi::c_int;
 use std::ptr::{NonNull, null_mut};
@@ -25,6 +26,10 @@ static ZEROES: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 /// What is kept of a write zeroes in the room that SPDK gives a module in each of its I/Os.
 pub(super) struct Zeroing {
     step: Step,
+    /// A host has aborted it.
+    is_aborted: bool,
+    /// How often the device had been reset when it came ([`Published::resets`]): once there are more, it is aborted as well.
+    resets: u32,
     /// [`ZEROES`], as the mapper is told of it.
     buffer: iovec,
 }
@@ -40,9 +45,11 @@ enum Step {
 }
 
 impl Step {
-    /// What comes after this one has ended so, of so many sectors; or how it has all ended.
-    fn next(self, ended: Status, sectors: u32) -> Result<Step, Status> {
+    /// What comes after this one has ended so, of so many sectors; or how it has all ended. What is cut goes on with nothing.
+    fn next(self, ended: Status, sectors: u32, is_cut: bool) -> Result<Step, Status> {
         match (self, ended) {
+            (Step::Portion(_), _) if is_cut => Err(Status::Aborted),
+            (Step::Whole, Status::NotSupported | Status::Target) if is_cut => Err(Status::Aborted),
             // Either is a refusal (IO-29).
             (Step::Whole, Status::NotSupported | Status::Target) => {
                 Ok(Step::Portion(PORTION.min(sectors)))
@@ -80,11 +87,30 @@ pub(super) unsafe fn begin(io: *mut spdk_bdev_io) {
     unsafe {
         room(io).write(Zeroing {
             step: Step::Whole,
+            is_aborted: false,
+            resets: Published::of(io).resets(),
             buffer: iovec {
                 iov_base: ZEROES.load(Ordering::Relaxed).cast(),
                 iov_len: PORTION as usize * 512,
             },
         });
+    }
+}
+
+/// Cuts an I/O that a host aborts, if it is a write zeroes. True if that ends it as aborted: it is being written, and its portion that is under way is the
+/// last.
+///
+/// # Safety
+/// `io` is one of ours that is not completed; this is the system thread that it was submitted on.
+pub(super) unsafe fn abort(io: NonNull<spdk_bdev_io>) -> bool {
+    // SAFETY: the caller's promise; `begin` has written the room of a write zeroes.
+    unsafe {
+        if u32::from((*io.as_ptr()).type_) != spdk_sys::SPDK_BDEV_IO_TYPE_WRITE_ZEROES {
+            return false;
+        }
+        let room = &mut *room(io.as_ptr());
+        room.is_aborted = true;
+        matches!(room.step, Step::Portion(_))
     }
 }
 
@@ -106,7 +132,8 @@ pub(super) unsafe fn go_on(io: NonNull<spdk_bdev_io>, mut ended: Status) -> Opti
     // As many as fit: the bdev has said what it takes.
     let sectors = (params.num_blocks << published.shift) as u32;
     loop {
-        room.step = match room.step.next(ended, sectors) {
+        let is_cut = room.is_aborted || room.resets != published.resets();
+        room.step = match room.step.next(ended, sectors, is_cut) {
             Ok(_) if published.is_withdrawn() => return Some(Status::IoError),
             Ok(step) => step,
             Err(status) => return Some(status),
@@ -155,16 +182,37 @@ mod tests {
         let mut step = Step::Whole;
         let mut ended = Status::Target;
         for then in [PORTION, 2 * PORTION, sectors].map(Step::Portion) {
-            step = step.next(ended, sectors).expect("it goes on");
+            step = step.next(ended, sectors, false).expect("it goes on");
             assert_eq!(step, then);
-            assert_eq!(step.next(Status::IoError, sectors), Err(Status::IoError));
+            let failed = step.next(Status::IoError, sectors, false);
+            assert_eq!(failed, Err(Status::IoError));
             ended = Status::Ok;
         }
-        step = step.next(ended, sectors).expect("it goes on");
+        step = step.next(ended, sectors, false).expect("it goes on");
         assert_eq!(step, Step::Flush);
         for last in [Status::Ok, Status::NotSupported] {
-            assert_eq!(step.next(last, sectors), Err(last));
+            assert_eq!(step.next(last, sectors, false), Err(last));
         }
-        assert_eq!(Step::Whole.next(Status::Ok, sectors), Err(Status::Ok));
+        let whole = Step::Whole.next(Status::Ok, sectors, false);
+        assert_eq!(whole, Err(Status::Ok));
+    }
+
+    /// What is cut begins nothing more, however what is under way ends; what was the last step is what it is.
+    #[test]
+    fn nothing_follows_what_is_cut() {
+        let sectors = 2 * PORTION;
+        for ended in [Status::Ok, Status::NotSupported, Status::IoError] {
+            for portion in [PORTION, sectors].map(Step::Portion) {
+                assert_eq!(portion.next(ended, sectors, true), Err(Status::Aborted));
+            }
+            assert_eq!(Step::Flush.next(ended, sectors, true), Err(ended));
+        }
+        for refused in [Status::NotSupported, Status::Target] {
+            let whole = Step::Whole.next(refused, sectors, true);
+            assert_eq!(whole, Err(Status::Aborted));
+        }
+        for ended in [Status::Ok, Status::IoError] {
+            assert_eq!(Step::Whole.next(ended, sectors, true), Err(ended));
+        }
     }
 }

@@ -61,6 +61,16 @@ pub fn status(result: Result<(), Error>) -> Status {
     }
 }
 
+/// Aborts a command of the I/O queue; whether it is aborted.
+pub fn abort(controller: &mut Controller, command: u16) -> bool {
+    let mut abort = Command::new(admin::ABORT, 0);
+    abort.set_dword(10, 1 | u32::from(command) << 16);
+    let outcome = controller.admin().run(abort, Payload::None);
+    let completion = outcome.expect("answered").completion;
+    assert!(completion.status.is_success());
+    completion.result & 1 == 0
+}
+
 /// Read, write, flush, write zeroes, unmap, compare, and the fused compare and write; across the border of two bdevs.
 #[test]
 fn a_host_has_every_command_carried_out() {
@@ -145,14 +155,7 @@ fn at_78_an_abort_ends_one_parked_command() {
     served.wait_for(&["stats", "vol0"], |stats| {
         stats.contains("vol0            0       2")
     });
-    let mut abort = Command::new(admin::ABORT, 0);
-    abort.set_dword(10, 1 | u32::from(first) << 16);
-    let outcome = controller
-        .admin()
-        .run(abort, Payload::None)
-        .expect("answered");
-    assert!(outcome.completion.status.is_success());
-    assert_eq!(outcome.completion.result & 1, 0, "it was aborted");
+    assert!(abort(&mut controller, first));
     let aborted = queue.finish(first).expect("ended").completion.status;
     assert!(aborted.is(Status::ABORT_REQUESTED), "{aborted}");
     served.told(&["dm", "resume", "vol0"]);

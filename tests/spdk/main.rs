@@ -19,6 +19,7 @@ mod refusals;
 mod stops;
 mod tools;
 mod vfio_user;
+mod zeroes;
 
 use std::sync::Mutex;
 

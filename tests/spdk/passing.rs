@@ -11,7 +11,7 @@ use crate::process::{Served, free_port};
 use crate::{alone, configuration};
 
 /// Asks SPDK itself.
-fn ask(socket: &Path, method: &str, params: Value) -> Value {
+pub fn ask(socket: &Path, method: &str, params: Value) -> Value {
     let mut stream = UnixStream::connect(socket).expect("SPDK listens");
     let mut request = json!({ "jsonrpc": "2.0", "id": 1, "method": method });
     if !params.is_null() {
