@@ -52,7 +52,7 @@ mod timers;
 mod whole;
 
 pub use defect::Defect;
-pub use env::{BufferId, Env, Submit};
+pub use env::{BufferId, Env, PRIVATE_SECTORS_MAX, Submit};
 pub use error::{Errno, Error};
 pub use geometry::Geometry;
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};

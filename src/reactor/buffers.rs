@@ -5,7 +5,7 @@
 //!
 //! - *shelves*: per size, the buffers that were just returned, last in, first out: they are still in the CPU's cache. Taking and
 //!   returning is a push and a pop, 4.9 ns for both, and is all there is in steady state.
-//! - *chunks* of 1 MiB, mapped one at a time when there is need and never more than the configured total, and split in four (and
+//! - *chunks* of 1 MiB, got one at a time when there is need ([`ChunkSource`]) and never more than the configured total, and split in four (and
 //!   four again) as a buddy allocator does. When memory runs out the shelves are emptied and the quarters joined
 //!   again, so that a burst of small buffers does not make large ones unobtainable for ever.
 //!
@@ -51,6 +51,58 @@ fn bytes_of(size: usize) -> usize {
     BUFFER_ALIGNMENT << (2 * size)
 }
 
+/// Where the memory of a pool comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkSource {
+    get: fn() -> Option<NonNull<u8>>,
+    give_back: unsafe fn(NonNull<u8>),
+}
+
+impl ChunkSource {
+    /// Ordinary memory, of the kernel.
+    const MAPPED: ChunkSource = ChunkSource {
+        get: map,
+        give_back: unmap,
+    };
+
+    /// A source of its own. `get` may have none; `give_back` is called once for each chunk, on the thread of its pool.
+    ///
+    /// # Safety
+    /// A chunk is [`BUFFER_BYTES_MAX`] initialised bytes, aligned to [`BUFFER_ALIGNMENT`], which are nobody else's until they are given back. `give_back`
+    /// is sound for whatever `get` has returned.
+    pub const unsafe fn new(
+        get: fn() -> Option<NonNull<u8>>,
+        give_back: unsafe fn(NonNull<u8>),
+    ) -> ChunkSource {
+        ChunkSource { get, give_back }
+    }
+}
+
+fn map() -> Option<NonNull<u8>> {
+    // SAFETY: an anonymous mapping at an address of the kernel's choice; the result is checked.
+    let base = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            BUFFER_BYTES_MAX,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return None;
+    }
+    NonNull::new(base.cast())
+}
+
+/// # Safety
+/// `base` was mapped by [`map`], and nobody uses it any more.
+unsafe fn unmap(base: NonNull<u8>) {
+    // SAFETY: the caller's promise: mapped with this length.
+    unsafe { libc::munmap(base.as_ptr().cast(), BUFFER_BYTES_MAX) };
+}
+
 /// One block of a chunk, at any level.
 #[derive(Clone, Copy)]
 struct Block {
@@ -62,6 +114,7 @@ struct Block {
 
 /// The memory, and which parts of it are free.
 struct Chunks {
+    source: ChunkSource,
     bases: Vec<NonNull<u8>>,
     chunks_max: usize,
     /// [`BLOCKS_PER_CHUNK`] per chunk, in the order of `bases`.
@@ -71,27 +124,14 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn map(&mut self) -> bool {
+    fn grow(&mut self) -> bool {
         if self.bases.len() == self.chunks_max {
             return false;
         }
-        // SAFETY: an anonymous mapping at an address of the kernel's choice; the result is checked.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                BUFFER_BYTES_MAX,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return false;
-        }
-        let Some(base) = NonNull::new(base.cast::<u8>()) else {
+        let Some(base) = (self.source.get)() else {
             return false;
         };
+        debug_assert!(base.addr().get().is_multiple_of(BUFFER_ALIGNMENT));
         let first = self.blocks.len() as u32;
         self.bases.push(base);
         self.blocks.extend(std::iter::repeat_n(
@@ -136,12 +176,12 @@ impl Chunks {
         }
     }
 
-    /// A free block of that size, split off a larger one or newly mapped.
+    /// A free block of that size, split off a larger one or of a new chunk.
     fn take(&mut self, size: usize) -> Option<u32> {
         loop {
             let found = (size..SIZES).find(|&size| self.free[size] != NONE);
             let Some(mut level) = found else {
-                if self.map() {
+                if self.grow() {
                     continue;
                 }
                 return None;
@@ -202,8 +242,8 @@ impl Chunks {
 impl Drop for Chunks {
     fn drop(&mut self) {
         for base in &self.bases {
-            // SAFETY: mapped by `map` with this length; every buffer is gone, because each holds a reference to the pool.
-            unsafe { libc::munmap(base.as_ptr().cast(), BUFFER_BYTES_MAX) };
+            // SAFETY: got of this source; every buffer is gone, because each holds a reference to the pool.
+            unsafe { (self.source.give_back)(*base) };
         }
     }
 }
@@ -236,10 +276,16 @@ pub struct BufferPool {
 impl BufferPool {
     /// A pool that maps at most `bytes_max`, rounded down to whole mebibytes. Nothing is mapped yet.
     pub fn new(bytes_max: usize) -> BufferPool {
+        BufferPool::of(ChunkSource::MAPPED, bytes_max)
+    }
+
+    /// The same, of memory from another source.
+    pub fn of(source: ChunkSource, bytes_max: usize) -> BufferPool {
         BufferPool {
             inner: Rc::new(RefCell::new(Inner {
                 shelves: std::array::from_fn(|_| Vec::with_capacity(SHELF_BUFFERS)),
                 chunks: Chunks {
+                    source,
                     bases: Vec::new(),
                     chunks_max: (bytes_max / BUFFER_BYTES_MAX)
                         .min(u32::MAX as usize / BLOCKS_PER_CHUNK),
@@ -338,7 +384,7 @@ impl std::fmt::Debug for PoolBuffer {
 impl Deref for PoolBuffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping is valid for `capacity` initialised bytes (zeroes to begin with) while the pool lives, and nobody else has
+        // SAFETY: the chunk is valid for `capacity` initialised bytes while the pool lives, and nobody else has
         // this block.
         unsafe { std::slice::from_raw_parts(self.as_mut_ptr(), self.capacity()) }
     }

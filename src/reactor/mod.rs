@@ -44,7 +44,7 @@ mod mailbox;
 mod run;
 mod timers;
 
-pub use buffers::{BUFFER_ALIGNMENT, BUFFER_BYTES_MAX, BufferPool, PoolBuffer};
+pub use buffers::{BUFFER_ALIGNMENT, BUFFER_BYTES_MAX, BufferPool, ChunkSource, PoolBuffer};
 pub use clock::monotonic_ns;
 pub use context::Context;
 pub use counters::ReactorStats;

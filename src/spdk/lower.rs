@@ -9,6 +9,7 @@ use spdk_sys::{iovec, spdk_bdev_io, spdk_io_channel};
 use super::core;
 use super::device::Opened;
 use super::payload::Payload;
+use super::private::PrivateBuffers;
 use super::thread::Thread;
 use crate::bdev::verdict;
 use crate::dm::{
@@ -21,9 +22,6 @@ use crate::nvme;
 /// Bits of a completion's name for the list of buffers that it holds; beyond, an I/O of several buffers that is cut waits. One bit less than
 /// what the channel's 16 and the clone's 32 leave, so that 0 can say "none".
 const LISTS_MAX: usize = (1 << 16) - 1;
-
-/// Alignment of a private buffer: a page, which is what any device's DMA asks for.
-const PRIVATE_ALIGNMENT: usize = 4096;
 
 /// NVMe's flush: its opcode is 0, and SPDK fills in the namespace.
 static FLUSH: spdk_sys::spdk_nvme_cmd = {
@@ -54,8 +52,7 @@ pub(super) struct Lower {
     channels: Vec<Option<Open>>,
     /// Of I/Os that are below.
     lists: Lists,
-    /// Private buffers, by number.
-    private: Vec<Option<Private>>,
+    private: PrivateBuffers,
 }
 
 /// A channel as the mapper holds it: its number here.
@@ -131,7 +128,7 @@ impl Lower {
             answers: Vec::new(),
             channels: Vec::new(),
             lists: Lists::default(),
-            private: Vec::new(),
+            private: PrivateBuffers::new(),
         }
     }
 
@@ -555,20 +552,11 @@ impl Env for Lower {
     }
 
     fn take_buffer(&mut self, sectors: u32, _: Payload) -> Option<(BufferId, Payload)> {
-        let mut buffer = Private::new(sectors as usize * 512)?;
-        let payload = buffer.payload();
-        let free = self.private.iter().position(Option::is_none);
-        let index = free.unwrap_or_else(|| {
-            self.private.push(None);
-            self.private.len() - 1
-        });
-        self.private[index] = Some(buffer);
-        Some((BufferId(index as u32), payload))
+        self.private.take(sectors)
     }
 
     fn give_back(&mut self, buffer: BufferId) {
-        let taken = self.private[buffer.0 as usize].take();
-        assert!(taken.is_some(), "{buffer:?} is given back once");
+        self.private.give_back(buffer);
     }
 
     fn fill_read(&mut self, read: Payload, from: Payload) -> bool {
@@ -611,37 +599,4 @@ impl Env for Lower {
 unsafe fn open_blocks(descriptor: *mut spdk_sys::spdk_bdev_desc) -> u64 {
     // SAFETY: the caller's promise; a bdev is there as long as a descriptor of it is open.
     unsafe { spdk_sys::spdk_bdev_get_num_blocks(spdk_sys::spdk_bdev_desc_get_bdev(descriptor)) }
-}
-
-/// A private buffer, in memory that devices can read and write.
-struct Private {
-    memory: NonNull<c_void>,
-    /// What a payload points to; on the heap, so that it stays where it is.
-    buffer: Box<iovec>,
-}
-
-impl Private {
-    fn new(length: usize) -> Option<Private> {
-        // SAFETY: takes numbers; null when there is no memory.
-        let memory = unsafe { spdk_sys::spdk_dma_malloc(length, PRIVATE_ALIGNMENT, null_mut()) };
-        let memory = NonNull::new(memory)?;
-        let buffer = Box::new(iovec {
-            iov_base: memory.as_ptr(),
-            iov_len: length,
-        });
-        Some(Private { memory, buffer })
-    }
-
-    fn payload(&mut self) -> Payload {
-        let length = self.buffer.iov_len as u32;
-        // SAFETY: the buffer stays until it is given back, when nothing below uses it.
-        unsafe { Payload::new(NonNull::from(&mut *self.buffer), 1, length) }
-    }
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        // SAFETY: made by spdk_dma_malloc, freed once.
-        unsafe { spdk_sys::spdk_dma_free(self.memory.as_ptr()) };
-    }
 }

@@ -14,6 +14,7 @@
 //! | `core` | one reactor: a mapper, who enters it, and what follows when it is left |
 //! | `passing` | reads and writes that go through without a slot of the mapper's |
 //! | `lower`, `payload` | what is beneath the mapper: [`crate::dm::Env`] over SPDK's channels |
+//! | `private` | buffers that no host knows of |
 //! | `device` | one backing device: an open bdev |
 //! | `attach` | how NVMe controllers beneath are attached |
 //! | `queues` | I/O queues of an NVMe controller beneath: how many there are, and whose |
@@ -57,6 +58,7 @@ mod module;
 mod passing;
 mod payload;
 mod pci;
+mod private;
 mod queues;
 mod reset;
 mod rpc;
