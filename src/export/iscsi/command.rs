@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::tags::Tags;
 use crate::dm;
 use crate::export::chunk::{Chunk, ChunkPool};
 use crate::iscsi::pdu::{Header, NO_TAG};
@@ -275,8 +276,8 @@ impl<L> Slot<L> {
 pub struct Slots<L> {
     slots: Box<[Slot<L>]>,
     free: Vec<u16>,
-    /// The tag of each slot's task, side by side: what makes one quick to find. [`NO_TAG`] where a slot is free or its answer is queued.
-    tags: Box<[u32]>,
+    /// The tags of tasks whose answers are not queued yet.
+    tags: Tags,
 }
 
 impl<L: Default> Slots<L> {
@@ -285,7 +286,7 @@ impl<L: Default> Slots<L> {
         Self {
             slots: (0..count).map(|_| Slot::default()).collect(),
             free: (0..count).rev().collect(),
-            tags: vec![NO_TAG; usize::from(count)].into(),
+            tags: Tags::new(count),
         }
     }
 
@@ -331,7 +332,7 @@ impl<L: Default> Slots<L> {
         slot.in_window = false;
         slot.counted = false;
         slot.standing = Standing::Plain;
-        self.tags[usize::from(index)] = header.task_tag();
+        self.tags.set(index, header.task_tag());
         Some(index)
     }
 
@@ -343,14 +344,14 @@ impl<L: Default> Slots<L> {
         slot.phase = Phase::Free;
         slot.work = Work::None;
         slot.mourners.clear();
-        self.tags[usize::from(index)] = NO_TAG;
+        self.tags.clear(index);
         self.free.push(index);
     }
 
     /// The task of a slot is over for its initiator: its tag may be used again.
     #[inline]
     pub fn forget_tag(&mut self, index: u16) {
-        self.tags[usize::from(index)] = NO_TAG;
+        self.tags.clear(index);
     }
 
     /// A slot.
@@ -378,7 +379,6 @@ impl<L: Default> Slots<L> {
     /// The task with this tag that has not been answered yet.
     #[inline]
     pub fn find(&self, tag: u32) -> Option<u16> {
-        let index = self.tags.iter().position(|&own| own == tag)?;
-        (tag != NO_TAG).then_some(index as u16)
+        self.tags.find(tag)
     }
 }

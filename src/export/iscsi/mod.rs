@@ -10,7 +10,7 @@
 //! | `login`, [`keys`] | who is who, and what is negotiated |
 //! | [`chap`] | the proof of who is who |
 //! | `request` | what is neither login nor a SCSI command: NOP, text, logout |
-//! | `task`, `guide`, `command` | SCSI commands, the target as they see it, and the slots that they have |
+//! | `task`, `guide`, `command`, `tags` | SCSI commands, the target as they see it, the slots that they have and how one is found |
 //! | `buffers` | what commands hold their data in, and wait for |
 //! | `line` | commands that wait for others: task attributes |
 //! | `allegiance` | commands that wait until an initiator has seen to an error: ACA |
@@ -52,6 +52,7 @@ mod resize;
 mod respond;
 pub mod session;
 mod store;
+mod tags;
 pub mod target;
 mod task;
 mod unit;
