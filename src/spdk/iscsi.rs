@@ -27,9 +27,14 @@ const SESSIONS: u32 = 64;
 /// Commands of a session that wait for their answers, as SPDK has it unless told otherwise.
 const QUEUE_DEPTH: u32 = 64;
 
-/// PDUs of a session at the most, as SPDK counts them: twice its commands, 64 parts of long reads, 4 transfers each with its request,
-/// and 8 more.
-const PDUS_PER_SESSION: u32 = 2 * (QUEUE_DEPTH + 64 + 2 * 4 + 8);
+/// Writes of a session whose data is asked for (R2T) before they have ended: all of its commands. With 4, as SPDK has it unless told otherwise, whatever is
+/// more waits in its target: a deep queue of writes would reach the device one small part after the other, and where 4 writes wait for a path
+/// nothing behind them is known to polldm.
+const TRANSFERS_PER_SESSION: u32 = QUEUE_DEPTH;
+
+/// PDUs of a session at the most, as SPDK counts them: twice its commands, 64 parts of long reads, transfers each with its request, and 8
+/// more.
+const PDUS_PER_SESSION: u32 = 2 * (QUEUE_DEPTH + 64 + 2 * TRANSFERS_PER_SESSION + 8);
 
 /// Buffers of 8 KiB for immediate data, and of 64 KiB for what comes later, per session on average. A session that finds none waits.
 const IMMEDIATE_BUFFERS_PER_SESSION: u32 = 32;
@@ -82,6 +87,7 @@ pub(super) fn startup(keep_alive: Option<u64>) -> Option<Value> {
     let mut params = json!({
         "max_sessions": sessions,
         "max_queue_depth": QUEUE_DEPTH,
+        "max_r2t_per_connection": TRANSFERS_PER_SESSION,
         "pdu_pool_size": sessions * PDUS_PER_SESSION,
         "immediate_data_pool_size": sessions * IMMEDIATE_BUFFERS_PER_SESSION,
         "data_out_pool_size": sessions * DATA_BUFFERS_PER_SESSION,

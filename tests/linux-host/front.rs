@@ -3,16 +3,7 @@
 use crate::guest::{Guest, Setting};
 use crate::initiator::{Connection, Endpoint};
 use crate::iscsi::{Portal, Session};
-use crate::target::Target;
-
-/// A protocol that the target exports its devices by.
-#[derive(Clone, Copy)]
-pub enum Front {
-    /// NVMe/TCP, to the kernel's own initiator.
-    Nvme,
-    /// iSCSI, to the kernel's initiator and open-iscsi.
-    Iscsi,
-}
+use crate::target::{Front, Target};
 
 impl Front {
     /// Connects the guest to all devices of the target.
@@ -22,14 +13,6 @@ impl Front {
             Front::Iscsi => Session::open(guest, &Portal::of(target), &[]).map(Attachment::Iscsi),
         };
         attached.map_err(|e| format!("{e}\n{}", target.log()))
-    }
-
-    /// Exports one more device of the target, in this place of the list.
-    pub fn export(self, target: &Target, place: u32, device: &str) -> Result<(), String> {
-        match self {
-            Front::Nvme => target.add_namespace(place + 1, device),
-            Front::Iscsi => target.add_unit(place, device),
-        }
     }
 
     /// Makes the guest's kernel hand on an error at once, which it would otherwise try again several times.

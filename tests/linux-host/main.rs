@@ -84,6 +84,13 @@ fn main() -> ExitCode {
         .collect();
     let filtered_out = SCENARIOS.len() - chosen.len();
     println!("\nrunning {} tests", chosen.len());
+    let (ignored, chosen): (Vec<&Scenario>, Vec<&Scenario>) = chosen
+        .into_iter()
+        .partition(|scenario| scenario.left_out().is_some());
+    for scenario in &ignored {
+        let reason = scenario.left_out().unwrap_or_default();
+        println!("test {} ... ignored, {reason}", scenario.name);
+    }
 
     let image = match prepare() {
         Ok(image) => image,
@@ -95,7 +102,7 @@ fn main() -> ExitCode {
             println!("linux-host: skipped: {reason}");
             println!(
                 "\ntest result: ok. 0 passed; 0 failed; {} ignored; 0 measured; {filtered_out} filtered out\n",
-                chosen.len()
+                chosen.len() + ignored.len()
             );
             return ExitCode::SUCCESS;
         }
@@ -112,8 +119,9 @@ fn main() -> ExitCode {
     let passed = chosen.len() - failures;
     let verdict = if failures == 0 { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {verdict}. {passed} passed; {failures} failed; 0 ignored; 0 measured; {filtered_out} filtered out; \
+        "\ntest result: {verdict}. {passed} passed; {failures} failed; {} ignored; 0 measured; {filtered_out} filtered out; \
          finished in {:.2}s\n",
+        ignored.len(),
         started.elapsed().as_secs_f64()
     );
     println!("linux-host: {passed} passed, {failures} failed");

@@ -30,6 +30,15 @@ const ENGINE: &str = if cfg!(feature = "spdk") {
 /// Sectors of a mapped device's table in a mebibyte.
 pub const SECTORS_PER_MIB: u64 = 2048;
 
+/// A protocol that a target exports its devices by.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Front {
+    /// NVMe/TCP, to the kernel's own initiator.
+    Nvme,
+    /// iSCSI, to the kernel's initiator and open-iscsi.
+    Iscsi,
+}
+
 /// What a volume is stored on.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Backing {
@@ -99,19 +108,21 @@ pub struct Target {
     binary: PathBuf,
     directory: TempDir,
     process: Option<Child>,
-    /// The TCP ports on the loopback address, one listener each.
+    front: Front,
+    /// The TCP ports on the loopback address, one listener each; of [`Front::Nvme`].
     pub ports: [u16; 2],
-    /// The TCP ports of the iSCSI target, which has every volume as a logical unit, from 0. Each is a portal group: 1 and 2.
+    /// The TCP ports of the iSCSI target, which has every volume as a logical unit, from 0. Each is a portal group: 1 and 2. Of [`Front::Iscsi`].
     pub iscsi_ports: [u16; 2],
     /// The subsystem that it serves.
     pub nqn: String,
 }
 
 impl Target {
-    /// Writes the configuration, starts `polldm serve` and waits for its port. `hosts` is the YAML of the hosts that
-    /// may connect.
+    /// Writes the configuration, starts `polldm serve` and waits for its port. The native engine exports by both protocols at once; SPDK exports a
+    /// device one way only, which is `front`. `hosts` is the YAML of the hosts that may connect over NVMe/TCP.
     pub fn start(
         binary: &Path,
+        front: Front,
         nqn: &str,
         hosts: &str,
         volumes: &[Volume],
@@ -121,12 +132,14 @@ impl Target {
             free_ports().map_err(|e| format!("cannot find free ports: {e}"))?;
         let ports = [first, second];
         let iscsi_ports = [group_1, group_2];
-        // SPDK exports a device one way only.
-        let iscsi = match cfg!(feature = "spdk") {
-            true => String::new(),
-            false => iscsi(iscsi_ports, nqn, volumes),
-        };
-        let configuration = configuration(directory.path(), ports, nqn, hosts, volumes) + &iscsi;
+        let exports_by = |one: Front| front == one || cfg!(not(feature = "spdk"));
+        let mut configuration = configuration(directory.path(), volumes);
+        if exports_by(Front::Nvme) {
+            configuration += &nvmf(ports, nqn, hosts, volumes);
+        }
+        if exports_by(Front::Iscsi) {
+            configuration += &iscsi(iscsi_ports, nqn, volumes);
+        }
         write_secrets(directory.path())?;
         let file = directory.path().join("polldm.yaml");
         std::fs::write(&file, configuration)
@@ -135,6 +148,7 @@ impl Target {
             binary: binary.to_owned(),
             directory,
             process: None,
+            front,
             ports,
             iscsi_ports,
             nqn: nqn.to_owned(),
@@ -162,17 +176,20 @@ impl Target {
             .stderr(log)
             .spawn()
             .map_err(|e| format!("cannot start the target: {e}"))?;
+        let port = match self.front {
+            Front::Nvme => self.ports[0],
+            Front::Iscsi => self.iscsi_ports[0],
+        };
         let listening = wait_until(START_STOP_LIMIT, || {
             if let Some(status) = process.try_wait().map_err(|e| e.to_string())? {
                 return Err(format!("the process ended with {status}"));
             }
-            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports[0])).is_ok())
+            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())
         });
         self.process = Some(process);
         listening.map_err(|e| {
             format!(
-                "the target does not listen on port {}: {e}\n{}",
-                self.ports[0],
+                "the target does not listen on port {port}: {e}\n{}",
                 self.log()
             )
         })
@@ -288,22 +305,6 @@ impl Target {
     pub fn create(&self, device: &str, table: &str) -> Result<(), String> {
         self.command(&["dm", "create", device, "--table", table])
             .map(drop)
-    }
-
-    /// Exports a device as one more logical unit.
-    pub fn add_unit(&self, lun: u32, device: &str) -> Result<(), String> {
-        let (iqn, lun) = (iqn(&self.nqn), lun.to_string());
-        self.command(&["iscsi", "add-lun", &iqn, "--lun", &lun, "--device", device])
-            .map(drop)
-    }
-
-    /// Exports a device under a namespace id of its own.
-    pub fn add_namespace(&self, nsid: u32, device: &str) -> Result<(), String> {
-        let nsid = nsid.to_string();
-        self.command(&[
-            "export", "add-ns", &self.nqn, "--nsid", &nsid, "--device", device,
-        ])
-        .map(drop)
     }
 
     /// Starts a command that takes its time; its outcome comes with [`Running::refusal`].
@@ -427,7 +428,20 @@ fn write_secrets(directory: &Path) -> Result<(), String> {
         .map_err(|e| format!("cannot write {}: {e}", file.display()))
 }
 
-/// The part of the YAML file that exports the volumes as logical units, too: of one target for everyone, and of one that asks for proof.
+/// The part of the YAML file that exports the volumes as namespaces of one subsystem.
+fn nvmf(ports: [u16; 2], nqn: &str, hosts: &str, volumes: &[Volume]) -> String {
+    let namespaces: String = (1..)
+        .zip(volumes)
+        .map(|(nsid, volume)| format!("          - {{ nsid: {nsid}, device: {} }}\n", volume.name))
+        .collect();
+    let listeners = ports.map(|port| format!("\"127.0.0.1:{port}\"")).join(", ");
+    format!(
+        "  nvmf:\n    listeners: [ {listeners} ]\n    \
+         subsystems:\n      - nqn: {nqn}\n        hosts: {hosts}\n        namespaces:\n{namespaces}"
+    )
+}
+
+/// The part that exports the volumes as logical units: of one target for everyone, and of one that asks for proof.
 fn iscsi([first, second]: [u16; 2], nqn: &str, volumes: &[Volume]) -> String {
     let units: String = volumes
         .iter()
@@ -449,18 +463,11 @@ fn backing_file(directory: &Path, volume: &str) -> PathBuf {
     directory.join(format!("{volume}.img"))
 }
 
-/// The YAML file of a target: one bdev, one device and one namespace per volume.
-fn configuration(
-    directory: &Path,
-    ports: [u16; 2],
-    nqn: &str,
-    hosts: &str,
-    volumes: &[Volume],
-) -> String {
+/// The YAML file of a target, up to its exports: one bdev and one device per volume.
+fn configuration(directory: &Path, volumes: &[Volume]) -> String {
     let mut bdevs = String::new();
     let mut devices = String::new();
-    let mut namespaces = String::new();
-    for (index, volume) in volumes.iter().enumerate() {
+    for volume in volumes {
         let Volume {
             name,
             block_size,
@@ -483,13 +490,9 @@ fn configuration(
             "  - name: {name}\n    table: \"{}\"\n",
             table.unwrap_or_else(|| volume.linear_table(*mib))
         );
-        namespaces += &format!("          - {{ nsid: {}, device: {name} }}\n", index + 1);
     }
-    let listeners = ports.map(|port| format!("\"127.0.0.1:{port}\"")).join(", ");
     format!(
-        "{ENGINE}control: {{ socket: {} }}\n\
-         bdevs:\n{bdevs}devices:\n{devices}exports:\n  nvmf:\n    listeners: [ {listeners} ]\n    \
-         subsystems:\n      - nqn: {nqn}\n        hosts: {hosts}\n        namespaces:\n{namespaces}",
+        "{ENGINE}control: {{ socket: {} }}\nbdevs:\n{bdevs}devices:\n{devices}exports:\n",
         directory.join("control.sock").display()
     )
 }

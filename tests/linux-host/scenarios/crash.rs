@@ -4,9 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::Context;
-use crate::front::Front;
 use crate::guest::Job;
-use crate::target::{Backing, Target, Volume};
+use crate::target::{Backing, Front, Target, Volume};
 
 /// Files that the writer finishes before, and after, the target is away.
 const FILES_EACH_TIME: usize = 15;
@@ -75,7 +74,11 @@ const RECORD_BYTES: u64 = 4096;
 /// new process and goes on; at the end all records are read back.
 pub fn kill_while_writing(context: &Context<'_>, front: Front) -> Result<(), String> {
     let guest = context.guest;
-    let mut target = context.target("kill", &[Volume::new("disk", Backing::File, 4096, 128)])?;
+    let mut target = context.target_by(
+        front,
+        "kill",
+        &[Volume::new("disk", Backing::File, 4096, 128)],
+    )?;
     let attached = front.attach(guest, &target)?;
     let device = attached.disk(0)?;
     guest.run("rm -f /run/stop")?;

@@ -5,7 +5,7 @@ use crate::initiator::{
     ENDLESS_WRITERS, start_endless_writes, start_file_system, start_verified_writes,
 };
 use crate::iscsi::{DIGESTS, Portal, Session};
-use crate::target::{Backing, CHAP, SECTORS_PER_MIB, Volume};
+use crate::target::{Backing, CHAP, Front, SECTORS_PER_MIB, Volume};
 
 /// ext4 on 512-byte blocks and xfs on 4096-byte blocks, at the same time; then, in a session with digests, fio writes to the second and
 /// compares every block. (512-byte blocks have digests where CHAP is.)
@@ -15,7 +15,7 @@ pub fn disks(context: &Context<'_>) -> Result<(), String> {
         Volume::new("small", Backing::Malloc, 512, 256),
         Volume::new("big", Backing::File, 4096, 512),
     ];
-    let mut target = context.target("iscsi-disks", &volumes)?;
+    let mut target = context.target_by(Front::Iscsi, "iscsi-disks", &volumes)?;
     let portal = Portal::of(&target);
     let session = Session::open(guest, &portal, &[])?;
     let ext4 = start_file_system(guest, "ext4", &session.disk(0)?)?;
@@ -35,7 +35,7 @@ pub fn disks(context: &Context<'_>) -> Result<(), String> {
 pub fn chap(context: &Context<'_>) -> Result<(), String> {
     let guest = context.guest;
     let volume = Volume::new("proven", Backing::Malloc, 512, 256);
-    let mut target = context.target("iscsi-chap", &[volume])?;
+    let mut target = context.target_by(Front::Iscsi, "iscsi-chap", &[volume])?;
     let portal = Portal::with_chap(&target);
     let [(user, secret), (own, proof)] = CHAP;
     let settings = |secret, proof| {
@@ -67,8 +67,15 @@ pub fn chap(context: &Context<'_>) -> Result<(), String> {
 pub fn resize(context: &Context<'_>) -> Result<(), String> {
     let guest = context.guest;
     let volume = Volume::new("grows", Backing::Malloc, 4096, 64).on_bdev_of(160);
-    let tables = [96, 160, 64].map(|mib| (mib, volume.linear_table(mib)));
-    let mut target = context.target("iscsi-resize", &[volume])?;
+    // SPDK lets no bdev shrink that somebody has open.
+    let sizes: &[u64] = match cfg!(feature = "spdk") {
+        true => &[96, 160],
+        false => &[96, 160, 64],
+    };
+    let tables: Vec<(u64, String)> = (sizes.iter())
+        .map(|mib| (*mib, volume.linear_table(*mib)))
+        .collect();
+    let mut target = context.target_by(Front::Iscsi, "iscsi-resize", &[volume])?;
     let session = Session::open(guest, &Portal::of(&target), &[])?;
     let disk = session.disk(0)?;
     for (mib, table) in &tables {
@@ -94,7 +101,7 @@ pub fn resize(context: &Context<'_>) -> Result<(), String> {
 pub fn restart(context: &Context<'_>) -> Result<(), String> {
     let guest = context.guest;
     let volume = Volume::new("disk", Backing::File, 4096, 128);
-    let mut target = context.target("iscsi-restart", &[volume])?;
+    let mut target = context.target_by(Front::Iscsi, "iscsi-restart", &[volume])?;
     let session = Session::open(guest, &Portal::of(&target), &[])?;
     let writes = start_endless_writes(guest, &session.disk(0)?)?;
     let progress = "I/O to be completed";

@@ -15,10 +15,9 @@ mod stacked;
 
 use std::path::Path;
 
-use crate::front::Front;
 use crate::guest::Guest;
 use crate::initiator::{Connection, Endpoint};
-use crate::target::{Target, Volume};
+use crate::target::{Front, Target, Volume};
 
 /// What every scenario gets.
 pub struct Context<'a> {
@@ -29,19 +28,19 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Starts a target with these volumes for any host; `name` becomes part of its NQN.
+    /// Starts a target with these volumes for any host over NVMe/TCP; `name` becomes part of its NQN.
     fn target(&self, name: &str, volumes: &[Volume]) -> Result<Target, String> {
         self.target_for("any", name, volumes)
     }
 
     /// The same for a list of hosts.
     fn target_for(&self, hosts: &str, name: &str, volumes: &[Volume]) -> Result<Target, String> {
-        Target::start(
-            self.binary,
-            &format!("nqn.2026-11.io.polldm:{name}"),
-            hosts,
-            volumes,
-        )
+        Target::start(self.binary, Front::Nvme, &nqn(name), hosts, volumes)
+    }
+
+    /// The same for any host over this protocol.
+    fn target_by(&self, front: Front, name: &str, volumes: &[Volume]) -> Result<Target, String> {
+        Target::start(self.binary, front, &nqn(name), "any", volumes)
     }
 
     /// Connects the guest to the target.
@@ -69,6 +68,11 @@ impl<'a> Context<'a> {
     }
 }
 
+/// The name of a scenario's subsystem.
+fn nqn(name: &str) -> String {
+    format!("nqn.2026-11.io.polldm:{name}")
+}
+
 /// A scenario and its name in the test's output.
 pub struct Scenario {
     /// Name, also what filters are compared with.
@@ -76,6 +80,27 @@ pub struct Scenario {
     /// The steps; an error says which did not go as it should.
     pub run: fn(&Context<'_>) -> Result<(), String>,
 }
+
+impl Scenario {
+    /// Why it is not for the engine that this build is for.
+    pub fn left_out(&self) -> Option<&'static str> {
+        let in_table = |table: &[(&str, &'static str)]| {
+            let mut rows = table.iter();
+            let row = rows.find(|(name, _)| *name == self.name);
+            row.map(|(_, reason)| *reason)
+        };
+        match cfg!(feature = "spdk") {
+            true => in_table(NOT_ON_SPDK),
+            false => None,
+        }
+    }
+}
+
+/// Scenarios that are not for the SPDK engine, and what its targets lack (docs/spdk.md).
+const NOT_ON_SPDK: &[(&str, &str)] = &[(
+    "open_iscsi_twice_and_each_portal_groups_alua_state",
+    "SPDK's iSCSI target has no ALUA states",
+)];
 
 /// Every scenario, in the order they run: the self-check first, since it vouches for the rest.
 pub const SCENARIOS: &[Scenario] = &[
@@ -206,6 +231,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "open_iscsi_twice_beneath_the_kernels_multipath",
         run: multipath::two_sessions,
+    },
+    Scenario {
+        name: "open_iscsi_twice_and_each_portal_groups_alua_state",
+        run: multipath::alua,
     },
     Scenario {
         name: "open_iscsi_makes_file_systems_and_verifies_with_digests_on",

@@ -6,7 +6,7 @@ use crate::cable::Cable;
 use crate::guest::Guest;
 use crate::initiator::{await_progress, start_endless_writes};
 use crate::iscsi::{Portal, Session};
-use crate::target::{self, Backing, SECTORS_PER_MIB, Volume};
+use crate::target::{self, Backing, Front, SECTORS_PER_MIB, Target, Volume};
 
 /// Size of the disk.
 const MIB: u64 = 128;
@@ -18,7 +18,7 @@ struct Map<'a> {
 }
 
 impl<'a> Map<'a> {
-    /// One group of both disks, used in turn. The kernel's own knowledge of ALUA is asked for.
+    /// One group of both disks, used in turn. The kernel's own knowledge of ALUA is asked for where the target has it.
     fn create(guest: &'a Guest, sessions: [&Session<'_>; 2]) -> Result<Map<'a>, String> {
         let [first, second] = [sessions[0].disk(0)?, sessions[1].disk(0)?];
         let disks = [&first, &second].map(|disk| disk.trim_start_matches("/dev/").to_owned());
@@ -28,10 +28,11 @@ impl<'a> Map<'a> {
             first=$(cat /sys/block/{}/device/wwid)
             second=$(cat /sys/block/{}/device/wwid)
             [ "$first" = "$second" ] || fail the paths lead to $first and to $second
-            dmsetup create paths --table '0 {sectors} multipath 1 queue_if_no_path 1 alua 1 1 round-robin 0 2 1 {first} 1 {second} 1'
+            dmsetup create paths --table '0 {sectors} multipath 1 queue_if_no_path {handler} 1 1 round-robin 0 2 1 {first} 1 {second} 1'
             "#,
             disks[0],
             disks[1],
+            handler = if cfg!(feature = "spdk") { "0" } else { "1 alua" },
             sectors = MIB * SECTORS_PER_MIB,
         ))?;
         Ok(Map { guest, disks })
@@ -72,13 +73,19 @@ impl<'a> Map<'a> {
             .map(drop)
     }
 
-    /// Looks at a path, and reinstates it when its portal group can be used.
+    /// Has the kernel look at a path's disk, as `multipathd` does before it takes the path for one that works.
+    fn rescan(&self, path: usize) -> Result<(), String> {
+        let disk = &self.disks[path];
+        self.guest
+            .run(&format!("echo 1 >/sys/block/{disk}/device/rescan"))
+            .map(drop)
+    }
+
+    /// Takes a path for one that works.
     fn reinstate(&self, path: usize) -> Result<(), String> {
         let disk = &self.disks[path];
         self.guest.run(&format!(
-            "echo 1 >/sys/block/{disk}/device/rescan
-             await 60 access_state_is {disk} active/optimized
-             dmsetup message paths 0 reinstate_path $(cat /sys/block/{disk}/dev)
+            "dmsetup message paths 0 reinstate_path $(cat /sys/block/{disk}/dev)
              path_is paths {disk} A"
         ))?;
         Ok(())
@@ -89,16 +96,24 @@ impl<'a> Map<'a> {
     }
 }
 
-/// ext4 with fio that writes and compares, while each portal group becomes unusable in turn, and both at once; while a connection is cut and comes back; and while
-/// the device's table is swapped. The host sees each ALUA state, and moves its I/O; nothing that is above the paths has an error.
-pub fn two_sessions(context: &Context<'_>) -> Result<(), String> {
+/// What a scenario has beneath ext4 with fio, which writes and compares.
+struct Paths<'a> {
+    target: &'a Target,
+    map: &'a Map<'a>,
+    /// What the second path leads through.
+    cable: &'a Cable,
+    second: &'a Session<'a>,
+}
+
+/// Lets something happen to the paths, while I/O goes over both. Nothing that is above them has an error.
+fn beneath_ext4(
+    context: &Context<'_>,
+    name: &str,
+    happens: impl FnOnce(&Paths<'_>) -> Result<(), String>,
+) -> Result<(), String> {
     let guest = context.guest;
     let volume = Volume::new("disk", Backing::Malloc, 4096, MIB);
-    let whole = volume.linear_table(MIB);
-    let in_three = "0 65536 linear disk-bdev 0\n\
-                    65536 131072 linear disk-bdev 65536\n\
-                    196608 65536 linear disk-bdev 196608";
-    let mut target = context.target("iscsi-paths", &[volume])?;
+    let mut target = context.target_by(Front::Iscsi, name, &[volume])?;
     let cable = Cable::to(target.iscsi_ports[1]).map_err(|e| format!("the cable: {e}"))?;
     // What is advised beneath a multipath: the I/O of a session that is gone is given back soon.
     let soon = [("node.session.timeo.replacement_timeout", "1")];
@@ -109,57 +124,14 @@ pub fn two_sessions(context: &Context<'_>) -> Result<(), String> {
     guest.run(&format!(
         "make_file_system ext4 {device} /mnt/paths && truncate -s 64M /mnt/paths/file"
     ))?;
-    let iqn = target::iqn(&target.nqn);
-    let set = |path: usize, state: &str| {
-        let tag = (path + 1).to_string();
-        target.command(&["iscsi", "alua", &iqn, "--portal-group", &tag, state])
-    };
     let writes = start_endless_writes(guest, "/mnt/paths/file")?;
-    for path in [0, 1] {
-        map.await_access(path, "active/optimized")?;
-    }
     map.await_io(&[0, 1])?;
-
-    // A way in that should not be used, and is.
-    set(0, "non-optimized")?;
-    map.await_access(0, "active/non-optimized")?;
-    map.await_io(&[0, 1])?;
-    // One that cannot be used, in each of the two ways, and is left.
-    for (path, state) in [(0, "unavailable"), (1, "standby")] {
-        set(path, state)?;
-        map.await_failed(path)?;
-        map.await_access(path, state)?;
-        map.await_io(&[1 - path])?;
-        set(path, "optimized")?;
-        map.reinstate(path)?;
-        map.await_io(&[0, 1])?;
-    }
-    // No way in: the host's I/O waits in the host.
-    set(0, "standby")?;
-    set(1, "unavailable")?;
-    map.await_failed(0)?;
-    map.await_failed(1)?;
-    for path in [0, 1] {
-        set(path, "optimized")?;
-        map.reinstate(path)?;
-    }
-    map.await_io(&[0, 1])?;
-
-    // A connection is cut, and comes back.
-    cable.cut();
-    second.await_state("FAILED")?;
-    map.await_failed(1)?;
-    map.await_io(&[0])?;
-    cable.mend();
-    second.await_state("LOGGED_IN")?;
-    map.reinstate(1)?;
-    map.await_io(&[0, 1])?;
-
-    for table in [in_three, &whole, in_three, &whole] {
-        target.swap_table("disk", table)?;
-        await_progress(&target, "disk")?;
-    }
-    map.await_io(&[0, 1])?;
+    happens(&Paths {
+        target: &target,
+        map: &map,
+        cable: &cable,
+        second: &second,
+    })?;
     if target.counts("disk")?.errors > 0 {
         return Err("I/O has failed".into());
     }
@@ -173,4 +145,74 @@ pub fn two_sessions(context: &Context<'_>) -> Result<(), String> {
     first.close()?;
     second.close()?;
     target.terminate()
+}
+
+/// A connection is cut, and comes back; then the device's table is swapped.
+pub fn two_sessions(context: &Context<'_>) -> Result<(), String> {
+    let in_three = "0 65536 linear disk-bdev 0\n\
+                    65536 131072 linear disk-bdev 65536\n\
+                    196608 65536 linear disk-bdev 196608";
+    let whole = format!("0 {} linear disk-bdev 0", MIB * SECTORS_PER_MIB);
+    beneath_ext4(context, "iscsi-paths", |paths| {
+        let Paths { map, target, .. } = paths;
+        paths.cable.cut();
+        paths.second.await_state("FAILED")?;
+        map.await_failed(1)?;
+        map.await_io(&[0])?;
+        paths.cable.mend();
+        paths.second.await_state("LOGGED_IN")?;
+        map.rescan(1)?;
+        map.reinstate(1)?;
+        map.await_io(&[0, 1])?;
+
+        for table in [in_three, &whole, in_three, &whole] {
+            target.swap_table("disk", table)?;
+            await_progress(target, "disk")?;
+        }
+        map.await_io(&[0, 1])
+    })
+}
+
+/// Each portal group becomes unusable in turn, and both at once: the host sees each ALUA state, and moves its I/O.
+pub fn alua(context: &Context<'_>) -> Result<(), String> {
+    beneath_ext4(context, "iscsi-alua", |paths| {
+        let map = paths.map;
+        let iqn = target::iqn(&paths.target.nqn);
+        let set = |path: usize, state: &str| {
+            let tag = (path + 1).to_string();
+            let command = ["iscsi", "alua", &iqn, "--portal-group", &tag, state];
+            paths.target.command(&command)
+        };
+        let reinstate = |path: usize| {
+            set(path, "optimized")?;
+            map.rescan(path)?;
+            map.await_access(path, "active/optimized")?;
+            map.reinstate(path)
+        };
+        for path in [0, 1] {
+            map.await_access(path, "active/optimized")?;
+        }
+
+        // A way in that should not be used, and is.
+        set(0, "non-optimized")?;
+        map.await_access(0, "active/non-optimized")?;
+        map.await_io(&[0, 1])?;
+        // One that cannot be used, in each of the two ways, and is left.
+        for (path, state) in [(0, "unavailable"), (1, "standby")] {
+            set(path, state)?;
+            map.await_failed(path)?;
+            map.await_access(path, state)?;
+            map.await_io(&[1 - path])?;
+            reinstate(path)?;
+            map.await_io(&[0, 1])?;
+        }
+        // No way in: the host's I/O waits in the host.
+        set(0, "standby")?;
+        set(1, "unavailable")?;
+        map.await_failed(0)?;
+        map.await_failed(1)?;
+        reinstate(0)?;
+        reinstate(1)?;
+        map.await_io(&[0, 1])
+    })
 }

@@ -5,13 +5,12 @@
 
 use super::Context;
 use crate::counts::Counts;
-use crate::front::Front;
 use crate::guest::Setting;
 use crate::initiator::{
     ENDLESS_WRITERS, await_progress, is_io_error, start_endless_writes, start_probes,
 };
 use crate::iscsi::{Portal, Session};
-use crate::target::{Backing, Target, Volume};
+use crate::target::{Backing, Front, Target, Volume};
 
 /// The features of a table whose I/O waits for a path.
 const QUEUE: &str = "1 queue_if_no_path";
@@ -115,7 +114,7 @@ impl Disk<'_> {
 /// it should be; the host has no error, and reads what it wrote.
 pub fn waits_for_its_path(context: &Context<'_>, front: Front) -> Result<(), String> {
     let volume = || Volume::new("disk", Backing::Malloc, 4096, 64).with_one_path(QUEUE);
-    let mut target = context.target("no-path", &[volume()])?;
+    let mut target = context.target_by(front, "no-path", &[volume()])?;
     let attached = front.attach(context.guest, &target)?;
     let writes = start_endless_writes(context.guest, &attached.disk(0)?)?;
     let disk = Disk {
@@ -191,7 +190,7 @@ pub fn waits_for_its_path(context: &Context<'_>, front: Front) -> Result<(), Str
 /// disk is put in again, and a table that finds it made live in each of the three ways.
 pub fn survives_a_pulled_disk(context: &Context<'_>, front: Front) -> Result<(), String> {
     let volume = || Volume::new("disk", Backing::File, 4096, 64).with_one_path(QUEUE);
-    let mut target = context.target("pulled", &[volume()])?;
+    let mut target = context.target_by(front, "pulled", &[volume()])?;
     let attached = front.attach(context.guest, &target)?;
     let writes = start_endless_writes(context.guest, &attached.disk(0)?)?;
     let disk = Disk {
@@ -251,7 +250,7 @@ const PROBES: u64 = 8;
 pub fn fails_when_it_must(context: &Context<'_>, front: Front) -> Result<(), String> {
     let guest = context.guest;
     let volume = || Volume::new("disk", Backing::File, 4096, 64).with_one_path("0");
-    let mut target = context.target("fails", &[volume()])?;
+    let mut target = context.target_by(front, "fails", &[volume()])?;
     let attached = front.attach(guest, &target)?;
     let device = attached.disk(0)?;
     let retries = front.without_retries(guest, &device)?;
@@ -406,7 +405,7 @@ pub fn host_gives_up_and_sends_again(context: &Context<'_>) -> Result<(), String
 pub fn initiator_aborts_and_resets(context: &Context<'_>) -> Result<(), String> {
     let guest = context.guest;
     let volume = || Volume::new("disk", Backing::Malloc, 4096, 64).with_one_path(QUEUE);
-    let mut target = context.target("aborts", &[volume()])?;
+    let mut target = context.target_by(Front::Iscsi, "aborts", &[volume()])?;
     let session = Session::open(guest, &Portal::of(&target), &[])?;
     let device = session.disk(0)?;
     // As long as it takes the host tries again, and does not wait for long. Both go with the disk.

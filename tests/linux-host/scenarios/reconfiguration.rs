@@ -1,11 +1,10 @@
 //! Changes to a device while a host uses it.
 
 use super::Context;
-use crate::front::Front;
 use crate::initiator::{
     ENDLESS_WRITERS, await_progress, start_endless_writes, start_verified_writes,
 };
-use crate::target::{Backing, SECTORS_PER_MIB, Volume};
+use crate::target::{Backing, Front, SECTORS_PER_MIB, Volume};
 
 /// A bigger table, then a smaller one: the host sees each size by itself (a namespace-attribute event and a rescan),
 /// over the connection that it has, and the new part holds data.
@@ -120,7 +119,7 @@ pub fn table_swaps_under_load(context: &Context<'_>) -> Result<(), String> {
 pub fn swaps_between_targets(context: &Context<'_>, front: Front) -> Result<(), String> {
     let volume = Volume::new("disk", Backing::Malloc, 4096, 64);
     let linear = volume.linear_table(64);
-    let mut target = context.target("between-targets", &[volume])?;
+    let mut target = context.target_by(front, "between-targets", &[volume])?;
     let attached = front.attach(context.guest, &target)?;
     let writes = start_endless_writes(context.guest, &attached.disk(0)?)?;
     let swap = |table: &str| target.command(&["dm", "swap", "disk", "--table", table]);

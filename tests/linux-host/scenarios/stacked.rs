@@ -1,51 +1,48 @@
 //! Multipath over mapped devices: what a path leads to can be made to fail, to hold I/O, and to be the same medium as another path.
 
 use super::Context;
-use crate::front::{Attachment, Front};
+use crate::front::Attachment;
 use crate::initiator::{await_progress, is_io_error, start_endless_writes, start_probes};
-use crate::target::{Backing, Target, Volume};
-
-/// Place of the device under test among those of a target; the first is the volume that it begins with.
-const PLACE: u32 = 1;
+use crate::target::{Backing, Front, Target, Volume};
 
 /// A table of 64 MiB.
 fn table(target: &str) -> String {
     format!("0 131072 {target}")
 }
 
-/// A target with a device `unused` and a bdev `disk` of 64 MiB, nothing on it yet.
-fn start(context: &Context<'_>, name: &str) -> Result<Target, String> {
-    let target = context.target(name, &[Volume::new("unused", Backing::Malloc, 4096, 16)])?;
-    let size = "size=64MiB";
-    target.command(&[
-        "bdev",
-        "add",
-        "malloc",
-        "name=disk",
-        size,
-        "block_size=4096",
-    ])?;
-    Ok(target)
+/// A target with one volume of 64 MiB, which hosts find in the first place: the table of its device is the scenario's affair.
+fn start(
+    context: &Context<'_>,
+    front: Front,
+    name: &str,
+    device: &'static str,
+) -> Result<Target, String> {
+    context.target_by(
+        front,
+        name,
+        &[Volume::new(device, Backing::Malloc, 4096, 64)],
+    )
 }
 
-/// Connects the host, and finds the device under test: its disk there.
+/// Makes the device's table live and connects the host: its disk there.
 fn attach<'a>(
     context: &Context<'a>,
     front: Front,
     target: &Target,
     device: &str,
+    table: &str,
 ) -> Result<(Attachment<'a>, String), String> {
-    front.export(target, PLACE, device)?;
+    target.command(&["dm", "swap", device, "--table", table])?;
     let attached = front.attach(context.guest, target)?;
-    let disk = attached.disk(PLACE)?;
+    let disk = attached.disk(0)?;
     Ok((attached, disk))
 }
 
 /// Two paths to one medium, of which one or the other fails all I/O while a host writes and verifies: what fails on one goes to the other. A path is
 /// reinstated when what it leads to works again. The host has no error, and reads what it wrote.
 pub fn paths_fail_over(context: &Context<'_>, front: Front) -> Result<(), String> {
-    let mut target = start(context, "fail-over")?;
-    let works = table("linear disk 0");
+    let mut target = start(context, front, "fail-over", "disks")?;
+    let works = table("linear disks-bdev 0");
     target.create("first", &works)?;
     target.create("second", &works)?;
     // Each with the paths that are to fail, which must be in use: of two idle paths service-time takes the faster one, always.
@@ -62,10 +59,9 @@ pub fn paths_fail_over(context: &Context<'_>, front: Front) -> Result<(), String
         ),
     ];
     let multipath = |groups| table(&format!("multipath 0 0 {groups}"));
-    target.create("disks", &multipath(groups[0].0))?;
-    let (attached, device) = attach(context, front, &target, "disks")?;
+    let (attached, device) = attach(context, front, &target, "disks", &multipath(groups[0].0))?;
     let writes = start_endless_writes(context.guest, &device)?;
-    let fails = [table("error"), table("flakey disk 0 0 1")];
+    let fails = [table("error"), table("flakey disks-bdev 0 0 1")];
     for (groups, paths) in groups {
         target.command(&["dm", "swap", "disks", "--table", &multipath(groups)])?;
         for (path, fails) in paths.iter().zip(&fails) {
@@ -91,16 +87,16 @@ pub fn paths_fail_over(context: &Context<'_>, front: Front) -> Result<(), String
 /// One I/O of a host that lies on two multipath devices without a path, half on each: it fails once, or succeeds once, as a whole.
 pub fn spans_two_multipaths(context: &Context<'_>, front: Front) -> Result<(), String> {
     let guest = context.guest;
-    let mut target = start(context, "two-multipaths")?;
-    let half = |start| format!("0 65536 linear disk {start}");
+    let mut target = start(context, front, "two-multipaths", "both")?;
+    let half = |start| format!("0 65536 linear both-bdev {start}");
     let multipath =
         |path| format!("0 65536 multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 0 {path}");
     for (upper, lower, start) in [("left", "leftPath", 0), ("right", "rightPath", 65536)] {
         target.create(lower, &half(start))?;
         target.create(upper, &multipath(lower))?;
     }
-    target.create("both", "0 65536 linear left 0\n65536 65536 linear right 0")?;
-    let (attached, device) = attach(context, front, &target, "both")?;
+    let halves = "0 65536 linear left 0\n65536 65536 linear right 0";
+    let (attached, device) = attach(context, front, &target, "both", halves)?;
     let retries = front.without_retries(guest, &device)?;
 
     // 64 KiB with the end of the left half in its middle.
@@ -187,18 +183,17 @@ const EACH: u64 = 8;
 /// waits for a path again, the suspend is refused, and nothing fails.
 pub fn cancelled_suspend(context: &Context<'_>, front: Front) -> Result<(), String> {
     let guest = context.guest;
-    let mut target = start(context, "cancel")?;
-    target.create("path", &table("linear disk 0"))?;
+    let mut target = start(context, front, "cancel", "disks")?;
+    target.create("path", &table("linear disks-bdev 0"))?;
     let multipath = "multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 0 path";
-    target.create("disks", &table(multipath))?;
-    let (attached, device) = attach(context, front, &target, "disks")?;
+    let (attached, device) = attach(context, front, &target, "disks", &table(multipath))?;
     target.await_counts("disks", "the first I/O to end", |now| now.in_flight == 0)?;
     target.command(&[
         "dm",
         "swap",
         "path",
         "--table",
-        &table("delay disk 0 3600000"),
+        &table("delay disks-bdev 0 3600000"),
     ])?;
 
     let beneath = start_probes(guest, &device, EACH)?;
@@ -237,7 +232,13 @@ pub fn cancelled_suspend(context: &Context<'_>, front: Front) -> Result<(), Stri
         ));
     }
 
-    target.command(&["dm", "swap", "path", "--table", &table("linear disk 0")])?;
+    target.command(&[
+        "dm",
+        "swap",
+        "path",
+        "--table",
+        &table("linear disks-bdev 0"),
+    ])?;
     beneath.succeed()?;
     target.command(&["dm", "message", "disks", "0", "reinstate_path", "path"])?;
     waiting.succeed()?;
