@@ -27,8 +27,28 @@ pub const JOB_LIMIT: Duration = Duration::from_secs(120);
 /// An oops or panic ends QEMU (`-no-reboot`), which the driver sees at once. `hardened_usercopy` takes it for an attack
 /// when nvme-tcp and nvmet-tcp meet on one machine, as they do in the self-check: pages that a host sent without a copy
 /// are received as one piece, across the end of a huge page.
-const KERNEL_COMMAND_LINE: &str =
-    "console=ttyS0 quiet oops=panic panic=-1 nokaslr mitigations=off hardened_usercopy=off";
+const KERNEL_COMMAND_LINE: &str = if WITH_IOMMU {
+    "console=ttyS0 quiet oops=panic panic=-1 nokaslr mitigations=off hardened_usercopy=off intel_iommu=on iommu=pt"
+} else {
+    "console=ttyS0 quiet oops=panic panic=-1 nokaslr mitigations=off hardened_usercopy=off"
+};
+
+/// Whether the guest has an IOMMU, as vfio wants it, which gives a disk to SPDK. The kernel's own drivers go past it (`iommu=pt`).
+const WITH_IOMMU: bool = cfg!(feature = "spdk");
+
+/// The IOMMU: as wide as addresses of programs are, so that SPDK can use them for those of the bus.
+const IOMMU: &[&str] = if WITH_IOMMU {
+    &["-device", "intel-iommu,intremap=on,aw-bits=48"]
+} else {
+    &[]
+};
+
+/// Mebibytes of memory; SPDK in the guest takes more than half a gibibyte in hugepages.
+const MEMORY_MIB: &str = if cfg!(feature = "spdk") {
+    "2560"
+} else {
+    "1024"
+};
 
 /// The serial numbers of the guest's two NVMe disks, which lead to one medium.
 const DISK_SERIALS: [&str; 2] = ["one", "two"];
@@ -101,8 +121,9 @@ impl Guest {
                 "-smp",
                 "2",
                 "-m",
-                "1024",
+                MEMORY_MIB,
             ])
+            .args(IOMMU)
             .arg("-kernel")
             .arg(&image.kernel)
             .arg("-initrd")

@@ -18,7 +18,66 @@ const PORT: u16 = 4420;
 /// The port of its iSCSI target, likewise.
 const ISCSI_PORT: u16 = 3260;
 
-/// A polldm that runs in the guest and exports one device, `vol0`.
+/// A configuration of polldm in the guest, which exports one device, `vol0`. It has one reactor: with one for each of the guest's two CPUs, which poll, there is hardly any time left
+/// for the host, and none for who asks polldm something.
+pub struct Plan {
+    nqn: String,
+    yaml: String,
+}
+
+impl Plan {
+    /// The native engine with these entries of `bdevs:`, and this table for `vol0`, which it exports over NVMe/TCP and iSCSI.
+    pub fn native(name: &str, bdevs: &[String], table: &str) -> Plan {
+        let mut plan = Plan::new("", name, bdevs, table);
+        let iqn = iqn(&plan.nqn);
+        plan.yaml += &format!(
+            "  iscsi:
+    portals: [ \"127.0.0.1:{ISCSI_PORT}\" ]
+    targets:
+      - {{ iqn: \"{iqn}\", initiators: any, luns: [ {{ lun: 0, device: vol0 }} ] }}
+"
+        );
+        plan
+    }
+
+    /// The same of the SPDK engine, which takes hugepages, and exports over NVMe/TCP.
+    pub fn spdk(name: &str, bdevs: &[String], table: &str) -> Plan {
+        Plan::new("engine: spdk\n", name, bdevs, table)
+    }
+
+    fn new(engine: &str, name: &str, bdevs: &[String], table: &str) -> Plan {
+        let nqn = format!("nqn.2026-11.io.polldm:{name}");
+        let bdevs = bdevs.join("\n  - ");
+        let yaml = format!(
+            "{engine}reactors: {{ count: 1 }}
+control: {{ socket: /run/polldm/control.sock }}
+bdevs:
+  - {bdevs}
+devices:
+  - {{ name: vol0, table: \"{table}\" }}
+exports:
+  nvmf:
+    listeners: [ \"127.0.0.1:{PORT}\" ]
+    subsystems:
+      - {{ nqn: \"{nqn}\", hosts: any, namespaces: [ {{ nsid: 1, device: vol0 }} ] }}
+"
+        );
+        Plan { nqn, yaml }
+    }
+
+    /// Brings polldm and the configuration into the guest.
+    fn install(&self, guest: &Guest, binary: &Path) -> Result<(), String> {
+        install(guest, binary)?;
+        guest
+            .run(&format!(
+                "cat >/run/polldm/node.yaml <<'END'\n{}END\n",
+                self.yaml
+            ))
+            .map(drop)
+    }
+}
+
+/// A polldm that runs in the guest.
 pub struct Inside<'a> {
     guest: &'a Guest,
     nqn: String,
@@ -26,54 +85,36 @@ pub struct Inside<'a> {
 }
 
 impl<'a> Inside<'a> {
-    /// Starts it with these entries of `bdevs:`, and this table for `vol0`; waits until it is ready. It has one reactor: with one for each of the guest's two
-    /// CPUs, which poll, there is hardly any time left for the host, and none for who asks polldm something.
-    pub fn start(
-        guest: &'a Guest,
-        binary: &Path,
-        name: &str,
-        bdevs: &[String],
-        table: &str,
-    ) -> Result<Inside<'a>, String> {
-        install(guest, binary)?;
-        let nqn = format!("nqn.2026-11.io.polldm:{name}");
-        let iqn = iqn(&nqn);
-        let bdevs = bdevs.join("\n  - ");
-        let server = guest.start(&format!(
+    /// Starts it and waits until it is ready.
+    pub fn start(guest: &'a Guest, binary: &Path, plan: &Plan) -> Result<Inside<'a>, String> {
+        plan.install(guest, binary)?;
+        let server = guest.start(
             r#"
-            cat >/run/polldm/node.yaml <<END
-reactors: {{ count: 1 }}
-bdevs:
-  - {bdevs}
-devices:
-  - {{ name: vol0, table: "{table}" }}
-exports:
-  nvmf:
-    listeners: [ "127.0.0.1:{PORT}" ]
-    subsystems:
-      - {{ nqn: "{nqn}", hosts: any, namespaces: [ {{ nsid: 1, device: vol0 }} ] }}
-  iscsi:
-    portals: [ "127.0.0.1:{ISCSI_PORT}" ]
-    targets:
-      - {{ iqn: "{iqn}", initiators: any, luns: [ {{ lun: 0, device: vol0 }} ] }}
-control: {{ socket: /run/polldm/control.sock }}
-END
-            LD_LIBRARY_PATH=/run/polldm /run/polldm/polldm serve /run/polldm/node.yaml >/run/polldm/log 2>&1 &
+            serve >/run/polldm/log 2>&1 &
             pid=$!
             until grep -q '^ready after' /run/polldm/log; do
-                kill -0 $pid || break
+                kill -0 $pid 2>/dev/null || break
                 usleep 20000
             done
-            tell $pid
+            kill -0 $pid 2>/dev/null && tell ready
             wait $pid
             status=$?
             cat /run/polldm/log
             exit $status
-            "#
-        ))?;
+            "#,
+        )?;
+        let nqn = plan.nqn.clone();
         let mut inside = Inside { guest, nqn, server };
         inside.server.event()?;
         Ok(inside)
+    }
+
+    /// Starts one that must refuse its configuration: what it says.
+    pub fn refusal(guest: &Guest, binary: &Path, plan: &Plan) -> Result<String, String> {
+        plan.install(guest, binary)?;
+        guest
+            .run("! serve 2>&1")
+            .map_err(|e| format!("the configuration should be refused: {e}"))
     }
 
     /// Connects the guest to it.

@@ -259,6 +259,11 @@ polldm() {
     LD_LIBRARY_PATH=/run/polldm /run/polldm/polldm --socket /run/polldm/control.sock "$@"
 }
 
+# serve: polldm with the configuration that the driver has written. SPDK wants OpenSSL, which wants a file of settings; an empty one will do.
+serve() {
+    OPENSSL_CONF=/dev/null LD_LIBRARY_PATH=/run/polldm /run/polldm/polldm serve /run/polldm/node.yaml
+}
+
 # block_of GENERIC: prints the name of the block device of the same namespace. The first of its numbers is the subsystem's, not the controller's.
 block_of() {
     name=${1#ng}
@@ -288,6 +293,34 @@ generic() {
         [ "$(date +%s)" -gt "$deadline" ] && stalled "not there: $*"
         usleep 20000
     done
+}
+
+# pci_of SERIAL: prints the address on the PCI bus of the disk with this serial number, which the kernel drives.
+pci_of() {
+    name=$(generic "$1") || fail "there is no disk $1"
+    name=${name#ng}
+    address=$(readlink -f "/sys/class/nvme/nvme${name%n*}/device")
+    echo "${address##*/}"
+}
+
+# give_to DRIVER ADDRESS: has this driver, and no other, drive what is at an address on the PCI bus.
+give_to() {
+    device=/sys/bus/pci/devices/$2
+    echo "$1" >"$device/driver_override" || fail "there is nothing at $2"
+    [ -e "$device/driver" ] && echo "$2" >"$device/driver/unbind"
+    echo "$2" >/sys/bus/pci/drivers_probe
+    driver=$(readlink -f "$device/driver")
+    [ "${driver##*/}" = "$1" ] || fail "$2 is driven by ${driver##*/} and not by $1"
+}
+
+# hugepages COUNT: sets so many aside, of 2 MiB; none with 0.
+hugepages() {
+    mkdir -p /dev/hugepages
+    grep -q hugetlbfs /proc/mounts || mount -t hugetlbfs none /dev/hugepages
+    # Memory in pieces is put together first.
+    echo 1 >/proc/sys/vm/compact_memory
+    echo "$1" >/proc/sys/vm/nr_hugepages
+    [ "$(cat /proc/sys/vm/nr_hugepages)" = "$1" ] || fail "there are $(cat /proc/sys/vm/nr_hugepages) hugepages"
 }
 
 # pull_disk SERIAL: takes the disk's controller off the PCI bus.

@@ -9,6 +9,7 @@ mod kernel_dm;
 mod multipath;
 mod no_path;
 mod passthrough;
+mod pcie;
 mod reconfiguration;
 mod self_check;
 mod stacked;
@@ -91,7 +92,7 @@ impl Scenario {
         };
         match cfg!(feature = "spdk") {
             true => in_table(NOT_ON_SPDK),
-            false => None,
+            false => in_table(ONLY_ON_SPDK),
         }
     }
 }
@@ -101,6 +102,14 @@ const NOT_ON_SPDK: &[(&str, &str)] = &[(
     "open_iscsi_twice_and_each_portal_groups_alua_state",
     "SPDK's iSCSI target has no ALUA states",
 )];
+
+const NO_SPDK: &str = "this build has no SPDK engine: --features spdk, where SPDK is installed";
+
+/// Scenarios that are for the SPDK engine alone.
+const ONLY_ON_SPDK: &[(&str, &str)] = &[
+    ("spdk_drives_an_nvme_disk_by_its_pci_address", NO_SPDK),
+    ("at_79_spdk_survives_a_pulled_nvme_disk", NO_SPDK),
+];
 
 /// Every scenario, in the order they run: the self-check first, since it vouches for the rest.
 pub const SCENARIOS: &[Scenario] = &[
@@ -267,6 +276,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "pm_14_multipath_survives_a_pulled_nvme_disk",
         run: passthrough::survives_a_pulled_disk,
+    },
+    Scenario {
+        name: "spdk_drives_an_nvme_disk_by_its_pci_address",
+        run: pcie::drives_a_disk,
+    },
+    Scenario {
+        name: "at_79_spdk_survives_a_pulled_nvme_disk",
+        run: pcie::survives_a_pulled_disk,
     },
     Scenario {
         name: "same_answers_as_the_kernels_device_mapper",

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::guest::Guest;
 use crate::initiator::{ENDLESS_WRITERS, start_endless_writes, start_verified_writes};
-use crate::inside::Inside;
+use crate::inside::{Inside, Plan};
 
 /// A table of 128 MiB, the first half of the disks' medium.
 const SECTORS: u32 = 262_144;
@@ -73,7 +73,7 @@ fn bdev(guest: &Guest, serial: &str) -> Result<String, String> {
 }
 
 /// The completions of `vol0`, and how many of them were errors.
-fn completed(inside: &Inside<'_>) -> Result<(u64, u64), String> {
+pub(super) fn completed(inside: &Inside<'_>) -> Result<(u64, u64), String> {
     let output = inside.command("stats vol0 --json")?;
     let stats: serde_json::Value =
         serde_json::from_str(&output).map_err(|e| format!("stats is no JSON: {e}\n{output}"))?;
@@ -85,7 +85,7 @@ fn completed(inside: &Inside<'_>) -> Result<(u64, u64), String> {
     Ok((sum("ios"), sum("errors")))
 }
 
-fn await_progress(inside: &Inside<'_>) -> Result<(), String> {
+pub(super) fn await_progress(inside: &Inside<'_>) -> Result<(), String> {
     let enough = completed(inside)?.0 + PROGRESS;
     crate::wait::wait_until(crate::guest::JOB_LIMIT, || {
         Ok(completed(inside)?.0 >= enough)
@@ -106,7 +106,8 @@ pub fn carries_commands(context: &Context<'_>) -> Result<(), String> {
         replug(guest, "one", *completions)?;
         let table = format!("0 {SECTORS} linear one 0");
         let bdevs = [bdev(guest, "one")?];
-        let inside = Inside::start(guest, context.binary, "passthrough", &bdevs, &table)?;
+        let plan = Plan::native("passthrough", &bdevs, &table);
+        let inside = Inside::start(guest, context.binary, &plan)?;
         let listed = inside.command("bdev ls")?;
         for word in [completions.name(), "volatile", "flush,fua,discard,zeroes"] {
             if !listed.contains(word) {
@@ -141,7 +142,8 @@ pub fn carries_iscsi(context: &Context<'_>) -> Result<(), String> {
     let guest = context.guest;
     let table = format!("0 {SECTORS} linear one 0");
     let bdevs = [bdev(guest, "one")?];
-    let inside = Inside::start(guest, context.binary, "iscsi", &bdevs, &table)?;
+    let plan = Plan::native("iscsi", &bdevs, &table);
+    let inside = Inside::start(guest, context.binary, &plan)?;
     let session = inside.log_in()?;
     carries_each(guest, &session.disk(0)?)?;
     session.close()?;
@@ -150,6 +152,32 @@ pub fn carries_iscsi(context: &Context<'_>) -> Result<(), String> {
 
 /// One of each, and what the disk is given of it.
 fn carries_each(guest: &Guest, device: &str) -> Result<(), String> {
+    reach_the_disk(guest, device)?;
+    let name = controller(&generic(guest, "one")?);
+    let traced = guest.run(&format!(
+        r"
+        cd /sys/kernel/tracing
+        [ -e trace ] || mount -t tracefs tracefs .
+        cd /sys/kernel/tracing
+        for flags in direct direct,dsync; do
+            echo >trace
+            echo 1 >events/nvme/nvme_setup_cmd/enable
+            dd if=/dev/zero of={device} bs=4096 count=1 seek=7 oflag=$flags conv=notrunc status=none
+            echo 0 >events/nvme/nvme_setup_cmd/enable
+            grep '{name}:.*nvme_cmd_write ' trace | sed 's/.*\(ctrl=[^,]*\).*/'$flags' \1/'
+        done
+        "
+    ))?;
+    if traced != "direct ctrl=0x0\ndirect,dsync ctrl=0x4000\n" {
+        return Err(format!(
+            "a write without, and one with FUA should be given to the driver as that: {traced}"
+        ));
+    }
+    Ok(())
+}
+
+/// A flush, a discard and a write-zeroes of a host are commands of those names to the disk, as QEMU counts them.
+pub(super) fn reach_the_disk(guest: &Guest, device: &str) -> Result<(), String> {
     let flush = ["pci_nvme_flush_ns"];
     let deallocate = ["pci_nvme_dsm"];
     let zeroes = ["pci_nvme_write", "ZEROES"];
@@ -187,26 +215,6 @@ fn carries_each(guest: &Guest, device: &str) -> Result<(), String> {
             return Err(format!("a {what} of the host has not reached the disk"));
         }
     }
-    let name = controller(&generic(guest, "one")?);
-    let traced = guest.run(&format!(
-        r"
-        cd /sys/kernel/tracing
-        [ -e trace ] || mount -t tracefs tracefs .
-        cd /sys/kernel/tracing
-        for flags in direct direct,dsync; do
-            echo >trace
-            echo 1 >events/nvme/nvme_setup_cmd/enable
-            dd if=/dev/zero of={device} bs=4096 count=1 seek=7 oflag=$flags conv=notrunc status=none
-            echo 0 >events/nvme/nvme_setup_cmd/enable
-            grep '{name}:.*nvme_cmd_write ' trace | sed 's/.*\(ctrl=[^,]*\).*/'$flags' \1/'
-        done
-        "
-    ))?;
-    if traced != "direct ctrl=0x0\ndirect,dsync ctrl=0x4000\n" {
-        return Err(format!(
-            "a write without, and one with FUA should be given to the driver as that: {traced}"
-        ));
-    }
     Ok(())
 }
 
@@ -215,7 +223,8 @@ pub fn claims_its_disk(context: &Context<'_>) -> Result<(), String> {
     let guest = context.guest;
     let table = format!("0 {SECTORS} linear one 0");
     let bdevs = [bdev(guest, "one")?];
-    let inside = Inside::start(guest, context.binary, "claims", &bdevs, &table)?;
+    let plan = Plan::native("claims", &bdevs, &table);
+    let inside = Inside::start(guest, context.binary, &plan)?;
     let (first, second) = (generic(guest, "one")?, generic(guest, "two")?);
     let block = |generic: &str| {
         let name = guest.run(&format!("block_of {generic}"))?;
@@ -261,7 +270,8 @@ pub fn survives_a_pulled_disk(context: &Context<'_>) -> Result<(), String> {
     replug(guest, "two", Completions::Polled)?;
     let table = format!("0 {SECTORS} multipath 0 0 1 1 round-robin 0 2 0 one two");
     let bdevs = [bdev(guest, "one")?, bdev(guest, "two")?];
-    let inside = Inside::start(guest, context.binary, "pulled", &bdevs, &table)?;
+    let plan = Plan::native("pulled", &bdevs, &table);
+    let inside = Inside::start(guest, context.binary, &plan)?;
     let connection = inside.connect()?;
     let device = connection.device(1)?;
     let writes = start_endless_writes(guest, &device)?;
@@ -294,7 +304,7 @@ pub fn survives_a_pulled_disk(context: &Context<'_>) -> Result<(), String> {
 }
 
 /// Waits until the multipath has found out that a path has failed.
-fn await_failed(inside: &Inside<'_>, path: &str) -> Result<(), String> {
+pub(super) fn await_failed(inside: &Inside<'_>, path: &str) -> Result<(), String> {
     let failed = format!(" {path} F ");
     let mut status = String::new();
     let waited = crate::wait::wait_until(crate::guest::JOB_LIMIT, || {
