@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What must be on the machine: program, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("nvme", "nvme-cli"),
@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("mkfs.xfs", "xfsprogs"),
     ("blkdiscard", "util-linux"),
     ("setpriv", "util-linux"),
+    ("rdma", "iproute2"),
     ("depmod", "kmod"),
     ("cpio", "cpio"),
     ("xz", "xz-utils"),

@@ -9,9 +9,11 @@ pub const HOST_AS_SEEN_BY_GUEST: &str = "10.0.2.2";
 
 /// A subsystem at an address.
 pub struct Endpoint {
+    /// `tcp` or `rdma`.
+    pub transport: &'static str,
     /// IPv4 address, as the guest sees it.
     pub address: &'static str,
-    /// TCP port.
+    /// Port.
     pub port: u16,
     /// Name of the subsystem.
     pub nqn: String,
@@ -21,6 +23,7 @@ impl Endpoint {
     /// polldm on the machine that runs the test, at its first listener.
     pub fn of(target: &Target) -> Endpoint {
         Endpoint {
+            transport: "tcp",
             address: HOST_AS_SEEN_BY_GUEST,
             port: target.ports[0],
             nqn: target.nqn.clone(),
@@ -30,8 +33,8 @@ impl Endpoint {
     /// The options by which nvme-cli finds the target.
     pub fn transport(&self) -> String {
         format!(
-            "--transport=tcp --traddr={} --trsvcid={}",
-            self.address, self.port
+            "--transport={} --traddr={} --trsvcid={}",
+            self.transport, self.address, self.port
         )
     }
 }

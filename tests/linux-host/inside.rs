@@ -18,6 +18,9 @@ const PORT: u16 = 4420;
 /// The port of its iSCSI target, likewise.
 const ISCSI_PORT: u16 = 3260;
 
+/// The guest's address on its network.
+const OWN_ADDRESS: &str = "10.0.2.15";
+
 /// A configuration of polldm in the guest, which exports one device, `vol0`. It has one reactor: with one for each of the guest's two CPUs, which poll, there is hardly any time left
 /// for the host, and none for who asks polldm something.
 pub struct Plan {
@@ -43,6 +46,13 @@ impl Plan {
     /// The same of the SPDK engine, which takes hugepages, and exports over NVMe/TCP.
     pub fn spdk(name: &str, bdevs: &[String], table: &str) -> Plan {
         Plan::new("engine: spdk\n", name, bdevs, table)
+    }
+
+    /// Exports over RDMA as well, on the guest's own address.
+    pub fn over_rdma(mut self) -> Plan {
+        // Of `nvmf`, the last part.
+        self.yaml += &format!("    rdma: [ \"{OWN_ADDRESS}:{PORT}\" ]\n");
+        self
     }
 
     fn new(engine: &str, name: &str, bdevs: &[String], table: &str) -> Plan {
@@ -119,8 +129,22 @@ impl<'a> Inside<'a> {
 
     /// Connects the guest to it.
     pub fn connect(&self) -> Result<Connection<'a>, String> {
+        self.connect_to("tcp", "127.0.0.1")
+    }
+
+    /// Connects the guest to its listener over RDMA.
+    pub fn connect_over_rdma(&self) -> Result<Connection<'a>, String> {
+        self.connect_to("rdma", OWN_ADDRESS)
+    }
+
+    fn connect_to(
+        &self,
+        transport: &'static str,
+        address: &'static str,
+    ) -> Result<Connection<'a>, String> {
         let endpoint = Endpoint {
-            address: "127.0.0.1",
+            transport,
+            address,
             port: PORT,
             nqn: self.nqn.clone(),
         };

@@ -10,6 +10,7 @@ mod multipath;
 mod no_path;
 mod passthrough;
 mod pcie;
+mod rdma;
 mod reconfiguration;
 mod self_check;
 mod stacked;
@@ -91,6 +92,7 @@ impl Scenario {
             row.map(|(_, reason)| *reason)
         };
         match cfg!(feature = "spdk") {
+            true if self.name == OVER_RDMA => rdma::lacks(),
             true => in_table(NOT_ON_SPDK),
             false => in_table(ONLY_ON_SPDK),
         }
@@ -103,12 +105,15 @@ const NOT_ON_SPDK: &[(&str, &str)] = &[(
     "SPDK's iSCSI target has no ALUA states",
 )];
 
+const OVER_RDMA: &str = "spdk_serves_a_linux_host_over_rdma";
+
 const NO_SPDK: &str = "this build has no SPDK engine: --features spdk, where SPDK is installed";
 
 /// Scenarios that are for the SPDK engine alone.
 const ONLY_ON_SPDK: &[(&str, &str)] = &[
     ("spdk_drives_an_nvme_disk_by_its_pci_address", NO_SPDK),
     ("at_79_spdk_survives_a_pulled_nvme_disk", NO_SPDK),
+    (OVER_RDMA, NO_SPDK),
 ];
 
 /// Every scenario, in the order they run: the self-check first, since it vouches for the rest.
@@ -284,6 +289,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "at_79_spdk_survives_a_pulled_nvme_disk",
         run: pcie::survives_a_pulled_disk,
+    },
+    Scenario {
+        name: OVER_RDMA,
+        run: rdma::serves_a_host,
     },
     Scenario {
         name: "same_answers_as_the_kernels_device_mapper",

@@ -68,6 +68,7 @@ pub fn kernel_iscsi_target(context: &Context<'_>) -> Result<(), String> {
 pub fn kernel_target(context: &Context<'_>) -> Result<(), String> {
     let guest = context.guest;
     let endpoint = Endpoint {
+        transport: "tcp",
         address: "127.0.0.1",
         port: 4420,
         nqn: "nqn.2026-11.io.polldm:self-check".to_owned(),
