@@ -1,7 +1,7 @@
 //! What SPDK is asked by its own JSON-RPC, over the UNIX socket that it listens on: the one interface to bdev modules and targets that SPDK keeps
 //! from version to version; their functions are not among what SPDK installs.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,9 +74,13 @@ impl Rpc {
         let mut text = Vec::new();
         let mut part = [0; 4096];
         loop {
-            let length = stream.read(&mut part)?;
+            let length = match stream.read(&mut part) {
+                // A read with a time limit ends so when the process was stopped and goes on (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             if length == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+                return Err(ErrorKind::UnexpectedEof.into());
             }
             text.extend_from_slice(&part[..length]);
             match serde_json::from_slice(&text) {
@@ -133,6 +137,33 @@ mod tests {
         );
         // SPDK refuses parameters where a method has none.
         assert!(thread.join().expect("served").get("params").is_none());
+    }
+
+    /// A signal ends a read that has a time limit, whatever its handler says of restarting.
+    #[test]
+    fn a_signal_does_not_end_the_wait() {
+        extern "C" fn nothing(_: libc::c_int) {}
+        let handler = nothing as extern "C" fn(libc::c_int);
+        // SAFETY: a handler that does nothing, for a signal that nobody else uses here.
+        unsafe { libc::signal(libc::SIGUSR2, handler as libc::sighandler_t) };
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("spdk.sock");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        // SAFETY: names this thread.
+        let caller = unsafe { libc::pthread_self() };
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).expect("a request");
+            // Again and again, so that one of them meets the read.
+            for part in br#"{"jsonrpc":"2.0","id":1,"result":true}"#.chunks(1) {
+                // SAFETY: the thread is there: it waits for the rest of the answer.
+                unsafe { libc::pthread_kill(caller, libc::SIGUSR2) };
+                stream.write_all(part).expect("taken");
+            }
+        });
+        assert_eq!(Rpc::new(socket).call("m", json!({})), Ok(json!(true)));
+        thread.join().expect("served");
     }
 
     #[test]
