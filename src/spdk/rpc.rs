@@ -155,12 +155,14 @@ mod tests {
             let (mut stream, _) = listener.accept().expect("a client");
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).expect("a request");
-            // Again and again, so that one of them meets the read.
-            for part in br#"{"jsonrpc":"2.0","id":1,"result":true}"#.chunks(1) {
-                // SAFETY: the thread is there: it waits for the rest of the answer.
+            // So many that some meet the read, before there is anything to be read.
+            for _ in 0..1000 {
+                // SAFETY: the thread is there: it waits for the answer, and then for this one.
                 unsafe { libc::pthread_kill(caller, libc::SIGUSR2) };
-                stream.write_all(part).expect("taken");
+                std::thread::yield_now();
             }
+            let answer = br#"{"jsonrpc":"2.0","id":1,"result":true}"#;
+            stream.write_all(answer).expect("taken");
         });
         assert_eq!(Rpc::new(socket).call("m", json!({})), Ok(json!(true)));
         thread.join().expect("served");
