@@ -111,7 +111,8 @@ pub fn kill_while_writing(context: &Context<'_>, front: Front) -> Result<(), Str
          until [ -e /run/stop ]; do usleep 50000; done\n\
          kill -INT $!\n\
          wait $!\n\
-         [ $? = 128 ] || fail 'fio ended with an error'"
+         status=$?\n\
+         [ $status = 128 ] || fail \"fio ended with status $status\""
     ))?;
 
     for kill in 1..=KILLS {
