@@ -118,8 +118,8 @@ impl App {
     /// Ends SPDK, which must have nothing of ours any more. For the second time, does nothing.
     ///
     /// # Errors
-    /// SPDK does not end; it is left behind.
-    pub fn stop(&self) -> Result<(), ()> {
+    /// What was waited for: SPDK does not end, and is left behind.
+    pub fn stop(&self) -> Result<(), String> {
         let running = self
             .running
             .lock()
@@ -132,10 +132,14 @@ impl App {
             // SAFETY: on SPDK's own thread, while SPDK runs.
             unsafe { spdk_sys::spdk_app_stop(0) }
         });
-        let code = running.ends.recv_timeout(END_WITHIN).map_err(drop)?;
+        let code = running.ends.recv_timeout(END_WITHIN);
+        let code = code.map_err(|_| "SPDK's libraries to finish")?;
         // It has said its last word.
         let _ = running.thread.join();
-        if code == 0 { Ok(()) } else { Err(()) }
+        match code {
+            0 => Ok(()),
+            code => Err(format!("SPDK, which ended with {code}")),
+        }
     }
 }
 

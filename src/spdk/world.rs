@@ -70,6 +70,14 @@ struct Mapped {
     next: Option<Arc<Limits>>,
 }
 
+/// A bdev that is being taken away.
+struct Withdrawal {
+    /// The device's name.
+    name: String,
+    /// Disconnected, never sent to, when SPDK has let go of it.
+    ended: Receiver<()>,
+}
+
 impl World {
     /// Starts SPDK and a core on each of its reactors; once in the life of a process.
     ///
@@ -256,7 +264,10 @@ impl World {
     }
 
     /// All that is to be done before SPDK can be ended: hosts first, then what is beneath them.
-    fn take_down(&self, deadline: Instant) -> Result<(), ()> {
+    ///
+    /// # Errors
+    /// What it still waited for at the deadline.
+    fn take_down(&self, deadline: Instant) -> Result<(), String> {
         let devices: Vec<DeviceId> = self.published.lock().keys().copied().collect();
         self.hang_up();
         if self.exports_iscsi {
@@ -266,18 +277,20 @@ impl World {
             .iter()
             .filter_map(|device| self.withdrawal(*device))
             .collect();
-        for withdrawal in withdrawals {
+        for Withdrawal { name, ended } in withdrawals {
             loop {
                 // Whoever was just being let in.
                 self.hang_up();
-                self.abort_all(&devices);
-                // Disconnected, never sent to, when the bdev is gone.
-                let error = withdrawal.recv_timeout(ABORTED_EVERY).unwrap_err();
+                let below = self.abort_all(&devices);
+                let error = ended.recv_timeout(ABORTED_EVERY).unwrap_err();
                 if !error.is_timeout() {
                     break;
                 }
                 if Instant::now() > deadline {
-                    return Err(());
+                    return Err(format!(
+                        "SPDK to let go of device '{name}'; I/Os of hosts with backing devices: {below}{}",
+                        self.connections()
+                    ));
                 }
             }
         }
@@ -303,20 +316,34 @@ impl World {
             loop {
                 match ended.recv_timeout(ABORTED_EVERY) {
                     Ok(answer) => return answer,
-                    Err(_) => self.abort_all(&[device]),
+                    Err(_) => {
+                        self.abort_all(&[device]);
+                    }
                 }
             }
         })
     }
 
-    /// Aborts what waits at devices: nobody will resume what is suspended, and SPDK's targets would wait for what it has parked.
-    fn abort_all(&self, devices: &[DeviceId]) {
+    /// Aborts what waits at devices: nobody will resume what is suspended, and SPDK's targets would wait for what it has parked. How many I/Os of
+    /// hosts are left, which are below.
+    fn abort_all(&self, devices: &[DeviceId]) -> usize {
         let devices = devices.to_vec();
-        self.in_cores(move |inside| {
-            for device in &devices {
-                inside.abort_all(*device);
-            }
+        let below = self.in_cores(move |inside| {
+            let below = devices.iter().map(|device| inside.abort_all(*device));
+            below.sum::<usize>()
         });
+        below.into_iter().sum()
+    }
+
+    /// What SPDK's iSCSI target says of its connections, for somebody who wonders why they are there.
+    fn connections(&self) -> String {
+        if !self.exports_iscsi {
+            return String::new();
+        }
+        match self.rpc("iscsi_get_connections", json!({})) {
+            Ok(connections) => format!("; iSCSI connections: {connections}"),
+            Err(refused) => format!("; iSCSI connections: {refused}"),
+        }
     }
 
     /// Waits until SPDK's iSCSI target has let go of those who were hung up on: a unit that goes while a connection does is sent to that
@@ -338,14 +365,14 @@ impl World {
     }
 
     /// Begins to take away the bdev of a device.
-    fn withdrawal(&self, device: DeviceId) -> Option<Receiver<()>> {
-        let bdev = self.published.lock().remove(&device)?.bdev?;
-        let (sender, withdrawn) = bounded(1);
+    fn withdrawal(&self, device: DeviceId) -> Option<Withdrawal> {
+        let Mapped { name, bdev, .. } = self.published.lock().remove(&device)?;
+        let bdev = bdev?;
+        let (sender, ended) = bounded(1);
         let begun = self.shared.app_thread.call(move || {
-            // Disconnects, never sends.
             bdev.withdraw(move || drop(sender));
         });
-        begun.map(|()| withdrawn)
+        begun.map(|()| Withdrawal { name, ended })
     }
 }
 
@@ -528,7 +555,7 @@ impl engine::World for World {
             return;
         }
         if let Some(withdrawal) = self.withdrawal(device) {
-            let _ = withdrawal.recv_timeout(WITHDRAWN_WITHIN);
+            let _ = withdrawal.ended.recv_timeout(WITHDRAWN_WITHIN);
         }
     }
 
@@ -539,7 +566,8 @@ impl engine::World for World {
 
     fn stop(&self, within: Duration) -> Result<(), NotStopped> {
         let deadline = Instant::now() + within;
-        let not_stopped = || {
+        let not_stopped = |waited_for: String| {
+            eprintln!("polldm: the stop has waited for {waited_for}");
             for line in log::last_lines() {
                 eprintln!("spdk: {line}");
             }
@@ -556,7 +584,7 @@ impl engine::World for World {
             return Ok(());
         }
         log::hold();
-        self.take_down(deadline).map_err(|()| not_stopped())?;
+        self.take_down(deadline).map_err(not_stopped)?;
         let mut stopped = self
             .stopped
             .write()
@@ -569,7 +597,7 @@ impl engine::World for World {
             thread.call(Thread::exit_current);
         }
         *stopped = true;
-        self.app.stop().map_err(|()| not_stopped())
+        self.app.stop().map_err(not_stopped)
     }
 }
 
