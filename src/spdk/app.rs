@@ -118,7 +118,7 @@ impl App {
     /// Ends SPDK, which must have nothing of ours any more. For the second time, does nothing.
     ///
     /// # Errors
-    /// What was waited for: SPDK does not end, and is left behind.
+    /// SPDK does not end, and is left behind; or it ended with an error.
     pub fn stop(&self) -> Result<(), String> {
         let running = self
             .running
@@ -133,12 +133,12 @@ impl App {
             unsafe { spdk_sys::spdk_app_stop(0) }
         });
         let code = running.ends.recv_timeout(END_WITHIN);
-        let code = code.map_err(|_| "SPDK's libraries to finish")?;
+        let code = code.map_err(|_| "SPDK does not end")?;
         // It has said its last word.
         let _ = running.thread.join();
         match code {
             0 => Ok(()),
-            code => Err(format!("SPDK, which ended with {code}")),
+            code => Err(format!("SPDK ended with {code}")),
         }
     }
 }

@@ -266,7 +266,7 @@ impl World {
     /// All that is to be done before SPDK can be ended: hosts first, then what is beneath them.
     ///
     /// # Errors
-    /// What it still waited for at the deadline.
+    /// What had not ended by the deadline.
     fn take_down(&self, deadline: Instant) -> Result<(), String> {
         let devices: Vec<DeviceId> = self.published.lock().keys().copied().collect();
         self.hang_up();
@@ -288,7 +288,7 @@ impl World {
                 }
                 if Instant::now() > deadline {
                     return Err(format!(
-                        "SPDK to let go of device '{name}'; I/Os of hosts with backing devices: {below}{}",
+                        "SPDK has not let go of device '{name}'; I/Os of hosts below, in all: {below}{}",
                         self.connections()
                     ));
                 }
@@ -566,8 +566,8 @@ impl engine::World for World {
 
     fn stop(&self, within: Duration) -> Result<(), NotStopped> {
         let deadline = Instant::now() + within;
-        let not_stopped = |waited_for: String| {
-            eprintln!("polldm: the stop has waited for {waited_for}");
+        let not_stopped = |why: String| {
+            eprintln!("polldm: {why}");
             for line in log::last_lines() {
                 eprintln!("spdk: {line}");
             }

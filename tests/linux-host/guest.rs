@@ -26,7 +26,8 @@ pub const JOB_LIMIT: Duration = Duration::from_secs(120);
 
 /// An oops or panic ends QEMU (`-no-reboot`), which the driver sees at once. `hardened_usercopy` takes it for an attack
 /// when nvme-tcp and nvmet-tcp meet on one machine, as they do in the self-check: pages that a host sent without a copy
-/// are received as one piece, across the end of a huge page. `no_timer_check` keeps it from giving up its timer when others have taken the processors while it boots.
+/// are received as one piece, across the end of a huge page. `no_timer_check` keeps it from giving up its timer
+/// when others have taken the processors while it boots.
 const KERNEL_COMMAND_LINE: &str = if WITH_IOMMU {
     "console=ttyS0 quiet oops=panic panic=-1 nokaslr mitigations=off hardened_usercopy=off no_timer_check intel_iommu=on iommu=pt"
 } else {

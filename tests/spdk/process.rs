@@ -59,8 +59,14 @@ pub struct Served {
 impl Served {
     /// Starts one and waits until it is ready.
     pub fn start(configuration: &str) -> Served {
+        Served::start_saying(configuration, Stdio::inherit())
+    }
+
+    /// The same, with somewhere else for what it says on standard error.
+    pub fn start_saying(configuration: &str, to: Stdio) -> Served {
         let directory = tempfile::tempdir().expect("a directory");
         let mut child = serve(directory.path(), configuration)
+            .stderr(to)
             .spawn()
             .expect("it can be run");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();

@@ -1,5 +1,8 @@
 //! Stops that do not come to their end, because a bdev beneath keeps what it was given, and what processes that were killed have left.
 
+use std::fs::{self, File};
+use std::path::Path;
+
 use polldm::host::Payload;
 use polldm::nvme::command::Command;
 use polldm::nvme::opcode::io;
@@ -10,8 +13,8 @@ use crate::commands::connect;
 use crate::flushes::{bdev, method, written};
 use crate::process::{Served, free_port};
 
-/// A node with a read beneath that never ends: SPDK's bdev `error` keeps it.
-fn with_a_read_that_is_kept(then: impl FnOnce(Served)) {
+/// A node with a read beneath that never ends: SPDK's bdev `error` keeps it. What it says goes to a file.
+fn with_a_read_that_is_kept(then: impl FnOnce(Served, &Path)) {
     let directory = tempfile::tempdir().expect("a directory");
     let malloc = json!({ "name": "ram", "num_blocks": 4096, "block_size": 4096 });
     let keep = json!({ "name": "EE_ram", "io_type": "read", "error_type": "pending", "num": 1 });
@@ -24,7 +27,9 @@ fn with_a_read_that_is_kept(then: impl FnOnce(Served)) {
     let port = free_port();
     let bdev = bdev("EE_ram", &config);
     let text = crate::configuration(port, &bdev, "0 32768 linear disk 0");
-    let served = Served::start(&text);
+    let said = directory.path().join("said");
+    let file = File::create(&said).expect("a file");
+    let served = Served::start_saying(&text, file.into());
     let (_controller, mut queue) = connect(port);
     let read = Command::block_io(io::READ, 1, 0, 1);
     queue.start(read, Payload::Read(4096)).expect("sent");
@@ -33,21 +38,26 @@ fn with_a_read_that_is_kept(then: impl FnOnce(Served)) {
         let stats: Value = serde_json::from_str(stats).expect("JSON");
         stats["devices"][0]["in_flight"] == 1
     });
-    then(served);
+    then(served, &said);
 }
 
-/// A stop is given up after its time: the process says so by its exit code, and does not end by a signal.
+/// A stop is given up after its time: the process says so by its exit code and what it was that did not end, and does not end by a signal.
 #[test]
 fn a_stop_that_is_given_up_has_an_exit_code() {
     let _alone = alone();
-    with_a_read_that_is_kept(|served| assert_eq!(served.end(), Some(1)));
+    with_a_read_that_is_kept(|served, said| {
+        assert_eq!(served.end(), Some(1));
+        let said = fs::read_to_string(said).expect("text");
+        let why = "polldm: SPDK has not let go of device 'vol0'; I/Os of hosts below, in all: 1\n";
+        assert!(said.contains(why), "{said}");
+    });
 }
 
 /// So does one that is told a second time to end.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let _alone = alone();
-    with_a_read_that_is_kept(|served| assert_eq!(served.end_at_once(), Some(1)));
+    with_a_read_that_is_kept(|served, _| assert_eq!(served.end_at_once(), Some(1)));
 }
 
 /// What a killed process has left among the temporary files the next one removes; what one that runs has there, it leaves alone.
