@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::env::Env;
 use super::io::{CoreId, Io, Op};
+use super::lane::{Span, Stretch};
 use super::limits::Lower;
 use super::message::Epoch;
 use super::parked::Parked;
@@ -131,24 +132,6 @@ impl Place {
     }
 }
 
-/// Sectors of the table that follow one another on one lower device: what is left of a place, and of all that is asked on the way through it, for
-/// reads and writes that go straight on.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stretch {
-    /// Its first sector in the table.
-    start: u64,
-    /// How many; 0 for none.
-    sectors: u64,
-    /// The most that a read or write may have; 0 for none.
-    sectors_max: u32,
-    /// The place in the table.
-    place: u32,
-    /// Where it lies.
-    channel: ChannelIndex,
-    /// Its first sector there.
-    below: u64,
-}
-
 /// Where a read or write goes.
 pub(super) enum Found {
     /// As one piece, there.
@@ -263,18 +246,18 @@ impl<C> Bound<C> {
     /// Finds out where a read or write goes, as far as that can be told without asking its target in full.
     #[inline(always)]
     pub fn find(&mut self, op: Op, sector: u64, sectors: u32) -> Found {
-        let stretch = &self.stretch;
-        let along = sector.wrapping_sub(stretch.start);
-        if along < stretch.sectors
-            && u64::from(sectors) <= stretch.sectors - along
-            && sectors.wrapping_sub(1) < stretch.sectors_max
-        {
+        let Stretch {
+            span,
+            place,
+            channel,
+        } = &self.stretch;
+        if let Some(along) = span.along(sector, u64::from(sectors)) {
             let piece = Piece {
-                place: stretch.place,
+                place: *place,
                 within: along,
                 sectors,
             };
-            return Found::Whole(piece, Remap::To(stretch.channel, stretch.below + along));
+            return Found::Whole(piece, Remap::To(*channel, span.below + along));
         }
         self.look_up(op, sector, sectors)
     }
@@ -283,6 +266,12 @@ impl<C> Bound<C> {
     #[cold]
     #[inline(never)]
     fn look_up(&mut self, op: Op, sector: u64, sectors: u32) -> Found {
+        self.find_anew(op, sector, sectors)
+    }
+
+    /// As [`Bound::find`], for those who know already that it is not where the last I/O went straight on.
+    #[inline(always)]
+    pub fn find_anew(&mut self, op: Op, sector: u64, sectors: u32) -> Found {
         if !self.takes(op, sector, sectors) {
             return Found::Outside;
         }
@@ -297,6 +286,12 @@ impl<C> Bound<C> {
         Found::Whole(piece, remap)
     }
 
+    /// The stretch that a read or write lies in which was just found.
+    pub fn span_at(&self, sector: u64, sectors: u32) -> Option<Span> {
+        let span = &self.stretch.span;
+        span.along(sector, u64::from(sectors)).map(|_| *span)
+    }
+
     /// Has I/O that comes next and stays in this place, whose target goes straight on, look nothing else up. What can only be read, or is cut, is
     /// looked up each time.
     #[inline(always)]
@@ -306,12 +301,14 @@ impl<C> Bound<C> {
             return;
         }
         self.stretch = Stretch {
-            start: place.start,
-            sectors: self.limits.sectors.min(place.end) - place.start,
-            sectors_max: place.sectors_max,
+            span: Span {
+                start: place.start,
+                length: self.limits.sectors.min(place.end) - place.start,
+                most: u64::from(place.sectors_max),
+                below,
+            },
             place: number,
             channel,
-            below,
         };
     }
 

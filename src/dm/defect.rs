@@ -58,6 +58,8 @@ defects! {
         "An acknowledgement of an earlier round is taken for one of this",
     GatePassed "gate-passed" "IO-1"
         "What needs no slot goes through a closed gate",
+    WayKept "way-kept" "IO-1"
+        "A gate that closes leaves the ways good that were found while it was open",
     WakeUpLost "wake-up-lost" "IO-19"
         "A core opens its gate and does not look at what it has parked",
     ReissuedTwice "reissued-twice" "IO-21"

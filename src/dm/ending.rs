@@ -130,7 +130,7 @@ impl<E: Env> Mapper<E> {
     #[cold]
     pub(super) fn drained(&mut self, env: &mut E, id: DeviceId) {
         let core = self.core;
-        if let Some(epoch) = self.known(id).draining.take() {
+        if let Some(epoch) = self.known(id).flow.lane.drain(None) {
             acknowledge(env, core, id, epoch, Ok(()));
         }
     }

@@ -36,7 +36,9 @@ impl<E: Env> Mapper<E> {
         for (_, slot) in slots {
             self.abort_slot(env, slot);
         }
-        let passing = self.device(id).map_or(0, |device| device.flow.passing);
+        let passing = self
+            .device(id)
+            .map_or(0, |device| device.flow.lane.passing());
         self.unanswered(id).count() + passing as usize
     }
 

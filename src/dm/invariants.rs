@@ -64,7 +64,7 @@ impl<E: Env> Mapper<E> {
             let lists = [&device.deferred, &device.older, &device.pushed_back];
             assert!(lists.iter().all(|list| list.len() == 0), "parked");
             assert_eq!(device.held, 0, "held by a target");
-            assert_eq!(device.draining, None, "draining");
+            assert!(!device.flow.lane.is_draining(), "draining");
         }
     }
 }

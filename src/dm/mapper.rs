@@ -57,8 +57,6 @@ pub(super) struct Device<C> {
     pub staged: Option<Bound<C>>,
     /// The table before the last swap, until the gate opens on the new one.
     pub retired: Option<Bound<C>>,
-    /// The round whose close order waits for [`Flow::under_way`] to reach 0.
-    pub draining: Option<Epoch>,
     /// The noflush flag: targets may push back (4.1 step 1). This core's own copy (PM-5).
     pub noflush: bool,
     /// The push-back ring: originals that were handed back while the flag was up, in the order they were.
@@ -269,6 +267,7 @@ impl<E: Env> Mapper<E> {
     pub fn stats(&self, id: DeviceId) -> Option<Stats> {
         let device = self.device(id)?;
         let mut stats = device.flow.stats.clone();
+        device.flow.lane.add_to(&mut stats);
         stats.in_flight = u64::from(device.flow.under_way());
         let lists = [&device.pushed_back, &device.older, &device.deferred];
         let parked: u32 = lists.iter().map(|list| list.len()).sum();
@@ -334,8 +333,7 @@ impl<E: Env> Mapper<E> {
         stage: Stage,
     ) -> u32 {
         let device = self.known(id);
-        device.flow.arrivals += 1;
-        let arrival = device.flow.arrivals;
+        let arrival = device.flow.lane.arrive();
         self.originals.insert(Original {
             arrival,
             ..Original::new(id, io, env.now_ns(), stage)
@@ -425,7 +423,6 @@ impl<C> Device<C> {
             inactive: None,
             staged: None,
             retired: None,
-            draining: None,
             noflush: false,
             pushed_back: Parked::default(),
             older: Parked::default(),
@@ -449,7 +446,7 @@ impl<C> Device<C> {
     /// Whether the round which closes the device has waited for the original that was just counted out.
     #[inline(always)]
     pub fn has_drained(&self, left: u32) -> bool {
-        self.draining.is_some() && self.flow.under_way() <= left
+        self.flow.lane.is_draining() && self.flow.under_way() <= left
     }
 
     /// Takes the next parked original that may go on. What was pushed back came before any original that waits for its sequence
@@ -500,6 +497,7 @@ impl<C> Device<C> {
     /// Closes the gate for one more reason.
     pub fn close(&mut self, gate: Gate) {
         self.gate |= gate as u8;
+        self.flow.lane.close();
     }
 
     /// Takes one reason to be closed away; whether the gate is open now.

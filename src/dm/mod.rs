@@ -9,6 +9,7 @@
 //! | `geometry` | what of that front ends tell their hosts |
 //! | `table`, `target/` | tables, and one file per target type |
 //! | `mapper`, `whole`, `bound`, `clones`, `ending` | the I/O path of one core: admit, map, clone, complete |
+//! | `lane` | what of it is left for reads and writes that an engine keeps itself |
 //! | `given_up` | I/O that waits and is not wanted any more |
 //! | `held`, `timers` | clones that targets keep or hand back, and what has to happen later |
 //! | `private` | clones that go through a buffer of the mapper's own |
@@ -31,6 +32,7 @@ mod given_up;
 mod held;
 mod invariants;
 pub mod io;
+mod lane;
 pub mod limits;
 pub mod mapper;
 pub mod message;
@@ -56,6 +58,7 @@ pub use env::{BufferId, Env, PRIVATE_SECTORS_MAX, Submit};
 pub use error::{Errno, Error};
 pub use geometry::Geometry;
 pub use io::{CloneId, CoreId, DeviceId, Io, LowerIo, Op, Payload, Tag};
+pub use lane::{Lane, Passing, Way};
 pub use limits::{AtomicWrites, Lower, LowerId};
 pub use mapper::Mapper;
 pub use message::{
@@ -67,4 +70,4 @@ pub use stats::{Histogram, Stats};
 pub use status::Status;
 pub use table::{Limits, Table, TableError};
 pub use target::Tamper;
-pub use whole::{Passage, Passing};
+pub use whole::Passage;

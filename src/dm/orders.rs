@@ -99,10 +99,13 @@ impl<E: Env> Mapper<E> {
                     self.reissue_portion(env, id, u32::MAX);
                 }
                 let device = self.known(id);
-                device.close(gate);
+                match env.planted(Defect::WayKept) {
+                    false => device.close(gate),
+                    true => device.gate |= gate as u8,
+                }
                 if device.flow.under_way() > 0 && !env.planted(Defect::NotDrained) {
-                    assert!(device.draining.is_none(), "one drain at a time");
-                    device.draining = Some(epoch);
+                    let earlier = device.flow.lane.drain(Some(epoch));
+                    assert!(earlier.is_none(), "one drain at a time");
                 }
                 let drains = device.flow.under_way() > 0;
                 self.limit_parked(id);
@@ -215,7 +218,7 @@ impl<E: Env> Mapper<E> {
         let device = self.known(id);
         // Without the suspend's gate the drain is that of a sequence, which goes on.
         if device.gate & Gate::Suspend as u8 != 0 {
-            device.draining = None;
+            device.flow.lane.drain(None);
         }
         if env.planted(Defect::UndoneLate) {
             self.lower_flag(env, id);
@@ -282,7 +285,7 @@ impl<E: Env> Mapper<E> {
         let device = self.known(id);
         // The sequence whose drain this was begins anew; that of a suspend goes on.
         if gate == Gate::Sequence && device.gate & Gate::Suspend as u8 == 0 {
-            device.draining = None;
+            device.flow.lane.drain(None);
         }
         device.open(gate);
         if !env.planted(Defect::WakeUpLost) {

@@ -1,5 +1,7 @@
 //! Counters and latency histograms of one device on one core; the control plane adds the cores up.
 
+use std::cell::Cell;
+
 use super::io::Op;
 use super::status::Status;
 
@@ -132,6 +134,45 @@ impl Counters {
         self.errors += other.errors;
         self.sectors += other.sectors;
         self.latency.add(&other.latency);
+    }
+}
+
+/// The same of I/O that went well, which whoever holds it counts.
+pub(super) struct Tally {
+    sectors: Cell<u64>,
+    sum_ns: Cell<u64>,
+    counts: [Cell<u64>; BUCKETS],
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally {
+            sectors: Cell::new(0),
+            sum_ns: Cell::new(0),
+            counts: [const { Cell::new(0) }; BUCKETS],
+        }
+    }
+}
+
+impl Tally {
+    /// Counts one that has ended.
+    #[inline(always)]
+    pub fn done(&self, sectors: u32, latency_ns: u64) {
+        let count = &self.counts[Histogram::bucket(latency_ns)];
+        count.set(count.get() + 1);
+        self.sum_ns.set(self.sum_ns.get().wrapping_add(latency_ns));
+        self.sectors.set(self.sectors.get() + u64::from(sectors));
+    }
+
+    /// Adds what was counted.
+    pub fn add_to(&self, counters: &mut Counters) {
+        let counted = Histogram {
+            counts: self.counts.each_ref().map(Cell::get),
+            sum_ns: self.sum_ns.get(),
+        };
+        counters.ios += counted.count();
+        counters.sectors += self.sectors.get();
+        counters.latency.add(&counted);
     }
 }
 

@@ -11,15 +11,20 @@
 //! An engine that has a record of every I/O of its own, such as SPDK, asks first whether it may pass; then there is one record and not two:
 //!
 //! ```text
-//! pass ┬ Some → the engine submits it ┬ went well → passed(), and the engine completes it
+//! pass ┬ Some → the engine submits it ┬ went well → Lane::leave(), and the engine completes it
 //!      │                              ├ failed    → stopped(): takes a slot now, and the target is asked
-//!      └ None → submit                └ no room   → turned_back(), and submit
+//!      └ None → submit                └ no room   → Lane::turn_back(), and submit
 //! ```
+//!
+//! It need not ask for each: what it is told of one is good for others that go the same way (`lane.rs`).
+
+use std::rc::Rc;
 
 use super::bound::{Bound, Found, Piece};
 use super::defect::Defect;
 use super::env::{Env, Submit};
 use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload as _};
+use super::lane::{Lane, Passing, Span, Way};
 use super::mapper::{Device, Mapper, Original, Stage};
 use super::slab::Slab;
 use super::stacked::Channel;
@@ -35,16 +40,22 @@ const WHOLE: u32 = 1 << 31;
 pub(super) struct Flow {
     /// Originals admitted and not completed that have a slot.
     pub in_flight: u32,
-    /// Those that the engine keeps ([`Mapper::pass`]).
-    pub passing: u32,
-    /// Originals that have taken a slot: numbers them as they arrive.
-    pub arrivals: u64,
+    /// Those that the engine keeps ([`Mapper::pass`]), and how originals are numbered.
+    pub lane: Rc<Lane>,
+    /// But for those of the lane.
     pub stats: Stats,
+}
+
+impl Drop for Flow {
+    /// Ways may outlive the device.
+    fn drop(&mut self) {
+        self.lane.close();
+    }
 }
 
 /// Where the only clone of a read or write goes.
 #[derive(Clone, Copy)]
-struct Way {
+struct Route {
     place: u32,
     channel: ChannelIndex,
     sector: u64,
@@ -71,15 +82,17 @@ pub struct Passage<'a, C> {
     pub channel: &'a mut C,
     /// Its first sector there; it has as many as above.
     pub sector: u64,
-    /// To be kept until it has ended.
-    pub passing: Passing,
+    /// Where it is counted in and out.
+    pub lane: &'a Rc<Lane>,
+    /// That of the stretch that it lies in, if its target goes straight on.
+    span: Option<Span>,
 }
 
-/// What the mapper has to know again of a read or write that the engine keeps.
-#[derive(Clone, Copy, Debug)]
-pub struct Passing {
-    started_ns: u64,
-    arrival: u64,
+impl<C> Passage<'_, C> {
+    /// What is to be kept so that others may go the same way, to the same channel; `None` if each has to be looked up.
+    pub fn way(&self) -> Option<Way> {
+        Some(Way::new(self.lane, self.span?))
+    }
 }
 
 impl<E: Env> Mapper<E> {
@@ -115,13 +128,13 @@ impl<E: Env> Mapper<E> {
         };
         match remap {
             Remap::To(channel, sector) => {
-                let way = Way {
+                let route = Route {
                     place: piece.place,
                     channel,
                     sector,
                     note: Note::NONE,
                 };
-                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, way);
+                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, route);
                 self.whole_sent(env, id, io, piece, sent)
             }
             Remap::Zero => Some(self.zeroed(id, io)),
@@ -170,7 +183,7 @@ impl<E: Env> Mapper<E> {
                 sector,
                 note,
             } => {
-                let way = Way {
+                let route = Route {
                     place: piece.place,
                     channel,
                     sector,
@@ -181,7 +194,7 @@ impl<E: Env> Mapper<E> {
                 };
                 let (flow, live) = (&mut device.flow, device.live.as_mut());
                 let live = live.expect("its target has just answered");
-                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, way);
+                let sent = flow.send_whole(env, &mut self.originals, live, id, &io, route);
                 self.whole_sent(env, id, io, piece, sent)
             }
             Map::Zero => Some(self.zeroed(id, io)),
@@ -226,8 +239,7 @@ impl<E: Env> Mapper<E> {
     /// Lets a read, or a write without force-unit-access, through without a slot, if it is one piece, its device runs, and its target only
     /// computes where it goes: for an engine that keeps what is in flight itself, and submits it by itself to [`Passage::channel`].
     ///
-    /// It is in flight from now on. One of [`Mapper::passed`], [`Mapper::stopped`] and [`Mapper::turned_back`] has to follow, with what
-    /// is given here.
+    /// The engine counts it in ([`Lane::enter`]).
     #[inline(always)]
     pub fn pass(
         &mut self,
@@ -243,35 +255,35 @@ impl<E: Env> Mapper<E> {
             return None;
         }
         let live = device.live.as_mut()?;
-        let Found::Whole(_, Remap::To(channel, sector)) = live.find(op, sector, sectors) else {
+        let from = sector;
+        // Whoever asks had no way that leads there.
+        let Found::Whole(_, Remap::To(channel, sector)) = live.find_anew(op, from, sectors) else {
             return None;
         };
+        let span = live.span_at(from, sectors);
         let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
             return None;
         };
-        let flow = &mut device.flow;
-        flow.passing += 1;
-        flow.arrivals += 1;
         Some(Passage {
             channel: below,
             sector,
-            passing: Passing {
-                started_ns: env.now_ns(),
-                arrival: flow.arrivals,
-            },
+            lane: &device.flow.lane,
+            span,
         })
     }
 
-    /// What was let through has ended well below: counts it out. The engine completes it.
-    #[inline(always)]
-    pub fn passed(&mut self, env: &mut E, id: DeviceId, op: Op, sectors: u32, passing: &Passing) {
-        let latency_ns = env.now_ns().saturating_sub(passing.started_ns);
+    /// No way to a device that was found so far is good any more: for an engine that lets nothing more through.
+    pub fn close_ways(&self, id: DeviceId) {
+        if let Some(device) = self.device(id) {
+            device.flow.lane.close();
+        }
+    }
+
+    /// One that was let through has left while a round waits for what is under way ([`Lane::leave`]).
+    #[cold]
+    pub fn left(&mut self, env: &mut E, id: DeviceId) {
         let left = u32::from(env.planted(Defect::DrainedEarly));
-        let device = self.known(id);
-        let counters = device.flow.stats.of(op);
-        counters.done(sectors, Status::Ok, latency_ns);
-        device.flow.passing -= 1;
-        if device.has_drained(left) {
+        if self.known(id).has_drained(left) {
             self.drained(env, id);
         }
     }
@@ -288,7 +300,7 @@ impl<E: Env> Mapper<E> {
         status: Status,
     ) {
         let flow = &mut self.known(id).flow;
-        flow.passing -= 1;
+        flow.lane.give_up();
         flow.in_flight += 1;
         // Its table is still the live one: what passes is drained like anything else.
         let (piece, place) = self.live(id).piece(io.sector, io.sectors);
@@ -303,21 +315,13 @@ impl<E: Env> Mapper<E> {
         });
         self.whole_ended(env, slot, status);
     }
-
-    /// What was let through could not be submitted: it never was here. Whoever has it submits it in the usual way ([`Mapper::submit`]).
-    #[cold]
-    pub fn turned_back(&mut self, id: DeviceId) {
-        let flow = &mut self.known(id).flow;
-        flow.passing -= 1;
-        flow.arrivals -= 1;
-    }
 }
 
 impl Flow {
     /// Originals admitted and not completed.
     #[inline(always)]
     pub fn under_way(&self) -> u32 {
-        self.in_flight + self.passing
+        self.in_flight + self.lane.passing()
     }
 
     /// Submits a read or write that is one piece to where its target has sent it. It takes a slot unless it ends at once, well, and
@@ -330,14 +334,14 @@ impl Flow {
         live: &mut Bound<E::Channel>,
         id: DeviceId,
         io: &Io<E::Payload>,
-        way: Way,
+        route: Route,
     ) -> Sent<E::Payload> {
-        let Way {
+        let Route {
             place,
             channel,
             sector,
             note,
-        } = way;
+        } = route;
         let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
             return Sent::Deeper(Map::Remapped {
                 channel,
@@ -360,9 +364,8 @@ impl Flow {
             return Sent::Done;
         }
         self.in_flight += 1;
-        self.arrivals += 1;
         slot.fill(Original {
-            arrival: self.arrivals,
+            arrival: self.lane.arrive(),
             place,
             channel,
             note,

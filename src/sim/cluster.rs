@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::world::{Seen, Shared, World};
+use super::world::{Channel, Seen, Shared, World};
 use super::{Ask, Bytes, Disk, Random};
 use crate::dm::mapper::home;
 use crate::dm::{
-    Answer, AtomicWrites, CloneId, CoreId, DeviceId, Env as _, Errno, Event, Info, Io, Lower,
+    Answer, AtomicWrites, CloneId, CoreId, DeviceId, Env as _, Errno, Event, Info, Io, Lane, Lower,
     LowerId, LowerIo, Mapper, Message, Op, Passing, Reply, Request, Status, Submit, SuspendOptions,
-    Table, Tag, Ticket,
+    Table, Tag, Ticket, Way,
 };
 
 /// Steps after which a world that is still busy is taken to be in a loop; no run comes near it.
@@ -21,6 +21,14 @@ const STEP_NS: u64 = 100;
 
 /// Marks the names of clones that the mapper has no slot for, below the mark that it has for itself.
 const PASSING: u32 = 1 << 30;
+
+/// An original that was let through.
+struct Passed {
+    device: DeviceId,
+    io: Io<Bytes>,
+    lane: Rc<Lane>,
+    passing: Passing,
+}
 
 /// Several cores, their mappers, and what is beneath them.
 pub struct Cluster {
@@ -37,7 +45,9 @@ pub struct Cluster {
     /// Originals go through without a slot where they may, as with an engine that has a record of its own of each.
     pub passes: bool,
     /// That record, of those that are below: by the name that their clones have there.
-    passing: BTreeMap<u32, (DeviceId, Io<Bytes>, Passing)>,
+    passing: BTreeMap<u32, Passed>,
+    /// The ways that were found last, of a core to a device.
+    ways: BTreeMap<(usize, DeviceId), (Way, Channel)>,
     random: Random,
     /// Room for what can happen next.
     choices: Vec<Choice>,
@@ -83,6 +93,7 @@ impl Cluster {
             mapped: Vec::new(),
             passes: false,
             passing: BTreeMap::new(),
+            ways: BTreeMap::new(),
             random: Random::new(seed),
             choices: Vec::with_capacity(16),
         }
@@ -266,24 +277,41 @@ impl Cluster {
             return false;
         }
         let (mapper, world) = (&mut self.mappers[at], &mut self.worlds[at]);
-        let Some(passage) = mapper.pass(world, device, io.op, io.sector, io.sectors) else {
+        let known = self.ways.get(&(at, device)).and_then(|(way, channel)| {
+            let sector = way.leads(io.sector, u64::from(io.sectors))?;
+            Some((way.lane().clone(), sector, *channel))
+        });
+        let found = known.or_else(|| {
+            let passage = mapper.pass(world, device, io.op, io.sector, io.sectors)?;
+            if let Some(way) = passage.way() {
+                self.ways.insert((at, device), (way, *passage.channel));
+            }
+            Some((passage.lane.clone(), passage.sector, *passage.channel))
+        });
+        let Some((lane, sector, mut channel)) = found else {
             return false;
         };
         let below = LowerIo {
             op: io.op,
             fua: false,
-            sector: passage.sector,
+            sector,
             sectors: io.sectors,
             payload: io.payload,
         };
-        let (name, passing) = (PASSING | io.tag.command, passage.passing);
-        match world.submit(passage.channel, &below, CloneId(name)) {
+        let passed = Passed {
+            device,
+            io,
+            passing: lane.enter(world.now_ns()),
+            lane,
+        };
+        let name = PASSING | io.tag.command;
+        match world.submit(&mut channel, &below, CloneId(name)) {
             Submit::Pending => {
-                self.passing.insert(name, (device, io, passing));
+                self.passing.insert(name, passed);
             }
-            Submit::Done(status) => self.passed(at, device, io, &passing, status),
+            Submit::Done(status) => self.passed(at, passed, status),
             Submit::Busy => {
-                mapper.turned_back(device);
+                passed.lane.turn_back();
                 return false;
             }
         }
@@ -291,21 +319,23 @@ impl Cluster {
     }
 
     /// What was let through has ended below.
-    fn passed(
-        &mut self,
-        at: usize,
-        device: DeviceId,
-        io: Io<Bytes>,
-        passing: &Passing,
-        status: Status,
-    ) {
+    fn passed(&mut self, at: usize, passed: Passed, status: Status) {
+        let Passed {
+            device,
+            io,
+            lane,
+            passing,
+        } = passed;
         let (mapper, world) = (&mut self.mappers[at], &mut self.worlds[at]);
         match status {
             Status::Ok => {
-                mapper.passed(world, device, io.op, io.sectors, passing);
+                lane.leave(io.op, io.sectors, &passing, world.now_ns());
+                if lane.is_draining() {
+                    mapper.left(world, device);
+                }
                 self.shared().ended(io.tag.command, status);
             }
-            status => mapper.stopped(world, device, io, passing, status),
+            status => mapper.stopped(world, device, io, &passing, status),
         }
     }
 
@@ -386,7 +416,7 @@ impl Cluster {
         };
         let (at, clone, status) = core;
         match self.passing.remove(&clone.0) {
-            Some((device, io, passing)) => self.passed(at, device, io, &passing, status),
+            Some(passed) => self.passed(at, passed, status),
             None => self.mappers[at].complete_clone(&mut self.worlds[at], clone, status),
         }
     }

@@ -102,7 +102,7 @@ pub struct World {
 }
 
 /// A lower device as opened on a core.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Channel {
     disk: usize,
     core: CoreId,

@@ -21,14 +21,14 @@ use std::sync::Arc;
 
 use spdk_sys::{spdk_bdev_io, spdk_poller};
 
-use super::lower::{Below, Channel, Lower, Name};
+use super::lower::{Channel, Lower, Name};
 use super::module;
-use super::passing::{Kept, Passed};
+use super::passing::{Own, Passage, Passed, Plain};
 use super::payload::Payload;
 use super::reset::Reset;
 use super::thread::Thread;
 use super::world::Shared;
-use crate::dm::{self, CoreId, DeviceId, Env as _, Io, LowerId, Mapper, Op, Stats, Status, Tag};
+use crate::dm::{self, CoreId, DeviceId, Env as _, Io, LowerId, Mapper, Stats, Status, Tag};
 use crate::reactor::monotonic_ns;
 
 /// Originals that a core has room for before it has to grow: four queues of the NVMe-oF target's default depth.
@@ -70,15 +70,13 @@ pub(super) struct Inside {
 enum Caller {
     Submit(DeviceId, Io<Payload>),
     CloneEnded(Name, Status),
-    /// One that was let through.
+    /// One that was let through has ended.
     Passed(NonNull<spdk_bdev_io>, Status),
     /// Of a tag, by an I/O; whether it is certain to end as aborted even if it is not parked.
     Abort(DeviceId, Tag, NonNull<spdk_bdev_io>, bool),
     Work(Box<dyn FnOnce(&mut Inside)>),
     /// The poller: what its time has come for.
     Turn,
-    /// Whoever has found something that is to be delivered.
-    Nobody,
 }
 
 impl Core {
@@ -139,12 +137,6 @@ impl Core {
                 self.leave(current);
             }
         }
-    }
-
-    /// The same, for whoever has had no need of SPDK's current thread so far.
-    #[cold]
-    fn call_in_passing(&self, caller: Caller) {
-        self.call(Thread::current().expect("I/O is of a thread"), caller);
     }
 
     /// What is inside, for whoever has just set `entered`, until [`Core::leave`]. Callers know SPDK's current thread: to ask for it
@@ -273,20 +265,7 @@ impl Inside {
             Caller::CloneEnded(name, status) => self.clone_ended(name, status),
             Caller::Passed(io, status) => {
                 // SAFETY: it was let through, waits for this, and is not completed.
-                let passed = unsafe { Passed::of(io) };
-                match status {
-                    Status::Ok => {
-                        self.passed(&passed);
-                        self.lower.complete(module::tag_of(io), status);
-                    }
-                    status => {
-                        let Passed {
-                            device, ref kept, ..
-                        } = passed;
-                        lower.ended_at(kept.channel);
-                        mapper.stopped(lower, device, passed.original(), &kept.passing, status);
-                    }
-                }
+                unsafe { Passed::of(io) }.end(mapper, lower, status);
             }
             Caller::Abort(device, tag, abort, is_cut) => {
                 let status = match mapper.abort(lower, device, tag) || is_cut {
@@ -298,7 +277,6 @@ impl Inside {
             }
             Caller::Work(work) => work(self),
             Caller::Turn => self.turn(),
-            Caller::Nobody => {}
         }
     }
 
@@ -307,20 +285,6 @@ impl Inside {
         let Inside { mapper, lower, .. } = self;
         lower.ended(name);
         mapper.complete_clone(lower, name.clone_id(), status);
-    }
-
-    /// What was let through has ended well.
-    #[inline(always)]
-    fn passed(&mut self, passed: &Passed) {
-        let Inside { mapper, lower, .. } = self;
-        lower.ended_at(passed.kept.channel);
-        mapper.passed(
-            lower,
-            passed.device,
-            passed.op,
-            passed.sectors,
-            &passed.kept.passing,
-        );
     }
 
     /// A thread of this reactor has one more channel to a device, or one less; without any it needs none to what is beneath.
@@ -365,6 +329,11 @@ impl Inside {
         self.resets = resets;
     }
 
+    /// The bdev of a device takes no more I/O: what knew its way asks again, and is refused.
+    pub fn close_ways(&self, device: DeviceId) {
+        self.mapper.close_ways(device);
+    }
+
     /// Counts of a device on this core.
     pub fn stats(&self, device: DeviceId) -> Option<Stats> {
         self.mapper.stats(device)
@@ -388,62 +357,36 @@ fn here<'a>() -> Option<&'a Core> {
     unsafe { CORE.get().as_ref() }
 }
 
-/// Lets a read, or a write without force-unit-access, through, if it may pass (`passing.rs`): where to submit it, in the name of `current`, which is
-/// SPDK's current thread. [`passed`] or [`turned_back`] has to follow.
+/// This reactor's time, in nanoseconds, if what passes may look in: there is a core, and nobody is in.
 #[inline(always)]
-pub(super) fn pass(
-    current: Thread,
-    device: DeviceId,
-    op: Op,
-    sector: u64,
-    sectors: u32,
-) -> Option<(Below, u64, Kept)> {
+pub(super) fn now() -> Option<u64> {
+    let core = here().filter(|core| !core.entered.get())?;
+    // SAFETY: nobody is in.
+    Some(unsafe { (*core.inside.get()).lower.now_ns })
+}
+
+/// Lets a read, or a write without force-unit-access, through, if it may pass (`passing.rs`), in the name of the thread of `own`, which is SPDK's current
+/// one. It is in flight from now on.
+#[inline(always)]
+pub(super) fn pass(own: &mut Own, io: &Plain) -> Option<Passage> {
     let core = here().filter(|core| !core.entered.get())?;
     // SAFETY: nobody is in, and nothing is called that enters before this is done with.
     let Inside { mapper, lower, .. } = unsafe { &mut *core.inside.get() };
-    let passage = mapper.pass(lower, device, op, sector, sectors)?;
-    let (sector, passing, channel) = (passage.sector, passage.passing, *passage.channel);
-    let Some(below) = lower.passage(channel, current) else {
-        mapper.turned_back(device);
-        core.make_passage(current, channel);
-        return None;
-    };
-    Some((below, sector, Kept { passing, channel }))
-}
-
-/// What was let through had no room below.
-#[cold]
-pub(super) fn turned_back(device: DeviceId, kept: Kept) {
-    let core = here().filter(|core| !core.entered.get());
-    let core = core.expect("it was let through in this very call");
-    // SAFETY: nobody is in, and nothing is called that enters.
-    let Inside { mapper, lower, .. } = unsafe { &mut *core.inside.get() };
-    lower.ended_at(kept.channel);
-    mapper.turned_back(device);
-}
-
-/// What was let through has failed below, on the thread that it is of.
-#[cold]
-pub(super) fn stopped(io: NonNull<spdk_bdev_io>, status: Status) {
-    let core = here().expect("I/O ends on the thread that submitted it");
-    core.call_in_passing(Caller::Passed(io, status));
-}
-
-/// What was let through has ended well below, on the thread that it is of. True if that was all: whoever calls completes it. Otherwise the mapper does.
-#[inline(always)]
-pub(super) fn passed(passed: Passed) -> bool {
-    let core = here().expect("I/O ends on the thread that submitted it");
-    if core.entered.get() {
-        core.call_in_passing(Caller::Passed(passed.io, Status::Ok));
-        return false;
+    let passage = mapper.pass(lower, io.device, io.op, io.sector, io.sectors)?;
+    let channel = *passage.channel;
+    let found = own.by(&passage, lower.at(channel), lower.now_ns, io);
+    if found.is_none() {
+        core.make_passage(own.thread, channel);
     }
-    // SAFETY: nobody is in, and nothing is called that enters before this is done with.
-    let inside = unsafe { &mut *core.inside.get() };
-    inside.passed(&passed);
-    if inside.lower.gathered {
-        core.call_in_passing(Caller::Nobody);
-    }
-    true
+    found
+}
+
+/// What was let through has ended below, on the thread that it is of: badly, or while somebody waits for it.
+#[cold]
+pub(super) fn ended(io: NonNull<spdk_bdev_io>, status: Status) {
+    let core = here().expect("I/O ends on the thread that submitted it");
+    let current = Thread::current().expect("I/O is of a thread");
+    core.call(current, Caller::Passed(io, status));
 }
 
 /// Submits an original, with SPDK's current thread; how it ended, if it has. Whoever submitted it then completes it, within the submission,

@@ -1,7 +1,9 @@
 //! The world beneath a mapper on one reactor of SPDK's: [`Env`] over channels of SPDK's bdevs.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::ptr::{NonNull, null_mut};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use spdk_sys::{iovec, spdk_bdev_io, spdk_io_channel};
@@ -49,7 +51,7 @@ pub(super) struct Lower {
     /// To operators.
     pub answers: Vec<(Ticket, Answer)>,
     /// By a channel's number.
-    channels: Vec<Option<Open>>,
+    channels: Vec<Option<Rc<Open>>>,
     /// Of I/Os that are below.
     lists: Lists,
     private: PrivateBuffers,
@@ -60,21 +62,23 @@ pub(super) struct Lower {
 pub(super) struct Channel(u16);
 
 /// A channel that is open.
-struct Open {
+pub(super) struct Open {
     lower: LowerId,
     device: Arc<Opened>,
-    /// SPDK's, of the mapper's thread; null once it has been given back because the device was taken away.
-    channel: *mut spdk_io_channel,
-    /// The same of other threads of this reactor, for what passes; `None` for one that gets none.
-    guests: Vec<(Thread, Option<NonNull<spdk_io_channel>>)>,
-    /// The one of them that submitted last.
-    latest: Option<(Thread, NonNull<spdk_io_channel>)>,
-    descriptor: *mut spdk_sys::spdk_bdev_desc,
+    pub descriptor: *mut spdk_sys::spdk_bdev_desc,
     /// Sectors to blocks: a shift to the right.
-    block_shift: u32,
-    in_flight: u32,
+    pub block_shift: u32,
+    /// The mapper's thread.
+    thread: Thread,
+    /// SPDK's, of that thread; null once it has been given back because the device was taken away.
+    channel: Cell<*mut spdk_io_channel>,
+    /// The same of other threads of this reactor, for what passes; `None` for one that gets none.
+    guests: RefCell<Vec<(Thread, Option<NonNull<spdk_io_channel>>)>>,
+    /// The one of them that submitted last.
+    latest: Cell<Option<(Thread, NonNull<spdk_io_channel>)>>,
+    in_flight: Cell<u32>,
     /// The device was taken away (PM-14).
-    gone: bool,
+    gone: Cell<bool>,
 }
 
 /// The names that a completion carries through SPDK as its argument: the clone, the channel, and the list of buffers with one added.
@@ -138,52 +142,32 @@ impl Lower {
         if let Some(list) = name.list() {
             self.lists.give_back(list);
         }
-        self.ended_at(Channel(name.channel()));
+        self.at(Channel(name.channel())).ended();
     }
 
-    /// The same of one that passed.
+    /// What a channel of the mapper's is.
     #[inline(always)]
-    pub fn ended_at(&mut self, channel: Channel) {
-        let open = self.channels[usize::from(channel.0)]
-            .as_mut()
-            .expect("a channel outlives its I/O");
-        open.in_flight -= 1;
-        if open.gone && open.in_flight == 0 {
-            open.give_back(self.thread);
-        }
-    }
-
-    /// Where a thread of this reactor submits what passes; counted as in flight from now. `None` if the device was taken away, or if the thread has no
-    /// channel to it (yet).
-    #[inline(always)]
-    pub fn passage(&mut self, channel: Channel, thread: Thread) -> Option<Below> {
-        let open = self.channels[usize::from(channel.0)].as_mut()?;
-        let below = match open.latest {
-            Some((latest, below)) if latest == thread => below,
-            _ => open.passage_of(thread)?,
-        };
-        open.in_flight += 1;
-        Some(Below {
-            descriptor: open.descriptor,
-            channel: below.as_ptr(),
-            block_shift: open.block_shift,
-        })
+    pub fn at(&self, channel: Channel) -> &Rc<Open> {
+        self.channels[usize::from(channel.0)]
+            .as_ref()
+            .expect("the mapper has it open")
     }
 
     /// What a thread that has none yet may get itself a channel of; [`Lower::make_passage`] has to follow.
     pub fn lacks_passage(
-        &mut self,
+        &self,
         channel: Channel,
         thread: Thread,
     ) -> Option<*mut spdk_sys::spdk_bdev_desc> {
         let mappers = usize::from(self.cores);
-        let open = self.channels[usize::from(channel.0)].as_mut()?;
-        if open.gone || open.guests.iter().any(|(guest, _)| *guest == thread) {
+        let open = self.at(channel);
+        let mut guests = open.guests.borrow_mut();
+        if open.gone.get() || guests.iter().any(|(guest, _)| *guest == thread) {
             return None;
         }
         let queues = open.device.queues();
         if queues.is_some_and(|queues| !queues.admits(thread, mappers)) {
-            open.guests.push((thread, None));
+            guests.push((thread, None));
             return None;
         }
         Some(open.descriptor)
@@ -191,34 +175,33 @@ impl Lower {
 
     /// A thread has got itself a channel, or SPDK had no memory for one.
     pub fn make_passage(
-        &mut self,
+        &self,
         channel: Channel,
         thread: Thread,
         below: Option<NonNull<spdk_io_channel>>,
     ) {
-        let open = self.channels[usize::from(channel.0)].as_mut();
-        let open = open.expect("the mapper has it open");
+        let open = self.at(channel);
         if let (None, Some(queues)) = (below, open.device.queues()) {
             queues.leaves(thread);
         }
-        open.guests.push((thread, below));
+        open.guests.borrow_mut().push((thread, below));
     }
 
     /// A thread has nothing more to submit: its channels are given back.
-    pub fn thread_leaves(&mut self, thread: Thread) {
-        for open in self.channels.iter_mut().flatten() {
+    pub fn thread_leaves(&self, thread: Thread) {
+        for open in self.channels.iter().flatten() {
             open.give_back_to_guests(|guest| guest == thread);
         }
     }
 
     /// A device was taken away: nothing more goes there; the channels go when what is in flight has ended, as SPDK will have it.
-    pub fn lower_gone(&mut self, lower: LowerId) {
-        for open in self.channels.iter_mut().flatten() {
+    pub fn lower_gone(&self, lower: LowerId) {
+        for open in self.channels.iter().flatten() {
             if open.lower == lower {
-                open.gone = true;
-                open.latest = None;
-                if open.in_flight == 0 {
-                    open.give_back(self.thread);
+                open.gone.set(true);
+                open.latest.set(None);
+                if open.in_flight.get() == 0 {
+                    open.give_back();
                 }
             }
         }
@@ -256,40 +239,71 @@ impl Lists {
     }
 }
 
-/// Where an I/O that passes is submitted.
-pub(super) struct Below {
-    pub descriptor: *mut spdk_sys::spdk_bdev_desc,
-    pub channel: *mut spdk_io_channel,
-    /// Sectors to blocks: a shift to the right.
-    pub block_shift: u32,
-}
-
 impl Open {
-    /// The channel of a thread that is not the one that submitted last. `None` if it has none, or if the device was taken away.
-    #[cold]
-    fn passage_of(&mut self, thread: Thread) -> Option<NonNull<spdk_io_channel>> {
-        let (_, below) = self.guests.iter().find(|(guest, _)| *guest == thread)?;
-        let below = (*below).filter(|_| !self.gone)?;
-        self.latest = Some((thread, below));
+    /// SPDK's channel of the thread that submitted last, for one more I/O that passes, which is counted as in flight from now. `None` if that is another thread,
+    /// or if the device was taken away.
+    #[inline(always)]
+    pub fn passage(&self, thread: Thread) -> Option<NonNull<spdk_io_channel>> {
+        let (_, below) = self.latest.get().filter(|(latest, _)| *latest == thread)?;
+        self.in_flight.set(self.in_flight.get() + 1);
         Some(below)
+    }
+
+    /// Has a thread of this reactor be the one that submitted last. False if the device was taken away, or if the thread has no channel to it (yet).
+    #[inline(always)]
+    pub fn admits(&self, thread: Thread) -> bool {
+        let is_latest = self
+            .latest
+            .get()
+            .is_some_and(|(latest, _)| latest == thread);
+        is_latest || self.let_in(thread)
+    }
+
+    /// Whether the device was taken away.
+    #[inline(always)]
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    /// An I/O has ended, or was not submitted after all.
+    #[inline(always)]
+    pub fn ended(&self) {
+        let left = self.in_flight.get() - 1;
+        self.in_flight.set(left);
+        if left == 0 && self.gone.get() {
+            self.give_back();
+        }
+    }
+
+    /// The same of a thread that is not the one that submitted last.
+    #[cold]
+    fn let_in(&self, thread: Thread) -> bool {
+        let guests = self.guests.borrow();
+        let channel = guests.iter().find(|(guest, _)| *guest == thread);
+        let channel = channel.and_then(|(_, channel)| *channel);
+        self.latest.set(
+            channel
+                .filter(|_| !self.gone.get())
+                .map(|channel| (thread, channel)),
+        );
+        self.latest.get().is_some()
     }
 
     /// Gives the channels back, that of the mapper's thread last.
     #[cold]
-    fn give_back(&mut self, thread: Thread) {
+    fn give_back(&self) {
         self.give_back_to_guests(|_| true);
-        if let Some(channel) = NonNull::new(self.channel) {
-            self.channel = null_mut();
+        if let Some(channel) = NonNull::new(self.channel.replace(null_mut())) {
             // SAFETY: got by the mapper's thread, has nothing in flight, and is given back once.
-            unsafe { put(thread, channel) };
+            unsafe { put(self.thread, channel) };
             self.device.release();
         }
     }
 
-    fn give_back_to_guests(&mut self, whose: impl Fn(Thread) -> bool) {
-        self.latest = None;
+    fn give_back_to_guests(&self, whose: impl Fn(Thread) -> bool) {
+        self.latest.set(None);
         let queues = self.device.queues();
-        self.guests.retain(|(guest, channel)| {
+        self.guests.borrow_mut().retain(|(guest, channel)| {
             let gone = whose(*guest);
             if let (true, Some(channel)) = (gone, channel) {
                 // SAFETY: got by the guest, has nothing in flight, and is given back once.
@@ -385,17 +399,18 @@ impl Env for Lower {
             device.release();
             return Err("SPDK has no memory for a channel to it".into());
         }
-        let open = Open {
+        let open = Rc::new(Open {
             lower,
             block_shift: device.block_shift(),
             device,
-            channel,
-            guests: Vec::new(),
-            latest: None,
             descriptor,
-            in_flight: 0,
-            gone: false,
-        };
+            thread: self.thread,
+            channel: Cell::new(channel),
+            guests: RefCell::default(),
+            latest: Cell::default(),
+            in_flight: Cell::default(),
+            gone: Cell::default(),
+        });
         match free {
             Some(index) => self.channels[index] = Some(open),
             None => self.channels.push(Some(open)),
@@ -404,23 +419,23 @@ impl Env for Lower {
     }
 
     fn close(&mut self, channel: Channel) {
-        let mut open = self.channels[usize::from(channel.0)]
+        let open = self.channels[usize::from(channel.0)]
             .take()
             .expect("a channel is closed once");
-        debug_assert_eq!(open.in_flight, 0);
-        open.give_back(self.thread);
+        debug_assert_eq!(open.in_flight.get(), 0);
+        open.give_back();
     }
 
     #[inline(always)]
     fn submit(&mut self, channel: &mut Channel, io: &LowerIo<Payload>, clone: CloneId) -> Submit {
         let number = channel.0;
         let open = self.channels[usize::from(number)]
-            .as_mut()
+            .as_ref()
             .expect("the mapper has it open");
-        if open.gone {
+        if open.gone.get() {
             return Submit::Done(Status::Transport);
         }
-        let (descriptor, to) = (open.descriptor, open.channel);
+        let (descriptor, to) = (open.descriptor, open.channel.get());
         let offset = io.sector >> open.block_shift;
         let blocks = u64::from(io.sectors) >> open.block_shift;
         let moves = matches!(io.op, Op::Read | Op::Write);
@@ -515,7 +530,7 @@ impl Env for Lower {
             }
         };
         if result == 0 {
-            open.in_flight += 1;
+            open.in_flight.set(open.in_flight.get() + 1);
             return Submit::Pending;
         }
         if let Some(list) = list {

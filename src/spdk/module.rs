@@ -16,7 +16,7 @@ use spdk_sys::{spdk_bdev, spdk_bdev_fn_table, spdk_bdev_io, spdk_bdev_module, sp
 
 use super::compare;
 use super::core;
-use super::passing::{self, Kept};
+use super::passing::{self, Kept, Own};
 use super::payload::Payload;
 use super::thread::Thread;
 use super::zeroes::{self, Zeroing};
@@ -188,7 +188,7 @@ impl Publication {
                 address,
                 Some(channel_made),
                 Some(channel_gone),
-                size_of::<Thread>() as u32,
+                size_of::<Own>() as u32,
                 published.name.as_ptr(),
             );
             spdk_sys::spdk_bdev_register(bdev)
@@ -284,26 +284,28 @@ unsafe extern "C" fn channel_made(_: *mut c_void, own: *mut c_void) -> c_int {
     let Some(thread) = Thread::current() else {
         return -libc::EINVAL;
     };
-    // SAFETY: SPDK gives a channel as much memory of its own as was asked for.
-    unsafe { own.cast::<Thread>().write_unaligned(thread) };
+    // SAFETY: SPDK gives a channel as much memory of its own as was asked for, behind a structure that ends where ours may begin, as is asserted below.
+    unsafe { own.cast::<Own>().write(Own::new(thread)) };
     core::submits(true);
     0
 }
 
-/// The thread that a channel of ours is of; SPDK's own function for that would be called for each I/O.
+/// What a channel of ours keeps.
 ///
 /// # Safety
 /// `channel` is open, and of one of our devices.
 #[inline(always)]
-unsafe fn thread_of(channel: *mut spdk_io_channel) -> Thread {
+unsafe fn own_of(channel: *mut spdk_io_channel) -> *mut Own {
+    const OFFSET: usize = spdk_sys::SPDK_IO_CHANNEL_STRUCT_SIZE as usize;
+    // What SPDK allocates is aligned for any of C's fundamental types.
+    const { assert!(OFFSET.is_multiple_of(align_of::<Own>()) && align_of::<Own>() <= 8) };
     // SAFETY: the caller's promise: written by `channel_made`, to the memory of its own that follows the channel.
-    unsafe {
-        let own = channel.byte_add(spdk_sys::SPDK_IO_CHANNEL_STRUCT_SIZE as usize);
-        own.cast::<Thread>().read_unaligned()
-    }
+    unsafe { channel.byte_add(OFFSET).cast() }
 }
 
-unsafe extern "C" fn channel_gone(_: *mut c_void, _: *mut c_void) {
+unsafe extern "C" fn channel_gone(_: *mut c_void, own: *mut c_void) {
+    // SAFETY: written by `channel_made`, and used by nobody any more.
+    unsafe { own.cast::<Own>().drop_in_place() };
     core::submits(false);
 }
 
@@ -399,18 +401,14 @@ unsafe extern "C" fn got_buffer(
 unsafe fn submit(channel: *mut spdk_io_channel, io: *mut spdk_bdev_io) {
     // SAFETY: the caller's promise; SPDK submits in the name of the channel's thread. What may pass is a read, or a write without FUA.
     unsafe {
-        let op = match u32::from((*io).type_) {
-            spdk_sys::SPDK_BDEV_IO_TYPE_READ => Some(Op::Read),
-            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(io) => Some(Op::Write),
-            _ => None,
-        };
-        let current = thread_of(channel);
-        if let Some(op) = op
-            && passing::pass(current, io, op)
-        {
-            return;
+        let own = own_of(channel);
+        match u32::from((*io).type_) {
+            spdk_sys::SPDK_BDEV_IO_TYPE_READ => passing::submit(own, io, Op::Read),
+            spdk_sys::SPDK_BDEV_IO_TYPE_WRITE if !has_fua(io) => {
+                passing::submit(own, io, Op::Write);
+            }
+            _ => submit_to_mapper((*own).thread, io),
         }
-        submit_to_mapper(current, io);
     }
 }
 
@@ -431,7 +429,7 @@ unsafe fn has_fua(io: *mut spdk_bdev_io) -> bool {
 /// # Safety
 /// `io` was submitted to us in the name of `current`, has its buffers, and is not completed.
 #[inline(never)]
-unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
+pub(super) unsafe fn submit_to_mapper(current: Thread, io: *mut spdk_bdev_io) {
     // SAFETY: the caller's promise: the I/O is there, and so is its bdev, which is one of ours.
     let (io, published, params, kind) = unsafe {
         let (params, kind) = (&(*io).u.bdev, u32::from((*io).type_));

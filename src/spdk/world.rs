@@ -372,6 +372,7 @@ impl World {
         let begun = self.shared.app_thread.call(move || {
             bdev.withdraw(move || drop(sender));
         });
+        self.shared.in_all(move |inside| inside.close_ways(device));
         begun.map(|()| Withdrawal { name, ended })
     }
 }
