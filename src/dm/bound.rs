@@ -1,10 +1,11 @@
 //! A table as one core holds it: its own copy of every target, its own channel to every lower device.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::env::Env;
 use super::io::{CoreId, Io, Op};
-use super::lane::{Span, Stretch};
+use super::lane::{Lane, Leg, Legs, Span, Way};
 use super::limits::Lower;
 use super::message::Epoch;
 use super::parked::Parked;
@@ -65,6 +66,18 @@ fn count_hook(which: usize) {
     HOOKS.set(counts);
 }
 
+/// Sectors of the table that follow one another on one lower device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stretch {
+    span: Span,
+    /// The place in the table.
+    place: u32,
+    /// Where it lies.
+    channel: ChannelIndex,
+    /// Where it begins there.
+    below: u64,
+}
+
 /// One target in its place, with the numbers the I/O path needs beside it.
 pub(super) struct Place {
     start: u64,
@@ -123,6 +136,16 @@ impl Place {
         }
         let most = sectors.min(self.sectors_max);
         most - most % block
+    }
+
+    /// What of it may be read and written, in pieces of which size.
+    #[inline(always)]
+    fn span(&self, limits: &Limits) -> Span {
+        Span {
+            start: self.start,
+            length: limits.sectors.min(self.end) - self.start,
+            most: u64::from(self.sectors_max),
+        }
     }
 
     /// Where a read or write of the sector `within` goes, if the target merely computes that.
@@ -250,6 +273,7 @@ impl<C> Bound<C> {
             span,
             place,
             channel,
+            below,
         } = &self.stretch;
         if let Some(along) = span.along(sector, u64::from(sectors)) {
             let piece = Piece {
@@ -257,7 +281,7 @@ impl<C> Bound<C> {
                 within: along,
                 sectors,
             };
-            return Found::Whole(piece, Remap::To(*channel, span.below + along));
+            return Found::Whole(piece, Remap::To(*channel, below + along));
         }
         self.look_up(op, sector, sectors)
     }
@@ -286,10 +310,35 @@ impl<C> Bound<C> {
         Found::Whole(piece, remap)
     }
 
-    /// The stretch that a read or write lies in which was just found.
-    pub fn span_at(&self, sector: u64, sectors: u32) -> Option<Span> {
-        let span = &self.stretch.span;
-        span.along(sector, u64::from(sectors)).map(|_| *span)
+    /// The way that the reads and writes of a place go; what the engine finds at the end of each leg is `to` of the channel. `None` if its target does more than
+    /// compute where they go, or if `to` is.
+    pub fn way<L>(
+        &self,
+        place: u32,
+        lane: &Rc<Lane>,
+        to: impl Fn(&C) -> Option<L>,
+    ) -> Option<Way<L>> {
+        let place = &self.places[place as usize];
+        let target = &place.segment.target;
+        if self.limits.read_only {
+            return None;
+        }
+        let leg = |channel: ChannelIndex, start| {
+            let Channel::Lower(below) = &self.channels[channel.0 as usize] else {
+                return None;
+            };
+            to(below).map(|to| Leg { start, to })
+        };
+        let legs = match (target.straight(), target.chunks()) {
+            (Some((channel, start)), _) => Legs::Straight(leg(channel, start)?),
+            (None, Some(chunks)) => {
+                let areas = target.areas(place.segment.sectors).into_iter();
+                let legs = areas.map(|(channel, start, _)| leg(channel, start));
+                Legs::Dealt(chunks, legs.collect::<Option<_>>()?)
+            }
+            (None, None) => return None,
+        };
+        Some(Way::new(lane, place.span(&self.limits), legs))
     }
 
     /// Has I/O that comes next and stays in this place, whose target goes straight on, look nothing else up. What can only be read, or is cut, is
@@ -301,14 +350,10 @@ impl<C> Bound<C> {
             return;
         }
         self.stretch = Stretch {
-            span: Span {
-                start: place.start,
-                length: self.limits.sectors.min(place.end) - place.start,
-                most: u64::from(place.sectors_max),
-                below,
-            },
+            span: place.span(&self.limits),
             place: number,
             channel,
+            below,
         };
     }
 

@@ -350,7 +350,7 @@ impl<E: Env> Mapper<E> {
         }
     }
 
-    /// A lower device was taken away (PM-14): every target of a live table that uses it is told.
+    /// A lower device was taken away (PM-14): every target of a live table that uses it is told, and ways through that table end.
     pub fn lower_gone(&mut self, env: &mut E, lower: LowerId) {
         for index in 0..self.devices.len() {
             let id = DeviceId(index as u32);
@@ -361,6 +361,7 @@ impl<E: Env> Mapper<E> {
                 continue;
             };
             let channel = ChannelIndex(channel as u32);
+            self.close_ways(id);
             self.call_targets(env, id, |target, notice| target.lower_gone(channel, notice));
         }
     }

@@ -24,7 +24,7 @@ use super::bound::{Bound, Found, Piece};
 use super::defect::Defect;
 use super::env::{Env, Submit};
 use super::io::{CloneId, DeviceId, Io, LowerIo, Op, Payload as _};
-use super::lane::{Lane, Passing, Span, Way};
+use super::lane::{Lane, Passing, Way};
 use super::mapper::{Device, Mapper, Original, Stage};
 use super::slab::Slab;
 use super::stacked::Channel;
@@ -79,19 +79,20 @@ enum Sent<P> {
 /// The way through for a read or write that the engine keeps itself.
 pub struct Passage<'a, C> {
     /// Where it goes.
-    pub channel: &'a mut C,
+    pub channel: &'a C,
     /// Its first sector there; it has as many as above.
     pub sector: u64,
     /// Where it is counted in and out.
     pub lane: &'a Rc<Lane>,
-    /// That of the stretch that it lies in, if its target goes straight on.
-    span: Option<Span>,
+    live: &'a Bound<C>,
+    place: u32,
 }
 
 impl<C> Passage<'_, C> {
-    /// What is to be kept so that others may go the same way, to the same channel; `None` if each has to be looked up.
-    pub fn way(&self) -> Option<Way> {
-        Some(Way::new(self.lane, self.span?))
+    /// What is to be kept so that others may go the same way, each to what `to` is of its channel; `None` if they have to be looked up, or if `to` is for a channel
+    /// on the way.
+    pub fn way<L>(&self, to: impl Fn(&C) -> Option<L>) -> Option<Way<L>> {
+        self.live.way(self.place, self.lane, to)
     }
 }
 
@@ -255,24 +256,24 @@ impl<E: Env> Mapper<E> {
             return None;
         }
         let live = device.live.as_mut()?;
-        let from = sector;
         // Whoever asks had no way that leads there.
-        let Found::Whole(_, Remap::To(channel, sector)) = live.find_anew(op, from, sectors) else {
+        let found = live.find_anew(op, sector, sectors);
+        let Found::Whole(Piece { place, .. }, Remap::To(channel, sector)) = found else {
             return None;
         };
-        let span = live.span_at(from, sectors);
-        let Channel::Lower(below) = &mut live.channels[channel.0 as usize] else {
+        let Channel::Lower(below) = &live.channels[channel.0 as usize] else {
             return None;
         };
         Some(Passage {
             channel: below,
             sector,
             lane: &device.flow.lane,
-            span,
+            live,
+            place,
         })
     }
 
-    /// No way to a device that was found so far is good any more: for an engine that lets nothing more through.
+    /// No way to a device that was found so far is good any more: for an engine that lets nothing more through, or lets go of what ways lead to.
     pub fn close_ways(&self, id: DeviceId) {
         if let Some(device) = self.device(id) {
             device.flow.lane.close();

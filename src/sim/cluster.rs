@@ -47,7 +47,7 @@ pub struct Cluster {
     /// That record, of those that are below: by the name that their clones have there.
     passing: BTreeMap<u32, Passed>,
     /// The ways that were found last, of a core to a device.
-    ways: BTreeMap<(usize, DeviceId), (Way, Channel)>,
+    ways: BTreeMap<(usize, DeviceId), Way<Channel>>,
     random: Random,
     /// Room for what can happen next.
     choices: Vec<Choice>,
@@ -277,14 +277,14 @@ impl Cluster {
             return false;
         }
         let (mapper, world) = (&mut self.mappers[at], &mut self.worlds[at]);
-        let known = self.ways.get(&(at, device)).and_then(|(way, channel)| {
-            let sector = way.leads(io.sector, u64::from(io.sectors))?;
+        let known = self.ways.get(&(at, device)).and_then(|way| {
+            let (channel, sector) = way.leads(io.sector, u64::from(io.sectors))?;
             Some((way.lane().clone(), sector, *channel))
         });
         let found = known.or_else(|| {
             let passage = mapper.pass(world, device, io.op, io.sector, io.sectors)?;
-            if let Some(way) = passage.way() {
-                self.ways.insert((at, device), (way, *passage.channel));
+            if let Some(way) = passage.way(|channel| Some(*channel)) {
+                self.ways.insert((at, device), way);
             }
             Some((passage.lane.clone(), passage.sector, *passage.channel))
         });

@@ -23,7 +23,7 @@ use spdk_sys::{spdk_bdev_io, spdk_poller};
 
 use super::lower::{Channel, Lower, Name};
 use super::module;
-use super::passing::{Own, Passage, Passed, Plain};
+use super::passing::{Below, Own, Passed, Plain};
 use super::payload::Payload;
 use super::reset::Reset;
 use super::thread::Thread;
@@ -368,13 +368,13 @@ pub(super) fn now() -> Option<u64> {
 /// Lets a read, or a write without force-unit-access, through, if it may pass (`passing.rs`), in the name of the thread of `own`, which is SPDK's current
 /// one. It is in flight from now on.
 #[inline(always)]
-pub(super) fn pass(own: &mut Own, io: &Plain) -> Option<Passage> {
+pub(super) fn pass(own: &mut Own, io: &Plain) -> Option<Below> {
     let core = here().filter(|core| !core.entered.get())?;
     // SAFETY: nobody is in, and nothing is called that enters before this is done with.
     let Inside { mapper, lower, .. } = unsafe { &mut *core.inside.get() };
     let passage = mapper.pass(lower, io.device, io.op, io.sector, io.sectors)?;
     let channel = *passage.channel;
-    let found = own.by(&passage, lower.at(channel), lower.now_ns, io);
+    let found = own.by(&passage, lower, io);
     if found.is_none() {
         core.make_passage(own.thread, channel);
     }

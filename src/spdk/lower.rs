@@ -74,8 +74,6 @@ pub(super) struct Open {
     channel: Cell<*mut spdk_io_channel>,
     /// The same of other threads of this reactor, for what passes; `None` for one that gets none.
     guests: RefCell<Vec<(Thread, Option<NonNull<spdk_io_channel>>)>>,
-    /// The one of them that submitted last.
-    latest: Cell<Option<(Thread, NonNull<spdk_io_channel>)>>,
     in_flight: Cell<u32>,
     /// The device was taken away (PM-14).
     gone: Cell<bool>,
@@ -199,7 +197,6 @@ impl Lower {
         for open in self.channels.iter().flatten() {
             if open.lower == lower {
                 open.gone.set(true);
-                open.latest.set(None);
                 if open.in_flight.get() == 0 {
                     open.give_back();
                 }
@@ -240,23 +237,18 @@ impl Lists {
 }
 
 impl Open {
-    /// SPDK's channel of the thread that submitted last, for one more I/O that passes, which is counted as in flight from now. `None` if that is another thread,
-    /// or if the device was taken away.
-    #[inline(always)]
+    /// SPDK's channel of a thread of this reactor, for I/O that passes; good as long as the device is not taken away (then ways end) and the thread has channels to
+    /// mapped devices. `None` if the device was taken away, or if the thread has no channel to it (yet).
     pub fn passage(&self, thread: Thread) -> Option<NonNull<spdk_io_channel>> {
-        let (_, below) = self.latest.get().filter(|(latest, _)| *latest == thread)?;
-        self.in_flight.set(self.in_flight.get() + 1);
-        Some(below)
+        let guests = self.guests.borrow();
+        let (_, channel) = guests.iter().find(|(guest, _)| *guest == thread)?;
+        channel.filter(|_| !self.gone.get())
     }
 
-    /// Has a thread of this reactor be the one that submitted last. False if the device was taken away, or if the thread has no channel to it (yet).
+    /// One more I/O is in flight.
     #[inline(always)]
-    pub fn admits(&self, thread: Thread) -> bool {
-        let is_latest = self
-            .latest
-            .get()
-            .is_some_and(|(latest, _)| latest == thread);
-        is_latest || self.let_in(thread)
+    pub fn began(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
     }
 
     /// Whether the device was taken away.
@@ -275,20 +267,6 @@ impl Open {
         }
     }
 
-    /// The same of a thread that is not the one that submitted last.
-    #[cold]
-    fn let_in(&self, thread: Thread) -> bool {
-        let guests = self.guests.borrow();
-        let channel = guests.iter().find(|(guest, _)| *guest == thread);
-        let channel = channel.and_then(|(_, channel)| *channel);
-        self.latest.set(
-            channel
-                .filter(|_| !self.gone.get())
-                .map(|channel| (thread, channel)),
-        );
-        self.latest.get().is_some()
-    }
-
     /// Gives the channels back, that of the mapper's thread last.
     #[cold]
     fn give_back(&self) {
@@ -301,7 +279,6 @@ impl Open {
     }
 
     fn give_back_to_guests(&self, whose: impl Fn(Thread) -> bool) {
-        self.latest.set(None);
         let queues = self.device.queues();
         self.guests.borrow_mut().retain(|(guest, channel)| {
             let gone = whose(*guest);
@@ -407,7 +384,6 @@ impl Env for Lower {
             thread: self.thread,
             channel: Cell::new(channel),
             guests: RefCell::default(),
-            latest: Cell::default(),
             in_flight: Cell::default(),
             gone: Cell::default(),
         });
@@ -530,7 +506,7 @@ impl Env for Lower {
             }
         };
         if result == 0 {
-            open.in_flight.set(open.in_flight.get() + 1);
+            open.began();
             return Submit::Pending;
         }
         if let Some(list) = list {

@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::{Deserializer, Value, json};
 
 use crate::commands::connect;
-use crate::process::{Served, free_port};
-use crate::{alone, configuration};
+use crate::process::{Load, Served, free_port};
+use crate::{alone, configuration, target};
 
 /// Asks SPDK itself.
 pub fn ask(socket: &Path, method: &str, params: Value) -> Value {
@@ -73,5 +73,29 @@ fn reads_and_writes_of_one_piece_pass() {
         })
         .sum();
     assert!(passed > 0, "{counts}");
+    assert_eq!(served.end(), Some(0));
+}
+
+/// A bdev is taken away beneath reads and writes that pass to two: those to the other go on, those to it fail, and none goes to the channels that were given back.
+#[test]
+fn a_bdev_is_pulled_beneath_what_passes() {
+    let _alone = alone();
+    let port = free_port();
+    let bdevs = "  - malloc: { name: ram0, size: 8MiB, block_size: 4096 }
+  - malloc: { name: ram1, size: 8MiB, block_size: 4096 }";
+    let table = "0 32768 striped 2 8 ram0 0 ram1 0";
+    let served = Served::start(&configuration(port, bdevs, table));
+    let load = Load::start(&["bench", &target(port), "--rw", "randrw", "--time", "3s"]);
+    served.wait_for(&["stats", "vol0"], |stats| stats.contains("write"));
+    served.told(&["bdev", "remove", "--force", "ram0"]);
+    let complaint = load.fails();
+    assert!(complaint.contains("some I/O failed"), "{complaint}");
+    let (_controller, mut queue) = connect(port);
+    let block = vec![1; 4096];
+    for lba in 0..64 {
+        let is_there = lba % 2 == 1;
+        assert_eq!(queue.write(1, lba, &block, 4096).is_ok(), is_there, "{lba}");
+        assert_eq!(queue.read(1, lba, 1, 4096).is_ok(), is_there, "{lba}");
+    }
     assert_eq!(served.end(), Some(0));
 }

@@ -4,6 +4,7 @@
 //! else knows targets by name.
 
 mod arguments;
+mod chunks;
 mod delay;
 mod ebs;
 mod error;
@@ -15,6 +16,7 @@ mod striped;
 mod zero;
 
 pub use arguments::{Arguments, Builder, Resolve};
+pub use chunks::Chunks;
 pub use refusal::{Refusal, refuse};
 
 use super::Status;
@@ -319,6 +321,11 @@ pub trait Target: Clone + Send + Sync + Sized {
         None
     }
 
+    /// How its areas ([`Target::areas`]) are dealt out, for a target whose every sector lies in one of them, whatever the I/O.
+    fn chunks(&self) -> Option<Chunks> {
+        None
+    }
+
     /// The shortest way through the mapper, for a target that only computes where a read or write at a sector goes: what
     /// [`Target::map`] would answer whatever else the I/O is.
     #[inline(always)]
@@ -477,6 +484,8 @@ macro_rules! targets {
             pub fn bind(&mut self, site: Site) { match self { $(AnyTarget::$variant(t) => t.bind(site)),+ } }
             /// See [`Target::straight`].
             pub fn straight(&self) -> Option<(ChannelIndex, u64)> { match self { $(AnyTarget::$variant(t) => t.straight()),+ } }
+            /// See [`Target::chunks`].
+            pub fn chunks(&self) -> Option<Chunks> { match self { $(AnyTarget::$variant(t) => t.chunks()),+ } }
             /// See [`Target::remap`].
             #[inline(always)]
             pub fn remap(&self, sector: u64) -> Remap { match self { $(AnyTarget::$variant(t) => t.remap(sector)),+ } }

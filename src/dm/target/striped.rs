@@ -4,21 +4,17 @@ use super::super::Status;
 use super::super::io::Op;
 use super::super::limits::Lower;
 use super::{
-    Arguments, Ask, Builder, ChannelIndex, Class, End, Ended, Map, Note, Notice, Refusal, Remap,
-    Share, Target, refuse,
+    Arguments, Ask, Builder, ChannelIndex, Chunks, Class, End, Ended, Map, Note, Notice, Refusal,
+    Remap, Share, Target, refuse,
 };
 
 /// Most stripes of one target; a status line of more would not be readable, and no appliance has them.
 const STRIPES_MAX: u64 = 1024;
 
-/// Chunk c lies on stripe c mod n, at row c div n (6.1). The chunk need not be a power of two.
+/// An area of each of its devices, and how chunks of the target are dealt out to them.
 #[derive(Clone, Debug)]
 pub struct Striped {
-    chunk_sectors: u32,
-    /// log2 of the chunk, where it is a power of two: a shift costs a tenth of a division.
-    chunk_shift: Option<u32>,
-    /// The same for the number of stripes.
-    stripe_shift: Option<u32>,
+    chunks: Chunks,
     stripes: Vec<Stripe>,
 }
 
@@ -27,36 +23,6 @@ struct Stripe {
     channel: ChannelIndex,
     start: u64,
     failed: bool,
-}
-
-impl Striped {
-    /// (stripe, sector in the stripe) of a sector of the target.
-    #[inline(always)]
-    fn locate(&self, sector: u64) -> (usize, u64) {
-        let chunk_sectors = u64::from(self.chunk_sectors);
-        let (chunk, offset) = match self.chunk_shift {
-            Some(shift) => (sector >> shift, sector & (chunk_sectors - 1)),
-            None => (sector / chunk_sectors, sector % chunk_sectors),
-        };
-        let count = self.stripes.len() as u64;
-        let (row, stripe) = match self.stripe_shift {
-            Some(shift) => (chunk >> shift, chunk & (count - 1)),
-            None => (chunk / count, chunk % count),
-        };
-        (stripe as usize, row * chunk_sectors + offset)
-    }
-
-    /// How many sectors of stripe `stripe` lie before `sector` of the target: where the stripe's share of a range
-    /// that starts or ends at `sector` starts or ends.
-    fn before(&self, stripe: usize, sector: u64) -> u64 {
-        let (at, within) = self.locate(sector);
-        let row_start = within - within % u64::from(self.chunk_sectors);
-        match stripe.cmp(&at) {
-            std::cmp::Ordering::Less => row_start + u64::from(self.chunk_sectors),
-            std::cmp::Ordering::Equal => within,
-            std::cmp::Ordering::Greater => row_start,
-        }
-    }
 }
 
 impl Target for Striped {
@@ -103,24 +69,25 @@ impl Target for Striped {
                 failed: false,
             });
         }
-        let shift = |n: u64| n.is_power_of_two().then(|| n.trailing_zeros());
         Ok(Striped {
-            chunk_sectors: chunk as u32,
-            chunk_shift: shift(chunk),
-            stripe_shift: shift(count),
+            chunks: Chunks::new(chunk, count),
             stripes,
         })
     }
 
+    fn chunks(&self) -> Option<Chunks> {
+        Some(self.chunks)
+    }
+
     #[inline(always)]
     fn remap(&self, sector: u64) -> Remap {
-        let (stripe, within) = self.locate(sector);
+        let (stripe, within) = self.chunks.locate(sector);
         let stripe = &self.stripes[stripe];
         Remap::To(stripe.channel, stripe.start + within)
     }
 
     fn map(&mut self, ask: &Ask) -> Map {
-        let (stripe, within) = self.locate(ask.sector);
+        let (stripe, within) = self.chunks.locate(ask.sector);
         let stripe = &self.stripes[stripe];
         Map::Remapped {
             channel: stripe.channel,
@@ -130,7 +97,7 @@ impl Target for Striped {
     }
 
     fn io_sectors_max(&self) -> u32 {
-        self.chunk_sectors
+        self.chunks.length() as u32
     }
 
     fn flushes(&self) -> u32 {
@@ -151,8 +118,10 @@ impl Target for Striped {
 
     fn range(&mut self, ask: &Ask) -> Map {
         let stripe = ask.number as usize;
-        let from = self.before(stripe, ask.sector);
-        let to = self.before(stripe, ask.sector + u64::from(ask.sectors));
+        let from = self.chunks.before(stripe, ask.sector);
+        let to = self
+            .chunks
+            .before(stripe, ask.sector + u64::from(ask.sectors));
         if from == to {
             return Map::Zero;
         }
@@ -173,7 +142,7 @@ impl Target for Striped {
     }
 
     fn optimal_write_bytes(&self) -> u64 {
-        u64::from(self.chunk_sectors) * 512 * self.stripes.len() as u64
+        self.chunks.length() * self.chunks.stripes() * 512
     }
 
     fn end(&mut self, ended: &Ended, notice: &mut Option<Notice>) -> End {
@@ -214,7 +183,7 @@ impl Target for Striped {
     }
 
     fn table(&self, lowers: &[Lower]) -> String {
-        let mut text = format!("{} {}", self.stripes.len(), self.chunk_sectors);
+        let mut text = format!("{} {}", self.chunks.stripes(), self.chunks.length());
         for stripe in &self.stripes {
             text.push_str(&format!(
                 " {} {}",
