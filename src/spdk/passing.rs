@@ -399,7 +399,8 @@ unsafe fn failed(below: *mut spdk_bdev_io, io: NonNull<spdk_bdev_io>) {
 
 /// SPDK has finished what was let through; on the thread that submitted it.
 unsafe extern "C" fn ended(below: *mut spdk_bdev_io, success: bool, argument: *mut c_void) {
-    // SAFETY: the I/O below has completed, and is freed once; the argument is the I/O that was let through, which waits for this.
+    // SAFETY: the I/O below has completed, and is freed once; the argument is the I/O that was let through, which waits for this. Whoever hears of its end may
+    // have the channel of the one below given back: SPDK takes channels apart by a message, which comes after this.
     unsafe {
         let io = NonNull::new_unchecked(argument.cast::<spdk_bdev_io>());
         if !success {

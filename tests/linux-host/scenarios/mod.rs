@@ -21,6 +21,11 @@ use crate::guest::Guest;
 use crate::initiator::{Connection, Endpoint};
 use crate::target::{Front, Target, Volume};
 
+#[cfg(feature = "spdk")]
+use polldm::spdk::HAS_ISCSI;
+#[cfg(not(feature = "spdk"))]
+const HAS_ISCSI: bool = true;
+
 /// What every scenario gets.
 pub struct Context<'a> {
     /// The running guest.
@@ -93,6 +98,9 @@ impl Scenario {
         };
         match cfg!(feature = "spdk") {
             true if self.name == OVER_RDMA => rdma::lacks(),
+            true if !HAS_ISCSI && OVER_ISCSI.iter().any(|part| self.name.contains(part)) => {
+                Some("the SPDK of this build has no iSCSI")
+            }
             true => in_table(NOT_ON_SPDK),
             false => in_table(ONLY_ON_SPDK),
         }
@@ -104,6 +112,9 @@ const NOT_ON_SPDK: &[(&str, &str)] = &[(
     "open_iscsi_twice_and_each_portal_groups_alua_state",
     "SPDK's iSCSI target has no ALUA states",
 )];
+
+/// Parts of the names of scenarios whose host reaches polldm by iSCSI.
+const OVER_ISCSI: &[&str] = &["over_iscsi", "open_iscsi", "initiator_aborts"];
 
 const OVER_RDMA: &str = "spdk_serves_a_linux_host_over_rdma";
 
