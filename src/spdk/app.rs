@@ -198,6 +198,9 @@ fn run(options: &Options, socket: &Path, started: Sender<Thread>) -> i32 {
     // SAFETY: spdk_app_start has returned.
     unsafe { spdk_sys::spdk_app_fini() };
     leaving::has_ended();
+    if options.hugepages && options.shared_memory {
+        memory::give_back_hugepages();
+    }
     code
 }
 

@@ -1,6 +1,7 @@
-//! Hugepages: whether there are enough before SPDK is started, so that a machine without hears so in one sentence.
+//! Hugepages: whether there are enough before SPDK is started, so that a machine without hears so in one sentence; and that they are given back.
 
-use std::fs;
+use std::path::PathBuf;
+use std::{fs, process};
 
 /// What SPDK takes at the least with its own defaults: its pools of I/O buffers (200 MiB), of I/Os (100 MiB), of messages (50 MiB) and, in 24.09, of events
 /// (50 MiB), the queues of the NVMe-oF target, and room for a malloc bdev of a test.
@@ -27,13 +28,38 @@ pub(super) fn check_hugepages(mib: u64) -> Result<(), String> {
             total + wanted - free,
         ));
     }
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let is_hugetlbfs = |line: &str| line.split(' ').nth(2) == Some("hugetlbfs");
-    if !mounts.lines().any(is_hugetlbfs) {
+    if mounted().is_empty() {
         return Err(format!(
             "no hugetlbfs is mounted, out of which SPDK takes its hugepages; `mkdir -p /dev/hugepages && mount -t hugetlbfs none /dev/hugepages` as root \
              mounts one, {off}"
         ));
     }
     Ok(())
+}
+
+/// Gives back the hugepages of this process, in which SPDK has ended. DPDK leaves those that were shared until its next program starts.
+pub(super) fn give_back_hugepages() {
+    let own = format!("spdk_pid{}map_", process::id());
+    let entries = mounted().into_iter().filter_map(|at| fs::read_dir(at).ok());
+    for entry in entries.flatten().flatten() {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(own.as_bytes())
+        {
+            // One that is gone already is what this is for.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Where hugepages are mounted.
+fn mounted() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let hugetlbfs = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let at = words.next()?;
+        (words.next() == Some("hugetlbfs")).then(|| at.into())
+    });
+    hugetlbfs.collect()
 }
