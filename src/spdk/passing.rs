@@ -7,7 +7,6 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::rc::Rc;
 
 use spdk_sys::{spdk_bdev_desc, spdk_bdev_io, spdk_io_channel};
 
@@ -37,9 +36,9 @@ struct Known {
     shift: u32,
 }
 
-/// What a way leads to.
+/// What a way leads to, as long as it is good: then the mapper has it open. Afterwards nothing is kept by it.
 struct End {
-    open: Rc<Open>,
+    open: NonNull<Open>,
     /// The one of the thread that the way is of.
     channel: NonNull<spdk_io_channel>,
 }
@@ -106,7 +105,7 @@ impl Own {
             let open = lower.at(*channel);
             (open.block_shift == shift).then_some(())?;
             Some(End {
-                open: open.clone(),
+                open: NonNull::from(&**open),
                 channel: open.passage(self.thread)?,
             })
         });
@@ -122,8 +121,8 @@ impl Own {
 #[inline(always)]
 unsafe fn enter(
     io: *mut spdk_bdev_io,
-    open: &Rc<Open>,
-    lane: &Rc<Lane>,
+    open: &Open,
+    lane: &Lane,
     op: Op,
     sectors: u32,
     now_ns: u64,
@@ -133,8 +132,8 @@ unsafe fn enter(
     unsafe {
         kept(io).write(Kept {
             passing: lane.enter(now_ns),
-            lane: NonNull::from(&**lane),
-            open: NonNull::from(&**open),
+            lane: NonNull::from(lane),
+            open: NonNull::from(open),
             sectors,
             op,
         });
@@ -245,24 +244,18 @@ impl Passed {
 /// `io` was submitted to us on the open channel that keeps `own`, whose thread is SPDK's current one, has its buffers, and is not completed.
 #[inline(always)]
 pub(super) unsafe fn submit(own: *mut Own, io: *mut spdk_bdev_io, op: Op) {
-    // SAFETY: the caller's promise; nobody else has `own` in hand, and it is let go before anything is called that may submit.
+    // SAFETY: the caller's promise; nobody else has `own` in hand, and it is let go before anything is called that may submit. What a way leads to is open as
+    // long as it leads anywhere.
     unsafe {
         let params = &(*io).u.bdev;
         if let Some(now_ns) = core::now()
             && let Some(Known { way, shift }) = &(*own).known
             && let Some((end, block)) = way.leads(params.offset_blocks, params.num_blocks)
         {
-            let blocks = params.num_blocks;
-            enter(
-                io,
-                &end.open,
-                way.lane(),
-                op,
-                (blocks << shift) as u32,
-                now_ns,
-            );
+            let (open, blocks) = (end.open.as_ref(), params.num_blocks);
+            enter(io, open, way.lane(), op, (blocks << shift) as u32, now_ns);
             let below = Below {
-                descriptor: end.open.descriptor,
+                descriptor: open.descriptor,
                 channel: end.channel,
                 block,
                 blocks,
