@@ -11,7 +11,7 @@
 //! poller, work   ┘                                          └ nested: left to the outer delivery
 //! ```
 //!
-//! What passes ([`pass`], [`passed`]) only looks in while nobody is in, and nothing of SPDK's is called meanwhile.
+//! What passes ([`pass`], [`now`]) only looks in while nobody is in, and nothing of SPDK's is called meanwhile.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{c_int, c_void};

@@ -50,7 +50,7 @@ pub(super) struct Lower {
     pub changed: Vec<DeviceId>,
     /// To operators.
     pub answers: Vec<(Ticket, Answer)>,
-    /// By a channel's number.
+    /// By a channel's number. Ways, and what passes, point to them (`passing.rs`), which a `Box` would not allow while it is moved.
     channels: Vec<Option<Rc<Open>>>,
     /// Of I/Os that are below.
     lists: Lists,

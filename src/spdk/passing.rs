@@ -16,8 +16,8 @@ use super::module::{self, Published};
 use super::thread::Thread;
 use crate::dm::{self, DeviceId, Env as _, Lane, Mapper, Op, Passing, Status, Way};
 
-/// How many I/Os that go another way than the one known are looked up before theirs is kept instead: to keep one costs as much as several look-ups, and where I/O is spread
-/// over a table of many lines the next one goes another way again.
+/// How many I/Os that go another way than the one known are looked up before theirs is kept instead: where I/O is spread over a table of many lines the next one goes another way
+/// again, and to keep each cost more than it saved (docs/performance.md).
 const LOOKED_UP_PER_WAY: u8 = 64;
 
 /// What is kept in a channel of ours, for the thread that it is of: only touched on that.
